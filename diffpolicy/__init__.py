@@ -1,0 +1,32 @@
+"""How many denoising steps can your robot afford?
+
+    from diffpolicy import Policy
+    policy = Policy.load("runs/pusht", ddim_steps=10)
+    actions = policy(observation_history)  # [B, T_o, D_o] -> [B, T_p - T_o + 1, D_a]
+
+Names are imported when first used, so `import diffpolicy` does not pay for torch.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diffpolicy.demonstrations import Demonstrations
+    from diffpolicy.errors import DiffpolicyError
+    from diffpolicy.policy import Policy
+
+__version__ = version("diffpolicy")
+__all__ = ["Demonstrations", "DiffpolicyError", "Policy", "__version__"]
+
+_HOMES = {
+    "Demonstrations": "diffpolicy.demonstrations",
+    "DiffpolicyError": "diffpolicy.errors",
+    "Policy": "diffpolicy.policy",
+}
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'diffpolicy' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

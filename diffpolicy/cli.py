@@ -1,0 +1,66 @@
+"""The `diffpolicy` command: a table of subcommands, each loaded by name when it is called."""
+
+import sys
+from importlib import import_module
+
+COMMANDS = {  # name: (config class, function that takes it, what it does)
+    "quickstart": ("QuickstartConfig", "diffpolicy.eval.quickstart:quickstart"),
+    "record": ("RecordConfig", "diffpolicy.record:record"),
+    "info": ("InfoConfig", "diffpolicy.info:info"),
+    "train": ("TrainConfig", "diffpolicy.train:train"),
+    "eval": ("EvalConfig", "diffpolicy.eval.success:evaluate_budget"),
+    "latency": ("LatencyConfig", "diffpolicy.eval.latency:latency"),
+    "sweep": ("SweepConfig", "diffpolicy.eval.sweep:sweep"),
+}
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Entry point; bad input is one line on stderr and exit status 2."""
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name == "--version":
+        from diffpolicy import __version__
+
+        print(f"diffpolicy {__version__}")
+    elif name in ("-h", "--help"):
+        print(_help())
+    elif name not in COMMANDS:
+        sys.exit(_fail(f"there is no command {name!r}; choose one of: {', '.join(COMMANDS)}"))
+    else:
+        sys.exit(_run(name, arguments))
+
+
+def _help() -> str:
+    from diffpolicy import config
+
+    rows = [f"  {n:<12}{(getattr(config, c).__doc__ or '')}" for n, (c, _) in COMMANDS.items()]
+    usage = "usage: diffpolicy COMMAND [OPTIONS]"
+    question = "How many denoising steps can your robot afford?"
+    more = "diffpolicy COMMAND --help says what a command takes."
+    return "\n".join([usage, "", question, "", *rows, "", more])
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    import tyro
+
+    from diffpolicy import config
+    from diffpolicy.errors import DiffpolicyError
+
+    config_class, function = COMMANDS[name]
+    parsed = tyro.cli(getattr(config, config_class), args=arguments, prog=f"diffpolicy {name}")
+    module, _, attribute = function.partition(":")
+    try:
+        getattr(import_module(module), attribute)(parsed)
+    except DiffpolicyError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"diffpolicy: {' '.join(message.split())}", file=sys.stderr)
+    return 2

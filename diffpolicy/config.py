@@ -1,0 +1,234 @@
+"""Every default, with one line of help each. Light to import: no torch, no numpy.
+
+Each command of the `diffpolicy` command line takes one of these dataclasses.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network and the diffusion it was trained for; stored in every checkpoint."""
+
+    denoiser: Literal["mlp", "unet"] = "mlp"
+    """Residual FiLM MLP, or the 1D UNet of Diffusion Policy."""
+    hidden: int = 256
+    """MLP: width of the residual stream."""
+    blocks: int = 4
+    """MLP: number of residual blocks."""
+    condition: int = 128
+    """Width of the time embedding (and of the MLP's observation embedding)."""
+    unet_channels: tuple[int, ...] = (64, 128, 256)
+    """UNet: channels of each level; 256 512 1024 with --condition 256 is the paper's 65 M."""
+    unet_kernel: int = 5
+    """UNet: kernel size in ticks."""
+    unet_groups: int = 8
+    """UNet: groups of its GroupNorm."""
+    train_timesteps: int = 100
+    """T, the length of the diffusion chain."""
+    schedule: Literal["squaredcos", "linear"] = "squaredcos"
+    """How noise grows with the timestep."""
+    prediction: Literal["epsilon", "x0", "v"] = "epsilon"
+    """What the network predicts."""
+    clip: bool = True
+    """Clip the predicted clean actions to the range seen in training."""
+    normalizer: Literal["limits", "gaussian"] = "limits"
+    """Map data to [-1, 1] by its extremes, or to mean 0 and deviation 1."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(ModelConfig):
+    """Train a policy from a store of demonstrations."""
+
+    data: Path = field(kw_only=True)
+    """Store of demonstrations (zarr)."""
+    out: Path = field(kw_only=True)
+    """Run folder to write."""
+    env: str | None = None
+    """Gymnasium id (module:Name-v0); by default the one that the store names."""
+    env_kwargs: str | None = None
+    """JSON object of keyword arguments for the environment; by default the store's."""
+    obs: tuple[str, ...] = ()
+    """Arrays of the store that make the observation, in this order; by default its `observation`,
+    else what the environment maps."""
+    control_dt: float | None = None
+    """Seconds between two actions, where neither store nor environment says."""
+    position_targets: bool | None = None
+    """Whether actions are position targets, where the environment does not say."""
+    observation_horizon: int = 2
+    """T_o."""
+    prediction_horizon: int | None = None
+    """T_p; by default 16, and 24 at 50 Hz and faster."""
+    action_horizon: int | None = None
+    """T_a; by default 8, and 2 at 50 Hz and faster."""
+    steps: int | None = None
+    """Optimiser steps; 20,000 unless --minutes is given."""
+    minutes: float | None = None
+    """Train for this long instead of a number of steps."""
+    batch: int = 256
+    """Windows a step."""
+    lr: float = 1e-3
+    """Peak learning rate of AdamW: 500 steps of warm-up, then a cosine to zero."""
+    weight_decay: float = 1e-6
+    """AdamW's weight decay."""
+    validation_fraction: float = 0.05
+    """Share of the episodes held out for the validation loss."""
+    seed: int = 0
+    """Seed of weights, split and every draw of training."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto takes CUDA where there is some."""
+    threads: int | None = None
+    """CPU threads for torch; by default all cores."""
+    resume: bool = False
+    """Go on with the run in --out."""
+
+
+@dataclass(frozen=True)
+class RecordConfig:
+    """Record demonstrations: run an expert, keep the successes."""
+
+    env: str
+    """Gymnasium id (module:Name-v0)."""
+    episodes: int
+    """How many successful episodes the store shall hold."""
+    out: Path
+    """Store to write, or to go on with."""
+    env_kwargs: str | None = None
+    """JSON object of keyword arguments for the environment."""
+    policy: str | None = None
+    """module:function with function(observation) -> action; by default the environment's expert."""
+    success_from: str | None = None
+    """Key of `info` that says success; by default success, is_success."""
+    control_dt: float | None = None
+    """Seconds between two actions, where the environment does not say."""
+    max_steps: int | None = None
+    """Ticks an episode; by default the environment's own limit."""
+    seed: int = 0
+    """Seed of the first episode; the next ones count up."""
+
+
+@dataclass(frozen=True)
+class InfoConfig:
+    """Say what a store of demonstrations or a run folder holds."""
+
+    path: Path
+    """Store or run folder."""
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """How a trained run meets its environment."""
+
+    run: Path
+    """Run folder (or a policy.safetensors in it)."""
+    env: str | None = None
+    """Gymnasium id; by default the one it was trained for."""
+    env_kwargs: str | None = None
+    """JSON object of keyword arguments for the environment; by default those of training."""
+    success_from: str | None = None
+    """Key of `info` that says success; by default success, is_success."""
+    control_dt: float | None = None
+    """Seconds between two actions; by default those of training."""
+    neutral: str | None = None
+    """What a starved tick applies: hold, zero or a vector like 0,0.5; by default what the
+    environment declares, else hold."""
+    max_steps: int | None = None
+    """Ticks an episode; by default the environment's own limit."""
+    episodes: int = 100
+    """Episodes for each budget and clock, every one counted."""
+    seed: int = 100_000
+    """Seed of the first episode; the next ones count up."""
+    envs: int = 64
+    """Environments that run side by side."""
+    batch: int = 64
+    """Fixed, padded batch of a policy call; part of what makes results repeat."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the policy runs."""
+    threads: int | None = None
+    """CPU threads for torch; by default all cores."""
+    cold_start: bool = False
+    """Charge the first chunk's latency too, instead of computing it before tick 0."""
+
+
+@dataclass(frozen=True)
+class EvalConfig(TaskConfig):
+    """Success of one step budget in closed loop."""
+
+    ddim_steps: int = 10
+    """Denoising steps a chunk."""
+    eta: float = 0.0
+    """0 is DDIM, 1 ancestral sampling."""
+    clock: Literal["paused", "simulated"] = "paused"
+    """paused: the world waits. simulated: the latency ages the actions."""
+    ms_per_step: float | None = None
+    """Simulated clock: declare a robot with this many milliseconds a step, instead of measuring."""
+    latency_seconds: float = 5.0
+    """Simulated clock: at most this long measuring the latency."""
+    json: Path | None = None
+    """Write the result here."""
+
+
+@dataclass(frozen=True)
+class LatencyConfig:
+    """Latency of one control step for each budget, as a robot pays it (batch 1)."""
+
+    run: Path
+    """Run folder (or a policy.safetensors in it)."""
+    ddim_steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 100)
+    """Step budgets."""
+    seconds: float = 5.0
+    """At most this long for each budget."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the policy runs."""
+    threads: int | None = None
+    """CPU threads for torch; by default all cores."""
+    seed: int = 0
+    """Seed of the order of measurement."""
+    json: Path | None = None
+    """Write the result here."""
+
+
+@dataclass(frozen=True)
+class SweepConfig(TaskConfig):
+    """Success and latency for each step budget, and the budget to use."""
+
+    ddim_steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 100)
+    """Step budgets."""
+    clocks: tuple[Literal["paused", "simulated"], ...] = ("paused", "simulated")
+    """paused: the world waits. simulated: the latency ages the actions."""
+    ms_per_step: float | None = None
+    """Declare a robot with this many milliseconds a step, instead of measuring this machine."""
+    ddpm: bool = True
+    """One row more: ancestral sampling over all T steps."""
+    latency_seconds: float = 5.0
+    """At most this long measuring the latency of each budget."""
+    margin: float = 0.05
+    """Loss of success (or score) that would still be accepted."""
+    floor: float = 0.5
+    """No recommendation where the best budget stays below this."""
+    outcome: Literal["auto", "success", "score"] = "auto"
+    """What is compared; auto takes the score where no budget succeeds half of the time."""
+    out: Path | None = None
+    """Folder for sweep.json and report.html; by default sweep/ in the run folder."""
+    pictures: bool = True
+    """Draw rollouts into the report."""
+
+
+@dataclass(frozen=True)
+class QuickstartConfig:
+    """Record, train, sweep and report on Balance-v0, from nothing, in minutes."""
+
+    out: Path = Path("quickstart")
+    """Folder to write."""
+    minutes: float = 3.0
+    """Training time."""
+    demonstrations: int = 200
+    """Expert episodes to record."""
+    episodes: int = 100
+    """Evaluation episodes for each budget and clock."""
+    ms_per_step: float = 2.0
+    """The declared robot: milliseconds a denoising step."""
+    seed: int = 0
+    """Seed of everything."""

@@ -1,0 +1,63 @@
+"""A residual MLP over the flattened action chunk, conditioned by FiLM."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffpolicy.config import ModelConfig
+from diffpolicy.denoisers import Denoiser, Sinusoidal
+from diffpolicy.windows import Horizons
+
+
+class Block(nn.Module):
+    """h + W₂ SiLU(W₁ (LayerNorm(h) · (1 + scale) + shift))."""
+
+    def __init__(self, hidden: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden, elementwise_affine=False)
+        self.up = nn.Linear(hidden, 2 * hidden)
+        self.down = nn.Linear(2 * hidden, hidden)
+
+    def forward(self, h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        return h + self.down(F.silu(self.up(self.norm(h) * (1 + scale) + shift)))
+
+
+class MLPDenoiser(Denoiser):
+    """Film layout [F = hidden · (1 + 2 · blocks)]: what is added to the input, then a scale and a
+    shift for each block."""
+
+    def __init__(
+        self, model: ModelConfig, horizons: Horizons, observation_dim: int, action_dim: int
+    ):
+        super().__init__()
+        hidden, width = model.hidden, model.condition
+        film = hidden * (1 + 2 * model.blocks)
+        chunk = horizons.prediction * action_dim
+        self.observation = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(horizons.observation * observation_dim, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, width),
+            nn.SiLU(),
+        )
+        self.time = nn.Sequential(Sinusoidal(width), nn.Linear(width, width), nn.SiLU())
+        self.film_of_observation = nn.Linear(width, film)
+        self.film_of_time = nn.Linear(width, film, bias=False)
+        self.enter = nn.Linear(chunk, hidden)
+        self.blocks = nn.ModuleList(Block(hidden) for _ in range(model.blocks))
+        self.leave = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, chunk))
+        self.hidden = hidden
+
+    def observation_film(self, observation: Tensor) -> Tensor:
+        return self.film_of_observation(self.observation(observation))
+
+    def time_film(self, t: Tensor) -> Tensor:
+        return self.film_of_time(self.time(t))
+
+    def denoise(self, x: Tensor, film: Tensor) -> Tensor:
+        added, *modulation = film.split(self.hidden, dim=-1)
+        h = self.enter(x.flatten(1)) + added
+        for block, scale, shift in zip(
+            self.blocks, modulation[0::2], modulation[1::2], strict=True
+        ):
+            h = block(h, scale, shift)
+        return self.leave(h).view_as(x)

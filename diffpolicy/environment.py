@@ -1,0 +1,143 @@
+"""What a control loop has to know about a Gymnasium environment, whoever made it.
+
+An environment may declare, on its unwrapped object: `control_dt_s` (or `dt`), `neutral_action`,
+`position_targets`, `expert(rng)`, `observations_from(arrays)` with `demonstration_arrays`. The
+command line says what it does not declare.
+"""
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffpolicy.errors import DiffpolicyError
+
+SUCCESS_KEYS = ("success", "is_success")
+
+
+@dataclass(frozen=True)
+class Task:
+    """The facts that training writes down and control needs again."""
+
+    env_id: str
+    control_dt_s: float
+    position_targets: bool
+    observation_dim: int
+    action_dim: int
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+def parse_kwargs(text: str | None) -> dict[str, Any]:
+    """A JSON object from the command line."""
+    try:
+        kwargs = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        raise DiffpolicyError(f"--env-kwargs must be a JSON object; got {text!r}") from error
+    if not isinstance(kwargs, dict):
+        raise DiffpolicyError(f"--env-kwargs must be a JSON object; got {text!r}")
+    return kwargs
+
+
+def make(
+    env_id: str,
+    kwargs: Mapping[str, Any],
+    max_steps: int | None = None,
+    render_mode: str | None = None,
+):
+    """gymnasium.make with one flat observation and one clear error; actions must be a Box."""
+    import gymnasium
+
+    options: dict[str, Any] = {"max_episode_steps": max_steps} if max_steps else {}
+    if render_mode:
+        options["render_mode"] = render_mode
+    try:
+        env = gymnasium.make(env_id, disable_env_checker=True, **options, **kwargs)
+    except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
+        raise DiffpolicyError(f"cannot make the environment {env_id!r}: {error}") from error
+    if not isinstance(env.action_space, gymnasium.spaces.Box) or len(env.action_space.shape) != 1:
+        raise DiffpolicyError(f"{env_id} must take a flat Box of actions; has {env.action_space}")
+    if not isinstance(env.observation_space, gymnasium.spaces.Box):
+        env = gymnasium.wrappers.FlattenObservation(env)
+    if len(env.observation_space.shape or ()) != 1:
+        raise DiffpolicyError(
+            f"{env_id} must give flat observations; has the shape {env.observation_space.shape}"
+        )
+    return env
+
+
+def declared(env, name: str) -> Any:
+    """An attribute of the unwrapped environment, or None."""
+    return getattr(env.unwrapped, name, None)
+
+
+def control_dt_s(env, override: float | None = None) -> float:
+    """Seconds between two actions: the override, `control_dt_s`, or MuJoCo's usual `dt`."""
+    found = override or declared(env, "control_dt_s") or declared(env, "dt")
+    if not found or found <= 0:
+        raise DiffpolicyError(
+            f"{env.spec.id} does not say how long a control tick lasts; give --control-dt SECONDS"
+        )
+    return float(found)
+
+
+def episode_limit(env) -> int:
+    """Ticks an episode lasts at most."""
+    limit = env.spec.max_episode_steps
+    if limit is None:
+        raise DiffpolicyError(f"{env.spec.id} has no limit of steps; give --max-steps")
+    return int(limit)
+
+
+def success_of(info: Mapping[str, Any], key: str | None) -> bool:
+    """Success as the environment's `info` tells it, under the named key or the usual ones."""
+    for name in SUCCESS_KEYS if key is None else (key,):
+        if name in info:
+            return bool(np.all(info[name]))
+    expected = " or ".join(SUCCESS_KEYS) if key is None else key
+    raise DiffpolicyError(
+        f"info has no {expected}; it holds: {', '.join(map(str, info)) or 'nothing'}. "
+        "Name the key with --success-from"
+    )
+
+
+def neutral_rule(env, text: str | None) -> Callable[[np.ndarray | None], np.ndarray]:
+    """What a tick without any action applies: a function of the last applied action (or None).
+
+    text is hold, zero, a vector like "0,0.5", or None for the environment's own declaration, and
+    hold where it declares none. hold before any action is zero.
+    """
+    space = env.action_space
+    if text is None and declared(env, "neutral_action") is not None:
+        return lambda last: np.asarray(declared(env, "neutral_action"), space.dtype)
+    if text in (None, "hold"):
+        return lambda last: np.zeros(space.shape, space.dtype) if last is None else last
+    if text == "zero":
+        return lambda last: np.zeros(space.shape, space.dtype)
+    try:
+        vector = np.array([float(x) for x in text.split(",")], space.dtype)
+    except ValueError:
+        vector = np.empty(0)
+    if vector.shape != space.shape:
+        raise DiffpolicyError(
+            f"--neutral must be hold, zero or {space.shape[0]} numbers with commas; got {text!r}"
+        )
+    return lambda last: vector
+
+
+def load_function(reference: str) -> Callable[[np.ndarray], np.ndarray]:
+    """`module:function`, with the working directory on the path."""
+    module, _, name = reference.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise DiffpolicyError(
+            f"--policy must be module:function, importable from here; got {reference!r}: {error}"
+        ) from error
+    return function

@@ -1,0 +1,184 @@
+"""Seeded episodes in closed loop: many environments, one batched policy call a replan.
+
+An episode depends on its seed, not on its neighbours: the policy always sees one fixed, padded
+batch (matrix products differ in the last bit between batch sizes), noise is keyed by (seed, tick),
+latencies by the seed.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from diffpolicy import environment
+from diffpolicy.control import RecedingHorizon
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.latency import LatencyProfile
+from diffpolicy.policy import Policy
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What one episode came to. score is `info["score"]` at its end, else success as 0 or 1."""
+
+    seed: int
+    success: bool
+    score: float
+    ticks: int
+    replans: int
+    starved_ticks: int
+    delay_ticks: tuple[int, ...]
+    ages: tuple[int, ...]
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class RolloutOptions:
+    """How episodes are run; every field is part of the result's header."""
+
+    control_dt_s: float
+    envs: int = 64
+    batch: int = 64
+    cold_start: bool = False
+    success_from: str | None = None
+    neutral: str | None = None
+
+
+@dataclass
+class _Slot:
+    """One environment in the middle of an episode."""
+
+    env: Any
+    seed: int
+    history: deque
+    controller: RecedingHorizon
+    tick: int = 0
+    success: bool = False
+    score: float = 0.0
+    failure: str | None = None
+
+    def episode(self) -> Episode:
+        c = self.controller
+        return Episode(
+            seed=self.seed,
+            success=self.success and self.failure is None,
+            score=self.score,
+            ticks=self.tick,
+            replans=len(c.delay_ticks) + (not c.cold_start),
+            starved_ticks=c.starved_ticks,
+            delay_ticks=tuple(c.delay_ticks),
+            ages=tuple(c.ages),
+            failure=self.failure,
+        )
+
+
+def run_episodes(
+    policy: Policy,
+    make_env: Callable[[], Any],
+    seeds: Sequence[int],
+    profile: LatencyProfile,
+    options: RolloutOptions,
+    description: str = "episodes",
+) -> list[Episode]:
+    """One Episode for each seed, in the order of the seeds; every one is counted."""
+    done: dict[int, Episode] = {}
+    waiting = iter(seeds)
+    envs = [make_env() for _ in range(min(options.envs, len(seeds)))]
+    try:
+        slots = [_begin(env, next(waiting), policy, profile, options) for env in envs]
+        with tqdm(total=len(seeds), desc=description, unit="episode", leave=False) as bar:
+            while slots:
+                slots = _tick(slots, waiting, done, policy, profile, options, bar)
+    finally:
+        for env in envs:
+            env.close()
+    return [done[seed] for seed in seeds]
+
+
+def _begin(env, seed: int, policy: Policy, profile: LatencyProfile, options: RolloutOptions):
+    observation, _ = env.reset(seed=seed)
+    length = policy.horizons.observation
+    controller = RecedingHorizon(
+        action_horizon=policy.horizons.action,
+        delays=profile.delays(seed, options.control_dt_s),
+        neutral=environment.neutral_rule(env, options.neutral),
+        cold_start=options.cold_start,
+    )
+    return _Slot(env, seed, deque([observation] * length, maxlen=length), controller)
+
+
+def _tick(
+    slots: list[_Slot],
+    waiting: Iterator[int],
+    done: dict[int, Episode],
+    policy: Policy,
+    profile: LatencyProfile,
+    options: RolloutOptions,
+    bar: tqdm,
+) -> list[_Slot]:
+    """One control tick of every running episode; finished ones give their place to the next."""
+    for slot in slots:
+        slot.controller.deliver(slot.tick)
+    observing = [slot for slot in slots if slot.controller.wants_observation(slot.tick)]
+    for i in range(0, len(observing), options.batch):
+        _replan(observing[i : i + options.batch], policy, options.batch)
+    running = []
+    for slot in slots:
+        if not (slot.failure or _act(slot, options)):
+            running.append(slot)
+            continue
+        done[slot.seed] = slot.episode()
+        bar.update(1)
+        seed = next(waiting, None)
+        if seed is not None:
+            running.append(_begin(slot.env, seed, policy, profile, options))
+    return running
+
+
+def _replan(slots: list[_Slot], policy: Policy, batch: int) -> None:
+    """One policy call for all that observe now, padded to the fixed batch."""
+    history = np.zeros((batch, *np.shape(slots[0].history)), np.float32)
+    count, _, *chunk = policy.noise_shape(1)
+    noise = np.zeros((count, batch, *chunk), np.float32)
+    for row, slot in enumerate(slots):
+        history[row] = slot.history
+        noise[:, row] = episode_noise(slot.seed, slot.tick, (count, *chunk))
+    actions = policy(history, noise)
+    for slot, chunk in zip(slots, actions, strict=False):
+        if not np.isfinite(chunk).all():
+            slot.failure = f"the policy's actions are not finite at tick {slot.tick}"
+        slot.controller.start(slot.tick, chunk)
+
+
+def episode_noise(seed: int, tick: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal noise of one replan, from (episode seed, tick) alone.
+
+    x_T comes first, so budgets and samplers with more draws share it.
+    """
+    return np.random.default_rng([seed, tick]).standard_normal(shape, np.float32)
+
+
+def _act(slot: _Slot, options: RolloutOptions) -> bool:
+    """Applies this tick's action; True where the episode is over."""
+    space = slot.env.action_space
+    action = np.clip(slot.controller.act(slot.tick), space.low, space.high).astype(space.dtype)
+    observation, _, terminated, truncated, info = slot.env.step(action)
+    slot.history.append(observation)
+    slot.tick += 1
+    slot.success |= environment.success_of(info, options.success_from)
+    slot.score = float(info.get("score", slot.success))
+    return terminated or truncated
+
+
+def check_fit(policy: Policy, env) -> None:
+    """The environment's spaces against what the checkpoint was trained for."""
+    task = policy.task
+    found = (env.observation_space.shape[0], env.action_space.shape[0])
+    if found != (task.observation_dim, task.action_dim):
+        raise DiffpolicyError(
+            f"{env.spec.id} has {found[0]} observations and {found[1]} actions; the checkpoint "
+            f"was trained for {task.observation_dim} and {task.action_dim} ({task.env_id})"
+        )

@@ -1,0 +1,12 @@
+"""Gymnasium environments in MuJoCo. Importing this module registers their ids.
+
+Each environment declares, on its unwrapped object, what a control harness has to know:
+`control_dt_s` (seconds between two actions), `neutral_action` (what to apply while no fresh
+action is at hand), `position_targets` (whether actions are targets that may be held), and it may
+offer `expert(rng) -> callable(observation) -> action`.
+"""
+
+from gymnasium.envs.registration import register
+
+register("PushT-v0", entry_point="diffpolicy.envs.pusht:PushTEnv", max_episode_steps=300)
+register("Balance-v0", entry_point="diffpolicy.envs.balance:BalanceEnv", max_episode_steps=300)
