@@ -1,4 +1,4 @@
-"""Every default, with one line of help each. Light to import: no torch, no numpy.
+"""Every default, with one line of help each. Light to import: no torch.
 
 Each command of the `diffpolicy` command line takes one of these dataclasses.
 """
@@ -6,6 +6,8 @@ Each command of the `diffpolicy` command line takes one of these dataclasses.
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from tyro.conf import Positional
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class RecordConfig:
 class InfoConfig:
     """Say what a store of demonstrations or a run folder holds."""
 
-    path: Path
+    path: Positional[Path]
     """Store or run folder."""
 
 

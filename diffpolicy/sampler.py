@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from diffpolicy.noise import alpha_bar_at
@@ -117,8 +116,3 @@ def training_target(x0: Tensor, ε: Tensor, alpha_bar: Tensor, prediction: str) 
     if prediction == "x0":
         return x0
     return alpha_bar.sqrt() * ε - (1 - alpha_bar).sqrt() * x0
-
-
-def to_tensor_table(table: np.ndarray, device: torch.device) -> Tensor:
-    """The ᾱ table as float64 [T] on a device."""
-    return torch.as_tensor(table, dtype=torch.float64, device=device)

@@ -1,0 +1,145 @@
+"""A denoiser, its EMA and its optimiser: one training step at a time.
+
+Every draw of step n depends on (seed, n) alone, so a resumed run repeats an uninterrupted one
+without any generator's state in the checkpoint.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffpolicy import noise as levels
+from diffpolicy import sampler
+from diffpolicy.checkpoint import Specification
+from diffpolicy.denoisers import build
+from diffpolicy.windows import Windows
+
+WARMUP_STEPS = 500
+EMA_POWER, EMA_LIMIT = 0.75, 0.9999
+VALIDATION_WINDOWS = 1024
+ADAM = ("step", "exp_avg", "exp_avg_sq")
+
+
+class Learner:
+    """State: network, ema {name: tensor}, optimizer (AdamW), step."""
+
+    def __init__(
+        self,
+        specification: Specification,
+        device: torch.device,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-6,
+        seed: int = 0,
+    ):
+        model, task = specification.model, specification.task
+        torch.manual_seed(seed)
+        network = build(model, specification.horizons, task.observation_dim, task.action_dim)
+        self.network = network.to(device)
+        self.names = [name for name, _ in network.named_parameters()]
+        self.parameters = list(network.parameters())
+        self.ema = {n: p.detach().clone() for n, p in network.named_parameters()}
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=lr, weight_decay=weight_decay, fused=True
+        )
+        self.peak_lr, self.seed, self.device = lr, seed, device
+        self.prediction = model.prediction
+        self.masked = not task.position_targets
+        table = levels.alpha_bar_table(model.schedule, model.train_timesteps)
+        self.alpha_bar = torch.as_tensor(table, dtype=torch.float64, device=device)
+        self.step = 0
+
+    def learn(self, windows: Windows, batch: int, progress: float) -> Tensor:
+        """One step of AdamW and of the EMA on a random batch; the loss. progress is in [0, 1)."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.peak_lr, self.step, progress)
+        loss = self._loss(self.network, windows, batch, self._generator(self.step))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        weights = [p.detach() for p in self.parameters]
+        decay = ema_decay(self.step)
+        torch._foreach_lerp_(list(self.ema.values()), weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        self.step += 1
+        return loss.detach()
+
+    @torch.no_grad()
+    def validation_loss(self, windows: Windows) -> float:
+        """The loss of the EMA weights on held-out episodes, with the same draws every time."""
+
+        def network(*inputs: Tensor) -> Tensor:
+            return torch.func.functional_call(self.network, self.ema, inputs)
+
+        batch = min(VALIDATION_WINDOWS, len(windows))
+        return float(self._loss(network, windows, batch, self._generator(0)))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that resuming needs, by name."""
+        found = {f"network.{n}": p for n, p in zip(self.names, self.parameters, strict=True)}
+        found |= {f"ema.{n}": p for n, p in self.ema.items()}
+        for number, moments in self.optimizer.state_dict()["state"].items():
+            found |= {f"adam.{kind}.{self.names[number]}": m for kind, m in moments.items()}
+        return found
+
+    def restore(self, tensors: dict[str, Tensor], step: int) -> None:
+        """The inverse of `tensors`; KeyError or RuntimeError where the shapes do not fit."""
+        self.network.load_state_dict({n: tensors[f"network.{n}"] for n in self.names})
+        for name, value in self.ema.items():
+            value.copy_(tensors[f"ema.{name}"])
+        state = self.optimizer.state_dict()
+        state["state"] = {
+            i: {kind: tensors[f"adam.{kind}.{n}"] for kind in ADAM}
+            for i, n in enumerate(self.names)
+            if f"adam.step.{n}" in tensors
+        }
+        self.optimizer.load_state_dict(state)
+        self.step = step
+
+    def _generator(self, step: int) -> torch.Generator:
+        key = np.random.SeedSequence([self.seed, step]).generate_state(1, np.uint64)[0]
+        return torch.Generator(self.device).manual_seed(int(key >> np.uint64(1)))
+
+    def _loss(
+        self,
+        network: Callable[..., Tensor],
+        windows: Windows,
+        batch: int,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """The mean of ‖target - network‖² over a random batch (arXiv 2006.11239, eq. 14).
+
+        Where actions are no position targets, those beyond the episode's ends do not count.
+        """
+        draw = {"generator": generator, "device": self.device}
+        index = torch.randint(len(windows), (batch,), **draw)
+        t = torch.randint(len(self.alpha_bar), (batch,), **draw)
+        observation, action, real = gather(windows, index)
+        ε = torch.randn(action.shape, **draw)
+        level = self.alpha_bar[t].float()[:, None, None]
+        output = network(sampler.add_noise(action, ε, level), t, observation)
+        target = sampler.training_target(action, ε, level, self.prediction)
+        error = (output - target).square()
+        if not self.masked:
+            return error.mean()
+        weight = real[..., None].expand_as(error)
+        return (error * weight).sum() / weight.sum()
+
+
+def gather(windows: Windows, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Windows.gather as tensors; on the CPU NumPy gathers, faster than torch's own indexing."""
+    if isinstance(windows.newest, Tensor):
+        return windows.gather(index)
+    observation, action, real = (torch.from_numpy(x) for x in windows.gather(index.numpy()))
+    return observation, action, real
+
+
+def learning_rate(peak: float, step: int, progress: float) -> float:
+    """Linear warm-up, times a cosine to zero over the whole run."""
+    return peak * min(1.0, (step + 1) / WARMUP_STEPS) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def ema_decay(step: int) -> float:
+    """1 - (1 + n)^-¾, up to 0.9999: early weights are forgotten quickly."""
+    return min(1 - (1 + step) ** -EMA_POWER, EMA_LIMIT)

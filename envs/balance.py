@@ -1,0 +1,207 @@
+"""Balance-v0: hold a short pole upright on a cart while unforeseeable impulses strike it."""
+
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's names come from compiled modules that ship without stubs.)
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+from gymnasium import spaces
+from scipy.linalg import solve_discrete_are
+
+from .rendering import open_renderer
+
+MODEL_PATH = Path(__file__).parent / "assets" / "balance.xml"
+
+EPISODE_TICKS = 300
+TRACK_HALF_LENGTH_M = 2.5
+FALLEN_RAD = np.pi / 4
+START_SPREAD = 0.05  # m, m/s, rad and rad/s alike
+
+IMPULSE_RAD_S = (0.8, 2.2)
+IMPULSE_GAP_TICKS = 45
+IMPULSE_WINDOW_TICKS = (25, 250)  # one later than this would have no time left to matter
+MAX_IMPULSES = 1 + (IMPULSE_WINDOW_TICKS[1] - IMPULSE_WINDOW_TICKS[0]) // IMPULSE_GAP_TICKS
+FLASH_TICKS = 8
+
+HINGE = 1  # the pole's place in qpos and qvel, after the cart's
+
+
+class BalanceEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+    """An inverted pendulum on a cart, struck at moments that nobody can foresee.
+
+    ## Description
+
+    All of the pole's mass sits at its tip, 0.4 m above the hinge, so that a tilt left alone grows
+    e-fold every √(l/g) = 0.2 s, ten control periods. Two or three times an episode an impulse
+    changes the pole's angular velocity. Balancing the undisturbed pole needs little haste; catching
+    a struck one does: each tick of delay lets the tilt grow by a tenth before the cart, whose
+    acceleration is limited, begins to answer.
+
+    Impulses come from the episode's seed alone, whatever the actions: two or three (2.5 on average)
+    between 0.5 s and 5 s, at least 0.9 s apart, of 0.8 to 2.2 rad/s to either side.
+
+    ## Action space
+
+    `Box(-1, 1, (1,), float32)`, applied for one control period of 0.02 s (50 Hz).
+
+    | Num | Action                            | Min | Max | Unit           |
+    | --- | --------------------------------- | --- | --- | -------------- |
+    | 0   | acceleration of the cart          | -1  | 1   | 8 m/s²         |
+
+    ## Observation space
+
+    `Box(4, float64)`. The bounds lie beyond anything an episode can reach.
+
+    | Num | Observation                                  | Min  | Max | Unit  |
+    | --- | -------------------------------------------- | ---- | --- | ----- |
+    | 0   | position of the cart, 0 in mid-track         | -3   | 3   | m     |
+    | 1   | velocity of the cart                         | -10  | 10  | m/s   |
+    | 2   | angle of the pole, 0 upright, + towards +x   | -π/2 | π/2 | rad   |
+    | 3   | angular velocity of the pole                 | -20  | 20  | rad/s |
+
+    ## Reward
+
+    1 for every tick that the pole is up and the cart on its track.
+
+    ## Starting state
+
+    Each observation uniform within ±0.05.
+
+    ## Episode end
+
+    - Termination: the pole leans by more than 45°, or the cart is more than 2.5 m from mid-track.
+      Above 39° gravity already outruns the cart's full acceleration, so a pole that passes 45° on
+      its way down cannot be caught.
+    - Truncation: tick 300 (6 s).
+
+    `info["success"]` is True on tick 300 if the pole is still up, and False everywhere else;
+    `info["score"]` is the share of the 300 ticks survived so far.
+
+    ## Arguments
+
+    - `impulses_per_episode`: the mean number of impulses, 2.5; from 0 (none) to 6. An episode has
+      that number rounded down or up at random.
+    - `render_mode`: `"rgb_array"` or None. A pole just struck flashes red.
+
+    ## Version history
+
+    - v0: first version.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012
+    control_dt_s = 0.02
+    position_targets = False
+    neutral_action = np.zeros(1, np.float32)
+
+    def __init__(self, impulses_per_episode: float = 2.5, render_mode: str | None = None):
+        if not 0 <= impulses_per_episode <= MAX_IMPULSES:
+            raise ValueError(
+                f"impulses_per_episode must be between 0 and {MAX_IMPULSES} (more do not fit, "
+                f"{IMPULSE_GAP_TICKS} ticks apart), not {impulses_per_episode}"
+            )
+        bounds = np.array([3.0, 10.0, np.pi / 2, 20.0])
+        self.observation_space = spaces.Box(-bounds, bounds, dtype=np.float64)
+        self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.impulses_per_episode = impulses_per_episode
+        self.render_mode = render_mode
+        self.model = mujoco.MjModel.from_xml_path(str(MODEL_PATH))
+        self.data = mujoco.MjData(self.model)
+        self.impulses: dict[int, float] = {}
+        self.tick = 0
+        self._renderer: mujoco.Renderer | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.tick = 0
+        mujoco.mj_resetData(self.model, self.data)
+        self.data.qpos[:] = self.np_random.uniform(-START_SPREAD, START_SPREAD, 2)
+        self.data.qvel[:] = self.np_random.uniform(-START_SPREAD, START_SPREAD, 2)
+        self.impulses = draw_impulses(self.np_random, self.impulses_per_episode)
+        return self._observation(), self._info(up=True)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.data.qvel[HINGE] += self.impulses.get(self.tick, 0.0)
+        self.data.ctrl[:] = action
+        mujoco.mj_step(self.model, self.data)
+        position_m, angle_rad = self.data.qpos
+        up = bool(abs(angle_rad) <= FALLEN_RAD and abs(position_m) <= TRACK_HALF_LENGTH_M)
+        self.tick += up
+        truncated = up and self.tick >= EPISODE_TICKS
+        return self._observation(), float(up), not up, truncated, self._info(up)
+
+    def expert(self, rng: np.random.Generator | None = None) -> Callable[[np.ndarray], np.ndarray]:
+        """Linear-quadratic state feedback. It is deterministic: impulses give all the variety that
+        demonstrations need, so `rng` is ignored."""
+        gain = lqr_gain(self.model)
+
+        def act(observation: np.ndarray) -> np.ndarray:
+            return np.clip(-gain @ observation, -1.0, 1.0).astype(np.float32)
+
+        return act
+
+    def render(self) -> np.ndarray | None:
+        if self.render_mode is None:
+            return None
+        if self._renderer is None:
+            self._renderer = open_renderer(self.model)
+        struck = any(t < self.tick <= t + FLASH_TICKS for t in self.impulses)
+        self.model.geom("tip").matid = self.model.material("struck" if struck else "tip").id
+        mujoco.mj_forward(self.model, self.data)  # places bodies where qpos now has them
+        self._renderer.update_scene(self.data, camera="side")
+        return self._renderer.render()
+
+    def close(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _observation(self) -> np.ndarray:
+        return np.stack([self.data.qpos, self.data.qvel], axis=1).ravel()
+
+    def _info(self, up: bool) -> dict[str, Any]:
+        success = up and self.tick >= EPISODE_TICKS
+        return {"success": success, "score": self.tick / EPISODE_TICKS}
+
+
+def draw_impulses(rng: np.random.Generator, per_episode: float) -> dict[int, float]:
+    """{tick: change of the pole's angular velocity in rad/s}, `per_episode` of them on average."""
+    count = int(per_episode + rng.random())
+    first, last = IMPULSE_WINDOW_TICKS
+    # Sorted draws from the window less its gaps; putting the gaps back keeps the draw uniform.
+    slack = last - first - IMPULSE_GAP_TICKS * (count - 1)
+    ticks = first + np.sort(rng.integers(0, slack + 1, count))
+    ticks += IMPULSE_GAP_TICKS * np.arange(count)
+    sizes = rng.uniform(*IMPULSE_RAD_S, count) * rng.choice([-1.0, 1.0], count)
+    return dict(zip(ticks.tolist(), sizes.tolist(), strict=True))
+
+
+def lqr_gain(model: mujoco.MjModel) -> np.ndarray:
+    """Feedback [1, 4] on the observation, from the model linearised about the upright pole.
+
+    Weighing the action against nothing but the cart's position makes the gentlest feedback that
+    still comes back to mid-track: it keeps the motor out of saturation, and tolerates delay."""
+    a, b = linearise(model)
+    q, r = np.diag([1.0, 0.0, 0.0, 0.0]), np.array([[50.0]])
+    p = solve_discrete_are(a, b, q, r)
+    return np.linalg.solve(r + b.T @ p @ b, b.T @ p @ a)
+
+
+def linearise(model: mujoco.MjModel, eps: float = 1e-5) -> tuple[np.ndarray, np.ndarray]:
+    """A [4, 4], B [4, 1]: one control period near upright, by central differences of MuJoCo."""
+
+    def advance(z: np.ndarray) -> np.ndarray:
+        data = mujoco.MjData(model)
+        data.qpos[:], data.qvel[:], data.ctrl[:] = z[[0, 2]], z[[1, 3]], z[4:]
+        mujoco.mj_step(model, data)
+        return np.stack([data.qpos, data.qvel], axis=1).ravel()
+
+    columns = [(advance(dz) - advance(-dz)) / (2 * eps) for dz in eps * np.eye(5)]
+    jacobian = np.stack(columns, axis=1)
+    return jacobian[:, :4], jacobian[:, 4:]

@@ -1,0 +1,18 @@
+"""Pictures of a MuJoCo model, or one clear error where OpenGL cannot be had."""
+
+import os
+
+import mujoco
+
+
+def open_renderer(model: mujoco.MjModel) -> mujoco.Renderer:  # pyright: ignore[reportAttributeAccessIssue]
+    """A renderer of the model's full offscreen size (its XML's offwidth and offheight, px)."""
+    size = model.vis.global_
+    try:
+        return mujoco.Renderer(model, size.offheight, size.offwidth)
+    except Exception as error:  # each GL backend fails in its own way
+        backend = os.environ.get("MUJOCO_GL", "")
+        raise RuntimeError(
+            f"render() needs OpenGL, and MUJOCO_GL={backend!r} failed: {error}. Set it to egl, "
+            "osmesa or glfw, whichever is installed; everything but render() works without"
+        ) from error

@@ -1,0 +1,169 @@
+"""Statistics of paired episodes, and the recommendation that follows from them.
+
+Every budget meets the same episode seeds and the same starting noise, so outcomes are compared
+pair by pair. Binary success: Wilson intervals, exact McNemar, and Tango's score test (Statistics
+in Medicine 17:891, 1998) for non-inferiority. Scores: paired bootstrap.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+ALPHA = 0.05  # one-sided, for non-inferiority
+RESAMPLES = 10_000
+FEWEST_DISCORDANT = 10  # below this a bootstrap knows nothing
+SEED = 0
+
+
+def wilson(successes: int, episodes: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a rate."""
+    interval = stats.binomtest(successes, episodes).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def mean_interval(scores: np.ndarray) -> tuple[float, float]:
+    """Bootstrap 95 % interval (percentile) of the mean of scores [E]; one seed, one answer."""
+    if np.ptp(scores) == 0:
+        return float(scores[0]), float(scores[0])
+    means = _bootstrap_means(scores)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _bootstrap_means(values: np.ndarray) -> np.ndarray:
+    rng = np.random.default_rng(SEED)
+    counts = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=RESAMPLES)
+    return counts @ values / len(values)
+
+
+def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
+    """Exact two-sided p-value that paired successes a, b [E] bool have one rate."""
+    only_a, only_b = int(np.sum(a & ~b)), int(np.sum(~a & b))
+    if only_a + only_b == 0:
+        return 1.0
+    return float(stats.binomtest(only_a, only_a + only_b).pvalue)
+
+
+def noninferior_success(a: np.ndarray, b: np.ndarray, margin: float) -> float:
+    """One-sided p-value against H0: rate(a) ≤ rate(b) - margin (Tango's score test)."""
+    n, only_a, only_b = len(a), int(np.sum(a & ~b)), int(np.sum(~a & b))
+    q = _null_discordance(n, only_a, only_b, margin)
+    variance = n * (2 * q - margin * (1 + margin)) if q > 0 else 0.0
+    difference = only_a - only_b + n * margin
+    if variance <= 0:
+        return 0.0 if difference > 0 else 1.0
+    return float(stats.norm.sf(difference / math.sqrt(variance)))
+
+
+def _null_discordance(n: int, only_a: int, only_b: int, margin: float) -> float:
+    """q = P(only b succeeds) by maximum likelihood under rate(a) = rate(b) - margin.
+
+    With Δ = -margin the score equation is 2n q² + linear · q + constant = 0.
+    """
+    Δ = -margin
+    linear = (2 * n - only_a + only_b) * Δ - only_a - only_b
+    constant = -only_b * Δ * (1 - Δ)
+    return (math.sqrt(linear**2 - 8 * n * constant) - linear) / (4 * n)
+
+
+def noninferior_score(a: np.ndarray, b: np.ndarray, margin: float) -> float:
+    """One-sided p-value against H0: mean(a) ≤ mean(b) - margin, for scores in [0, 1].
+
+    Paired bootstrap. Under 10 pairs that differ it is replaced by a bound that assumes nothing:
+    the loss is at most P(a < b), and p is the chance of seeing so few losses if that were margin.
+    """
+    difference = a - b
+    if np.count_nonzero(difference) < FEWEST_DISCORDANT:
+        return float(stats.binom.cdf(np.count_nonzero(difference < 0), len(a), margin))
+    means = _bootstrap_means(difference)
+    return float((1 + np.count_nonzero(means <= -margin)) / (1 + RESAMPLES))
+
+
+def episodes_needed(variance: float, margin: float, power: float = 0.9) -> int:
+    """Paired episodes that show non-inferiority of equals with this power (normal theory).
+
+    variance: of the paired difference; for success it is the share of discordant pairs.
+    """
+    z = stats.norm.ppf(1 - ALPHA) + stats.norm.ppf(power)
+    return math.ceil(z**2 * variance / margin**2)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One budget: what it costs, whether it keeps the deadline, outcomes [E] in seed order."""
+
+    name: str
+    ddim_steps: int
+    network_evals: int
+    meets_deadline: bool
+    outcomes: np.ndarray  # bool for success, float for scores
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The budget to use, or None, and why."""
+
+    ddim_steps: int | None
+    margin: float
+    reason: str
+
+
+def recommend(
+    candidates: Sequence[Candidate], margin: float, floor: float, noun: str
+) -> Recommendation:
+    """The cheapest budget that keeps the deadline and is non-inferior to every other by margin.
+
+    Requiring every single comparison is an intersection-union test: its level needs no correction.
+    noun: "success" or "score". None where even the best stays under the floor, where no budget
+    keeps the deadline, or where the episodes cannot tell.
+    """
+    best = max(candidates, key=lambda c: float(np.mean(c.outcomes)))
+    if float(np.mean(best.outcomes)) < floor:
+        rate = float(np.mean(best.outcomes))
+        return _none(margin, f"the best budget reaches {noun} {rate:.2f}, under {floor:g}")
+    punctual = [c for c in candidates if c.meets_deadline]
+    if not punctual:
+        return _none(margin, "at every budget inference outruns the chunk: the robot would starve")
+    for candidate in sorted(punctual, key=lambda c: c.network_evals):
+        others = [c for c in candidates if c is not candidate]
+        if all(_pvalue(candidate, other, margin) <= ALPHA for other in others):
+            return Recommendation(candidate.ddim_steps, margin, _why(candidate, others, noun))
+    return _none(margin, _too_few(punctual, best, margin))
+
+
+def _none(margin: float, reason: str) -> Recommendation:
+    return Recommendation(None, margin, f"no recommendation: {reason}")
+
+
+def _pvalue(a: Candidate, b: Candidate, margin: float) -> float:
+    binary = a.outcomes.dtype == bool
+    test = noninferior_success if binary else noninferior_score
+    return test(a.outcomes, b.outcomes, margin)
+
+
+def _why(chosen: Candidate, others: Sequence[Candidate], noun: str) -> str:
+    mean = float(np.mean(chosen.outcomes))
+    cheaper = [c for c in others if c.network_evals < chosen.network_evals]
+    why = f"{chosen.name} keeps {noun} {mean:.2f} and is shown to lose less than the margin to"
+    why += " every other budget" if others else " none other"
+    if cheaper:
+        losses = ", ".join(f"{c.name} {float(np.mean(c.outcomes)):.2f}" for c in cheaper)
+        why += f"; not shown for the cheaper ones ({losses})"
+    return why
+
+
+def _too_few(punctual: Sequence[Candidate], best: Candidate, margin: float) -> str:
+    """Why no budget passed, and how many episodes would tell between the two best."""
+    rivals = [c for c in punctual if c is not best] or [best]
+    rival = max(rivals, key=lambda c: float(np.mean(c.outcomes)))
+    difference = rival.outcomes.astype(float) - best.outcomes.astype(float)
+    needed = episodes_needed(max(float(np.var(difference)), 1 / len(difference)), margin)
+    return (
+        f"{len(difference)} episodes cannot show that any budget which keeps the deadline loses "
+        f"less than {margin:g} to every other; about {needed} would tell {rival.name} from "
+        f"{best.name} if they are equal"
+    )

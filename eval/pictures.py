@@ -1,0 +1,133 @@
+"""Pictures: success against latency, and film strips of rollouts."""
+
+import base64
+import io
+from typing import Any
+
+import gymnasium
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from diffpolicy import environment
+from diffpolicy.latency import LatencyProfile
+from diffpolicy.policy import Policy
+from diffpolicy.rollout import run_episodes
+
+from .success import World
+
+FRAMES = 6
+COLOURS = ("#3b6fb6", "#d1495b", "#3a9a6c", "#8d6cab")
+
+
+def clock_label(record: dict[str, Any]) -> str:
+    """How a legend names a clock."""
+    if record["clock"] == "paused":
+        return "paused (the world waits)"
+    return f"{record['clock']} ({record['latency_source']})"
+
+
+def success_against_latency(result: dict[str, Any]) -> Figure:
+    """Success and score over the latency of each budget, one line a clock, 95 % intervals."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharex=True, constrained_layout=True)
+    records = result["records"]
+    for label, colour in zip(dict.fromkeys(map(clock_label, records)), COLOURS * 9, strict=False):
+        rows = [r for r in records if clock_label(r) == label]
+        for axis, rate, interval in (
+            (axes[0], "success_rate", "success_ci"),
+            (axes[1], "score_mean", "score_ci"),
+        ):
+            _draw_clock(axis, rows, rate, interval, label, colour)
+    tick_ms = 1000 * result["header"]["control_dt_s"]
+    for axis, title in zip(axes, ("success rate", "mean score"), strict=True):
+        axis.axvline(tick_ms, color="0.6", lw=1, ls=":")
+        axis.text(tick_ms, 0.02, " one control tick", color="0.45", fontsize=8)
+        axis.set(xscale="log", xlabel="latency of one control step, p50 (ms)", title=title)
+        axis.set_ylim(-0.03, 1.05)
+        axis.grid(alpha=0.25)
+    axes[0].legend(fontsize=8, loc="best")
+    return figure
+
+
+def _draw_clock(axis, rows, rate: str, interval: str, label: str, colour: str) -> None:
+    """DDIM budgets as a line, each with its number of steps; ancestral DDPM as a diamond."""
+    for ddpm in (False, True):
+        group = [r for r in rows if (r["eta"] == 1) == ddpm]
+        if not group:
+            continue
+        x = [r["latency_ms"]["p50"] for r in group]
+        y = np.array([r[rate] for r in group])
+        spread = np.abs(np.array([r[interval] for r in group]).T - y)
+        style = "D" if ddpm else "o-"
+        name = f"{label}, DDPM" if ddpm else label
+        axis.errorbar(x, y, spread, fmt=style, color=colour, capsize=2, ms=4, lw=1.3, label=name)
+        for r, px, py in zip(group, x, y, strict=True):
+            offset = (4, -11 if ddpm else 5)
+            axis.annotate(
+                r["name"].split(" step")[0],
+                (px, py),
+                offset,
+                textcoords="offset points",
+                fontsize=7,
+                color=colour,
+            )
+
+
+class _Filmed(gymnasium.Wrapper):
+    """Keeps pictures {tick: image} of an episode: rendering every tick would take minutes."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.every = max(1, environment.episode_limit(env) // (4 * FRAMES))
+        self.frames: dict[int, np.ndarray] = {}
+        self.tick = 0
+
+    def reset(self, **options):
+        outcome = self.env.reset(**options)
+        self._keep()
+        return outcome
+
+    def step(self, action):
+        outcome = self.env.step(action)
+        self.tick += 1
+        if self.tick % self.every == 0 or outcome[2]:
+            self._keep()
+        return outcome
+
+    def _keep(self) -> None:
+        self.frames[self.tick] = np.asarray(self.env.render())
+
+
+def film_strip(world: World, policy: Policy, profile: LatencyProfile, seed: int):
+    """(figure, caption) of one rollout; (None, why) where nothing can render."""
+    envs = []
+
+    def make_filmed():
+        envs.append(_Filmed(world.make(render_mode="rgb_array")))
+        return envs[-1]
+
+    try:
+        [episode] = run_episodes(policy, make_filmed, [seed], profile, world.options, "film")
+    except Exception as error:  # drivers fail in many ways; the report says which
+        return None, f"no picture: {type(error).__name__}: {error}"
+    frames = list(envs[0].frames.items())
+    chosen = np.linspace(0, len(frames) - 1, FRAMES).round().astype(int)
+    figure, axes = plt.subplots(1, FRAMES, figsize=(2 * FRAMES, 2.1), constrained_layout=True)
+    for axis, (tick, image) in zip(axes, (frames[i] for i in chosen), strict=True):
+        axis.imshow(image)
+        axis.set_title(f"{tick * world.options.control_dt_s:.1f} s", fontsize=8)
+        axis.axis("off")
+    outcome = "success" if episode.success else "failure"
+    return figure, f"seed {seed}: {outcome}, score {episode.score:.2f}, {episode.ticks} ticks"
+
+
+def as_png(figure: Figure) -> str:
+    """A data URI, so that a page needs no other file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    plt.close(figure)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,33 @@
+"""`diffpolicy quickstart`: record, train, sweep and report on Balance-v0, from nothing."""
+
+from diffpolicy import latency
+from diffpolicy.checkpoint import TRAINING_FILE
+from diffpolicy.config import QuickstartConfig, RecordConfig, SweepConfig, TrainConfig
+from diffpolicy.record import record
+from diffpolicy.train import train
+
+from .latency import measure
+from .sweep import Clock, load_budgets, run_sweep
+
+ENVIRONMENT = "diffpolicy.envs:Balance-v0"
+
+
+def quickstart(config: QuickstartConfig) -> None:
+    """DIR/demonstrations.zarr, DIR/run, DIR/sweep.json, DIR/report.html; a second call goes on."""
+    store, run = config.out / "demonstrations.zarr", config.out / "run"
+    record(RecordConfig(ENVIRONMENT, config.demonstrations, store, seed=config.seed))
+    train(
+        TrainConfig(
+            data=store,
+            out=run,
+            minutes=config.minutes,
+            seed=config.seed,
+            resume=(run / TRAINING_FILE).exists(),
+        )
+    )
+    sweep = SweepConfig(run=run, episodes=config.episodes, out=config.out, envs=100, batch=100)
+    policies = load_budgets(sweep)
+    measured = measure(policies, sweep.latency_seconds)
+    declared = [latency.declared(config.ms_per_step, p.network_evals) for p in policies]
+    clocks = [Clock("paused", measured), Clock("simulated", measured), Clock("simulated", declared)]
+    run_sweep(sweep, policies, clocks)

@@ -1,0 +1,111 @@
+"""report.html: one self-contained page with the recommendation, the trade, the table, rollouts."""
+
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from diffpolicy import latency
+from diffpolicy.files import write_text
+from diffpolicy.latency import LatencyProfile
+from diffpolicy.policy import Policy
+
+from .pictures import as_png, clock_label, film_strip, success_against_latency
+from .success import World, sampler_name
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem;
+       color: #222; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+.verdict { background: #eef4ee; border-left: 4px solid #3a9a6c; padding: .6rem 1rem; }
+.verdict { margin: .5rem 0; }
+.none { background: #fbf1ee; border-color: #d1495b; }
+table { border-collapse: collapse; font-size: 13px; }
+th, td { padding: .25rem .6rem; text-align: right; }
+th { border-bottom: 2px solid #999; } td { border-bottom: 1px solid #ddd; }
+img { max-width: 100%; } figure { margin: .8rem 0; } figcaption { color: #555; font-size: 13px; }
+pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: 12px; }
+"""
+
+
+def write_report(
+    path: Path,
+    result: dict[str, Any],
+    world: World,
+    films: Sequence[tuple[Policy, str, LatencyProfile]],
+) -> None:
+    """films: (policy, clock, what the budget costs) of each rollout to be drawn."""
+    title = f"How many denoising steps can {result['header']['env']} afford?"
+    plot = as_png(success_against_latency(result))
+    parts = [
+        f"<h1>{html.escape(title)}</h1>",
+        *map(_verdict, result["recommendations"]),
+        "<h2>Success and score against latency</h2>",
+        f'<img alt="success and score against latency" src="{plot}">',
+        "<p>Bars are 95 % intervals; numbers are denoising steps. Every budget met the same "
+        "episodes with the same starting noise.</p>",
+        "<h2>Every budget on every clock</h2>",
+        _table(result["records"]),
+        *_films(world, films),
+        "<h2>How it was measured</h2>",
+        f"<pre>{html.escape(json.dumps(result['header'], indent=2))}</pre>",
+    ]
+    write_text(
+        path,
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>"
+        + "\n".join(parts)
+        + "</body></html>\n",
+    )
+
+
+def _verdict(advice: dict[str, Any]) -> str:
+    steps = advice["ddim_steps"]
+    headline = f"Use {steps} step{'s' if steps != 1 else ''}" if steps else "No recommendation"
+    kind = "verdict" if steps else "verdict none"
+    return (
+        f'<div class="{kind}"><b>{headline}</b>, {html.escape(clock_label(advice))}, '
+        f"margin {advice['margin']:g}: {html.escape(advice['reason'])}.</div>"
+    )
+
+
+COLUMNS = (
+    ("budget", lambda r: r["name"]),
+    ("clock", clock_label),
+    ("success", lambda r: f"{r['success_rate']:.3f}"),
+    ("95 %", lambda r: "{:.2f} to {:.2f}".format(*r["success_ci"])),
+    ("score", lambda r: f"{r['score_mean']:.3f}"),
+    ("95 %", lambda r: "{:.2f} to {:.2f}".format(*r["score_ci"])),
+    ("p50 ms", lambda r: f"{r['latency_ms']['p50']:.2f}"),
+    ("p99 ms", lambda r: _optional(r["latency_ms"]["p99"], "{:.2f}")),
+    ("delay, ticks", lambda r: f"{r['delay_ticks']:.2f}"),
+    ("action age p50, ms", lambda r: _optional(r["action_age_ms_p50"], "{:.0f}")),
+    ("starved ticks", lambda r: str(r["starved_ticks"])),
+    ("replans", lambda r: str(r["replans"])),
+)
+
+
+def _optional(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)
+
+
+def _table(records: Sequence[dict[str, Any]]) -> str:
+    head = "".join(f"<th>{title}</th>" for title, _ in COLUMNS)
+    rows = (
+        "".join(f"<td>{html.escape(cell(record))}</td>" for _, cell in COLUMNS)
+        for record in records
+    )
+    return f"<table><tr>{head}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+
+
+def _films(world: World, films: Sequence[tuple[Policy, str, LatencyProfile]]) -> list[str]:
+    parts = ["<h2>Rollouts</h2>"] if films else []
+    for policy, clock, profile in films:
+        felt = profile if clock == "simulated" else latency.PAUSED
+        figure, caption = film_strip(world, policy, felt, world.seeds.start)
+        source = "" if clock == "paused" else f" ({profile.source})"
+        text = html.escape(f"{sampler_name(policy)}, {clock}{source}; {caption}")
+        image = f'<img alt="{text}" src="{as_png(figure)}">' if figure else ""
+        parts.append(f"<figure>{image}<figcaption>{text}</figcaption></figure>")
+    return parts

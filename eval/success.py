@@ -1,0 +1,193 @@
+"""Success of step budgets in closed loop, and the record that a result holds for each."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from diffpolicy import environment, latency
+from diffpolicy.checkpoint import load_policy
+from diffpolicy.config import EvalConfig, TaskConfig
+from diffpolicy.control import starves
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.files import write_text
+from diffpolicy.latency import LatencyProfile
+from diffpolicy.policy import Policy
+from diffpolicy.rollout import Episode, RolloutOptions, check_fit, run_episodes
+
+from .compare import mean_interval, wilson
+from .header import header, set_threads
+from .latency import measure
+from .table import print_table
+
+
+def evaluate_budget(config: EvalConfig) -> None:
+    """`diffpolicy eval`: one budget on one clock."""
+    set_threads(config.threads)
+    checkpoint = load_policy(config.run)
+    policy = Policy(checkpoint, config.ddim_steps, config.eta, config.device)
+    world = World(config, policy)
+    [profile] = profiles_of([policy], config.ms_per_step, config.latency_seconds)
+    record = world.record(policy, config.clock, profile)
+    print_records([record])
+    if config.json:
+        result = {"header": header(policy.device, **world.describe()), "records": [record]}
+        write_text(config.json, json.dumps(result, indent=2))
+
+
+class World:
+    """The environment that a run is evaluated in, checked against its checkpoint."""
+
+    def __init__(self, config: TaskConfig, policy: Policy):
+        for name in ("episodes", "envs", "batch"):
+            if getattr(config, name) < 1:
+                raise DiffpolicyError(f"--{name} must be at least 1; got {getattr(config, name)}")
+        task = policy.task
+        self.config = config
+        self.env_id = config.env or task.env_id
+        same = config.env in (None, task.env_id)
+        self.kwargs = task.env_kwargs if same else {}
+        if config.env_kwargs is not None:
+            self.kwargs = environment.parse_kwargs(config.env_kwargs)
+        env = self.make()
+        try:
+            check_fit(policy, env)
+            environment.episode_limit(env)
+            environment.neutral_rule(env, config.neutral)
+            override = config.control_dt or (task.control_dt_s if same else None)
+            dt = environment.control_dt_s(env, override)
+        finally:
+            env.close()
+        self.options = RolloutOptions(
+            control_dt_s=dt,
+            envs=config.envs,
+            batch=config.batch,
+            cold_start=config.cold_start,
+            success_from=config.success_from,
+            neutral=config.neutral,
+        )
+        self.seeds = range(config.seed, config.seed + config.episodes)
+
+    def make(self, render_mode: str | None = None):
+        """One environment."""
+        return environment.make(self.env_id, self.kwargs, self.config.max_steps, render_mode)
+
+    def record(self, policy: Policy, clock: str, profile: LatencyProfile) -> dict[str, Any]:
+        """Runs every seed once on the clock; the budget's record. Warns first of starvation."""
+        if clock == "simulated":
+            warn_of_starvation(policy, profile, self.options.control_dt_s)
+        felt = profile if clock == "simulated" else latency.PAUSED
+        label = f"{sampler_name(policy)}, {clock}"
+        episodes = run_episodes(policy, self.make, self.seeds, felt, self.options, label)
+        return make_record(policy, clock, profile, episodes, self.options.control_dt_s)
+
+    def describe(self) -> dict[str, Any]:
+        """The part of a result's header that says what was run."""
+        return {
+            "env": self.env_id,
+            "env_kwargs": self.kwargs,
+            "run": str(self.config.run),
+            "control_dt_s": self.options.control_dt_s,
+            "seeds": [self.seeds.start, self.seeds.stop - 1],
+            "padded_batch": self.config.batch,
+            "cold_start": self.config.cold_start,
+            "neutral": self.config.neutral or "declared by the environment, else hold",
+        }
+
+
+def profiles_of(
+    policies: Sequence[Policy], ms_per_step: float | None, seconds: float
+) -> list[LatencyProfile]:
+    """What each budget costs: declared, or measured on this machine."""
+    if ms_per_step is None:
+        return measure(policies, seconds)
+    if ms_per_step < 0:
+        raise DiffpolicyError(f"--ms-per-step must not be negative; got {ms_per_step}")
+    return [latency.declared(ms_per_step, policy.network_evals) for policy in policies]
+
+
+def sampler_name(policy: Policy) -> str:
+    """As it stands in tables: "10 steps", or "DDPM 100"."""
+    steps = policy.ddim_steps
+    return f"DDPM {steps}" if policy.eta == 1 else f"{steps} step{'s' if steps > 1 else ''}"
+
+
+def warn_of_starvation(policy: Policy, profile: LatencyProfile, control_dt_s: float) -> None:
+    """Says before the run where inference outruns the chunk."""
+    if outruns(policy, profile, control_dt_s):
+        h = policy.horizons
+        print(
+            f"warning: {policy.ddim_steps} steps take {np.median(profile.samples_ms):.1f} ms; the "
+            f"chunk's {h.usable} usable actions run out before the next one arrives"
+        )
+
+
+def outruns(policy: Policy, profile: LatencyProfile, control_dt_s: float) -> bool:
+    """Whether the 99th percentile of the latency starves the controller."""
+    slow_ms = float(np.percentile(profile.samples_ms, 99))
+    delay = latency.delay_ticks(slow_ms, control_dt_s)
+    return starves(delay, policy.horizons.action, policy.horizons.usable)
+
+
+def make_record(
+    policy: Policy,
+    clock: str,
+    profile: LatencyProfile,
+    episodes: Sequence[Episode],
+    control_dt_s: float,
+) -> dict[str, Any]:
+    """One budget on one clock, as it stands in the result."""
+    successes = sum(e.success for e in episodes)
+    scores = np.array([e.score for e in episodes])
+    ages = [age for e in episodes for age in e.ages]
+    delays = [delay for e in episodes for delay in e.delay_ticks]
+    age_ticks = float(np.median(ages)) if ages else None
+    return {
+        "name": sampler_name(policy),
+        "ddim_steps": policy.ddim_steps,
+        "network_evals": policy.network_evals,
+        "eta": policy.eta,
+        "clock": clock,
+        "latency_source": profile.source,
+        "engine": policy.engine.name,
+        "episodes": len(episodes),
+        "successes": successes,
+        "success_rate": successes / len(episodes),
+        "success_ci": wilson(successes, len(episodes)),
+        "score_mean": float(scores.mean()),
+        "score_ci": mean_interval(scores),
+        "latency_ms": latency.percentiles(profile.samples_ms),
+        "delay_ticks": float(np.mean(delays)) if delays else 0.0,
+        "starved_ticks": sum(e.starved_ticks for e in episodes),
+        "action_age_ms_p50": None if age_ticks is None else age_ticks * 1000 * control_dt_s,
+        "replans": sum(e.replans for e in episodes),
+        "failures": [e.failure for e in episodes if e.failure],
+        "outcomes": {
+            "success": [int(e.success) for e in episodes],
+            "score": [round(e.score, 6) for e in episodes],
+        },
+    }
+
+
+def print_records(records: Sequence[dict[str, Any]]) -> None:
+    """The table on the terminal."""
+    titles = ["budget", "clock", "latency", "success", "95 % interval", "score", "p50 ms"]
+    titles += ["delay ticks", "age ms", "starved"]
+    print_table(titles, [_row(record) for record in records])
+
+
+def _row(r: dict[str, Any]) -> list[Any]:
+    low, high = r["success_ci"]
+    return [
+        r["name"],
+        r["clock"],
+        r["latency_source"],
+        f"{r['success_rate']:.2f}",
+        f"{low:.2f} to {high:.2f}",
+        f"{r['score_mean']:.3f}",
+        f"{r['latency_ms']['p50']:.2f}",
+        f"{r['delay_ticks']:.1f}",
+        r["action_age_ms_p50"],
+        r["starved_ticks"],
+    ]
