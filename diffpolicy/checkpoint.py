@@ -76,12 +76,13 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise DiffpolicyError(f"{path} is damaged or no checkpoint: {error}") from error
-    if header.get("format_version") != FORMAT_VERSION:
+    version = header.get("format_version") if isinstance(header, dict) else None
+    if version != FORMAT_VERSION:
         raise DiffpolicyError(
             f"{path} is not a diffpolicy checkpoint of format {FORMAT_VERSION}; its header says "
-            f"{header.get('format_version')!r}"
+            f"{version!r}"
         )
     return tensors, header
 

@@ -1,7 +1,11 @@
 """The `diffpolicy` command: a table of subcommands, each loaded by name when it is called."""
 
+import math
 import sys
 from importlib import import_module
+from typing import Any
+
+from diffpolicy.errors import DiffpolicyError
 
 COMMANDS = {  # name: (config class, function that takes it, what it does)
     "quickstart": ("QuickstartConfig", "diffpolicy.eval.quickstart:quickstart"),
@@ -12,6 +16,13 @@ COMMANDS = {  # name: (config class, function that takes it, what it does)
     "latency": ("LatencyConfig", "diffpolicy.eval.latency:latency"),
     "sweep": ("SweepConfig", "diffpolicy.eval.sweep:sweep"),
 }
+NOT_NEGATIVE = ("eta", "floor", "margin", "ms_per_step", "seed", "weight_decay")
+POSITIVE = (
+    *("batch", "control_dt", "demonstrations", "envs", "episodes", "latency_seconds", "lr"),
+    *("max_steps", "minutes", "seconds", "steps", "threads", "train_timesteps"),
+    *("observation_horizon", "prediction_horizon", "action_horizon"),
+    *("blocks", "condition", "hidden", "unet_channels", "unet_groups", "unet_kernel"),
+)
 INTERRUPTED = 130
 
 
@@ -41,15 +52,10 @@ def _help() -> str:
 
 
 def _run(name: str, arguments: list[str]) -> int:
-    import tyro
-
-    from diffpolicy import config
-    from diffpolicy.errors import DiffpolicyError
-
     config_class, function = COMMANDS[name]
-    parsed = tyro.cli(getattr(config, config_class), args=arguments, prog=f"diffpolicy {name}")
     module, _, attribute = function.partition(":")
     try:
+        parsed = _parse(config_class, name, arguments)
         getattr(import_module(module), attribute)(parsed)
     except DiffpolicyError as error:
         return _fail(str(error))
@@ -59,6 +65,31 @@ def _run(name: str, arguments: list[str]) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _parse(config_class: str, name: str, arguments: list[str]) -> Any:
+    """The command's dataclass, with every number in its range."""
+    import tyro
+
+    from diffpolicy import config
+
+    parsed = tyro.cli(getattr(config, config_class), args=arguments, prog=f"diffpolicy {name}")
+    for option, value in vars(parsed).items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float):
+                _check_number(option, number)
+    return parsed
+
+
+def _check_number(option: str, number: float) -> None:
+    for rule, kept in (
+        ("finite", math.isfinite(number)),
+        ("positive", option not in POSITIVE or number > 0),
+        ("at least 0", option not in NOT_NEGATIVE or number >= 0),
+    ):
+        if not kept:
+            name = option.replace("_", "-")
+            raise DiffpolicyError(f"--{name} must be {rule}; got {number}")
 
 
 def _fail(message: str) -> int:

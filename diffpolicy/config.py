@@ -230,7 +230,11 @@ class QuickstartConfig:
     """Expert episodes to record."""
     episodes: int = 100
     """Evaluation episodes for each budget and clock."""
+    ddim_steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 100)
+    """Step budgets."""
     ms_per_step: float = 2.0
     """The declared robot: milliseconds a denoising step."""
+    latency_seconds: float = 5.0
+    """At most this long measuring the latency of each budget."""
     seed: int = 0
     """Seed of everything."""

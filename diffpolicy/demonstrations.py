@@ -11,7 +11,9 @@ unfinished one is dropped.
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.files import writing
 
 FORMAT_VERSION = 1
 CHUNK_ROWS = 4096
@@ -50,36 +53,55 @@ class Demonstrations:
         return np.concatenate(flat, axis=1) if len(flat) > 1 else flat[0]
 
 
+@contextmanager
+def _reading(what: object) -> Iterator[None]:
+    """zarr and its codecs raise (and warn) what they like on damaged files; this is one error."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        raise DiffpolicyError(f"{what} cannot be read: {error or type(error).__name__}") from error
+
+
 def _open_group(path: Path, mode: Literal["r", "r+"] = "r") -> Any:
     import zarr
 
     if not path.is_dir():
         raise DiffpolicyError(f"no demonstration store at {path}: expected a zarr folder")
-    try:
+    with _reading(path):
         return zarr.open_group(path, mode=mode)
-    except (FileNotFoundError, ValueError, KeyError) as error:
-        raise DiffpolicyError(f"{path} is not a zarr group: {error}") from error
+
+
+def _members(group: Any, path: Path) -> tuple[dict[str, Any], np.ndarray]:
+    """The arrays under data/ by name, and meta/episode_ends as it stands on disk."""
+    with _reading(path):
+        found = sorted(group.keys())
+        data, ends = group.get("data"), group.get("meta/episode_ends")
+        if hasattr(data, "arrays") and hasattr(ends, "shape"):
+            return dict(data.arrays()), np.asarray(ends[:])
+    raise DiffpolicyError(
+        f"{path} is not a demonstration store: expected the groups data/ and meta/ with "
+        f"meta/episode_ends; found {found}"
+    )
 
 
 def array_names(path: Path) -> list[str]:
     """The names under data/."""
-    group = _open_group(path)
-    if "data" not in group or "meta/episode_ends" not in group:
-        raise DiffpolicyError(
-            f"{path} is not a demonstration store: expected the groups data/ and meta/ with "
-            f"meta/episode_ends; found {sorted(group.keys())}"
-        )
-    return sorted(group["data"].array_keys())
+    return sorted(_members(_open_group(path), path)[0])
 
 
 def _finished(ends: np.ndarray, path: Path) -> np.ndarray:
-    """Cuts off what a crash left between making room for an end and writing it (zeros)."""
-    ends = np.asarray(ends, dtype=np.int64)
-    while len(ends) and ends[-1] == 0:
+    """Cuts off what a crash left between making room for an end and writing it (one zero)."""
+    if ends.ndim != 1 or ends.dtype.kind not in "iu":
+        raise DiffpolicyError(
+            f"{path}: meta/episode_ends must be a row of whole numbers; got {ends.dtype} "
+            f"{list(ends.shape)}"
+        )
+    ends = ends.astype(np.int64)
+    if len(ends) and ends[-1] == 0:
         ends = ends[:-1]
-    if len(ends) == 0:
-        raise DiffpolicyError(f"{path} holds no finished episode")
-    if ends.ndim != 1 or ends[0] <= 0 or np.any(np.diff(ends) <= 0):
+    if np.any(np.diff(ends, prepend=0) <= 0):
         raise DiffpolicyError(f"{path}: meta/episode_ends must rise; got {ends[:8]} …")
     return ends
 
@@ -90,45 +112,54 @@ def _chunks_of(array: Any, rows: int) -> int:
     return math.prod(-(-size // chunk) for size, chunk in zip(shape, array.chunks, strict=True))
 
 
-def _read(array: Any, name: str, rows: int, path: Path) -> np.ndarray:
+def _rows(array: Any, rows: int, what: str) -> np.ndarray:
+    """The first rows, all of which must be on disk."""
     if array.ndim < 1 or array.shape[0] < rows:
         raise DiffpolicyError(
-            f"{path}: data/{name} has shape {array.shape}, but meta/episode_ends counts {rows} "
-            "rows; the store is truncated or was written by something else"
+            f"{what} has shape {array.shape}, but meta/episode_ends counts {rows} rows; the store "
+            "is truncated or was written by something else"
         )
+    needed, present = _chunks_of(array, rows), array.nchunks_initialized
+    if present < needed:
+        raise DiffpolicyError(
+            f"{what} needs {needed} chunks on disk and has {present}; the store is truncated: "
+            "copy it again (or, if its empty chunks were left out, write it with "
+            "write_empty_chunks=True)"
+        )
+    with _reading(what):
+        return array[:rows]
+
+
+def _read(array: Any, name: str, rows: int, path: Path) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         raise DiffpolicyError(f"{path}: data/{name} must hold numbers; its type is {array.dtype}")
-    needed = _chunks_of(array, rows)
-    if array.nchunks_initialized < needed:
-        raise DiffpolicyError(
-            f"{path}: data/{name} needs {needed} chunks on disk and has "
-            f"{array.nchunks_initialized}; the store is truncated: copy it again"
-        )
-    try:
-        values = array[:rows]
-    except Exception as error:  # codecs raise what they like on damaged bytes
-        raise DiffpolicyError(f"{path}: data/{name} cannot be decoded: {error}") from error
-    values = np.asarray(values, dtype=np.float32)
+    values = _rows(array, rows, f"{path}: data/{name}")
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused below
+        values = np.asarray(values, dtype=np.float32)
     if not np.isfinite(values).all():
         row = int(np.argwhere(~np.isfinite(values))[0, 0])
-        raise DiffpolicyError(f"{path}: data/{name} is not finite (NaN or inf) at row {row}")
+        raise DiffpolicyError(
+            f"{path}: data/{name} is not finite (NaN or inf, in float32) at row {row}"
+        )
     return values
 
 
 def open_demonstrations(path: str | Path, keys: Sequence[str] | None = None) -> Demonstrations:
     """Reads and validates data/action and the named arrays (all of them by default)."""
     path = Path(path)
-    names = array_names(path)
+    group = _open_group(path)
+    stored, ends = _members(group, path)
+    names = sorted(stored)
     wanted = list(names) if keys is None else list(dict.fromkeys(keys))
     absent = [name for name in ["action", *wanted] if name not in names]
     if absent:
         raise DiffpolicyError(f"{path} has no data/{absent[0]}; it holds: {', '.join(names)}")
-    group = _open_group(path)
-    ends = _finished(group["meta/episode_ends"][:], path)
+    ends = _finished(ends, path)
+    if len(ends) == 0:
+        raise DiffpolicyError(f"{path} holds no finished episode")
     rows = int(ends[-1])
     arrays = {
-        name: _read(group["data"][name], name, rows, path)
-        for name in dict.fromkeys([*wanted, "action"])
+        name: _read(stored[name], name, rows, path) for name in dict.fromkeys([*wanted, "action"])
     }
     if arrays["action"].ndim != 2:
         raise DiffpolicyError(
@@ -149,20 +180,26 @@ class DemonstrationWriter:
         self.seeds: list[int] = []
         self._group: Any = None
         if self.path.exists():
-            self._reopen()
+            with writing(self.path):
+                self._reopen()
 
     def append(self, arrays: Mapping[str, np.ndarray], seed: int) -> None:
-        """Writes one episode: arrays [T, …] with equal T, "action" among them."""
-        lengths = {name: len(array) for name, array in arrays.items()}
-        if len(set(lengths.values())) != 1 or "action" not in arrays:
-            raise DiffpolicyError(f"an episode needs 'action' and equal lengths; got {lengths}")
-        group = self._group or self._create(arrays)
-        end = int(group["meta/episode_ends"][-1]) if self.seeds else 0
-        for name, values in arrays.items():
-            _extend(group["data"][name], end, np.asarray(values))
-        _extend(group["meta/episode_seeds"], len(self.seeds), np.array([seed]))
-        stop = end + lengths["action"]
-        _extend(group["meta/episode_ends"], len(self.seeds), np.array([stop]))
+        """Writes one episode: arrays [T, …] with equal T > 0, "action" among them."""
+        import zarr
+
+        arrays = {name: np.asarray(values) for name, values in arrays.items()}
+        _check_episode(arrays)
+        # With its empty chunks written, a chunk that is absent from the disk is always a loss.
+        with writing(self.path), zarr.config.set({"array.write_empty_chunks": True}):
+            group = self._group or self._create(arrays)
+            stored, ends = _members(group, self.path)
+            _check_alike(arrays, stored, self.path)
+            count = len(self.seeds)
+            end = int(ends[count - 1]) if count else 0
+            for name, values in arrays.items():
+                _extend(stored[name], end, values)
+            _extend(group["meta/episode_seeds"], count, np.array([seed]))
+            _extend(group["meta/episode_ends"], count, np.array([end + len(arrays["action"])]))
         self.seeds.append(seed)
 
     def _create(self, arrays: Mapping[str, np.ndarray]) -> Any:
@@ -172,21 +209,16 @@ class DemonstrationWriter:
         temporary = self.path.with_name(f".{self.path.name}.partial")
         shutil.rmtree(temporary, ignore_errors=True)
         group: Any = zarr.create_group(temporary, zarr_format=2)
-        config = {"write_empty_chunks": True}  # a chunk that is absent is then always a loss
         for name, values in arrays.items():
-            values = np.asarray(values)
             group.create_array(
                 f"data/{name}",
                 shape=(0, *values.shape[1:]),
                 chunks=(CHUNK_ROWS, *values.shape[1:]),
                 dtype=values.dtype,
                 fill_value=np.nan if values.dtype.kind == "f" else 0,
-                config=config,
             )
         for name in ("episode_seeds", "episode_ends"):
-            group.create_array(
-                f"meta/{name}", shape=(0,), chunks=(END_CHUNK,), dtype="int64", config=config
-            )
+            group.create_array(f"meta/{name}", shape=(0,), chunks=(END_CHUNK,), dtype="int64")
         group.attrs.update(self.attributes)
         temporary.rename(self.path)
         self._group = _open_group(self.path, "r+")
@@ -194,7 +226,9 @@ class DemonstrationWriter:
 
     def _reopen(self) -> None:
         group = _open_group(self.path, "r+")
-        if "meta/episode_seeds" not in group:
+        with _reading(self.path):
+            stored_seeds = group.get("meta/episode_seeds")
+        if not hasattr(stored_seeds, "shape"):
             raise DiffpolicyError(
                 f"{self.path} exists and was not recorded here; choose another --out"
             )
@@ -205,17 +239,36 @@ class DemonstrationWriter:
                 f"{self.path} was made with {key} = {group.attrs.get(key)!r}, not "
                 f"{self.attributes[key]!r}; choose another --out"
             )
+        stored, ends = _members(group, self.path)
+        ends = _finished(ends, self.path)
+        rows = int(ends[-1]) if len(ends) else 0
+        for name, array in stored.items():
+            _read(array, name, rows, self.path)  # nothing is appended to a damaged store
+        seeds = _rows(stored_seeds, len(ends), f"{self.path}: meta/episode_seeds")
         for leftover in self.path.rglob("*.partial"):
             leftover.unlink()
-        ends = np.asarray(group["meta/episode_ends"][:])
-        count = int(np.count_nonzero(ends))
-        rows = int(ends[count - 1]) if count else 0
-        group["meta/episode_ends"].resize((count,))
-        self.seeds = [int(s) for s in group["meta/episode_seeds"][:count]]
-        for name in group["data"].array_keys():
-            array = group["data"][name]
+        group["meta/episode_ends"].resize((len(ends),))
+        stored_seeds.resize((len(ends),))
+        for array in stored.values():
             array.resize((rows, *array.shape[1:]))
-        self._group = group
+        self._group, self.seeds = group, [int(seed) for seed in seeds]
+
+
+def _check_episode(arrays: Mapping[str, np.ndarray]) -> None:
+    lengths = {name: len(values) for name, values in arrays.items()}
+    if "action" not in arrays or len(set(lengths.values())) != 1 or not lengths["action"]:
+        raise DiffpolicyError(f"an episode needs 'action' and equal lengths; got {lengths}")
+    for name, values in arrays.items():
+        if not np.isfinite(values).all():
+            raise DiffpolicyError(f"an episode's {name!r} is not finite (NaN or inf)")
+
+
+def _check_alike(arrays: Mapping[str, np.ndarray], stored: Mapping[str, Any], path: Path) -> None:
+    """Every episode brings the same arrays, with rows of the same shape."""
+    found = {name: values.shape[1:] for name, values in arrays.items()}
+    expected = {name: array.shape[1:] for name, array in stored.items()}
+    if found != expected:
+        raise DiffpolicyError(f"{path} holds rows of {expected}; this episode has {found}")
 
 
 def _extend(array: Any, start: int, values: np.ndarray) -> None:

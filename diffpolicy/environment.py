@@ -7,6 +7,7 @@ command line says what it does not declare.
 
 import importlib
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -52,7 +53,7 @@ def make(
     """gymnasium.make with one flat observation and one clear error; actions must be a Box."""
     import gymnasium
 
-    options: dict[str, Any] = {"max_episode_steps": max_steps} if max_steps else {}
+    options: dict[str, Any] = {} if max_steps is None else {"max_episode_steps": max_steps}
     if render_mode:
         options["render_mode"] = render_mode
     try:
@@ -78,7 +79,7 @@ def declared(env, name: str) -> Any:
 def control_dt_s(env, override: float | None = None) -> float:
     """Seconds between two actions: the override, `control_dt_s`, or MuJoCo's usual `dt`."""
     found = override or declared(env, "control_dt_s") or declared(env, "dt")
-    if not found or found <= 0:
+    if not found or not 0 < found < math.inf:
         raise DiffpolicyError(
             f"{env.spec.id} does not say how long a control tick lasts; give --control-dt SECONDS"
         )
@@ -122,22 +123,24 @@ def neutral_rule(env, text: str | None) -> Callable[[np.ndarray | None], np.ndar
         vector = np.array([float(x) for x in text.split(",")], space.dtype)
     except ValueError:
         vector = np.empty(0)
-    if vector.shape != space.shape:
+    if vector.shape != space.shape or not np.isfinite(vector).all():
         raise DiffpolicyError(
             f"--neutral must be hold, zero or {space.shape[0]} numbers with commas; got {text!r}"
         )
     return lambda last: vector
 
 
-def load_function(reference: str) -> Callable[[np.ndarray], np.ndarray]:
+def load_function(reference: str) -> Callable[..., Any]:
     """`module:function`, with the working directory on the path."""
     module, _, name = reference.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, SyntaxError, TypeError, ValueError) as error:
         raise DiffpolicyError(
             f"--policy must be module:function, importable from here; got {reference!r}: {error}"
         ) from error
+    if not callable(function):
+        raise DiffpolicyError(f"--policy must be module:function; {reference!r} is {function!r}")
     return function

@@ -55,7 +55,7 @@ class Learner:
         """One step of AdamW and of the EMA on a random batch; the loss. progress is in [0, 1)."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.peak_lr, self.step, progress)
-        loss = self._loss(self.network, windows, batch, self._generator(self.step))
+        loss = self.loss(self.network, windows, batch, self._generator(self.step))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -73,7 +73,7 @@ class Learner:
             return torch.func.functional_call(self.network, self.ema, inputs)
 
         batch = min(VALIDATION_WINDOWS, len(windows))
-        return float(self._loss(network, windows, batch, self._generator(0)))
+        return float(self.loss(network, windows, batch, self._generator(0)))
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that resuming needs, by name."""
@@ -84,7 +84,7 @@ class Learner:
         return found
 
     def restore(self, tensors: dict[str, Tensor], step: int) -> None:
-        """The inverse of `tensors`; KeyError or RuntimeError where the shapes do not fit."""
+        """The inverse of `tensors`, for a learner of the same specification."""
         self.network.load_state_dict({n: tensors[f"network.{n}"] for n in self.names})
         for name, value in self.ema.items():
             value.copy_(tensors[f"ema.{name}"])
@@ -101,7 +101,7 @@ class Learner:
         key = np.random.SeedSequence([self.seed, step]).generate_state(1, np.uint64)[0]
         return torch.Generator(self.device).manual_seed(int(key >> np.uint64(1)))
 
-    def _loss(
+    def loss(
         self,
         network: Callable[..., Tensor],
         windows: Windows,

@@ -10,6 +10,7 @@ from diffpolicy import noise as levels
 from diffpolicy import sampler
 from diffpolicy.checkpoint import Checkpoint
 from diffpolicy.denoisers import build
+from diffpolicy.device import choose_device
 from diffpolicy.engines.eager import EagerEngine
 from diffpolicy.errors import DiffpolicyError
 
@@ -29,10 +30,12 @@ class Policy:
         device: str = "cpu",
         seed: int = 0,
     ):
+        if not 0 <= eta <= 1:
+            raise DiffpolicyError(f"eta must lie between 0 (DDIM) and 1 (ancestral); got {eta}")
         self.specification = spec = checkpoint.specification
         self.horizons, self.task = spec.horizons, spec.task
         self.ddim_steps, self.eta = ddim_steps, eta
-        self.device = torch.device(choose_device(device))
+        self.device = choose_device(device)
         self._normalize = checkpoint.observation_normalizer.normalize
         self._unnormalize = checkpoint.action_normalizer.unnormalize
         table = levels.alpha_bar_table(spec.model.schedule, spec.model.train_timesteps)
@@ -89,12 +92,3 @@ class Policy:
         chunk = self.engine(normalized, torch.from_numpy(noise).to(self.device))
         usable = chunk[:, self.horizons.observation - 1 :]
         return self._unnormalize(usable.cpu().numpy())
-
-
-def choose_device(name: str) -> str:
-    """auto takes CUDA where there is some; asking for CUDA where there is none is an error."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise DiffpolicyError("--device cuda: torch sees no CUDA device here; use cpu or auto")
-    return name

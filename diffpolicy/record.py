@@ -34,6 +34,8 @@ def record(config: RecordConfig) -> None:
             "control_dt_s": environment.control_dt_s(env, config.control_dt),
             "position_targets": bool(environment.declared(env, "position_targets")),
             "expert": config.policy or "the environment's expert",
+            "success_from": config.success_from,
+            "max_steps": config.max_steps,
             "first_seed": config.seed,
         }
         writer = DemonstrationWriter(config.out, attributes)
@@ -88,10 +90,7 @@ def run_expert(
     space = env.action_space
     observations, actions, success, over = [], [], False, False
     while not over:
-        action = np.asarray(expert(observation), space.dtype)
-        if action.shape != space.shape:
-            raise DiffpolicyError(f"the expert gives {action.shape}; actions are {space.shape}")
-        action = np.clip(action, space.low, space.high)
+        action = _as_action(expert(observation), space)
         observations.append(observation)
         actions.append(action)
         observation, _, terminated, truncated, info = env.step(action)
@@ -102,3 +101,16 @@ def run_expert(
         "action": np.asarray(actions, np.float32),
     }
     return arrays, success
+
+
+def _as_action(given, space) -> np.ndarray:
+    """What the expert gave, clipped to the space."""
+    try:
+        action = np.asarray(given, space.dtype)
+    except (TypeError, ValueError) as error:
+        raise DiffpolicyError(f"the expert gives no numbers: {given!r}") from error
+    if action.shape != space.shape:
+        raise DiffpolicyError(f"the expert gives {action.shape}; actions are {space.shape}")
+    if not np.isfinite(action).all():
+        raise DiffpolicyError(f"the expert gives an action that is not finite: {action}")
+    return np.clip(action, space.low, space.high)

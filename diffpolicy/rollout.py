@@ -5,6 +5,7 @@ batch (matrix products differ in the last bit between batch sizes), noise is key
 latencies by the seed.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -170,6 +171,8 @@ def _act(slot: _Slot, options: RolloutOptions) -> bool:
     slot.tick += 1
     slot.success |= environment.success_of(info, options.success_from)
     slot.score = float(info.get("score", slot.success))
+    if not math.isfinite(slot.score):
+        raise DiffpolicyError(f"info['score'] must be finite; got {slot.score}")
     return terminated or truncated
 
 

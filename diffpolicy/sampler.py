@@ -81,7 +81,11 @@ def ddim_step(
         x0 = x0.clamp(-clip, clip)
         ε = (x - step.signal_t * x0) / step.noise_t
     x_s = step.signal_s * x0 + step.direction * ε
-    return x_s if step.sigma == 0 or z is None else x_s + step.sigma * z
+    if step.sigma == 0:
+        return x_s
+    if z is None:
+        raise ValueError("a step with η > 0 needs the noise z")
+    return x_s + step.sigma * z
 
 
 def noise_count(steps: int, eta: float) -> int:

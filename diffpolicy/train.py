@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from tqdm import tqdm
 from diffpolicy import checkpoint as checkpoints
 from diffpolicy.checkpoint import Checkpoint
 from diffpolicy.config import TrainConfig
+from diffpolicy.device import choose_device
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_text
 from diffpolicy.learner import Learner
-from diffpolicy.policy import choose_device
 from diffpolicy.preparation import Prepared, prepare
 
 DEFAULT_STEPS = 20_000
@@ -33,7 +33,7 @@ def train(config: TrainConfig) -> Path:
     signal, once the checkpoint is saved.
     """
     config = _checked(config)
-    device = torch.device(choose_device(config.device))
+    device = choose_device(config.device)
     torch.set_num_threads(config.threads or torch.get_num_threads())
     trainer = Trainer(config, prepare(config), device)
     config.out.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ class Trainer:
             "threads": torch.get_num_threads(),
         }
         path = self.config.out / checkpoints.TRAINING_FILE
-        header = {**progress, "fingerprint": specification.training["fingerprint"]}
+        header = {**progress, "identity": self._identity()}
         checkpoints.save_tensors(path, self.learner.tensors(), header)
         policy = Checkpoint(
             replace(specification, training={**specification.training, **progress}),
@@ -154,16 +154,30 @@ class Trainer:
 
     def _restore(self, path: Path) -> None:
         tensors, header = checkpoints.load_tensors(path)
-        if header["fingerprint"] != self.prepared.specification.training["fingerprint"]:
-            raise DiffpolicyError(f"{path.parent} was trained on other data; choose another --out")
-        try:
-            self.learner.restore(tensors, header["step"])
-        except (KeyError, RuntimeError) as error:
-            raise DiffpolicyError(
-                f"{path.parent} holds a network of another shape ({error}); resume with the "
-                "options it was started with"
-            ) from error
+        started, now = header["identity"], self._identity()
+        for name in now:
+            if started.get(name) != now[name]:
+                raise DiffpolicyError(
+                    f"{path.parent} was started with {name} = {started.get(name)}, not "
+                    f"{now[name]}; resume with the data and options it was started with"
+                )
+        self.learner.restore(tensors, header["step"])
         self.elapsed_s = header["elapsed_s"]
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a resumed run to be the same run, as JSON has it."""
+        specification, config = self.prepared.specification, self.config
+        parts = {
+            "data": specification.training["fingerprint"],
+            **asdict(specification.model),
+            **{f"{name}_horizon": n for name, n in asdict(specification.horizons).items()},
+            "task": asdict(specification.task),
+            "batch": config.batch,
+            "seed": config.seed,
+            "lr": config.lr,
+            "weight_decay": config.weight_decay,
+        }
+        return json.loads(json.dumps(parts))
 
 
 @contextmanager

@@ -67,7 +67,8 @@ def _null_discordance(n: int, only_a: int, only_b: int, margin: float) -> float:
     Δ = -margin
     linear = (2 * n - only_a + only_b) * Δ - only_a - only_b
     constant = -only_b * Δ * (1 - Δ)
-    return (math.sqrt(linear**2 - 8 * n * constant) - linear) / (4 * n)
+    discriminant = max(linear**2 - 8 * n * constant, 0.0)  # 0 where both roots meet
+    return (math.sqrt(discriminant) - linear) / (4 * n)
 
 
 def noninferior_score(a: np.ndarray, b: np.ndarray, margin: float) -> float:
@@ -132,11 +133,11 @@ def recommend(
         others = [c for c in candidates if c is not candidate]
         if all(_pvalue(candidate, other, margin) <= ALPHA for other in others):
             return Recommendation(candidate.ddim_steps, margin, _why(candidate, others, noun))
-    return _none(margin, _too_few(punctual, best, margin))
+    return _none(margin, _undecided(candidates, punctual, margin))
 
 
 def _none(margin: float, reason: str) -> Recommendation:
-    return Recommendation(None, margin, f"no recommendation: {reason}")
+    return Recommendation(None, margin, reason)
 
 
 def _pvalue(a: Candidate, b: Candidate, margin: float) -> float:
@@ -156,14 +157,24 @@ def _why(chosen: Candidate, others: Sequence[Candidate], noun: str) -> str:
     return why
 
 
-def _too_few(punctual: Sequence[Candidate], best: Candidate, margin: float) -> str:
-    """Why no budget passed, and how many episodes would tell between the two best."""
-    rivals = [c for c in punctual if c is not best] or [best]
-    rival = max(rivals, key=lambda c: float(np.mean(c.outcomes)))
-    difference = rival.outcomes.astype(float) - best.outcomes.astype(float)
-    needed = episodes_needed(max(float(np.var(difference)), 1 / len(difference)), margin)
+def _undecided(
+    candidates: Sequence[Candidate], punctual: Sequence[Candidate], margin: float
+) -> str:
+    """Why no budget passed, told by the best punctual one and the rival it is least sure of."""
+    chosen = max(punctual, key=lambda c: float(np.mean(c.outcomes)))
+    others = [c for c in candidates if c is not chosen]
+    rival = max(others, key=lambda c: _pvalue(chosen, c, margin))
+    difference = chosen.outcomes.astype(float) - rival.outcomes.astype(float)
+    episodes = len(difference)
+    needed = episodes_needed(max(float(np.var(difference)), 1 / episodes), margin)
+    if needed <= episodes:
+        return (
+            f"{chosen.name}, the best budget that keeps the deadline, is not shown to lose less "
+            f"than {margin:g} to {rival.name} ({float(np.mean(chosen.outcomes)):.2f} against "
+            f"{float(np.mean(rival.outcomes)):.2f}); {episodes} episodes are enough for equals"
+        )
     return (
-        f"{len(difference)} episodes cannot show that any budget which keeps the deadline loses "
-        f"less than {margin:g} to every other; about {needed} would tell {rival.name} from "
-        f"{best.name} if they are equal"
+        f"{episodes} episodes cannot show that any budget which keeps the deadline loses "
+        f"less than {margin:g} to every other; about {needed} would tell {chosen.name} from "
+        f"{rival.name} if they are equal"
     )

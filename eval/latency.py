@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import LatencyConfig
-from diffpolicy.files import write_text
+from diffpolicy.files import check_writable, write_text
 from diffpolicy.latency import LatencyProfile, percentiles
 from diffpolicy.policy import Policy
 
@@ -26,6 +26,8 @@ WANTED_SAMPLES = 300  # enough for p99
 def latency(config: LatencyConfig) -> None:
     """`diffpolicy latency`: a table, and JSON on request."""
     set_threads(config.threads)
+    if config.json:
+        check_writable(config.json)
     checkpoint = load_policy(config.run)
     policies = [Policy(checkpoint, ddim_steps=k, device=config.device) for k in config.ddim_steps]
     profiles = measure(policies, config.seconds, config.seed)
@@ -34,7 +36,7 @@ def latency(config: LatencyConfig) -> None:
             "ddim_steps": policy.ddim_steps,
             "network_evals": policy.network_evals,
             "engine": policy.engine.name,
-            "latency_ms": percentiles(profile.samples_ms),
+            "latency_ms": percentiles(profile),
         }
         for policy, profile in zip(policies, profiles, strict=True)
     ]

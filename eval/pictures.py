@@ -125,9 +125,14 @@ def film_strip(world: World, policy: Policy, profile: LatencyProfile, seed: int)
     return figure, f"seed {seed}: {outcome}, score {episode.score:.2f}, {episode.ticks} ticks"
 
 
-def as_png(figure: Figure) -> str:
-    """A data URI, so that a page needs no other file."""
+def png(figure: Figure) -> bytes:
+    """The figure's picture; closes the figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     plt.close(figure)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def data_uri(picture: bytes) -> str:
+    """A picture inside the page, so that the page needs no other file."""
+    return "data:image/png;base64," + base64.b64encode(picture).decode()

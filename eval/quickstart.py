@@ -10,6 +10,7 @@ from .latency import measure
 from .sweep import Clock, load_budgets, run_sweep
 
 ENVIRONMENT = "diffpolicy.envs:Balance-v0"
+BATCH = 100
 
 
 def quickstart(config: QuickstartConfig) -> None:
@@ -25,9 +26,17 @@ def quickstart(config: QuickstartConfig) -> None:
             resume=(run / TRAINING_FILE).exists(),
         )
     )
-    sweep = SweepConfig(run=run, episodes=config.episodes, out=config.out, envs=100, batch=100)
+    together = min(config.episodes, BATCH)
+    sweep = SweepConfig(
+        run=run,
+        ddim_steps=config.ddim_steps,
+        episodes=config.episodes,
+        out=config.out,
+        envs=together,
+        batch=together,
+    )
     policies = load_budgets(sweep)
-    measured = measure(policies, sweep.latency_seconds)
+    measured = measure(policies, config.latency_seconds)
     declared = [latency.declared(config.ms_per_step, p.network_evals) for p in policies]
     clocks = [Clock("paused", measured), Clock("simulated", measured), Clock("simulated", declared)]
     run_sweep(sweep, policies, clocks)

@@ -11,7 +11,7 @@ from diffpolicy.files import write_text
 from diffpolicy.latency import LatencyProfile
 from diffpolicy.policy import Policy
 
-from .pictures import as_png, clock_label, film_strip, success_against_latency
+from .pictures import clock_label, data_uri, film_strip, png
 from .success import World, sampler_name
 
 STYLE = """
@@ -33,16 +33,16 @@ def write_report(
     path: Path,
     result: dict[str, Any],
     world: World,
+    plot: bytes,
     films: Sequence[tuple[Policy, str, LatencyProfile]],
 ) -> None:
-    """films: (policy, clock, what the budget costs) of each rollout to be drawn."""
+    """plot: a PNG; films: (policy, clock, what the budget costs) of each rollout to be drawn."""
     title = f"How many denoising steps can {result['header']['env']} afford?"
-    plot = as_png(success_against_latency(result))
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         *map(_verdict, result["recommendations"]),
         "<h2>Success and score against latency</h2>",
-        f'<img alt="success and score against latency" src="{plot}">',
+        f'<img alt="success and score against latency" src="{data_uri(plot)}">',
         "<p>Bars are 95 % intervals; numbers are denoising steps. Every budget met the same "
         "episodes with the same starting noise.</p>",
         "<h2>Every budget on every clock</h2>",
@@ -106,6 +106,6 @@ def _films(world: World, films: Sequence[tuple[Policy, str, LatencyProfile]]) ->
         figure, caption = film_strip(world, policy, felt, world.seeds.start)
         source = "" if clock == "paused" else f" ({profile.source})"
         text = html.escape(f"{sampler_name(policy)}, {clock}{source}; {caption}")
-        image = f'<img alt="{text}" src="{as_png(figure)}">' if figure else ""
+        image = f'<img alt="{text}" src="{data_uri(png(figure))}">' if figure else ""
         parts.append(f"<figure>{image}<figcaption>{text}</figcaption></figure>")
     return parts

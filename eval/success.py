@@ -11,7 +11,7 @@ from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import EvalConfig, TaskConfig
 from diffpolicy.control import starves
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.files import write_text
+from diffpolicy.files import check_writable, write_text
 from diffpolicy.latency import LatencyProfile
 from diffpolicy.policy import Policy
 from diffpolicy.rollout import Episode, RolloutOptions, check_fit, run_episodes
@@ -25,6 +25,8 @@ from .table import print_table
 def evaluate_budget(config: EvalConfig) -> None:
     """`diffpolicy eval`: one budget on one clock."""
     set_threads(config.threads)
+    if config.json:
+        check_writable(config.json)
     checkpoint = load_policy(config.run)
     policy = Policy(checkpoint, config.ddim_steps, config.eta, config.device)
     world = World(config, policy)
@@ -157,7 +159,7 @@ def make_record(
         "success_ci": wilson(successes, len(episodes)),
         "score_mean": float(scores.mean()),
         "score_ci": mean_interval(scores),
-        "latency_ms": latency.percentiles(profile.samples_ms),
+        "latency_ms": latency.percentiles(profile),
         "delay_ticks": float(np.mean(delays)) if delays else 0.0,
         "starved_ticks": sum(e.starved_ticks for e in episodes),
         "action_age_ms_p50": None if age_ticks is None else age_ticks * 1000 * control_dt_s,

@@ -11,12 +11,13 @@ from tqdm import tqdm
 from diffpolicy.checkpoint import Checkpoint, load_policy, policy_path
 from diffpolicy.config import SweepConfig
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.files import write_text
+from diffpolicy.files import write_atomically, write_text
 from diffpolicy.latency import LatencyProfile
 from diffpolicy.policy import Policy
 
 from .compare import Candidate, Recommendation, recommend
 from .header import header, set_threads
+from .pictures import clock_label, png, success_against_latency
 from .report import write_report
 from .success import World, outruns, print_records, profiles_of
 
@@ -32,7 +33,7 @@ class Clock:
 
 
 def sweep(config: SweepConfig) -> dict[str, Any]:
-    """Runs all budgets on all clocks, writes sweep.json and report.html, returns the result."""
+    """All budgets on all clocks; writes sweep.json, sweep.png, report.html; the result."""
     policies = load_budgets(config)
     profiles = profiles_of(policies, config.ms_per_step, config.latency_seconds)
     return run_sweep(config, policies, [Clock(name, profiles) for name in config.clocks])
@@ -78,8 +79,10 @@ def run_sweep(
     write_text(folder / "sweep.json", json.dumps(result, indent=1))
     _print(result)
     films = _films(policies, clocks[-1], recommendations[-1]) if config.pictures else []
-    write_report(folder / "report.html", result, world, films)
-    print(f"wrote {folder / 'sweep.json'} and {folder / 'report.html'}")
+    plot = png(success_against_latency(result))
+    write_atomically(folder / "sweep.png", lambda path: path.write_bytes(plot))
+    write_report(folder / "report.html", result, world, plot, films)
+    print(f"wrote sweep.json, sweep.png and report.html to {folder}")
     return result
 
 
@@ -87,8 +90,8 @@ def _print(result: dict[str, Any]) -> None:
     print_records(result["records"])
     for advice in result["recommendations"]:
         chosen = advice["ddim_steps"]
-        verdict = f"use {chosen} steps" if chosen else "none"
-        print(f"{advice['clock']} ({advice['latency_source']}): {verdict}. {advice['reason']}")
+        verdict = f"use ddim_steps {chosen}" if chosen else "no recommendation"
+        print(f"{clock_label(advice)}: {verdict}: {advice['reason']}")
 
 
 def _films(

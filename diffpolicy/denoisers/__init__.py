@@ -10,54 +10,18 @@ with ε_θ(x, t, obs) = denoise(x, observation_film(obs) + time_film(t)). FiLM (
 1709.07871) scales and shifts features; both conditions enter it linearly, so the sum is exact.
 """
 
-import math
-
-import torch
-from torch import Tensor, nn
-
 from diffpolicy.config import ModelConfig
+from diffpolicy.denoisers.base import Denoiser
+from diffpolicy.denoisers.mlp import MLPDenoiser
+from diffpolicy.denoisers.unet1d import UNet1D
 from diffpolicy.windows import Horizons
 
-
-class Sinusoidal(nn.Module):
-    """Timestep [K] -> [K, width] (Vaswani et al., arXiv 1706.03762, sec. 3.5)."""
-
-    rates: Tensor
-
-    def __init__(self, width: int):
-        super().__init__()
-        half = width // 2
-        rates = torch.exp(torch.arange(half) * (-math.log(10000) / max(half - 1, 1)))
-        self.register_buffer("rates", rates, persistent=False)
-
-    def forward(self, t: Tensor) -> Tensor:
-        angles = t.to(torch.float32)[:, None] * self.rates
-        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+__all__ = ["Denoiser", "build"]
 
 
-class Denoiser(nn.Module):
-    """The contract that the samplers and the training loop know (see the module's docstring)."""
-
-    def observation_film(self, observation: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def time_film(self, t: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def denoise(self, x: Tensor, film: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        """x [B, T_p, D_a], t [B], observation [B, T_o, D_o] -> [B, T_p, D_a]."""
-        return self.denoise(x, self.observation_film(observation) + self.time_film(t))
-
-
-def build(model: ModelConfig, horizons: Horizons, observation_dim: int, action_dim: int):
+def build(
+    model: ModelConfig, horizons: Horizons, observation_dim: int, action_dim: int
+) -> Denoiser:
     """The denoiser that a configuration names, with fresh weights."""
-    if model.denoiser == "mlp":
-        from diffpolicy.denoisers.mlp import MLPDenoiser
-
-        return MLPDenoiser(model, horizons, observation_dim, action_dim)
-    from diffpolicy.denoisers.unet1d import UNet1D
-
-    return UNet1D(model, horizons, observation_dim, action_dim)
+    kind = MLPDenoiser if model.denoiser == "mlp" else UNet1D
+    return kind(model, horizons, observation_dim, action_dim)

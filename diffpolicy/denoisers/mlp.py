@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffpolicy.config import ModelConfig
-from diffpolicy.denoisers import Denoiser, Sinusoidal
+from diffpolicy.denoisers.base import Denoiser, Sinusoidal
 from diffpolicy.windows import Horizons
 
 
@@ -22,15 +22,20 @@ class Block(nn.Module):
 
 
 class MLPDenoiser(Denoiser):
-    """Film layout [F = hidden · (1 + 2 · blocks)]: what is added to the input, then a scale and a
-    shift for each block."""
+    """Film layout [F]: what is added to the input (hidden), then a scale and a shift for each block
+    (2 · hidden each), then the gain of a skip from the noisy chunk to the output (1).
+
+    The skip matters where a chunk has more numbers than `hidden`: at high noise ε is nearly x_t
+    itself, which cannot pass through a narrower stream.
+    """
 
     def __init__(
         self, model: ModelConfig, horizons: Horizons, observation_dim: int, action_dim: int
     ):
         super().__init__()
         hidden, width = model.hidden, model.condition
-        film = hidden * (1 + 2 * model.blocks)
+        self.film_sizes = [hidden] * (1 + 2 * model.blocks) + [1]
+        film = sum(self.film_sizes)
         chunk = horizons.prediction * action_dim
         self.observation = nn.Sequential(
             nn.Flatten(),
@@ -45,7 +50,6 @@ class MLPDenoiser(Denoiser):
         self.enter = nn.Linear(chunk, hidden)
         self.blocks = nn.ModuleList(Block(hidden) for _ in range(model.blocks))
         self.leave = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, chunk))
-        self.hidden = hidden
 
     def observation_film(self, observation: Tensor) -> Tensor:
         return self.film_of_observation(self.observation(observation))
@@ -54,10 +58,11 @@ class MLPDenoiser(Denoiser):
         return self.film_of_time(self.time(t))
 
     def denoise(self, x: Tensor, film: Tensor) -> Tensor:
-        added, *modulation = film.split(self.hidden, dim=-1)
-        h = self.enter(x.flatten(1)) + added
+        added, *modulation, gain = film.split(self.film_sizes, dim=-1)
+        flat = x.flatten(1)
+        h = self.enter(flat) + added
         for block, scale, shift in zip(
             self.blocks, modulation[0::2], modulation[1::2], strict=True
         ):
             h = block(h, scale, shift)
-        return self.leave(h).view_as(x)
+        return (self.leave(h) + gain * flat).view_as(x)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffpolicy.config import ModelConfig
-from diffpolicy.denoisers import Denoiser, Sinusoidal
+from diffpolicy.denoisers.base import Denoiser, Sinusoidal
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.windows import Horizons
 
@@ -59,6 +59,12 @@ class UNet1D(Denoiser):
             raise DiffpolicyError(
                 f"a UNet of {len(channels)} levels needs a prediction horizon divisible by "
                 f"{factor}; got {horizons.prediction}"
+            )
+
+        if model.unet_kernel % 2 == 0 or any(c % model.unet_groups for c in channels):
+            raise DiffpolicyError(
+                "a UNet needs an odd kernel, and channels that its groups divide; got kernel "
+                f"{model.unet_kernel}, channels {channels}, groups {model.unet_groups}"
             )
 
         def block(inputs: int, outputs: int) -> ResidualBlock:

@@ -1,0 +1,95 @@
+"""What several test files share: demonstrations, a tiny trained run, and the command itself."""
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from diffpolicy import cli
+from diffpolicy.config import RecordConfig, TrainConfig
+from diffpolicy.record import record
+
+BALANCE = "diffpolicy.envs:Balance-v0"
+PROGRESS = re.compile(r"\|.*\d+/.*\[.*\]")
+
+
+@pytest.fixture(scope="session")
+def demos() -> Path:
+    """The folder of human demonstrations."""
+    folder = os.environ.get("DIFFPOLICY_DEMOS")
+    if not folder:
+        pytest.skip("DIFFPOLICY_DEMOS does not name the folder of human demonstrations")
+    if not Path(folder).is_dir():
+        pytest.skip(f"DIFFPOLICY_DEMOS names {folder}, which is no folder")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def balance_store(tmp_path_factory) -> Path:
+    """Six episodes of Balance-v0. Read only: copy it to change it."""
+    store = tmp_path_factory.mktemp("balance") / "balance.zarr"
+    record(RecordConfig(BALANCE, episodes=6, out=store))
+    return store
+
+
+@pytest.fixture(scope="session")
+def tiny_run(balance_store, tmp_path_factory) -> Path:
+    """A run folder of 20 steps: a whole policy, and no good. Read only: copy it to change it."""
+    from diffpolicy.train import train
+
+    out = tmp_path_factory.mktemp("tiny") / "run"
+    train(TrainConfig(data=balance_store, out=out, steps=20, hidden=32, blocks=1, device="cpu"))
+    return out
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    errors: list[str]
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """call("info", path) runs the command in this process; progress bars are no errors."""
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["diffpolicy", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        out, err = capsys.readouterr()
+        lines = re.split(r"[\r\n]+", err)
+        errors = [line for line in lines if line.strip() and not PROGRESS.search(line)]
+        return Outcome(int(exit_.value.code or 0), out, errors)
+
+    return run
+
+
+@pytest.fixture
+def refused(call):
+    """refused("info", path) is the one line that the command gives for bad input."""
+
+    def run(*arguments: object) -> str:
+        code, _, errors = call(*arguments)
+        assert code == 2
+        assert len(errors) == 1, errors
+        assert errors[0].startswith("diffpolicy: ")
+        return errors[0]
+
+    return run
+
+
+@pytest.fixture
+def snapshot():
+    """snapshot(folder) -> {relative path: bytes, or None for a folder}."""
+
+    def take(folder: Path) -> dict[str, bytes | None]:
+        return {
+            str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+            for path in sorted(folder.rglob("*"))
+        }
+
+    return take

@@ -1,0 +1,342 @@
+"""Bad input is one clear line, exit status 2 and nothing changed, whatever the command."""
+
+import resource
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import zarr
+
+from diffpolicy.cli import COMMANDS
+from diffpolicy.demonstrations import open_demonstrations
+from diffpolicy.errors import DiffpolicyError
+
+BALANCE = "diffpolicy.envs:Balance-v0"
+PUSHT = "diffpolicy.envs:PushT-v0"
+QUICK = "--threads 1 --episodes 2 --max-steps 5"
+EVAL = f"eval --run {{run}} {QUICK} --ms-per-step 0"
+SWEEP = f"sweep --run {{run}} {QUICK} --ms-per-step 0 --out {{out}}"
+LATENCY = "latency --run {run} --threads 1 --seconds 0.01"
+SIZE = "--device cpu --hidden 32 --blocks 1"
+TRAIN = f"train --data {{store}} --out {{out}} {SIZE}"
+RECORD = f"record --env {BALANCE} --out {{out}} --episodes 1"
+
+
+@pytest.fixture
+def at(tmp_path, balance_store, tiny_run, monkeypatch):
+    """Copies of a store and of a run in a working directory of their own."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(balance_store, tmp_path / "store")
+    shutil.copytree(tiny_run, tmp_path / "run")
+    (tmp_path / "file").write_text("neither store nor run")
+    return {"store": "store", "run": "run", "out": "new", "file": "file"}
+
+
+def words(command, at):
+    return [word.format(**at) for word in command.split(" ")]
+
+
+BAD = [
+    # stores
+    ("info nowhere", "no demonstration store at nowhere"),
+    ("info {file}", "no demonstration store at file"),
+    ("info .", ". cannot be read: No group found"),
+    (f"train --data nowhere --out {{out}} {SIZE}", "no demonstration store at nowhere"),
+    (f"train --data {{run}} --out {{out}} {SIZE}", "run cannot be read"),
+    # numbers
+    *((f"{command} --ddim-steps 0", "ddim_steps must lie") for command in (EVAL, SWEEP, LATENCY)),
+    *((f"{command} --ddim-steps -1", "got -1") for command in (EVAL, SWEEP, LATENCY)),
+    *(
+        (f"{command} --ddim-steps 101", "between 1 and the 100")
+        for command in (EVAL, SWEEP, LATENCY)
+    ),
+    *((f"{command} --threads 0", "--threads must be positive") for command in (EVAL, TRAIN)),
+    *((f"{command} --seed -1", "--seed must be at least 0") for command in (EVAL, TRAIN, RECORD)),
+    *((f"{command} --max-steps 0", "--max-steps must be positive") for command in (EVAL, RECORD)),
+    *((f"{command} --control-dt nan", "must be finite") for command in (EVAL, TRAIN, RECORD)),
+    *((f"{command} --episodes 0", "--episodes must be") for command in (EVAL, SWEEP, RECORD)),
+    (f"{EVAL} --envs 0", "--envs must be positive; got 0"),
+    (f"{EVAL} --batch 0", "--batch must be positive; got 0"),
+    (f"{EVAL} --control-dt 0", "--control-dt must be positive"),
+    (f"{EVAL} --ms-per-step nan", "--ms-per-step must be finite"),
+    (f"{EVAL} --ms-per-step -1", "--ms-per-step must be at least 0"),
+    (f"{EVAL} --eta -1", "--eta must be at least 0"),
+    (f"{EVAL} --eta 2", "eta must lie between 0 (DDIM) and 1"),
+    (f"{EVAL} --json {{run}}", "is a folder"),
+    (f"{TRAIN} --condition 5", "--condition must be even"),
+    (f"{TRAIN} --denoiser unet --unet-groups 7", "channels that its groups divide"),
+    (f"{TRAIN} --denoiser unet --unet-kernel 4", "odd kernel"),
+    (f"{TRAIN} --steps 0", "--steps must be positive"),
+    (f"{TRAIN} --steps 5 --minutes 1", "--steps or --minutes, not both"),
+    (f"{TRAIN} --batch 0", "--batch must be positive"),
+    (f"{TRAIN} --lr -1", "--lr must be positive"),
+    (f"{TRAIN} --train-timesteps 0", "--train-timesteps must be positive"),
+    (f"{TRAIN} --validation-fraction 1", "--validation-fraction must lie in"),
+    (f"{TRAIN} --action-horizon 99", "horizons must be"),
+    # environments
+    *((f"{command} --env Nowhere-v0", "'Nowhere-v0'") for command in (EVAL, SWEEP, TRAIN, RECORD)),
+    *((f"{command} --env no.where:X-v0", "No module named") for command in (EVAL, TRAIN, RECORD)),
+    *((f"{command} --env-kwargs x", "must be a JSON object") for command in (EVAL, TRAIN, RECORD)),
+    *((f"{command} --env-kwargs []", "must be a JSON object") for command in (EVAL, TRAIN, RECORD)),
+    *(
+        (f'{command} --env-kwargs {{{{"colour":1}}}}', "unexpected keyword argument 'colour'")
+        for command in (EVAL, TRAIN, RECORD)
+    ),
+    (f"{EVAL} --env {PUSHT}", "PushT-v0 has 6 observations and 2 actions"),
+    (f"{SWEEP} --env {PUSHT}", "PushT-v0 has 6 observations and 2 actions"),
+    (f"{EVAL} --env CartPole-v1", "must take a flat Box of actions"),
+    (f"{TRAIN} --env {PUSHT}", "has observations of 4 numbers"),
+    (f"{RECORD} --env Pendulum-v1", "offers no expert"),
+    (f"{EVAL} --neutral left", "--neutral must be hold, zero or 1 numbers"),
+    (f"{EVAL} --neutral 0,0", "--neutral must be hold, zero or 1 numbers"),
+    (f"{EVAL} --neutral nan", "--neutral must be hold, zero or 1 numbers"),
+    (f"{EVAL} --success-from won", "info has no won; it holds: success, score"),
+    (f"{RECORD} --success-from won", "info has no won; it holds: success, score"),
+    (f"{RECORD} --policy json", "must be module:function"),
+    # arrays
+    (f"{TRAIN} --obs camera", "has no data/camera; it holds: action, observation"),
+    (f"{TRAIN} --obs action", "has observations of 1 numbers"),
+    (f"{TRAIN} --obs observation action", "has observations of 5 numbers"),
+    # runs and folders
+    (f"eval --run nowhere {QUICK}", "no policy.safetensors in nowhere"),
+    (f"eval --run {{store}} {QUICK}", "no policy.safetensors in store"),
+    (f"eval --run {{file}} {QUICK}", "no policy.safetensors in file"),
+    ("latency --run nowhere", "no policy.safetensors in nowhere"),
+    (f"sweep --run nowhere {QUICK}", "no policy.safetensors in nowhere"),
+    (f"train --data {{store}} --out {{run}} {SIZE}", "already holds a run"),
+    (f"train --data {{store}} --out {{file}} {SIZE}", "File exists: file"),
+    (f"record --env {BALANCE} --out {{file}} --episodes 1", "no demonstration store at file"),
+    (f"record --env {BALANCE} --out {{run}} --episodes 1", "run cannot be read"),
+    (f"record --env {BALANCE} --out {{file}}/x --episodes 1", "Not a directory"),
+    (f"record --env {BALANCE} --out {{store}} --episodes 9 --seed 5", "was made with first_seed"),
+    # resuming
+    (
+        "train --data {store} --out {run} --device cpu --hidden 16 --blocks 1 --resume",
+        "was started with hidden = 32, not 16",
+    ),
+    *(
+        (
+            f"train --data {{store}} --out {{run}} --device cpu {SIZE} {option} --resume",
+            "was started with",
+        )
+        for option in ("--prediction v", "--schedule linear", "--action-horizon 3", "--seed 1")
+    ),
+    # the command itself
+    ("fly", "there is no command 'fly'; choose one of: quickstart, record"),
+]
+
+
+@pytest.mark.parametrize("command, message", BAD, ids=[command for command, _ in BAD])
+def test_bad_input_is_one_line_and_changes_nothing(
+    at, refused, snapshot, tmp_path, command, message
+):
+    before = snapshot(tmp_path)
+    line = refused(*words(command, at))
+    assert message in line
+    assert snapshot(tmp_path) == before
+
+
+def test_resuming_on_other_data_is_refused(at, refused, call, snapshot, tmp_path):
+    call(*words(f"record --env {BALANCE} --out other --episodes 1 --seed 50", at))
+    before = snapshot(tmp_path)
+    line = refused(*words(f"train --data other --out {{run}} {SIZE} --steps 30 --resume", at))
+    assert "was started with data = " in line
+    assert snapshot(tmp_path) == before
+
+
+# Stores that are damaged
+
+
+def delete_a_chunk(store):
+    (store / "data/action/0.0").unlink()
+
+
+def cut_a_chunk_short(store):
+    chunk = store / "data/observation/0.0"
+    chunk.write_bytes(chunk.read_bytes()[:100])
+
+
+def shorten_an_array(store):
+    zarr.open_group(store)["data/action"].resize((700, 1))
+
+
+def flatten_the_actions(store):
+    replace_array(store, "action", lambda values: values[:, 0])
+
+
+def put_a_nan_inside(store):
+    array = zarr.open_group(store)["data/observation"]
+    array[777, 2] = np.nan
+
+
+def take_the_ends_away(store):
+    shutil.rmtree(store / "meta/episode_ends")
+
+
+def spoil_the_metadata(store):
+    (store / "data/action/.zarray").write_text("{")
+
+
+def replace_array(store, name, change):
+    data = zarr.open_group(store)["data"]
+    values = change(data[name][:])
+    del data[name]
+    data.create_array(name, data=values)
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (delete_a_chunk, "data/action needs 1 chunks on disk and has 0; the store is truncated"),
+        (cut_a_chunk_short, "data/observation cannot be read"),
+        (shorten_an_array, "shape (700, 1), but meta/episode_ends counts 1800 rows"),
+        (flatten_the_actions, "data/action must be [N, D_a]"),
+        (put_a_nan_inside, "data/observation is not finite (NaN or inf, in float32) at row 777"),
+        (take_the_ends_away, "is not a demonstration store"),
+        (spoil_the_metadata, "store cannot be read"),
+    ],
+)
+def test_a_damaged_store_is_one_line_and_changes_nothing(
+    at, refused, snapshot, tmp_path, spoil, message
+):
+    spoil(tmp_path / "store")
+    before = snapshot(tmp_path)
+    for command in ("info {store}", TRAIN):
+        assert message in refused(*words(command, at))
+    assert snapshot(tmp_path) == before
+
+
+# Runs that are damaged
+
+
+def remove(file):
+    file.unlink()
+
+
+def cut_short(file):
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def empty(file):
+    file.write_bytes(b"")
+
+
+def scribble(file):
+    file.write_bytes(b"\x80\x04K\x01." * 100)
+
+
+@pytest.mark.parametrize("spoil", [remove, cut_short, empty, scribble])
+@pytest.mark.parametrize("command", [EVAL, SWEEP, LATENCY, "info {run}"])
+def test_a_damaged_run_is_one_line_and_changes_nothing(
+    at, refused, snapshot, tmp_path, command, spoil
+):
+    spoil(tmp_path / "run" / "policy.safetensors")
+    before = snapshot(tmp_path)
+    assert "policy.safetensors" in refused(*words(command, at))
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("spoil", [cut_short, empty, scribble])
+def test_a_damaged_training_state_is_not_resumed(at, refused, snapshot, tmp_path, spoil):
+    spoil(tmp_path / "run" / "training.safetensors")
+    before = snapshot(tmp_path)
+    line = refused(*words(f"train --data {{store}} --out {{run}} {SIZE} --resume --steps 30", at))
+    assert "training.safetensors is damaged" in line
+    assert snapshot(tmp_path) == before
+
+
+# A full disk
+
+
+@contextmanager
+def files_of_at_most(size):
+    """Longer ones cannot be written: as on a full disk, but by file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_training_on_a_full_disk_leaves_no_half_file(at, refused, tmp_path):
+    with files_of_at_most(20_000):
+        refused(*words(f"{TRAIN} --steps 3", at))
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["log.jsonl"]
+
+
+def test_resuming_on_a_full_disk_leaves_the_run_as_it_was(at, refused, snapshot, tmp_path):
+    before = snapshot(tmp_path)
+    with files_of_at_most(20_000):
+        refused(*words(f"train --data {{store}} --out {{run}} {SIZE} --resume --steps 25", at))
+    after = snapshot(tmp_path)
+    del before["run/log.jsonl"], after["run/log.jsonl"]
+    assert after == before
+
+
+def test_recording_on_a_full_disk_loses_nothing_and_goes_on_later(at, refused, call, tmp_path):
+    command = words(f"record --env {BALANCE} --out new --episodes 6", at)
+    with files_of_at_most(20_000):  # enough for the first episodes, not for all of them
+        assert "File too large: new" in refused(*command)
+    kept, whole = (open_demonstrations(tmp_path / name) for name in ("new", "store"))
+    count = len(kept.episode_ends)
+    assert 0 < count < 6
+    rows = whole.episode_ends[count - 1]
+    np.testing.assert_array_equal(kept.action, whole.action[:rows])
+    assert call(*command).code == 0
+    np.testing.assert_array_equal(open_demonstrations(tmp_path / "new").action, whole.action)
+
+
+def test_a_result_that_cannot_be_written_leaves_the_old_one(at, refused, tmp_path):
+    (tmp_path / "result.json").write_text("old")
+    with files_of_at_most(100):
+        line = refused(*words(f"{EVAL} --json result.json", at))
+    assert "File too large: result.json" in line
+    assert (tmp_path / "result.json").read_text() == "old"
+    assert not list(tmp_path.glob(".*"))
+
+
+# The command in a process of its own
+
+
+def in_a_process(*arguments):
+    code = "from diffpolicy.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+def test_a_real_process_exits_with_2_and_one_line(tmp_path):
+    done = in_a_process("info", tmp_path / "a place of ü")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("diffpolicy: no demonstration")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_unknown_options_are_refused_by_every_command(call, command):
+    code, _, errors = call(command, "--colour", "red")
+    assert code != 0 and errors
+    assert not any("Traceback" in line for line in errors)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
+def test_help_names_every_command(monkeypatch, capsys, arguments):
+    from diffpolicy import cli
+
+    monkeypatch.setattr(sys, "argv", ["diffpolicy", *arguments])
+    cli.main()
+    out = capsys.readouterr().out
+    assert all(f"  {command} " in out for command in COMMANDS)
+
+
+def test_errors_are_one_line_however_long(monkeypatch, refused):
+    from diffpolicy import info
+
+    def fail(config):
+        raise DiffpolicyError("first\n    second\n\nthird")
+
+    monkeypatch.setattr(info, "info", fail)
+    assert refused("info", "x") == "diffpolicy: first second third"

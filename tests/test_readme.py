@@ -1,0 +1,91 @@
+"""The README: its code blocks run (in small), and its tree names every file."""
+
+import re
+import shlex
+import subprocess
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import tyro
+
+from diffpolicy import cli, config
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+HUMAN = "pusht_cchi_v7_replay.zarr"
+IN_SMALL = {
+    "minutes": 0.02,
+    "steps": 20,
+    "episodes": 2,
+    "demonstrations": 2,
+    "envs": 2,
+    "batch": 2,
+    "max_steps": 12,
+    "latency_seconds": 0.05,
+    "seconds": 0.05,
+    "ddim_steps": (1, 2),
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = "".join(blocks("bash")).splitlines()
+    return [shlex.split(line)[1:] for line in lines if line.startswith("diffpolicy ")]
+
+
+def run_in_small(name: str, *arguments: str) -> None:
+    """Parses a command as the README has it, then runs it with small numbers."""
+    class_name, function = cli.COMMANDS[name]
+    parsed = tyro.cli(getattr(config, class_name), args=arguments)
+    chosen = {f.name: IN_SMALL[f.name] for f in fields(parsed) if f.name in IN_SMALL}
+    if name == "eval":
+        chosen["ddim_steps"] = 1
+    if name == "train":
+        chosen.pop("minutes" if parsed.minutes is None else "steps")
+        chosen.pop("batch")
+    if name == "record":
+        chosen.pop("max_steps")
+    module, _, attribute = function.partition(":")
+    getattr(__import__(module, fromlist=[attribute]), attribute)(replace(parsed, **chosen))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("readme")
+
+
+def needs_human_data(arguments: list[str]) -> bool:
+    return HUMAN in arguments or "runs/pusht" in arguments
+
+
+@pytest.mark.parametrize("arguments", commands(), ids=" ".join)
+def test_command_runs(arguments, folder, monkeypatch, request):
+    if needs_human_data(arguments) and not (folder / HUMAN).exists():
+        demos = request.getfixturevalue("demos")
+        (folder / HUMAN).symlink_to(demos / "pusht_human" / HUMAN)
+    monkeypatch.chdir(folder)
+    run_in_small(*arguments)
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_runs(code, folder, monkeypatch, request):
+    request.getfixturevalue("demos")
+    monkeypatch.chdir(folder)
+    names = {}
+    exec(code, names)
+    assert names["actions"].shape == (1, 8, 2)
+
+
+def test_tree_names_every_file():
+    tracked = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "*.py"], capture_output=True, text=True, check=False
+    )
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    files = [f for f in tracked.stdout.split() if not f.startswith("tests/")]
+    missing = [f for f in files if not re.search(rf"\b{re.escape(Path(f).name)}\b", README)]
+    assert not missing

@@ -1,0 +1,281 @@
+"""Recording: successes only, the same by seed whatever interrupts it, and honest about the rest."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from diffpolicy.config import RecordConfig
+from diffpolicy.demonstrations import DemonstrationWriter, open_demonstrations
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.record import record
+
+BALANCE = "diffpolicy.envs:Balance-v0"
+TOSS = "test_record:Toss-v0"
+
+
+class TossEnv(gymnasium.Env):
+    """Succeeds where the last action and a hidden coin agree: about every other time."""
+
+    control_dt_s = 0.1
+    observation_space = spaces.Box(-1, 1, (2,), np.float64)
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, length=5):
+        self.length = length
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.coin, self.tick = self.np_random.choice([-1, 1]), 0
+        return self.np_random.uniform(-1, 1, 2), {}
+
+    def step(self, action):
+        self.tick += 1
+        won = self.tick == self.length and bool(action[0] * self.coin > 0)
+        info = {"success": won, "tails": self.tick == self.length and self.coin < 0}
+        return self.np_random.uniform(-1, 1, 2), 0.0, self.tick == self.length, False, info
+
+    def expert(self, rng):
+        return lambda observation: rng.uniform(-1, 1, 1)
+
+
+gymnasium.register("Toss-v0", entry_point=TossEnv, max_episode_steps=20)
+
+
+def toss(out, episodes, **options):
+    record(RecordConfig(TOSS, episodes=episodes, out=out, **options))
+    return open_demonstrations(out)
+
+
+def assert_same_store(one: Path, other: Path):
+    a, b = open_demonstrations(one), open_demonstrations(other)
+    assert a.attributes == b.attributes
+    assert set(a.arrays) == set(b.arrays)
+    np.testing.assert_array_equal(a.episode_ends, b.episode_ends)
+    for name, values in a.arrays.items():
+        np.testing.assert_array_equal(values, b.arrays[name])
+    assert seeds_of(one) == seeds_of(other)
+
+
+def seeds_of(path: Path) -> list[int]:
+    attributes = open_demonstrations(path).attributes
+    attributes.pop("format_version")
+    return DemonstrationWriter(path, attributes).seeds
+
+
+# What is kept
+
+
+def test_only_successes_are_kept_and_the_dropped_are_counted(tmp_path, capsys):
+    store = toss(tmp_path / "a.zarr", 20)
+    seeds = seeds_of(tmp_path / "a.zarr")
+    assert len(store.episode_ends) == len(seeds) == 20
+    tried = seeds[-1] + 1
+    assert tried > 20
+    told = f"20 episodes kept, {tried - 20} of {tried} tried were dropped"
+    assert told in capsys.readouterr().out
+    env = gymnasium.make(TOSS).unwrapped
+    for number, seed in enumerate(seeds):
+        env.reset(seed=seed)
+        assert store.action[store.episode_ends[number] - 1, 0] * env.coin > 0
+
+
+def test_row_t_of_the_actions_answers_row_t_of_the_observations(balance_store):
+    store = open_demonstrations(balance_store)
+    env = gymnasium.make(BALANCE)
+    observation, _ = env.reset(seed=seeds_of(balance_store)[0])
+    for row in range(store.episode_ends[0]):
+        np.testing.assert_array_equal(store.arrays["observation"][row], np.float32(observation))
+        observation, *_ = env.step(store.action[row])
+
+
+def test_the_store_says_how_it_was_made(balance_store):
+    attributes = open_demonstrations(balance_store).attributes
+    assert attributes["env_id"] == BALANCE
+    assert attributes["env_kwargs"] == {}
+    assert attributes["control_dt_s"] == 0.02
+    assert attributes["position_targets"] is False
+
+
+def test_success_is_read_from_the_named_key(tmp_path):
+    toss(tmp_path / "a.zarr", 5, success_from="tails")
+    env = gymnasium.make(TOSS).unwrapped
+    for seed in seeds_of(tmp_path / "a.zarr"):
+        env.reset(seed=seed)
+        assert env.coin < 0
+
+
+def test_arguments_reach_the_environment(tmp_path):
+    store = toss(tmp_path / "a.zarr", 3, env_kwargs='{"length": 7}')
+    np.testing.assert_array_equal(np.diff(store.episode_ends, prepend=0), 7)
+
+
+# The same seed, the same store
+
+
+def test_recording_is_determined_by_the_seed(tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1000)):
+        toss(tmp_path / name, 8, seed=seed)
+    assert_same_store(tmp_path / "a", tmp_path / "b")
+    assert seeds_of(tmp_path / "c")[0] >= 1000
+
+
+def test_recording_in_parts_equals_recording_at_once(tmp_path):
+    for episodes in (1, 4, 4, 9):
+        toss(tmp_path / "parts", episodes)
+    toss(tmp_path / "whole", 9)
+    assert_same_store(tmp_path / "parts", tmp_path / "whole")
+
+
+def command(out: Path, episodes: int) -> subprocess.Popen:
+    """The real command, in a process of its own."""
+    code = "from diffpolicy.cli import main; main()"
+    options = ["--env", TOSS, "--episodes", str(episodes), "--out", str(out)]
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "record", *options],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(out: Path) -> int:
+    """How many episodes a reader sees now."""
+    try:
+        return len(open_demonstrations(out).episode_ends)
+    except DiffpolicyError:  # there is no store yet, or no episode in it
+        return 0
+
+
+def stop(process: subprocess.Popen, out: Path, episodes: int, number: int) -> str:
+    """Signals the process once the store holds so many episodes; its stderr."""
+    while finished(out) < episodes and process.poll() is None:
+        time.sleep(0.001)
+    process.send_signal(number)
+    return process.communicate()[1]
+
+
+def test_recording_killed_at_ten_moments_and_repeated_equals_recording_at_once(tmp_path):
+    rng, episodes = random.Random(0), 100
+    moments = sorted(rng.sample(range(episodes - 30), 10))
+    for moment in moments:
+        process = command(tmp_path / "killed.zarr", episodes)
+        stop(process, tmp_path / "killed.zarr", moment, signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+    process = command(tmp_path / "killed.zarr", episodes)
+    process.communicate()
+    assert process.returncode == 0
+    toss(tmp_path / "whole.zarr", episodes)
+    assert_same_store(tmp_path / "killed.zarr", tmp_path / "whole.zarr")
+
+
+def test_control_c_says_so_and_leaves_a_store_that_goes_on(tmp_path):
+    process = command(tmp_path / "a.zarr", 10_000)
+    errors = stop(process, tmp_path / "a.zarr", 3, signal.SIGINT)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "interrupted" and "Traceback" not in errors
+    kept = finished(tmp_path / "a.zarr")
+    assert 3 <= kept < 10_000
+    toss(tmp_path / "a.zarr", kept + 2)
+    toss(tmp_path / "whole.zarr", kept + 2)
+    assert_same_store(tmp_path / "a.zarr", tmp_path / "whole.zarr")
+
+
+# Anybody's policy
+
+POLICIES = """
+import numpy as np
+
+def right(observation):
+    return np.array([1.0])
+
+def two(observation):
+    return [0.0, 0.0]
+
+def text(observation):
+    return "left"
+
+def nan(observation):
+    return [float("nan")]
+
+number = 1.0
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working directory with a module of policies, and one that does not parse."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "policies_here.py").write_text(POLICIES)
+    (tmp_path / "broken_here.py").write_text("def right(:")
+    yield tmp_path
+    sys.modules.pop("policies_here", None)
+
+
+def test_policy_names_a_function_of_a_module_in_the_working_directory(here):
+    store = toss(here / "a.zarr", 5, policy="policies_here:right")
+    assert np.all(store.action == 1)
+    assert store.attributes["expert"] == "policies_here:right"
+
+
+@pytest.mark.parametrize(
+    "policy, message",
+    [
+        ("policies_here", "must be module:function"),
+        ("policies_here:left", "no attribute 'left'"),
+        ("policies_here:number", "must be module:function"),
+        ("nowhere_at_all:right", "No module named"),
+        ("broken_here:right", "invalid syntax"),
+        (":right", "must be module:function"),
+        (".policies_here:right", "must be module:function"),
+        ("policies_here:two", r"the expert gives \(2,\); actions are \(1,\)"),
+        ("policies_here:text", "the expert gives no numbers: 'left'"),
+        ("policies_here:nan", "not finite"),
+    ],
+)
+def test_a_policy_that_cannot_act_is_refused(here, policy, message):
+    with pytest.raises(DiffpolicyError, match=message):
+        toss(here / "a.zarr", 5, policy=policy)
+    assert not (here / "a.zarr").exists()
+
+
+def test_an_expert_that_never_succeeds_is_no_endless_loop(tmp_path):
+    with pytest.raises(DiffpolicyError, match="no success in 50 episodes in a row"):
+        toss(tmp_path / "a.zarr", 5, max_steps=3)
+    assert not (tmp_path / "a.zarr").exists()
+
+
+# A store made otherwise
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seed": 1},
+        {"env_kwargs": '{"length": 7}'},
+        {"control_dt": 0.5},
+        {"max_steps": 10},
+        {"success_from": "tails"},
+        {"policy": "test_record:always_right"},
+    ],
+)
+def test_a_store_made_otherwise_is_refused_and_untouched(tmp_path, snapshot, options):
+    toss(tmp_path / "a.zarr", 3)
+    before = snapshot(tmp_path)
+    with pytest.raises(DiffpolicyError, match=r"was made with .*; choose another --out"):
+        toss(tmp_path / "a.zarr", 5, **options)
+    assert snapshot(tmp_path) == before
+
+
+def always_right(observation):
+    return np.ones(1)

@@ -1,0 +1,271 @@
+"""DDIM against exact denoisers, an independent DDPM, and the numbers of diffusers' own suite."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffpolicy.noise import CLEAN, SCHEDULES, alpha_bar_table, trailing_grid
+from diffpolicy.sampler import (
+    add_noise,
+    ddim_sample,
+    ddim_step,
+    make_step,
+    make_steps,
+    noise_count,
+    sigma,
+    to_x0_and_epsilon,
+    training_target,
+)
+
+T = 100
+TABLE = alpha_bar_table("squaredcos", T)
+PREDICTIONS = ["epsilon", "x0", "v"]
+
+predictions = st.sampled_from(PREDICTIONS)
+etas = st.sampled_from([0.0, 0.5, 1.0])
+levels = st.floats(1e-4, 1 - 1e-4)
+unhurried = settings(deadline=None)  # torch's first call is slow
+
+
+def trailing(k: int, eta: float = 0.0):
+    return make_steps(TABLE, trailing_grid(T, k), eta)
+
+
+def gaussian_oracle(steps, mean, std, prediction="epsilon"):
+    """The exact denoiser of data ~ N(mean, std²); with std 0, of a point."""
+
+    def denoise(x, k):
+        a, b = steps[k].signal_t, steps[k].noise_t
+        x0 = mean + a * std**2 / (a**2 * std**2 + b**2) * (x - a * mean)
+        ε = (x - a * x0) / b
+        return {"epsilon": ε, "x0": x0, "v": a * ε - b * x0}[prediction]
+
+    return denoise
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+# Laws of one step
+
+
+@unhurried
+@given(levels, predictions, st.integers(0, 100))
+def test_every_prediction_says_the_same_of_x0_and_noise(alpha_bar, prediction, seed):
+    x0, ε = normal(2, 3, seed=seed)
+    level = torch.tensor(alpha_bar, dtype=torch.float64)
+    step = make_step(alpha_bar, 1.0)
+    output = training_target(x0, ε, level, prediction)
+    found = to_x0_and_epsilon(add_noise(x0, ε, level), output, step, prediction)
+    torch.testing.assert_close(torch.stack(found), torch.stack([x0, ε]))
+
+
+@unhurried
+@given(levels, etas, predictions, st.sampled_from([None, 1.0]))
+def test_a_step_to_the_same_level_changes_nothing(alpha_bar, eta, prediction, clip):
+    x, output, z = normal(3, 8)
+    step = make_step(alpha_bar, alpha_bar, eta=eta)
+    torch.testing.assert_close(ddim_step(x, output, step, prediction, clip, z), x)
+
+
+@unhurried
+@given(levels, levels, etas)
+def test_a_step_keeps_the_variance_of_its_level(one, other, eta):
+    earlier, later = max(one, other), min(one, other)
+    step = make_step(later, earlier, eta=eta)
+    assert step.direction**2 + step.sigma**2 == pytest.approx(1 - earlier)
+    assert (step.sigma > 0) == (eta > 0 and earlier > later)
+
+
+@unhurried
+@given(levels, levels, st.floats(0, 1))
+def test_injected_noise_is_proportional_to_eta(one, other, eta):
+    t, s = min(one, other), max(one, other)
+    assert sigma(t, s, eta) == pytest.approx(eta * sigma(t, s, 1.0))
+    assert sigma(1.0, 1.0, eta) == sigma(t, 1.0, eta) == 0
+
+
+def test_a_clipped_x0_and_its_noise_describe_one_sample():
+    x, output = 3 * normal(2, 50)
+    step = make_step(0.3, 0.3)
+    unclipped, _ = to_x0_and_epsilon(x, output, step, "epsilon")
+    assert (unclipped.abs() > 1).any()
+    torch.testing.assert_close(ddim_step(x, output, step, clip=1.0), x)
+    last = make_step(0.3, 1.0)
+    torch.testing.assert_close(ddim_step(x, output, last, clip=1.0), unclipped.clamp(-1, 1))
+
+
+# Exact denoisers
+
+
+@unhurried
+@given(st.integers(1, T), etas, predictions, st.sampled_from([None, 1.0]), st.floats(-1, 1))
+def test_a_point_is_found_at_every_budget(k, eta, prediction, clip, point):
+    steps = trailing(k, eta)
+    noise = normal(noise_count(k, eta), 2, 3, 1)
+    oracle = gaussian_oracle(steps, point, 0.0, prediction)
+    found = ddim_sample(oracle, noise, steps, prediction, clip)
+    torch.testing.assert_close(found, torch.full_like(found, point), rtol=0, atol=1e-9)
+
+
+def moments(k: int, eta: float, mean: float, std: float) -> tuple[float, float]:
+    """Exact mean and deviation of what the sampler makes of N(0, 1) noise.
+
+    The chain is affine in its noise, so one run on unit vectors and zero tells everything.
+    """
+    count = noise_count(k, eta)
+    unit = torch.eye(count, count + 1, dtype=torch.float64)[:, :, None, None]
+    steps = trailing(k, eta)
+    *responses, centre = ddim_sample(gaussian_oracle(steps, mean, std), unit, steps).flatten()
+    return centre.item(), math.sqrt(sum((r - centre).item() ** 2 for r in responses))
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("k", [1, 2, 3, 7, 10, 33, 64, T])
+def test_a_gaussian_has_its_mean_at_every_budget(k, eta):
+    mean, _ = moments(k, eta, mean=0.5, std=0.2)
+    assert mean == pytest.approx(0.5, abs=math.sqrt(TABLE[-1]))
+
+
+@pytest.mark.parametrize(("eta", "shortfall"), [(0.0, 0.05), (1.0, 0.1)])
+def test_a_gaussian_s_spread_rises_to_the_true_one(eta, shortfall):
+    spreads = [moments(k, eta, mean=0.5, std=0.2)[1] for k in (1, 2, 4, 8, 16, 32, 64, T)]
+    assert spreads == sorted(spreads)
+    assert spreads[0] < 0.01
+    assert spreads[-1] == pytest.approx(0.2, rel=shortfall)
+    assert all(spread < 0.2 for spread in spreads)
+
+
+def test_one_step_is_right_from_the_end_of_the_chain_and_wrong_from_its_start():
+    """The trap of "leading" spacing: its one step starts at t = 0, where it sees no noise."""
+    noise = normal(1, 200_000, 1, 1)
+
+    def one_step(t: int) -> tuple[float, float]:
+        steps = make_steps(TABLE, [(t, CLEAN)])
+        x = ddim_sample(gaussian_oracle(steps, 0.5, 0.2), noise, steps, clip=1.0)
+        return x.mean().item(), x.std().item()
+
+    assert trailing_grid(T, 1) == [(T - 1, CLEAN)]
+    assert one_step(T - 1)[0] == pytest.approx(0.500, abs=5e-4)
+    assert one_step(0) == pytest.approx((0.005, 0.714), abs=5e-3)
+
+
+@pytest.mark.parametrize("start", [0, 3, 8])
+def test_added_noise_is_taken_away_again(start):
+    steps = trailing(10)[start:]
+    x0, ε = normal(2, 4, 16, 2).clamp(-1, 1)
+    x = add_noise(x0, ε, torch.tensor(TABLE[steps[0].t]))
+    found = ddim_sample(lambda x, k: ε, x[None], steps)
+    torch.testing.assert_close(found, x0)
+
+
+# Noise
+
+
+def crooked(steps):
+    """Some nonlinear denoiser that no law is tuned to."""
+    return lambda x, k: torch.tanh(x) + 0.3 * torch.cos(3 * x + steps[k].t)
+
+
+def test_without_eta_only_the_first_noise_matters():
+    steps = trailing(10)
+    first, *others = (normal(11, 2, 4, 1, seed=seed) for seed in (1, 2))
+    same = torch.cat([first[:1], others[0][1:]])
+    a, b, c = (ddim_sample(crooked(steps), x, steps) for x in (first, same, others[0]))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+    assert noise_count(10, 0.0) == 1
+
+
+def test_with_eta_every_noise_but_the_last_matters():
+    steps = trailing(10, eta=1.0)
+    noise = normal(noise_count(10, 1.0), 1, 4, 1)
+    assert len(noise) == 11
+    reference = ddim_sample(crooked(steps), noise, steps)
+    for i in range(10):
+        changed = noise.clone()
+        changed[i] += 1
+        assert not torch.equal(ddim_sample(crooked(steps), changed, steps), reference)
+    assert steps[-1].sigma == 0
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+def test_all_steps_with_eta_1_are_ancestral_ddpm(schedule, clip):
+    """Ho et al., arXiv 2006.11239: x_{t-1} = μ̃(x_t, x̂0) + √β̃ z, eqs. 6 and 7."""
+    β = SCHEDULES[schedule](T)
+    ᾱ = np.cumprod(1 - β)
+    steps = make_steps(ᾱ, trailing_grid(T, T), eta=1.0)
+    noise = normal(T + 1, 3, 4, 2)
+    model = crooked(steps)
+    x = noise[0]
+    for k, t in enumerate(reversed(range(T))):
+        before = ᾱ[t - 1] if t else 1.0
+        x0 = (x - math.sqrt(1 - ᾱ[t]) * model(x, k)) / math.sqrt(ᾱ[t])
+        x0 = x0 if clip is None else x0.clamp(-clip, clip)
+        μ = (
+            math.sqrt(before) * β[t] / (1 - ᾱ[t]) * x0
+            + math.sqrt(1 - β[t]) * (1 - before) / (1 - ᾱ[t]) * x
+        )
+        x = μ + math.sqrt((1 - before) / (1 - ᾱ[t]) * β[t]) * noise[k + 1]
+    torch.testing.assert_close(ddim_sample(model, noise, steps, clip=clip), x)
+
+
+# Golden numbers: diffusers' own suite, and others worked out independently in its setup
+
+LINEAR = alpha_bar_table("linear", 1000)
+STEEP = np.cumprod(1 - np.linspace(0.01, 0.02, 1000))
+LEADING = [(t, t - 100 if t else CLEAN) for t in range(900, -1, -100)]
+LEADING_TO_0 = [*LEADING[:-1], (0, 0)]
+RAMP = (torch.arange(768, dtype=torch.float32) / 768).reshape(3, 8, 8, 4).permute(3, 0, 1, 2)
+REVERSED = (torch.arange(768).flip(0) / 768).reshape(3, 8, 8, 4).permute(3, 0, 1, 2)
+
+
+def by_time(x, t):
+    return x * t / (t + 1)
+
+
+def half(x, t):
+    return 0.5 * x
+
+
+@pytest.mark.parametrize(
+    ("model", "table", "grid", "prediction", "eta", "total"),
+    [
+        (by_time, LINEAR, LEADING, "epsilon", 0, 172.0067),
+        (by_time, LINEAR, LEADING, "v", 0, 52.5302),
+        (by_time, STEEP, LEADING, "epsilon", 0, 149.8295),
+        (by_time, STEEP, LEADING_TO_0, "epsilon", 0, 149.0784),
+        (by_time, LINEAR, LEADING, "epsilon", 1, 354.7376),
+        (by_time, LINEAR, trailing_grid(1000, 10), "epsilon", 0, 170.0350),
+        (by_time, LINEAR, trailing_grid(1000, 13), "epsilon", 0, 175.936),
+        (half, LINEAR, LEADING, "epsilon", 0, 634.9082),
+        (half, LINEAR, trailing_grid(1000, 10), "epsilon", 0, 641.8164),
+    ],
+)
+def test_golden_sums(model, table, grid, prediction, eta, total):
+    steps = make_steps(table, grid, eta)
+    noise = torch.stack([RAMP, *[REVERSED] * len(grid)])
+    x = ddim_sample(lambda x, k: model(x, steps[k].t), noise, steps, prediction, clip=1.0)
+    assert x.dtype == torch.float32
+    assert x.abs().sum().item() == pytest.approx(total, abs=1e-2)
+
+
+def test_golden_sum_from_noise_added_on_the_way():
+    steps = make_steps(LINEAR, LEADING[8:])
+    x = add_noise(RAMP, REVERSED, torch.tensor(LINEAR[100], dtype=torch.float32))
+    found = ddim_sample(lambda x, k: by_time(x, steps[k].t), x[None], steps, clip=1.0)
+    assert found.abs().sum().item() == pytest.approx(354.5418, abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("t", "s", "variance"),
+    [(0, 0, 0), (420, 400, 0.14771), (980, 960, 0.32460), (487, 486, 0.00979), (999, 998, 0.02)],
+)
+def test_golden_variances(t, s, variance):
+    assert sigma(LINEAR[t], LINEAR[s], eta=1.0) ** 2 == pytest.approx(variance, abs=1e-5)

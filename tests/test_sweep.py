@@ -1,0 +1,105 @@
+"""eval, latency, sweep and report: what is written, and that it is what was measured."""
+
+import json
+import re
+
+import pytest
+
+from diffpolicy.config import EvalConfig, LatencyConfig, SweepConfig
+from diffpolicy.eval.latency import latency
+from diffpolicy.eval.success import evaluate_budget
+from diffpolicy.eval.sweep import sweep
+
+FIELDS = {
+    *("ddim_steps", "network_evals", "clock", "engine", "episodes", "successes", "success_rate"),
+    *("success_ci", "score_mean", "score_ci", "latency_ms", "delay_ticks", "starved_ticks"),
+    *("action_age_ms_p50", "replans"),
+}
+SMALL = {"episodes": 6, "envs": 6, "batch": 8, "max_steps": 60}
+
+
+@pytest.fixture(scope="module")
+def result(tiny_run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("sweep")
+    config = SweepConfig(run=tiny_run, ddim_steps=(4, 1), ms_per_step=2.0, out=out, **SMALL)
+    sweep(config)
+    return json.loads((out / "sweep.json").read_text()), (out / "report.html").read_text()
+
+
+def test_one_record_for_each_budget_and_clock(result):
+    records = result[0]["records"]
+    expected = [(1, 1), (4, 4), (100, 100)]
+    for clock in ("paused", "simulated"):
+        rows = [r for r in records if r["clock"] == clock]
+        assert [(r["ddim_steps"], r["network_evals"]) for r in rows] == expected
+    assert [r["eta"] for r in records] == [0, 0, 1] * 2
+    for record in records:
+        assert record.keys() >= FIELDS
+        assert record["episodes"] == 6 == len(record["outcomes"]["success"])
+        assert record["successes"] == sum(record["outcomes"]["success"])
+        low, high = record["success_ci"]
+        assert low <= record["success_rate"] <= high
+
+
+def test_declared_robot_is_what_ages_the_actions(result):
+    for record in result[0]["records"]:
+        assert record["latency_ms"]["p50"] == 2.0 * record["network_evals"]
+        delay = 0 if record["clock"] == "paused" else -(-record["network_evals"] // 10)
+        assert record["delay_ticks"] == delay
+
+
+def test_header_says_where_the_result_comes_from(result):
+    header = result[0]["header"]
+    for name in ("device", "versions", "threads", "seeds", "padded_batch", "commit", "env"):
+        assert name in header
+    assert header["seeds"] == [100_000, 100_005]
+
+
+def test_recommendation_is_given_or_refused_with_a_reason(result):
+    advice = result[0]["recommendation"]
+    assert advice == result[0]["recommendations"][-1]
+    assert advice["margin"] == 0.05
+    assert advice["reason"]
+
+
+def test_report_is_self_contained(result):
+    page = result[1]
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "http" not in page.replace("http-equiv", "")
+    for record in result[0]["records"]:
+        assert f"<td>{record['name']}</td>" in page
+    assert page.count("<img") >= 2  # the plot and at least one rollout
+
+
+def test_eval_writes_its_record_and_repeats(tiny_run, tmp_path):
+    records = []
+    for name in ("a.json", "b.json"):
+        config = EvalConfig(
+            run=tiny_run,
+            ddim_steps=2,
+            clock="simulated",
+            ms_per_step=15,
+            json=tmp_path / name,
+            **SMALL,
+        )
+        evaluate_budget(config)
+        records.append(json.loads((tmp_path / name).read_text())["records"])
+    assert records[0] == records[1]
+
+
+def test_latency_writes_percentiles_of_what_it_sampled(tiny_run, tmp_path):
+    path = tmp_path / "latency.json"
+    latency(LatencyConfig(run=tiny_run, ddim_steps=(1, 3), seconds=0.2, json=path))
+    for record in json.loads(path.read_text())["records"]:
+        ms = record["latency_ms"]
+        assert 0 < ms["p50"] <= ms["p90"] <= ms["max"]
+        assert (ms["p99"] is None) == (ms["samples"] < 299)
+
+
+@pytest.mark.parametrize("clock", ["paused", "simulated"])
+def test_starving_budget_is_warned_about_before_it_runs(tiny_run, capsys, clock):
+    config = EvalConfig(
+        run=tiny_run, ddim_steps=1, clock=clock, ms_per_step=300.0, **{**SMALL, "episodes": 1}
+    )
+    evaluate_budget(config)
+    assert ("warning: 1 step" in capsys.readouterr().out) == (clock == "simulated")
