@@ -1,17 +1,49 @@
-"""Every default, with one line of help each. Light to import: no torch.
+"""Every default of the command line, with one line of help each. Light to import: no torch.
 
 Each command of the `diffpolicy` command line takes one of these dataclasses.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from tyro.conf import Positional
 
+from diffpolicy.errors import DiffpolicyError
+
+NOT_NEGATIVE = ("eta", "floor", "margin", "ms_per_step", "seed", "weight_decay")
+POSITIVE = (
+    *("batch", "control_dt", "demonstrations", "envs", "episodes", "latency_seconds", "lr"),
+    *("max_steps", "minutes", "seconds", "steps", "threads", "train_timesteps"),
+    *("observation_horizon", "prediction_horizon", "action_horizon"),
+    *("blocks", "condition", "hidden", "unet_channels", "unet_groups", "unet_kernel"),
+)
+
+
+class Checked:
+    """Every number of a configuration is finite and in its range, or DiffpolicyError."""
+
+    def __post_init__(self):
+        for option, value in vars(self).items():
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, int | float):
+                    _check_number(option, number)
+
+
+def _check_number(option: str, number: float) -> None:
+    for rule, kept in (
+        ("finite", math.isfinite(number)),
+        ("positive", option not in POSITIVE or number > 0),
+        ("at least 0", option not in NOT_NEGATIVE or number >= 0),
+    ):
+        if not kept:
+            name = option.replace("_", "-")
+            raise DiffpolicyError(f"--{name} must be {rule}; got {number}")
+
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Checked):
     """The network and the diffusion it was trained for; stored in every checkpoint."""
 
     denoiser: Literal["mlp", "unet"] = "mlp"
@@ -88,7 +120,7 @@ class TrainConfig(ModelConfig):
 
 
 @dataclass(frozen=True)
-class RecordConfig:
+class RecordConfig(Checked):
     """Record demonstrations: run an expert, keep the successes."""
 
     env: str
@@ -120,7 +152,7 @@ class InfoConfig:
 
 
 @dataclass(frozen=True)
-class TaskConfig:
+class TaskConfig(Checked):
     """How a trained run meets its environment."""
 
     run: Path
@@ -173,7 +205,7 @@ class EvalConfig(TaskConfig):
 
 
 @dataclass(frozen=True)
-class LatencyConfig:
+class LatencyConfig(Checked):
     """Latency of one control step for each budget, as a robot pays it (batch 1)."""
 
     run: Path
@@ -219,7 +251,7 @@ class SweepConfig(TaskConfig):
 
 
 @dataclass(frozen=True)
-class QuickstartConfig:
+class QuickstartConfig(Checked):
     """Record, train, sweep and report on Balance-v0, from nothing, in minutes."""
 
     out: Path = Path("quickstart")
@@ -234,7 +266,9 @@ class QuickstartConfig:
     """Step budgets."""
     ms_per_step: float = 2.0
     """The declared robot: milliseconds a denoising step."""
+    margin: float = 0.1
+    """Loss of success that would still be accepted; 100 episodes cannot show less."""
     latency_seconds: float = 5.0
     """At most this long measuring the latency of each budget."""
     seed: int = 0
-    """Seed of everything."""
+    """Seed of demonstrations and training; evaluation takes 100,000 more."""

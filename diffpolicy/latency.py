@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BLOCK = 32  # consecutive samples that are drawn together: bursts matter
+BLOCK = 32  # samples that are measured, and drawn again, one after the other: bursts matter
+LATENCY_STREAM = 0x1A7E  # apart from the environment's own stream of the same seed
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,10 @@ class LatencyProfile:
 
     def delays(self, seed: int, control_dt_s: float) -> Iterator[int]:
         """Endless delays in ticks, drawn in contiguous blocks; one seed gives one sequence."""
-        rng = np.random.default_rng([seed, 0x1A7E])
+        rng = np.random.default_rng([seed, 0, LATENCY_STREAM])
         while True:
-            start = int(rng.integers(len(self.samples_ms)))
-            for i in range(BLOCK):
-                latency_ms = self.samples_ms[(start + i) % len(self.samples_ms)]
+            start = BLOCK * int(rng.integers(math.ceil(len(self.samples_ms) / BLOCK)))
+            for latency_ms in self.samples_ms[start : start + BLOCK]:
                 yield delay_ticks(float(latency_ms), control_dt_s)
 
 
@@ -42,17 +42,27 @@ def declared(ms_per_step: float, network_evals: int) -> LatencyProfile:
 
 
 def percentiles(profile: LatencyProfile) -> dict[str, float | int | None]:
-    """p50, p90, p99, max and the count; p99 only from 299 samples on (else None).
+    """p50, p90, p99, max and the count; p90 from 29 samples on and p99 from 299 (else None).
 
-    299 is where the 99th percentile lies below the largest sample with 95 % confidence:
-    1 - 0.99^299 > 0.95.
+    From there on the percentile lies below the largest sample with 95 % confidence:
+    1 - 0.9^29 > 0.95, 1 - 0.99^299 > 0.95.
     """
     samples_ms = profile.samples_ms
-    p50, p90, p99 = np.percentile(samples_ms, [50, 90, 99])
+
+    def supported(percent: float, fewest: int) -> float | None:
+        enough = len(samples_ms) >= fewest or profile.exact
+        return float(np.percentile(samples_ms, percent)) if enough else None
+
     return {
-        "p50": float(p50),
-        "p90": float(p90),
-        "p99": float(p99) if len(samples_ms) >= 299 or profile.exact else None,
+        "p50": float(np.median(samples_ms)),
+        "p90": supported(90, 29),
+        "p99": supported(99, 299),
         "max": float(samples_ms.max()),
         "samples": len(samples_ms),
     }
+
+
+def slow_ms(profile: LatencyProfile) -> float:
+    """What a deadline has to reckon with: p99, or the largest sample where there are too few."""
+    p99 = percentiles(profile)["p99"]
+    return float(profile.samples_ms.max()) if p99 is None else float(p99)

@@ -86,7 +86,8 @@ class Policy:
         shape = self.noise_shape(len(history))
         if noise is None:
             noise = self._rng.standard_normal(shape, np.float32)
-        elif noise.shape != shape:
+        noise = np.asarray(noise, np.float32)
+        if noise.shape != shape:
             raise DiffpolicyError(f"noise must be {list(shape)}; got {list(noise.shape)}")
         normalized = torch.from_numpy(self._normalize(history)).to(self.device)
         chunk = self.engine(normalized, torch.from_numpy(noise).to(self.device))

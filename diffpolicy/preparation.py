@@ -99,10 +99,13 @@ def _observation_keys(config: TrainConfig, names: list[str], env) -> list[str]:
 def _observations(
     config: TrainConfig, demonstrations: Demonstrations, keys: list[str], env
 ) -> np.ndarray:
-    if config.obs or keys == ["observation"]:
+    """As the environment maps its arrays; others as they are."""
+    mapping = environment.declared(env, "observations_from")
+    mappable = list(environment.declared(env, "demonstration_arrays") or ()) == keys
+    if mapping is None or not mappable:
         return demonstrations.observation(keys)
     try:
-        mapped = environment.declared(env, "observations_from")(demonstrations.arrays)
+        mapped = mapping(demonstrations.arrays)
     except ValueError as error:
         raise DiffpolicyError(f"{config.data}: {error}") from error
     return np.asarray(mapped, np.float32)

@@ -10,6 +10,7 @@ from diffpolicy.config import RecordConfig
 from diffpolicy.demonstrations import DemonstrationWriter
 from diffpolicy.errors import DiffpolicyError
 
+EXPERT_STREAM = 0xE4  # apart from the environment's own stream of the same seed
 TRIES_WITHOUT_SUCCESS = 50  # an expert that fails this often in a row is not one
 
 Expert = Callable[[np.ndarray], np.ndarray]
@@ -21,8 +22,6 @@ def record(config: RecordConfig) -> None:
     Episode seeds count up from --seed, and a kept episode stores its own, so the store after a
     crash and a second call equals that of one call.
     """
-    if config.episodes < 1:
-        raise DiffpolicyError(f"--episodes must be at least 1; got {config.episodes}")
     kwargs = environment.parse_kwargs(config.env_kwargs)
     env = environment.make(config.env, kwargs, config.max_steps)
     try:
@@ -79,7 +78,7 @@ def expert_maker(env, reference: str | None) -> Callable[[int], Expert]:
             f"{env.spec.id} offers no expert; give --policy module:function, with "
             "function(observation) -> action"
         )
-    return lambda seed: offered(np.random.default_rng([seed, 0xE4]))
+    return lambda seed: offered(np.random.default_rng([seed, 0, EXPERT_STREAM]))
 
 
 def run_expert(

@@ -5,7 +5,6 @@ batch (matrix products differ in the last bit between batch sizes), noise is key
 latencies by the seed.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,10 +19,16 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.latency import LatencyProfile
 from diffpolicy.policy import Policy
 
+# NumPy pads seeds with zeros, so [seed, 0] would be the environment's own stream.
+NOISE_STREAM = 0x401
+
 
 @dataclass(frozen=True)
 class Episode:
-    """What one episode came to. score is `info["score"]` at its end, else success as 0 or 1."""
+    """What one episode came to.
+
+    score is `info["score"]` at its end, in [0, 1]; without one, success as 0 or 1.
+    """
 
     seed: int
     success: bool
@@ -38,7 +43,7 @@ class Episode:
 
 @dataclass(frozen=True)
 class RolloutOptions:
-    """How episodes are run; every field is part of the result's header."""
+    """How episodes are run; stands in the result's header."""
 
     control_dt_s: float
     envs: int = 64
@@ -66,7 +71,7 @@ class _Slot:
         return Episode(
             seed=self.seed,
             success=self.success and self.failure is None,
-            score=self.score,
+            score=0.0 if self.failure else self.score,
             ticks=self.tick,
             replans=len(c.delay_ticks) + (not c.cold_start),
             starved_ticks=c.starved_ticks,
@@ -159,7 +164,7 @@ def episode_noise(seed: int, tick: int, shape: tuple[int, ...]) -> np.ndarray:
 
     x_T comes first, so budgets and samplers with more draws share it.
     """
-    return np.random.default_rng([seed, tick]).standard_normal(shape, np.float32)
+    return np.random.default_rng([seed, tick, NOISE_STREAM]).standard_normal(shape, np.float32)
 
 
 def _act(slot: _Slot, options: RolloutOptions) -> bool:
@@ -171,8 +176,8 @@ def _act(slot: _Slot, options: RolloutOptions) -> bool:
     slot.tick += 1
     slot.success |= environment.success_of(info, options.success_from)
     slot.score = float(info.get("score", slot.success))
-    if not math.isfinite(slot.score):
-        raise DiffpolicyError(f"info['score'] must be finite; got {slot.score}")
+    if not 0 <= slot.score <= 1:
+        raise DiffpolicyError(f"info['score'] must lie in [0, 1]; got {slot.score}")
     return terminated or truncated
 
 

@@ -29,8 +29,8 @@ LOG_EVERY, VALIDATE_EVERY, SAVE_EVERY_S = 100, 1000, 30.0
 def train(config: TrainConfig) -> Path:
     """Trains until --steps, --minutes or a signal; returns the policy's path.
 
-    Raises DiffpolicyError on bad input, before anything is written, and KeyboardInterrupt after a
-    signal, once the checkpoint is saved.
+    Raises DiffpolicyError on bad input, before anything is written, or where training diverges;
+    KeyboardInterrupt after a signal, once the checkpoint is saved.
     """
     config = _checked(config)
     device = choose_device(config.device)
@@ -50,24 +50,26 @@ def _checked(config: TrainConfig) -> TrainConfig:
         raise DiffpolicyError("give --steps or --minutes, not both")
     if config.steps is None and config.minutes is None:
         config = replace(config, steps=DEFAULT_STEPS)
-    limit = config.minutes if config.steps is None else config.steps
-    for name, value in (
-        ("steps or --minutes", limit),
-        ("batch", config.batch),
-        ("threads", config.threads or 1),
-        ("train-timesteps", config.train_timesteps),
-    ):
-        if value is None or value <= 0:
-            raise DiffpolicyError(f"--{name} must be positive; got {value}")
     if not 0 <= config.validation_fraction < 1:
         raise DiffpolicyError(
             f"--validation-fraction must lie in [0, 1); got {config.validation_fraction}"
         )
-    if (config.out / checkpoints.TRAINING_FILE).exists() and not config.resume:
+    _check_run_folder(config)
+    return config
+
+
+def _check_run_folder(config: TrainConfig) -> None:
+    resumable = (config.out / checkpoints.TRAINING_FILE).exists()
+    taken = resumable or checkpoints.policy_path(config.out).exists()
+    if taken and not config.resume:
         raise DiffpolicyError(
             f"{config.out} already holds a run; go on with it by --resume, or choose another --out"
         )
-    return config
+    if taken and not resumable:
+        raise DiffpolicyError(
+            f"{config.out} holds a policy without {checkpoints.TRAINING_FILE}, so it cannot be "
+            "resumed; choose another --out"
+        )
 
 
 class Trainer:
@@ -118,11 +120,6 @@ class Trainer:
     def _report(self, loss: float) -> dict[str, Any]:
         """One log line, with the validation loss now and then."""
         step = self.learner.step
-        if not math.isfinite(loss):
-            raise DiffpolicyError(
-                f"the loss is no longer finite at step {step}; the last checkpoint stands. Lower "
-                "--lr or look at the data"
-            )
         record: dict[str, Any] = {"step": step, "loss": loss}
         if step % VALIDATE_EVERY == 0 and self.validation is not None:
             record["validation_loss"] = self.learner.validation_loss(self.validation)
@@ -134,7 +131,15 @@ class Trainer:
         return tqdm(total=self.config.steps, initial=initial, desc="train", unit="step")
 
     def save(self) -> None:
-        """The resumable state first, then the policy; each file is complete by itself."""
+        """The resumable state first, then the policy; each file is complete by itself.
+
+        Weights that are not finite never replace a checkpoint.
+        """
+        if not all(bool(p.isfinite().all()) for p in self.learner.parameters):
+            raise DiffpolicyError(
+                f"the weights are no longer finite at step {self.learner.step}; the last "
+                "checkpoint stands. Lower --lr or look at the data"
+            )
         specification = self.prepared.specification
         progress = {
             "step": self.learner.step,
@@ -176,6 +181,7 @@ class Trainer:
             "seed": config.seed,
             "lr": config.lr,
             "weight_decay": config.weight_decay,
+            "validation_fraction": config.validation_fraction,
         }
         return json.loads(json.dumps(parts))
 

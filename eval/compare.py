@@ -8,6 +8,7 @@ in Medicine 17:891, 1998) for non-inferiority. Scores: paired bootstrap.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -102,6 +103,7 @@ class Candidate:
     network_evals: int
     meets_deadline: bool
     outcomes: np.ndarray  # bool for success, float for scores
+    rival_only: bool = False  # compared against, never recommended: it is no DDIM budget
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def recommend(
     if float(np.mean(best.outcomes)) < floor:
         rate = float(np.mean(best.outcomes))
         return _none(margin, f"the best budget reaches {noun} {rate:.2f}, under {floor:g}")
-    punctual = [c for c in candidates if c.meets_deadline]
+    punctual = [c for c in candidates if c.meets_deadline and not c.rival_only]
     if not punctual:
         return _none(margin, "at every budget inference outruns the chunk: the robot would starve")
     for candidate in sorted(punctual, key=lambda c: c.network_evals):
@@ -134,6 +136,25 @@ def recommend(
         if all(_pvalue(candidate, other, margin) <= ALPHA for other in others):
             return Recommendation(candidate.ddim_steps, margin, _why(candidate, others, noun))
     return _none(margin, _undecided(candidates, punctual, margin))
+
+
+def compare(reference: Candidate, other: Candidate, margin: float) -> dict[str, Any]:
+    """The paired difference reference - other, and what the tests say of it.
+
+    difference_ci: bootstrap 95 % interval, None under 10 pairs that differ; p_noninferior: that the
+    reference loses margin or more; p_mcnemar: that both succeed equally often (success only).
+    """
+    binary = reference.outcomes.dtype == bool
+    difference = reference.outcomes.astype(float) - other.outcomes.astype(float)
+    enough = np.count_nonzero(difference) >= FEWEST_DISCORDANT
+    return {
+        "reference": reference.name,
+        "other": other.name,
+        "difference": float(difference.mean()),
+        "difference_ci": mean_interval(difference) if enough else None,
+        "p_noninferior": _pvalue(reference, other, margin),
+        "p_mcnemar": mcnemar(reference.outcomes, other.outcomes) if binary else None,
+    }
 
 
 def _none(margin: float, reason: str) -> Recommendation:
@@ -149,8 +170,8 @@ def _pvalue(a: Candidate, b: Candidate, margin: float) -> float:
 def _why(chosen: Candidate, others: Sequence[Candidate], noun: str) -> str:
     mean = float(np.mean(chosen.outcomes))
     cheaper = [c for c in others if c.network_evals < chosen.network_evals]
-    why = f"{chosen.name} keeps {noun} {mean:.2f} and is shown to lose less than the margin to"
-    why += " every other budget" if others else " none other"
+    why = f"{chosen.name} keeps {noun} {mean:.2f}"
+    why += ", shown to lose less than the margin to every other budget" if others else ", alone"
     if cheaper:
         losses = ", ".join(f"{c.name} {float(np.mean(c.outcomes)):.2f}" for c in cheaper)
         why += f"; not shown for the cheaper ones ({losses})"

@@ -9,13 +9,10 @@ from typing import Any
 import torch
 
 import diffpolicy
-from diffpolicy.errors import DiffpolicyError
 
 
 def set_threads(threads: int | None) -> None:
     """CPU threads for torch; results repeat at the same number."""
-    if threads is not None and threads < 1:
-        raise DiffpolicyError(f"--threads must be at least 1; got {threads}")
     if threads:
         torch.set_num_threads(threads)
 
@@ -55,6 +52,7 @@ def commit() -> str | None:
     """The commit of this source tree, with "+" where it was changed; None outside a checkout."""
     here = Path(__file__).parent
     try:
+        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)  # ours, not the user's own
         name = _git(here, "rev-parse", "--short=12", "HEAD")
         return name + ("+" if _git(here, "status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):

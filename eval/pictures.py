@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from diffpolicy import environment
+from diffpolicy.errors import DiffpolicyError
 from diffpolicy.latency import LatencyProfile
 from diffpolicy.policy import Policy
 from diffpolicy.rollout import run_episodes
@@ -78,51 +79,78 @@ def _draw_clock(axis, rows, rate: str, interval: str, label: str, colour: str) -
 
 
 class _Filmed(gymnasium.Wrapper):
-    """Keeps pictures {tick: image} of an episode: rendering every tick would take minutes."""
+    """Keeps pictures {tick: image} and observations: rendering every tick would take minutes."""
 
     def __init__(self, env):
         super().__init__(env)
         self.every = max(1, environment.episode_limit(env) // (4 * FRAMES))
         self.frames: dict[int, np.ndarray] = {}
-        self.tick = 0
+        self.observations: list[np.ndarray] = []
+        self.trouble: str | None = None if env.render_mode else "it has no rgb_array mode"
 
     def reset(self, **options):
         outcome = self.env.reset(**options)
-        self._keep()
+        self._keep(outcome[0], last=False)
         return outcome
 
     def step(self, action):
         outcome = self.env.step(action)
-        self.tick += 1
-        if self.tick % self.every == 0 or outcome[2]:
-            self._keep()
+        self._keep(outcome[0], last=outcome[2] or outcome[3])
         return outcome
 
-    def _keep(self) -> None:
-        self.frames[self.tick] = np.asarray(self.env.render())
+    def _keep(self, observation: np.ndarray, last: bool) -> None:
+        tick = len(self.observations)
+        self.observations.append(observation)
+        if self.trouble or (tick % self.every and not last):
+            return
+        try:
+            self.frames[tick] = np.asarray(self.env.render())
+        except Exception as error:  # drivers fail in many ways; the report says which
+            self.trouble = str(error)
 
 
 def film_strip(world: World, policy: Policy, profile: LatencyProfile, seed: int):
-    """(figure, caption) of one rollout; (None, why) where nothing can render."""
-    envs = []
+    """(figure, caption) of one rollout; drawn from the observations where nothing can render."""
+    envs: list[_Filmed] = []
 
-    def make_filmed():
-        envs.append(_Filmed(world.make(render_mode="rgb_array")))
+    def make_filmed() -> _Filmed:
+        envs.append(_Filmed(_renderable(world)))
         return envs[-1]
 
-    try:
-        [episode] = run_episodes(policy, make_filmed, [seed], profile, world.options, "film")
-    except Exception as error:  # drivers fail in many ways; the report says which
-        return None, f"no picture: {type(error).__name__}: {error}"
-    frames = list(envs[0].frames.items())
-    chosen = np.linspace(0, len(frames) - 1, FRAMES).round().astype(int)
-    figure, axes = plt.subplots(1, FRAMES, figsize=(2 * FRAMES, 2.1), constrained_layout=True)
-    for axis, (tick, image) in zip(axes, (frames[i] for i in chosen), strict=True):
-        axis.imshow(image)
-        axis.set_title(f"{tick * world.options.control_dt_s:.1f} s", fontsize=8)
-        axis.axis("off")
+    [episode] = run_episodes(policy, make_filmed, [seed], profile, world.options, "film")
     outcome = "success" if episode.success else "failure"
-    return figure, f"seed {seed}: {outcome}, score {episode.score:.2f}, {episode.ticks} ticks"
+    caption = f"seed {seed}: {outcome}, score {episode.score:.2f}, {episode.ticks} ticks"
+    dt = world.options.control_dt_s
+    if envs[0].trouble:
+        caption += f"; drawn from the observations, because nothing renders: {envs[0].trouble}"
+        return _traces(np.array(envs[0].observations), dt), caption
+    return _strip(envs[0].frames, dt), caption
+
+
+def _renderable(world: World):
+    """The environment with pictures, or without where it knows none."""
+    try:
+        return world.make(render_mode="rgb_array")
+    except DiffpolicyError:
+        return world.make()
+
+
+def _strip(frames: dict[int, np.ndarray], dt: float) -> Figure:
+    ticks = list(frames)
+    chosen = np.linspace(0, len(ticks) - 1, FRAMES).round().astype(int)
+    figure, axes = plt.subplots(1, FRAMES, figsize=(2 * FRAMES, 2.1), constrained_layout=True)
+    for axis, tick in zip(axes, (ticks[i] for i in chosen), strict=True):
+        axis.imshow(frames[tick])
+        axis.set_title(f"{tick * dt:.1f} s", fontsize=8)
+        axis.axis("off")
+    return figure
+
+
+def _traces(observations: np.ndarray, dt: float) -> Figure:
+    figure, axis = plt.subplots(figsize=(2 * FRAMES, 2.4), constrained_layout=True)
+    axis.plot(np.arange(len(observations)) * dt, observations, lw=0.9)
+    axis.set(xlabel="time (s)", ylabel="observation")
+    return figure
 
 
 def png(figure: Figure) -> bytes:

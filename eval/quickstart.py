@@ -7,7 +7,7 @@ from diffpolicy.record import record
 from diffpolicy.train import train
 
 from .latency import measure
-from .sweep import Clock, load_budgets, run_sweep
+from .sweep import Clock, load_budgets, open_world, run_sweep
 
 ENVIRONMENT = "diffpolicy.envs:Balance-v0"
 BATCH = 100
@@ -34,9 +34,12 @@ def quickstart(config: QuickstartConfig) -> None:
         out=config.out,
         envs=together,
         batch=together,
+        margin=config.margin,
+        seed=100_000 + config.seed,
     )
     policies = load_budgets(sweep)
+    world = open_world(sweep, policies)
     measured = measure(policies, config.latency_seconds)
     declared = [latency.declared(config.ms_per_step, p.network_evals) for p in policies]
     clocks = [Clock("paused", measured), Clock("simulated", measured), Clock("simulated", declared)]
-    run_sweep(sweep, policies, clocks)
+    run_sweep(sweep, world, policies, clocks)

@@ -47,6 +47,8 @@ def write_report(
         "episodes with the same starting noise.</p>",
         "<h2>Every budget on every clock</h2>",
         _table(result["records"]),
+        "<h2>Paired differences</h2>",
+        _comparisons(result["recommendations"]),
         *_films(world, films),
         "<h2>How it was measured</h2>",
         f"<pre>{html.escape(json.dumps(result['header'], indent=2))}</pre>",
@@ -68,6 +70,21 @@ def _verdict(advice: dict[str, Any]) -> str:
         f'<div class="{kind}"><b>{headline}</b>, {html.escape(clock_label(advice))}, '
         f"margin {advice['margin']:g}: {html.escape(advice['reason'])}.</div>"
     )
+
+
+def _comparisons(recommendations: Sequence[dict[str, Any]]) -> str:
+    """Paired differences of the recommended (else the best) budget from every other."""
+    head = "<tr><th>clock</th><th>budget</th><th>against</th><th>difference</th><th>95 %</th>"
+    head += "<th>p, loses the margin</th><th>p, McNemar</th></tr>"
+    rows = []
+    for advice in recommendations:
+        for c in advice["comparisons"]:
+            interval = c["difference_ci"]
+            cells = [clock_label(advice), c["reference"], c["other"], f"{c['difference']:+.3f}"]
+            cells.append("–" if interval is None else "{:+.3f} to {:+.3f}".format(*interval))
+            cells += [f"{c['p_noninferior']:.3g}", _optional(c["p_mcnemar"], "{:.3g}")]
+            rows.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
+    return f"<table>{head}" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
 
 
 COLUMNS = (
@@ -106,6 +123,6 @@ def _films(world: World, films: Sequence[tuple[Policy, str, LatencyProfile]]) ->
         figure, caption = film_strip(world, policy, felt, world.seeds.start)
         source = "" if clock == "paused" else f" ({profile.source})"
         text = html.escape(f"{sampler_name(policy)}, {clock}{source}; {caption}")
-        image = f'<img alt="{text}" src="{data_uri(png(figure))}">' if figure else ""
+        image = f'<img alt="{text}" src="{data_uri(png(figure))}">'
         parts.append(f"<figure>{image}<figcaption>{text}</figcaption></figure>")
     return parts

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ from diffpolicy import environment, latency
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import EvalConfig, TaskConfig
 from diffpolicy.control import starves
-from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_text
 from diffpolicy.latency import LatencyProfile
 from diffpolicy.policy import Policy
@@ -42,11 +42,8 @@ class World:
     """The environment that a run is evaluated in, checked against its checkpoint."""
 
     def __init__(self, config: TaskConfig, policy: Policy):
-        for name in ("episodes", "envs", "batch"):
-            if getattr(config, name) < 1:
-                raise DiffpolicyError(f"--{name} must be at least 1; got {getattr(config, name)}")
         task = policy.task
-        self.config = config
+        self.config, self.training = config, policy.specification.training
         self.env_id = config.env or task.env_id
         same = config.env in (None, task.env_id)
         self.kwargs = task.env_kwargs if same else {}
@@ -90,10 +87,11 @@ class World:
             "env": self.env_id,
             "env_kwargs": self.kwargs,
             "run": str(self.config.run),
-            "control_dt_s": self.options.control_dt_s,
+            "checkpoint": {k: self.training.get(k) for k in ("fingerprint", "step", "episodes")},
             "seeds": [self.seeds.start, self.seeds.stop - 1],
             "padded_batch": self.config.batch,
-            "cold_start": self.config.cold_start,
+            "max_steps": self.config.max_steps,
+            **asdict(self.options),
             "neutral": self.config.neutral or "declared by the environment, else hold",
         }
 
@@ -104,15 +102,15 @@ def profiles_of(
     """What each budget costs: declared, or measured on this machine."""
     if ms_per_step is None:
         return measure(policies, seconds)
-    if ms_per_step < 0:
-        raise DiffpolicyError(f"--ms-per-step must not be negative; got {ms_per_step}")
     return [latency.declared(ms_per_step, policy.network_evals) for policy in policies]
 
 
 def sampler_name(policy: Policy) -> str:
-    """As it stands in tables: "10 steps", or "DDPM 100"."""
+    """As it stands in tables: "10 steps", "10 steps η 0.5", or "DDPM 100" (T steps at η = 1)."""
     steps = policy.ddim_steps
-    return f"DDPM {steps}" if policy.eta == 1 else f"{steps} step{'s' if steps > 1 else ''}"
+    if policy.eta == 1 and steps == policy.specification.model.train_timesteps:
+        return f"DDPM {steps}"
+    return f"{steps} step{'s' if steps > 1 else ''}" + (f" η {policy.eta:g}" if policy.eta else "")
 
 
 def warn_of_starvation(policy: Policy, profile: LatencyProfile, control_dt_s: float) -> None:
@@ -120,15 +118,14 @@ def warn_of_starvation(policy: Policy, profile: LatencyProfile, control_dt_s: fl
     if outruns(policy, profile, control_dt_s):
         h = policy.horizons
         print(
-            f"warning: {policy.ddim_steps} steps take {np.median(profile.samples_ms):.1f} ms; the "
+            f"warning: {sampler_name(policy)} can take {latency.slow_ms(profile):.1f} ms; the "
             f"chunk's {h.usable} usable actions run out before the next one arrives"
         )
 
 
 def outruns(policy: Policy, profile: LatencyProfile, control_dt_s: float) -> bool:
-    """Whether the 99th percentile of the latency starves the controller."""
-    slow_ms = float(np.percentile(profile.samples_ms, 99))
-    delay = latency.delay_ticks(slow_ms, control_dt_s)
+    """Whether a slow inference (p99) starves the controller."""
+    delay = latency.delay_ticks(latency.slow_ms(profile), control_dt_s)
     return starves(delay, policy.horizons.action, policy.horizons.usable)
 
 

@@ -3,23 +3,24 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from diffpolicy.checkpoint import Checkpoint, load_policy, policy_path
+from diffpolicy.checkpoint import load_policy, policy_path
 from diffpolicy.config import SweepConfig
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.files import write_atomically, write_text
-from diffpolicy.latency import LatencyProfile
+from diffpolicy.files import check_writable, write_atomically, write_text
+from diffpolicy.latency import LatencyProfile, delay_ticks, slow_ms
 from diffpolicy.policy import Policy
 
-from .compare import Candidate, Recommendation, recommend
+from .compare import Candidate, compare, recommend
 from .header import header, set_threads
 from .pictures import clock_label, png, success_against_latency
 from .report import write_report
-from .success import World, outruns, print_records, profiles_of
+from .success import World, outruns, print_records, profiles_of, sampler_name
 
 MOSTLY = 0.5  # success is "rare" where no budget reaches this
 
@@ -34,9 +35,12 @@ class Clock:
 
 def sweep(config: SweepConfig) -> dict[str, Any]:
     """All budgets on all clocks; writes sweep.json, sweep.png, report.html; the result."""
+    if not config.clocks:
+        raise DiffpolicyError("--clocks needs at least one of paused and simulated")
     policies = load_budgets(config)
+    world = open_world(config, policies)
     profiles = profiles_of(policies, config.ms_per_step, config.latency_seconds)
-    return run_sweep(config, policies, [Clock(name, profiles) for name in config.clocks])
+    return run_sweep(config, world, policies, [Clock(name, profiles) for name in config.clocks])
 
 
 def load_budgets(config: SweepConfig) -> list[Policy]:
@@ -44,7 +48,7 @@ def load_budgets(config: SweepConfig) -> list[Policy]:
     set_threads(config.threads)
     if not config.ddim_steps:
         raise DiffpolicyError("--ddim-steps needs at least one budget")
-    checkpoint: Checkpoint = load_policy(config.run)
+    checkpoint = load_policy(config.run)
     budgets = sorted(set(config.ddim_steps))
     policies = [Policy(checkpoint, k, device=config.device) for k in budgets]
     if config.ddpm:
@@ -53,37 +57,121 @@ def load_budgets(config: SweepConfig) -> list[Policy]:
     return policies
 
 
+def open_world(config: SweepConfig, policies: Sequence[Policy]) -> World:
+    """Whatever can be wrong with the environment or the folder shows here, before measuring."""
+    world = World(config, policies[0])
+    for name in ("sweep.json", "sweep.png", "report.html"):
+        check_writable(_folder(config) / name)
+    return world
+
+
+def _folder(config: SweepConfig) -> Path:
+    return config.out or policy_path(config.run).parent / "sweep"
+
+
 def run_sweep(
-    config: SweepConfig, policies: Sequence[Policy], clocks: Sequence[Clock]
+    config: SweepConfig, world: World, policies: Sequence[Policy], clocks: Sequence[Clock]
 ) -> dict[str, Any]:
     """The episodes of every budget on every clock; the recommendation is the last clock's."""
-    world = World(config, policies[0])
-    folder = config.out or policy_path(config.run).parent / "sweep"
-    folder.mkdir(parents=True, exist_ok=True)
-    records, recommendations = [], []
-    with tqdm(total=len(clocks) * len(policies), desc="sweep", unit="budget") as bar:
-        for clock in clocks:
-            rows = []
-            for policy, profile in zip(policies, clock.profiles, strict=True):
-                rows.append(world.record(policy, clock.name, profile))
-                bar.update(1)
-            advice = _advise(config, world, policies, clock, rows)
-            recommendations.append(_as_json(clock, advice))
-            records += rows
+    rows = _episodes(world, policies, clocks)
+    noun = _outcome(config, rows)
+    advice = [
+        _advise(config, world, policies, clock, records, noun)
+        for clock, records in zip(clocks, rows, strict=True)
+    ]
+    about = {"outcome": noun, "margin": config.margin, "floor": config.floor}
     result = {
-        "header": header(policies[0].device, **world.describe()),
-        "records": records,
-        "recommendations": recommendations,
-        "recommendation": recommendations[-1],
+        "header": header(policies[0].device, **world.describe(), **about),
+        "records": [record for records in rows for record in records],
+        "profiles": _profiles(policies, clocks),
+        "recommendations": advice,
+        "recommendation": advice[-1],
     }
+    folder = _folder(config)
     write_text(folder / "sweep.json", json.dumps(result, indent=1))
     _print(result)
-    films = _films(policies, clocks[-1], recommendations[-1]) if config.pictures else []
+    films = _films(policies, clocks[-1], advice[-1]) if config.pictures else []
     plot = png(success_against_latency(result))
     write_atomically(folder / "sweep.png", lambda path: path.write_bytes(plot))
     write_report(folder / "report.html", result, world, plot, films)
     print(f"wrote sweep.json, sweep.png and report.html to {folder}")
     return result
+
+
+def _episodes(
+    world: World, policies: Sequence[Policy], clocks: Sequence[Clock]
+) -> list[list[dict[str, Any]]]:
+    """For each clock, one record for each policy."""
+    rows = []
+    with tqdm(total=len(clocks) * len(policies), desc="sweep", unit="budget") as bar:
+        for clock in clocks:
+            rows.append([])
+            for policy, profile in zip(policies, clock.profiles, strict=True):
+                rows[-1].append(world.record(policy, clock.name, profile))
+                bar.update(1)
+    return rows
+
+
+def _outcome(config: SweepConfig, rows: Sequence[Sequence[dict[str, Any]]]) -> str:
+    """What all clocks are judged by: success, or the score where success is rare."""
+    if config.outcome != "auto":
+        return config.outcome
+    best = max(record["success_rate"] for records in rows for record in records)
+    return "success" if best >= MOSTLY else "score"
+
+
+def _profiles(policies: Sequence[Policy], clocks: Sequence[Clock]) -> list[dict[str, Any]]:
+    """Every latency that was measured or declared, once, so that it can be looked at again."""
+    found = {
+        (sampler_name(policy), profile.source): np.round(profile.samples_ms, 4).tolist()
+        for clock in clocks
+        for policy, profile in zip(policies, clock.profiles, strict=True)
+    }
+    return [{"name": n, "source": s, "samples_ms": ms} for (n, s), ms in found.items()]
+
+
+def _advise(
+    config: SweepConfig,
+    world: World,
+    policies: Sequence[Policy],
+    clock: Clock,
+    records: Sequence[dict[str, Any]],
+    noun: str,
+) -> dict[str, Any]:
+    """The recommendation on one clock. On the paused one latency is no obstacle."""
+    dt = world.options.control_dt_s
+    candidates = [
+        Candidate(
+            name=record["name"],
+            ddim_steps=policy.ddim_steps,
+            network_evals=policy.network_evals,
+            meets_deadline=clock.name == "paused" or not outruns(policy, profile, dt),
+            outcomes=np.array(record["outcomes"][noun], bool if noun == "success" else float),
+            rival_only=policy.eta > 0,
+        )
+        for policy, profile, record in zip(policies, clock.profiles, records, strict=True)
+    ]
+    advice = recommend(candidates, config.margin, config.floor, noun)
+    best = max(candidates, key=lambda c: float(np.mean(c.outcomes)))
+    chosen = [c for c in candidates if c.ddim_steps == advice.ddim_steps and not c.rival_only]
+    reference = chosen[0] if chosen else best
+    others = [c for c in candidates if c is not reference]
+    return {
+        "clock": clock.name,
+        "latency_source": clock.profiles[0].source,
+        "ddim_steps": advice.ddim_steps,
+        "margin": advice.margin,
+        "reason": advice.reason + _fit(clock, dt),
+        "comparisons": [compare(reference, other, config.margin) for other in others],
+    }
+
+
+def _fit(clock: Clock, control_dt_s: float) -> str:
+    """Says where latency cannot tell budgets apart."""
+    fits = all(delay_ticks(slow_ms(p), control_dt_s) <= 1 for p in clock.profiles)
+    if clock.name == "paused" or not fits:
+        return ""
+    return f"; all budgets fit in one control tick ({1000 * control_dt_s:g} ms)"
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -102,39 +190,3 @@ def _films(
     wanted = {policies[ddim[0]].ddim_steps, advice["ddim_steps"], policies[ddim[-1]].ddim_steps}
     chosen = [i for i in ddim if policies[i].ddim_steps in wanted]
     return [(policies[i], clock.name, clock.profiles[i]) for i in chosen]
-
-
-def _as_json(clock: Clock, advice: Recommendation) -> dict[str, Any]:
-    return {
-        "clock": clock.name,
-        "latency_source": clock.profiles[0].source,
-        "ddim_steps": advice.ddim_steps,
-        "margin": advice.margin,
-        "reason": advice.reason,
-    }
-
-
-def _advise(
-    config: SweepConfig,
-    world: World,
-    policies: Sequence[Policy],
-    clock: Clock,
-    records: Sequence[dict[str, Any]],
-) -> Recommendation:
-    """On a paused clock latency is no obstacle: the world waits."""
-    noun = config.outcome
-    if noun == "auto":
-        noun = "success" if max(r["success_rate"] for r in records) >= MOSTLY else "score"
-    kind = bool if noun == "success" else float
-    dt = world.options.control_dt_s
-    candidates = [
-        Candidate(
-            name=record["name"],
-            ddim_steps=policy.ddim_steps,
-            network_evals=policy.network_evals,
-            meets_deadline=clock.name == "paused" or not outruns(policy, profile, dt),
-            outcomes=np.array(record["outcomes"][noun], dtype=kind),
-        )
-        for policy, profile, record in zip(policies, clock.profiles, records, strict=True)
-    ]
-    return recommend(candidates, config.margin, config.floor, noun)

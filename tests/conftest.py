@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hypothesis import settings
 
 from diffpolicy import cli
 from diffpolicy.config import RecordConfig, TrainConfig
 from diffpolicy.record import record
+
+settings.register_profile("any machine", deadline=None)  # nothing here asserts a time
+settings.load_profile("any machine")
 
 BALANCE = "diffpolicy.envs:Balance-v0"
 PROGRESS = re.compile(r"\|.*\d+/.*\[.*\]")

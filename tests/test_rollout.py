@@ -8,7 +8,7 @@ import pytest
 from diffpolicy import environment, latency
 from diffpolicy.latency import LatencyProfile
 from diffpolicy.policy import Policy
-from diffpolicy.rollout import RolloutOptions, run_episodes
+from diffpolicy.rollout import RolloutOptions, episode_noise, run_episodes
 
 ENV = "diffpolicy.envs:Balance-v0"
 OPTIONS = RolloutOptions(control_dt_s=0.02, envs=16, batch=16)
@@ -72,3 +72,15 @@ def test_chunk_that_is_not_finite_ends_the_episode_as_a_counted_failure(tiny_run
     episodes = run_episodes(policy, make, range(3), latency.PAUSED, options)
     assert [e.success for e in episodes] == [False] * 3
     assert all("not finite at tick 0" in (e.failure or "") for e in episodes)
+
+
+def test_noise_is_no_echo_of_the_environments_own_draws():
+    """NumPy pads seeds with zeros: [seed, 0] is the stream that reset(seed=seed) draws from."""
+    own = np.random.default_rng(7).standard_normal(8, np.float32)
+    assert not np.isin(episode_noise(7, 0, (8,)), own).any()
+
+
+def test_budgets_and_samplers_share_the_starting_noise():
+    once = episode_noise(7, 16, (1, 24, 1))
+    ancestral = episode_noise(7, 16, (101, 24, 1))
+    np.testing.assert_array_equal(ancestral[0], once[0])

@@ -7,8 +7,11 @@ import pytest
 
 from diffpolicy.config import EvalConfig, LatencyConfig, SweepConfig
 from diffpolicy.eval.latency import latency
-from diffpolicy.eval.success import evaluate_budget
+from diffpolicy.eval.pictures import film_strip
+from diffpolicy.eval.success import World, evaluate_budget
 from diffpolicy.eval.sweep import sweep
+from diffpolicy.latency import PAUSED
+from diffpolicy.policy import Policy
 
 FIELDS = {
     *("ddim_steps", "network_evals", "clock", "engine", "episodes", "successes", "success_rate"),
@@ -103,3 +106,28 @@ def test_starving_budget_is_warned_about_before_it_runs(tiny_run, capsys, clock)
     )
     evaluate_budget(config)
     assert ("warning: 1 step" in capsys.readouterr().out) == (clock == "simulated")
+
+
+def test_rollout_is_drawn_from_observations_where_nothing_renders(tiny_run):
+    policy = Policy.load(tiny_run, ddim_steps=1)
+    world = World(SweepConfig(run=tiny_run, **SMALL), policy)
+    make = world.make
+    world.make = lambda render_mode=None: make()  # an environment without pictures
+    figure, caption = film_strip(world, policy, PAUSED, 5)
+    assert "drawn from the observations" in caption
+    [axis] = figure.axes
+    assert len(axis.lines) == policy.task.observation_dim
+
+
+def test_comparisons_are_paired_and_against_every_other_budget(result):
+    for advice in result[0]["recommendations"]:
+        names = {r["name"] for r in result[0]["records"] if r["clock"] == advice["clock"]}
+        compared = advice["comparisons"]
+        assert {c["other"] for c in compared} | {compared[0]["reference"]} == names
+        assert all(0 <= c["p_noninferior"] <= 1 for c in compared)
+        assert result[0]["header"]["outcome"] in ("success", "score")
+
+
+def test_measured_latencies_stand_in_the_result(result):
+    profiles = {p["name"]: p["samples_ms"] for p in result[0]["profiles"]}
+    assert profiles == {"1 step": [2.0], "4 steps": [8.0], "DDPM 100": [200.0]}

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from diffpolicy import train as training
-from diffpolicy.checkpoint import TRAINING_FILE, Specification, load_tensors
+from diffpolicy.checkpoint import POLICY_FILE, TRAINING_FILE, Specification, load_tensors
 from diffpolicy.config import ModelConfig, TrainConfig
 from diffpolicy.environment import Task
+from diffpolicy.errors import DiffpolicyError
 from diffpolicy.learner import Learner, ema_decay, learning_rate
 from diffpolicy.policy import Policy
 from diffpolicy.windows import Horizons, make_windows
@@ -123,6 +124,34 @@ def test_interrupt_leaves_a_usable_checkpoint(config, tmp_path):
     assert process.returncode in (130, 0)  # 0 where the run ended before the signal came
     assert b"Traceback" not in errors
     Policy.load(config.out)
+
+
+def test_weights_that_are_not_finite_never_replace_a_checkpoint(config, tmp_path, monkeypatch):
+    config = replace(config, out=tmp_path / "run")
+    monkeypatch.setattr(training, "SAVE_EVERY_S", 0.0)
+    learn = Learner.learn
+
+    def diverge(self, *arguments):
+        loss = learn(self, *arguments)
+        if self.step == 9:
+            self.parameters[0].data.fill_(np.nan)
+        return loss
+
+    monkeypatch.setattr(Learner, "learn", diverge)
+    with pytest.raises(DiffpolicyError, match="no longer finite at step 9"):
+        training.train(config)
+    assert load_tensors(config.out / TRAINING_FILE)[1]["step"] == 8
+    Policy.load(config.out)
+
+
+def test_policy_without_its_training_state_is_not_overwritten(config, uninterrupted, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / POLICY_FILE).write_bytes((config.out / POLICY_FILE).read_bytes())
+    for resume in (False, True):
+        with pytest.raises(DiffpolicyError, match="choose another --out"):
+            training.train(replace(config, out=out, resume=resume))
+    assert (out / POLICY_FILE).read_bytes() == (config.out / POLICY_FILE).read_bytes()
 
 
 def test_actions_beyond_the_episode_count_only_where_they_are_position_targets():
