@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.headless import prefer_egl
 
 SUCCESS_KEYS = ("success", "is_success")
 
@@ -51,6 +52,7 @@ def make(
     render_mode: str | None = None,
 ):
     """gymnasium.make with one flat observation and one clear error; actions must be a Box."""
+    prefer_egl()
     import gymnasium
 
     options: dict[str, Any] = {} if max_steps is None else {"max_episode_steps": max_steps}

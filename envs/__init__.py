@@ -6,16 +6,11 @@ action is at hand), `position_targets` (whether actions are targets that may be 
 offer `expert(rng) -> callable(observation) -> action`.
 """
 
-import os
-import sys
-from ctypes.util import find_library
-
 from gymnasium.envs.registration import register
 
-# MuJoCo chooses its OpenGL when it is imported. EGL needs no display, but naming it where it is
-# missing would break the import itself.
-if sys.platform == "linux" and find_library("EGL"):
-    os.environ.setdefault("MUJOCO_GL", "egl")
+from diffpolicy.headless import prefer_egl
+
+prefer_egl()
 
 register("PushT-v0", entry_point="diffpolicy.envs.pusht:PushTEnv", max_episode_steps=300)
 register("Balance-v0", entry_point="diffpolicy.envs.balance:BalanceEnv", max_episode_steps=300)

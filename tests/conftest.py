@@ -11,8 +11,10 @@ from hypothesis import settings
 
 from diffpolicy import cli
 from diffpolicy.config import RecordConfig, TrainConfig
+from diffpolicy.headless import prefer_egl
 from diffpolicy.record import record
 
+prefer_egl()  # before any test imports mujoco
 settings.register_profile("any machine", deadline=None)  # nothing here asserts a time
 settings.load_profile("any machine")
 

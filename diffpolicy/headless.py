@@ -1,0 +1,16 @@
+"""Pictures without a display."""
+
+import os
+import sys
+from ctypes.util import find_library
+
+
+def prefer_egl() -> None:
+    """Sets MUJOCO_GL=egl unless the user chose another; call it before mujoco is imported.
+
+    MuJoCo chooses its OpenGL when it is imported, and its usual choice aborts the whole process
+    where there is no display. EGL needs none, but naming it where it is missing would break the
+    import itself.
+    """
+    if sys.platform == "linux" and find_library("EGL"):
+        os.environ.setdefault("MUJOCO_GL", "egl")
