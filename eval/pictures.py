@@ -46,7 +46,7 @@ def success_against_latency(result: dict[str, Any]) -> Figure:
     tick_ms = 1000 * result["header"]["control_dt_s"]
     for axis, title in zip(axes, ("success rate", "mean score"), strict=True):
         axis.axvline(tick_ms, color="0.6", lw=1, ls=":")
-        axis.text(tick_ms, 0.02, " one control tick", color="0.45", fontsize=8)
+        axis.text(tick_ms, 0.02, "one control tick ", color="0.45", fontsize=8, ha="right")
         axis.set(xscale="log", xlabel="latency of one control step, p50 (ms)", title=title)
         axis.set_ylim(-0.03, 1.05)
         axis.grid(alpha=0.25)
@@ -67,14 +67,9 @@ def _draw_clock(axis, rows, rate: str, interval: str, label: str, colour: str) -
         name = f"{label}, DDPM" if ddpm else label
         axis.errorbar(x, y, spread, fmt=style, color=colour, capsize=2, ms=4, lw=1.3, label=name)
         for r, px, py in zip(group, x, y, strict=True):
-            offset = (4, -11 if ddpm else 5)
+            text = "" if ddpm else str(r["ddim_steps"])
             axis.annotate(
-                r["name"].split(" step")[0],
-                (px, py),
-                offset,
-                textcoords="offset points",
-                fontsize=7,
-                color=colour,
+                text, (px, py), (4, 5), textcoords="offset points", fontsize=7, color=colour
             )
 
 
@@ -138,8 +133,12 @@ def _renderable(world: World):
 def _strip(frames: dict[int, np.ndarray], dt: float) -> Figure:
     ticks = list(frames)
     chosen = np.linspace(0, len(ticks) - 1, FRAMES).round().astype(int)
-    figure, axes = plt.subplots(1, FRAMES, figsize=(2 * FRAMES, 2.1), constrained_layout=True)
-    for axis, tick in zip(axes, (ticks[i] for i in chosen), strict=True):
+    height, width = frames[ticks[0]].shape[:2]
+    rows = 2 if width > 2 * height else 1
+    columns = FRAMES // rows
+    size = (12, rows * (12 / columns * height / width + 0.3))
+    figure, axes = plt.subplots(rows, columns, figsize=size, constrained_layout=True)
+    for axis, tick in zip(axes.flat, (ticks[i] for i in chosen), strict=True):
         axis.imshow(frames[tick])
         axis.set_title(f"{tick * dt:.1f} s", fontsize=8)
         axis.axis("off")
