@@ -13,34 +13,25 @@ import mujoco
 import numpy as np
 from gymnasium import spaces
 
-from .planar import Box, Pose, shared_area, transform
+from .planar import Pose
+from .pusht_block import (
+    QPOS_SCALE,
+    UNITS_PER_PX,
+    coverage,
+    keypoint_observation,
+    keypoints_from_state,
+    qpos_from_state,
+    state_from_qpos,
+    state_observation,
+)
 from .rendering import open_renderer
 
 MODEL_PATH = Path(__file__).parent / "assets" / "pusht.xml"
-UNITS_PER_PX = 0.01
-QPOS_SCALE = np.array([UNITS_PER_PX] * 4 + [1.0])  # four positions and an angle
-
-BLOCK: tuple[Box, ...] = ((-60.0, 0.0, 60.0, 30.0), (-15.0, 30.0, 15.0, 120.0))  # bar, stem
-BLOCK_AREA_PX2 = 120.0 * 30.0 + 30.0 * 90.0
-CENTRE_OF_MASS_PX = 45.0  # down the stem from the block's origin, the middle of the bar's top
-
-# Where the human demonstrations have their nine points, in the block's frame.
-KEYPOINTS_PX = np.array(
-    [
-        [9.269787, 90.040974],
-        [-60.983472, -1.186730],
-        [60.912755, -1.393363],
-        [-0.270504, 25.543625],
-        [-14.064927, 122.815854],
-        [39.002738, 32.857404],
-        [-39.966414, 32.729655],
-        [-16.824344, 62.863179],
-        [23.541461, -1.700288],
-    ]
-)
-
-START_LOW = (50.0, 50.0, 100.0, 100.0, -math.pi)
-START_HIGH = (450.0, 450.0, 400.0, 400.0, math.pi)
+# Agent x, y, the block's centre of mass x, y and its angle. Where the human demonstrations start:
+# the original draws x, y in [100, 400] and places the block before it turns it, so that what it
+# drew is the centre of mass less the upright block's (0, 45).
+START_LOW = (50.0, 50.0, 100.0, 145.0, -math.pi)
+START_HIGH = (450.0, 450.0, 400.0, 445.0, math.pi)
 SUCCESS_COVERAGE = 0.95
 
 # What each kind of observation is made from, and one row's shape of each array.
@@ -50,46 +41,6 @@ ROW_SHAPES = {"state": (5,), "keypoint": (9, 2)}
 # Positions cannot get so far beyond the table: the agent stays among its targets, the block inside
 # the walls, give or take what the agent presses it into them.
 TABLE_PX, LOW_PX, HIGH_PX = 512.0, -512.0, 1024.0
-
-
-def coverage(block: Pose, goal: Pose) -> float:
-    """area(block ∩ goal) / area(goal)"""
-    return shared_area(BLOCK, block, goal) / BLOCK_AREA_PX2
-
-
-def qpos_from_state(state: np.ndarray) -> np.ndarray:
-    """Agent x, y, block x, y, angle (px, rad) → joints, which turn about the centre of mass."""
-    *agent, x, y, angle = state.tolist()
-    [centre] = transform([(0.0, CENTRE_OF_MASS_PX)], (x, y, angle))
-    return np.array([*agent, *centre, angle]) * QPOS_SCALE
-
-
-def state_from_qpos(qpos: np.ndarray) -> np.ndarray:
-    """The inverse of `qpos_from_state`."""
-    *agent, x, y, angle = (qpos / QPOS_SCALE).tolist()
-    [origin] = transform([(0.0, -CENTRE_OF_MASS_PX)], (x, y, angle))
-    return np.array([*agent, *origin, angle])
-
-
-def keypoints_from_state(state: np.ndarray) -> np.ndarray:
-    """Nine points on the block, px: [..., 5] → [..., 9, 2]."""
-    cos, sin = np.cos(state[..., 4, None]), np.sin(state[..., 4, None])
-    u, v = KEYPOINTS_PX.T
-    points = np.stack([cos * u - sin * v, sin * u + cos * v], axis=-1)
-    return points + state[..., None, 2:4]
-
-
-def state_observation(state: np.ndarray) -> np.ndarray:
-    """[..., 5] → [..., 6], the angle as its cosine and sine: it jumps at 2π, they do not."""
-    angle = state[..., 4:]
-    parts = [state[..., :4], np.cos(angle), np.sin(angle)]
-    return np.concatenate(parts, axis=-1).astype(np.float32)
-
-
-def keypoint_observation(keypoint: np.ndarray, state: np.ndarray) -> np.ndarray:
-    """[..., 9, 2] and [..., 5] → [..., 20]: the block's points, then the agent."""
-    flat = keypoint.reshape(*keypoint.shape[:-2], -1)
-    return np.concatenate([flat, state[..., :2]], axis=-1).astype(np.float32)
 
 
 class PushTEnv(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -142,8 +93,9 @@ class PushTEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     end a little under 0.95.
 
     ## Starting State
-    Agent x, y uniform in [50, 450], block x, y uniform in [100, 400] px, block angle uniform in
-    [-π, π]; drawn again while anything touches. All at rest.
+    Agent x, y uniform in [50, 450] px; the block's centre of mass, 45 px down the stem from its
+    origin, uniform in [100, 400] × [145, 445] px, its angle in [-π, π]: where the human
+    demonstrations start. Drawn again while anything touches. All at rest.
     `reset(options={"state": [agent x, y, block x, y, block angle]})`, in px and rad, starts from
     there instead: a row of `data/state` of the human demonstrations, say.
 
@@ -213,7 +165,7 @@ class PushTEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         super().reset(seed=seed)
         if options and "state" in options:
             meaning = "agent x, y, block x, y in px and the block's angle in rad"
-            self._place(_checked("options['state']", options["state"], meaning, 5))
+            self._place(qpos_from_state(_checked("options['state']", options["state"], meaning, 5)))
         else:
             self._place_at_random()
         self._max_coverage = 0.0
@@ -250,15 +202,15 @@ class PushTEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             self._renderer.close()
             self._renderer = None
 
-    def _place(self, state: np.ndarray) -> None:
+    def _place(self, qpos: np.ndarray) -> None:
         mujoco.mj_resetData(self.model, self.data)
-        self.data.qpos[:] = qpos_from_state(state)
+        self.data.qpos[:] = qpos
         self.data.ctrl[:] = self.data.qpos[:2]
 
     def _place_at_random(self) -> None:
         """Draw until the agent does not stand in the block, nor the block in a wall."""
         while True:
-            self._place(self.np_random.uniform(START_LOW, START_HIGH))
+            self._place(self.np_random.uniform(START_LOW, START_HIGH) * QPOS_SCALE)
             mujoco.mj_fwdPosition(self.model, self.data)
             if self.data.ncon == 0:
                 return

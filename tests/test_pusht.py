@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import zarr
 from gymnasium.utils.env_checker import check_env
+from scipy import stats
 
 from diffpolicy.envs.planar import relative_pose, shared_area
-from diffpolicy.envs.pusht import (
+from diffpolicy.envs.pusht import PushTEnv
+from diffpolicy.envs.pusht_block import (
     BLOCK,
     BLOCK_AREA_PX2,
     CENTRE_OF_MASS_PX,
-    PushTEnv,
     coverage,
     keypoints_from_state,
+    qpos_from_state,
 )
 
 ID = "diffpolicy.envs:PushT-v0"
@@ -67,6 +69,19 @@ def test_human_demonstrations_replay_as_in_the_original(human):
     assert np.mean(best >= 0.85) >= 0.95
     assert 0.38 <= np.mean(best >= 0.90) <= 0.52
     assert 0.01 <= np.mean(best >= 0.95) <= 0.06
+
+
+def test_episodes_start_where_the_human_demonstrations_start(human):
+    """Agent and centre of mass, each coordinate by Kolmogorov and Smirnov's two-sample test."""
+    first_rows = human["state"][[0, *human["episode_ends"][:-1]]]
+    theirs = np.array([qpos_from_state(row)[:4] * 100 for row in first_rows])
+    env, ours = PushTEnv(), []
+    for seed in range(1000):
+        env.reset(seed=seed)
+        ours.append(qpos_from_state(env.state)[:4] * 100)
+    for column, (mine, human_ones) in enumerate(zip(np.transpose(ours), theirs.T, strict=True)):
+        assert stats.ks_2samp(mine, human_ones).pvalue > 0.05, column
+        assert abs(mine.min() - human_ones.min()) < 10 > abs(mine.max() - human_ones.max()), column
 
 
 def test_keypoints_are_those_of_the_human_set(human):
