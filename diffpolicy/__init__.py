@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from diffpolicy.demonstrations import Demonstrations
     from diffpolicy.errors import DiffpolicyError
+    from diffpolicy.interfaces.scheduler import DDIMScheduler
     from diffpolicy.policy import Policy
 
 __version__ = version("diffpolicy")
-__all__ = ["Demonstrations", "DiffpolicyError", "Policy", "__version__"]
+__all__ = ["DDIMScheduler", "Demonstrations", "DiffpolicyError", "Policy", "__version__"]
 
 _HOMES = {
+    "DDIMScheduler": "diffpolicy.interfaces.scheduler",
     "Demonstrations": "diffpolicy.demonstrations",
     "DiffpolicyError": "diffpolicy.errors",
     "Policy": "diffpolicy.policy",

@@ -4,7 +4,7 @@ Each command of the `diffpolicy` command line takes one of these dataclasses.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -12,9 +12,21 @@ from tyro.conf import Positional
 
 from diffpolicy.errors import DiffpolicyError
 
-NOT_NEGATIVE = ("eta", "floor", "margin", "ms_per_step", "seed", "weight_decay")
+NOT_NEGATIVE = (
+    *("clip", "end", "eta", "floor", "margin", "ms_per_step", "noise_scale", "seed", "start"),
+    "weight_decay",
+)
 POSITIVE = (
-    *("batch", "control_dt", "demonstrations", "envs", "episodes", "latency_seconds", "lr"),
+    *(
+        "batch",
+        "chunks",
+        "control_dt",
+        "demonstrations",
+        "envs",
+        "episodes",
+        "latency_seconds",
+        "lr",
+    ),
     *("max_steps", "minutes", "seconds", "steps", "threads", "train_timesteps"),
     *("observation_horizon", "prediction_horizon", "action_horizon"),
     *("blocks", "condition", "hidden", "unet_channels", "unet_groups", "unet_kernel"),
@@ -46,12 +58,12 @@ def _check_number(option: str, number: float) -> None:
 class ModelConfig(Checked):
     """The network and the diffusion it was trained for; stored in every checkpoint."""
 
-    denoiser: Literal["mlp", "unet"] = "mlp"
-    """Residual FiLM MLP, or the 1D UNet of Diffusion Policy."""
+    denoiser: Literal["mlp", "unet", "concat"] = "mlp"
+    """Residual FiLM MLP, the 1D UNet of Diffusion Policy, or Edifice's MLP (concatenating)."""
     hidden: int = 256
-    """MLP: width of the residual stream."""
+    """MLPs: width of the residual stream."""
     blocks: int = 4
-    """MLP: number of residual blocks."""
+    """MLPs: number of residual blocks."""
     condition: int = 128
     """Width of the time embedding (and of the MLP's observation embedding)."""
     unet_channels: tuple[int, ...] = (64, 128, 256)
@@ -62,7 +74,7 @@ class ModelConfig(Checked):
     """UNet: groups of its GroupNorm."""
     train_timesteps: int = 100
     """T, the length of the diffusion chain."""
-    schedule: Literal["squaredcos", "linear"] = "squaredcos"
+    schedule: Literal["squaredcos", "linear", "scaled_linear"] = "squaredcos"
     """How noise grows with the timestep."""
     prediction: Literal["epsilon", "x0", "v"] = "epsilon"
     """What the network predicts."""
@@ -187,13 +199,34 @@ class TaskConfig(Checked):
 
 
 @dataclass(frozen=True)
-class EvalConfig(TaskConfig):
-    """Success of one step budget in closed loop."""
+class Sampling(Checked):
+    """How an action chunk is sampled; a policy has one."""
 
     ddim_steps: int = 10
     """Denoising steps a chunk."""
+    grid: str = "trailing"
+    """Which timesteps: trailing, leading, linspace, loop, quadratic, or a list like 85,20."""
+    start: int | None = None
+    """The timestep that a named grid starts from; by default the chain's last, T - 1."""
+    end: int = 0
+    """The lowest timestep that a named grid may use."""
     eta: float = 0.0
     """0 is DDIM, 1 ancestral sampling."""
+    noise_scale: float = 1.0
+    """Multiplies the noise that η > 0 injects."""
+    clip: float | None = None
+    """Keep the predicted clean actions in ± this (normalised); by default as trained, 0 for no."""
+
+
+def sampling_of(config: Sampling) -> Sampling:
+    """The part of a command's configuration that says how to sample."""
+    return Sampling(**{f.name: getattr(config, f.name) for f in fields(Sampling)})
+
+
+@dataclass(frozen=True)
+class EvalConfig(Sampling, TaskConfig):
+    """Success of one step budget in closed loop."""
+
     clock: Literal["paused", "simulated"] = "paused"
     """paused: the world waits. simulated: the latency ages the actions."""
     ms_per_step: float | None = None
@@ -225,11 +258,44 @@ class LatencyConfig(Checked):
 
 
 @dataclass(frozen=True)
+class DenoiseConfig(Checked):
+    """Draw how an action chunk takes shape over the denoising steps."""
+
+    run: Path
+    """Run folder (or a policy.safetensors in it)."""
+    out: Path = Path("denoise.gif")
+    """GIF to write; a PNG strip of the same name is written beside it."""
+    ddim_steps: tuple[int, ...] = (2, 10)
+    """Step budgets to set side by side."""
+    grid: str = "trailing"
+    """Which timesteps: trailing, leading, linspace, loop, quadratic, or a list like 85,20."""
+    chunks: int = 16
+    """Chunks drawn from different noise, for the same observation."""
+    seed: int = 100_000
+    """Seed of the observation (the first of its episode) and of the noise."""
+
+
+@dataclass(frozen=True)
 class SweepConfig(TaskConfig):
-    """Success and latency for each step budget, and the budget to use."""
+    """Success and latency for each step budget, and the budget to use.
+
+    Several grids, starts and so on are all combined with each other and with every budget.
+    """
 
     ddim_steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 100)
     """Step budgets."""
+    grid: tuple[str, ...] = ("trailing",)
+    """Which timesteps: trailing, leading, linspace, loop, quadratic, or lists like 85,20."""
+    start: tuple[int, ...] = ()
+    """Timesteps that a named grid starts from; by default the chain's last, T - 1."""
+    end: tuple[int, ...] = (0,)
+    """The lowest timesteps that a named grid may use."""
+    eta: tuple[float, ...] = (0.0,)
+    """0 is DDIM, 1 ancestral sampling."""
+    noise_scale: tuple[float, ...] = (1.0,)
+    """Multiplies the noise that η > 0 injects."""
+    clip: tuple[float, ...] = ()
+    """Ranges of the predicted clean actions (normalised); by default as trained, 0 for none."""
     clocks: tuple[Literal["paused", "simulated"], ...] = ("paused", "simulated")
     """paused: the world waits. simulated: the latency ages the actions."""
     ms_per_step: float | None = None

@@ -1,4 +1,4 @@
-"""The noise levels: β schedules, the ᾱ table, and timestep grids as pairs (t, s).
+"""The noise levels: β schedules and the ᾱ table.
 
 ᾱ_t is the cumulative product of 1 - β (Ho et al., arXiv 2006.11239, eq. 4; Song et al., arXiv
 2010.02502 call it α_t). Tables are float64 and are cast last: on the squaredcos schedule 1/√ᾱ
@@ -9,24 +9,28 @@ import math
 
 import numpy as np
 
-from diffpolicy.errors import DiffpolicyError
-
 CLEAN = -1  # the level below timestep 0, where ᾱ = 1
 MAX_BETA = 0.999
+BETA_START, BETA_END = 1e-4, 0.02  # over 1000 steps (arXiv 2006.11239, sec. 4)
 
 
-def linear_betas(timesteps: int) -> np.ndarray:
-    """β from 1e-4 to 0.02 over 1000 steps (arXiv 2006.11239, sec. 4), [T] float64.
+def linear_betas(timesteps: int, start: float = BETA_START, end: float = BETA_END) -> np.ndarray:
+    """β evenly spaced (arXiv 2006.11239, sec. 4), [T] float64."""
+    return np.linspace(start, end, timesteps)
 
-    Shorter chains are rescaled by 1000/T: without it √ᾱ at T = 100 is 0.6, and sampling would
-    start from noise that the network never saw.
+
+def scaled_linear_betas(
+    timesteps: int, start: float = BETA_START, end: float = BETA_END
+) -> np.ndarray:
+    """√β evenly spaced (latent diffusion, arXiv 2112.10752), [T] float64."""
+    return np.linspace(math.sqrt(start), math.sqrt(end), timesteps) ** 2
+
+
+def squaredcos_betas(timesteps: int, *_range: float) -> np.ndarray:
+    """ᾱ(u) ∝ cos²((u + 0.008) / 1.008 · π/2) (Nichol & Dhariwal, arXiv 2102.09672, eq. 17), [T].
+
+    It has no range of β: one that is given is not used.
     """
-    scale = 1000 / timesteps
-    return np.minimum(np.linspace(1e-4 * scale, 0.02 * scale, timesteps), MAX_BETA)
-
-
-def squaredcos_betas(timesteps: int) -> np.ndarray:
-    """ᾱ(u) ∝ cos²((u + 0.008) / 1.008 · π/2) (Nichol & Dhariwal, arXiv 2102.09672, eq. 17), [T]."""
 
     def alpha_bar(u: np.ndarray) -> np.ndarray:
         return np.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
@@ -35,29 +39,38 @@ def squaredcos_betas(timesteps: int) -> np.ndarray:
     return np.minimum(1 - alpha_bar(u[1:]) / alpha_bar(u[:-1]), MAX_BETA)
 
 
-SCHEDULES = {"linear": linear_betas, "squaredcos": squaredcos_betas}
+SCHEDULES = {
+    "linear": linear_betas,
+    "scaled_linear": scaled_linear_betas,
+    "squaredcos": squaredcos_betas,
+}
 
 
 def alpha_bar_table(schedule: str, timesteps: int) -> np.ndarray:
-    """ᾱ_0 … ᾱ_{T-1}, [T] float64, falling."""
-    return np.cumprod(1 - SCHEDULES[schedule](timesteps))
+    """ᾱ_0 … ᾱ_{T-1}, [T] float64, falling to (nearly) pure noise whatever T is.
+
+    The range of β is made for 1000 steps, so it is rescaled by 1000/T: without it √ᾱ of the linear
+    schedule at T = 100 is 0.6, and sampling would start from noise that the network never saw.
+    """
+    scale = 1000 / timesteps
+    betas = SCHEDULES[schedule](timesteps, scale * BETA_START, scale * BETA_END)
+    return alpha_bar_of(np.minimum(betas, MAX_BETA))
+
+
+def alpha_bar_of(betas: np.ndarray) -> np.ndarray:
+    """ᾱ_t = Π (1 - β), [T] → [T] float64."""
+    return np.cumprod(1 - np.asarray(betas, np.float64))
+
+
+def zero_terminal_snr(table: np.ndarray) -> np.ndarray:
+    """√ᾱ shifted and scaled to end at 0 and begin where it did (arXiv 2305.08891, alg. 1).
+
+    At √ᾱ = 0 there is nothing of x0 to find in ε: predict x0 or v.
+    """
+    root = np.sqrt(table)
+    return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
 
 
 def alpha_bar_at(table: np.ndarray, t: int) -> float:
     """ᾱ_t, with ᾱ = 1 at the level CLEAN below timestep 0."""
     return 1.0 if t == CLEAN else float(table[t])
-
-
-def trailing_grid(timesteps: int, ddim_steps: int) -> list[tuple[int, int]]:
-    """K pairs (t, s), from t = T-1 down to s = CLEAN, evenly spaced.
-
-    Counting down from T, rather than up from 0, makes every budget start at the noise that the
-    network was trained on (Lin et al., arXiv 2305.08891, table 2, "trailing").
-    """
-    if not 1 <= ddim_steps <= timesteps:
-        raise DiffpolicyError(
-            f"ddim_steps must lie between 1 and the {timesteps} timesteps that the policy was "
-            f"trained with; got {ddim_steps}"
-        )
-    times = [round(timesteps - k * timesteps / ddim_steps) - 1 for k in range(ddim_steps)]
-    return list(zip(times, [*times[1:], CLEAN], strict=True))

@@ -4,69 +4,72 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from diffpolicy import checkpoint as checkpoints
-from diffpolicy import noise as levels
-from diffpolicy import sampler
+from diffpolicy.chain import make_chain
 from diffpolicy.checkpoint import Checkpoint
+from diffpolicy.config import Sampling
 from diffpolicy.denoisers import build
 from diffpolicy.device import choose_device
 from diffpolicy.engines.eager import EagerEngine
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.sampler import noise_count
+
+DEFAULT = Sampling()
 
 
 class Policy:
     """A trained denoiser with one step budget.
 
     Shapes: B batch, T_o observation horizon, T_p prediction horizon, D_o and D_a dimensions.
-    Every budget starts at t = T - 1 and ends at ᾱ = 1 (trailing grid).
+    By default every budget starts at t = T - 1 and ends at ᾱ = 1 (trailing grid).
     """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
-        ddim_steps: int = 10,
-        eta: float = 0.0,
+        sampling: Sampling = DEFAULT,
         device: str = "cpu",
         seed: int = 0,
     ):
-        if not 0 <= eta <= 1:
-            raise DiffpolicyError(f"eta must lie between 0 (DDIM) and 1 (ancestral); got {eta}")
         self.specification = spec = checkpoint.specification
-        self.horizons, self.task = spec.horizons, spec.task
-        self.ddim_steps, self.eta = ddim_steps, eta
+        self.horizons, self.task, self.sampling = spec.horizons, spec.task, sampling
+        self.chain = make_chain(spec.model, spec.clip_range, sampling)
         self.device = choose_device(device)
         self._normalize = checkpoint.observation_normalizer.normalize
         self._unnormalize = checkpoint.action_normalizer.unnormalize
-        table = levels.alpha_bar_table(spec.model.schedule, spec.model.train_timesteps)
-        grid = levels.trailing_grid(spec.model.train_timesteps, ddim_steps)
-        self.steps = sampler.make_steps(table, grid, eta)
         denoiser = build(spec.model, spec.horizons, spec.task.observation_dim, spec.task.action_dim)
         try:
             denoiser.load_state_dict(checkpoint.weights)
         except RuntimeError as error:
             raise DiffpolicyError(f"the weights do not fit the network: {error}") from error
         denoiser.to(self.device).eval().requires_grad_(False)
-        self.engine = EagerEngine(denoiser, self.steps, spec.model.prediction, spec.clip_range)
+        self.engine = EagerEngine(denoiser, self.chain)
         self._rng = np.random.default_rng(seed)
 
     @classmethod
-    def load(cls, run: str | Path, **options) -> "Policy":
+    def load(cls, run: str | Path, *, device: str = "cpu", seed: int = 0, **sampling) -> "Policy":
         """From a run folder or its policy.safetensors; runs no code from the file.
 
-        options: ddim_steps, eta, device, seed. Raises DiffpolicyError where the folder is not
-        usable or the budget does not fit the chain.
+        sampling: ddim_steps, grid, start, end, eta, noise_scale, clip (see config.Sampling).
+        Raises DiffpolicyError where the folder is not usable or the budget does not fit the chain.
         """
-        return cls(checkpoints.load_policy(run), **options)
+        return cls(checkpoints.load_policy(run), Sampling(**sampling), device, seed)
+
+    @property
+    def ddim_steps(self) -> int:
+        """K, the steps of the solver."""
+        return len(self.chain.steps)
 
     @property
     def network_evals(self) -> int:
         """Network evaluations a chunk (NFE)."""
-        return len(self.steps)
+        return len(self.chain.steps)
 
     def noise_shape(self, batch: int) -> tuple[int, int, int, int]:
         """[1 + K·(η>0), B, T_p, D_a]."""
-        count = sampler.noise_count(len(self.steps), self.eta)
+        count = noise_count(self.chain.steps)
         return count, batch, self.horizons.prediction, self.task.action_dim
 
     def __call__(self, observation_history: np.ndarray, noise: np.ndarray | None = None):
@@ -76,6 +79,24 @@ class Policy:
         noise [1 + K·(η>0), B, T_p, D_a] standard normal makes the result repeatable; without it
         the policy draws from its own seed.
         """
+        chunk = self.engine(*self._inputs(observation_history, noise))
+        return self._actions(chunk)
+
+    def states(
+        self, observation_history: np.ndarray, noise: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """All x_t [K + 1, B, T_p - T_o + 1, D_a], noise first, and all x̂0 [K, …], as actions."""
+        observation, drawn = self._inputs(observation_history, noise)
+        states = self.engine.states(observation, drawn)
+        xs = [drawn[0], *(x for x, _ in states)]
+        found = xs, [x0 for _, x0 in states]
+        x_t, x0 = (np.stack([self._actions(x) for x in chunks]) for chunks in found)
+        return x_t, x0
+
+    def _inputs(
+        self, observation_history: np.ndarray, noise: np.ndarray | None
+    ) -> tuple[Tensor, Tensor]:
+        """Both checked, as tensors, the observations normalised."""
         history = np.asarray(observation_history, np.float32)
         expected = (self.horizons.observation, self.task.observation_dim)
         if history.ndim != 3 or history.shape[1:] != expected:
@@ -90,6 +111,8 @@ class Policy:
         if noise.shape != shape:
             raise DiffpolicyError(f"noise must be {list(shape)}; got {list(noise.shape)}")
         normalized = torch.from_numpy(self._normalize(history)).to(self.device)
-        chunk = self.engine(normalized, torch.from_numpy(noise).to(self.device))
-        usable = chunk[:, self.horizons.observation - 1 :]
-        return self._unnormalize(usable.cpu().numpy())
+        return normalized, torch.from_numpy(noise).to(self.device)
+
+    def _actions(self, chunk: Tensor) -> np.ndarray:
+        """The usable part of a normalised chunk [B, T_p, D_a]."""
+        return self._unnormalize(chunk[:, self.horizons.observation - 1 :].cpu().numpy())

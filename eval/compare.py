@@ -110,6 +110,7 @@ class Candidate:
 class Recommendation:
     """The budget to use, or None, and why."""
 
+    name: str | None
     ddim_steps: int | None
     margin: float
     reason: str
@@ -134,7 +135,8 @@ def recommend(
     for candidate in sorted(punctual, key=lambda c: c.network_evals):
         others = [c for c in candidates if c is not candidate]
         if all(_pvalue(candidate, other, margin) <= ALPHA for other in others):
-            return Recommendation(candidate.ddim_steps, margin, _why(candidate, others, noun))
+            why = _why(candidate, others, noun)
+            return Recommendation(candidate.name, candidate.ddim_steps, margin, why)
     return _none(margin, _undecided(candidates, punctual, margin))
 
 
@@ -158,7 +160,7 @@ def compare(reference: Candidate, other: Candidate, margin: float) -> dict[str, 
 
 
 def _none(margin: float, reason: str) -> Recommendation:
-    return Recommendation(None, margin, reason)
+    return Recommendation(None, None, margin, reason)
 
 
 def _pvalue(a: Candidate, b: Candidate, margin: float) -> float:

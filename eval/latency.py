@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffpolicy.checkpoint import load_policy
-from diffpolicy.config import LatencyConfig
+from diffpolicy.config import LatencyConfig, Sampling
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_text
 from diffpolicy.latency import BLOCK, LatencyProfile, percentiles
@@ -32,7 +32,7 @@ def latency(config: LatencyConfig) -> None:
     if not config.ddim_steps:
         raise DiffpolicyError("--ddim-steps needs at least one budget")
     checkpoint = load_policy(config.run)
-    policies = [Policy(checkpoint, ddim_steps=k, device=config.device) for k in config.ddim_steps]
+    policies = [Policy(checkpoint, Sampling(k), config.device) for k in config.ddim_steps]
     profiles = measure(policies, config.seconds, config.seed)
     records = [
         {

@@ -22,6 +22,7 @@ from diffpolicy.rollout import run_episodes
 from .success import World
 
 FRAMES = 6
+LINES = ("-", "--", ":", "-.")
 COLOURS = ("#3b6fb6", "#d1495b", "#3a9a6c", "#8d6cab")
 
 
@@ -55,16 +56,16 @@ def success_against_latency(result: dict[str, Any]) -> Figure:
 
 
 def _draw_clock(axis, rows, rate: str, interval: str, label: str, colour: str) -> None:
-    """DDIM budgets as a line, each with its number of steps; ancestral DDPM as a diamond."""
-    for ddpm in (False, True):
-        group = [r for r in rows if (r["eta"] == 1) == ddpm]
-        if not group:
-            continue
+    """Budgets as a line for each variant, with their numbers of steps; DDPM as a diamond."""
+    variants = dict.fromkeys(r["variant"] for r in rows)
+    for kind, line in zip(variants, LINES * len(variants), strict=False):
+        ddpm = kind == "DDPM"
+        group = [r for r in rows if r["variant"] == kind]
         x = [r["latency_ms"]["p50"] for r in group]
         y = np.array([r[rate] for r in group])
         spread = np.abs(np.array([r[interval] for r in group]).T - y)
-        style = "D" if ddpm else "o-"
-        name = f"{label}, DDPM" if ddpm else label
+        style = "D" if ddpm else "o" + line
+        name = f"{label}, {kind}" if kind else label
         axis.errorbar(x, y, spread, fmt=style, color=colour, capsize=2, ms=4, lw=1.3, label=name)
         for r, px, py in zip(group, x, y, strict=True):
             text = "" if ddpm else str(r["ddim_steps"])
@@ -152,10 +153,10 @@ def _traces(observations: np.ndarray, dt: float) -> Figure:
     return figure
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: Figure, dpi: int = 110) -> bytes:
     """The figure's picture; closes the figure."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=dpi)
     plt.close(figure)
     return buffer.getvalue()
 

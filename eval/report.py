@@ -63,9 +63,8 @@ def write_report(
 
 
 def _verdict(advice: dict[str, Any]) -> str:
-    steps = advice["ddim_steps"]
-    headline = f"Use {steps} step{'s' if steps != 1 else ''}" if steps else "No recommendation"
-    kind = "verdict" if steps else "verdict none"
+    headline = f"Use {html.escape(advice['name'])}" if advice["name"] else "No recommendation"
+    kind = "verdict" if advice["name"] else "verdict none"
     return (
         f'<div class="{kind}"><b>{headline}</b>, {html.escape(clock_label(advice))}, '
         f"margin {advice['margin']:g}: {html.escape(advice['reason'])}.</div>"

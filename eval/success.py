@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from diffpolicy import environment, latency
+from diffpolicy.chain import audit, audit_line
 from diffpolicy.checkpoint import load_policy
-from diffpolicy.config import EvalConfig, TaskConfig
+from diffpolicy.config import EvalConfig, Sampling, TaskConfig, sampling_of
 from diffpolicy.control import starves
 from diffpolicy.files import check_writable, write_text
 from diffpolicy.latency import LatencyProfile
@@ -28,7 +29,8 @@ def evaluate_budget(config: EvalConfig) -> None:
     if config.json:
         check_writable(config.json)
     checkpoint = load_policy(config.run)
-    policy = Policy(checkpoint, config.ddim_steps, config.eta, config.device)
+    policy = Policy(checkpoint, sampling_of(config), config.device)
+    print(audit_line(sampler_name(policy), policy.chain))
     world = World(config, policy)
     [profile] = profiles_of([policy], config.ms_per_step, config.latency_seconds)
     record = world.record(policy, config.clock, profile)
@@ -106,11 +108,31 @@ def profiles_of(
 
 
 def sampler_name(policy: Policy) -> str:
-    """As it stands in tables: "10 steps", "10 steps η 0.5", or "DDPM 100" (T steps at η = 1)."""
+    """As it stands in tables: "10 steps", "10 steps, leading, η 0.5", or "DDPM 100"."""
     steps = policy.ddim_steps
-    if policy.eta == 1 and steps == policy.specification.model.train_timesteps:
+    if is_ddpm(policy):
         return f"DDPM {steps}"
-    return f"{steps} step{'s' if steps > 1 else ''}" + (f" η {policy.eta:g}" if policy.eta else "")
+    return ", ".join(filter(None, [f"{steps} step{'s' if steps > 1 else ''}", variant(policy)]))
+
+
+def is_ddpm(policy: Policy) -> bool:
+    """Ancestral sampling over the whole chain."""
+    timesteps = policy.specification.model.train_timesteps
+    return policy.sampling == Sampling(timesteps, eta=1.0)
+
+
+def variant(policy: Policy) -> str:
+    """What differs from the default sampler, but for the number of steps; "" where nothing does."""
+    s, usual = policy.sampling, Sampling()
+    parts = {
+        f"grid {s.grid}": s.grid != usual.grid,
+        f"start {s.start}": s.start is not None,
+        f"end {s.end}": s.end != usual.end,
+        f"η {s.eta:g}": s.eta != usual.eta,
+        f"noise × {s.noise_scale:g}": s.noise_scale != usual.noise_scale,
+        f"clip {s.clip}": s.clip is not None,
+    }
+    return ", ".join(text for text, differs in parts.items() if differs)
 
 
 def warn_of_starvation(policy: Policy, profile: LatencyProfile, control_dt_s: float) -> None:
@@ -146,7 +168,9 @@ def make_record(
         "name": sampler_name(policy),
         "ddim_steps": policy.ddim_steps,
         "network_evals": policy.network_evals,
-        "eta": policy.eta,
+        "variant": "DDPM" if is_ddpm(policy) else variant(policy),
+        "audit": audit(policy.chain),
+        "eta": policy.sampling.eta,
         "clock": clock,
         "latency_source": profile.source,
         "engine": policy.engine.name,

@@ -1,18 +1,21 @@
 """`diffpolicy sweep`: success and latency for each step budget, and the budget to use."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from diffpolicy.chain import audit_line
 from diffpolicy.checkpoint import load_policy, policy_path
-from diffpolicy.config import SweepConfig
+from diffpolicy.config import Sampling, SweepConfig
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_atomically, write_text
+from diffpolicy.grids import SPACINGS
 from diffpolicy.latency import LatencyProfile, delay_ticks, slow_ms
 from diffpolicy.policy import Policy
 
@@ -20,7 +23,7 @@ from .compare import Candidate, compare, recommend
 from .header import header, set_threads
 from .pictures import clock_label, png, success_against_latency
 from .report import write_report
-from .success import World, outruns, print_records, profiles_of, sampler_name
+from .success import World, is_ddpm, outruns, print_records, profiles_of, sampler_name
 
 MOSTLY = 0.5  # success is "rare" where no budget reaches this
 
@@ -49,12 +52,24 @@ def load_budgets(config: SweepConfig) -> list[Policy]:
     if not config.ddim_steps:
         raise DiffpolicyError("--ddim-steps needs at least one budget")
     checkpoint = load_policy(config.run)
-    budgets = sorted(set(config.ddim_steps))
-    policies = [Policy(checkpoint, k, device=config.device) for k in budgets]
-    if config.ddpm:
-        timesteps = checkpoint.specification.model.train_timesteps
-        policies.append(Policy(checkpoint, timesteps, eta=1.0, device=config.device))
+    samplings = list(combinations(config))
+    ancestral = Sampling(checkpoint.specification.model.train_timesteps, eta=1.0)
+    if config.ddpm and ancestral not in samplings:
+        samplings.append(ancestral)
+    policies = [Policy(checkpoint, sampling, config.device) for sampling in samplings]
+    for policy in policies:
+        print(audit_line(sampler_name(policy), policy.chain))
     return policies
+
+
+def combinations(config: SweepConfig) -> Iterator[Sampling]:
+    """Every budget with every grid, start, end, η, noise scale and clip; a listed grid once."""
+    starts, clips = config.start or (None,), config.clip or (None,)
+    variants = product(config.grid, starts, config.end, config.eta, config.noise_scale, clips)
+    for grid, start, end, eta, noise_scale, clip in variants:
+        budgets = sorted(set(config.ddim_steps)) if grid in SPACINGS else [1]
+        for ddim_steps in budgets:
+            yield Sampling(ddim_steps, grid, start, end, eta, noise_scale, clip)
 
 
 def open_world(config: SweepConfig, policies: Sequence[Policy]) -> World:
@@ -147,19 +162,19 @@ def _advise(
             network_evals=policy.network_evals,
             meets_deadline=clock.name == "paused" or not outruns(policy, profile, dt),
             outcomes=np.array(record["outcomes"][noun], bool if noun == "success" else float),
-            rival_only=policy.eta > 0,
+            rival_only=is_ddpm(policy),
         )
         for policy, profile, record in zip(policies, clock.profiles, records, strict=True)
     ]
     advice = recommend(candidates, config.margin, config.floor, noun)
     best = max(candidates, key=lambda c: float(np.mean(c.outcomes)))
-    chosen = [c for c in candidates if c.ddim_steps == advice.ddim_steps and not c.rival_only]
-    reference = chosen[0] if chosen else best
+    reference = next((c for c in candidates if c.name == advice.name), best)
     others = [c for c in candidates if c is not reference]
     return {
         "clock": clock.name,
         "latency_source": clock.profiles[0].source,
         "ddim_steps": advice.ddim_steps,
+        "name": advice.name,
         "margin": advice.margin,
         "reason": advice.reason + _fit(clock, dt),
         "comparisons": [compare(reference, other, config.margin) for other in others],
@@ -177,8 +192,7 @@ def _fit(clock: Clock, control_dt_s: float) -> str:
 def _print(result: dict[str, Any]) -> None:
     print_records(result["records"])
     for advice in result["recommendations"]:
-        chosen = advice["ddim_steps"]
-        verdict = f"use ddim_steps {chosen}" if chosen else "no recommendation"
+        verdict = f"use {advice['name']}" if advice["name"] else "no recommendation"
         print(f"{clock_label(advice)}: {verdict}: {advice['reason']}")
 
 
@@ -186,7 +200,7 @@ def _films(
     policies: Sequence[Policy], clock: Clock, advice: dict[str, Any]
 ) -> list[tuple[Policy, str, LatencyProfile]]:
     """The cheapest budget, the recommended one and the dearest, on the last clock."""
-    ddim = [i for i, policy in enumerate(policies) if policy.eta == 0]
-    wanted = {policies[ddim[0]].ddim_steps, advice["ddim_steps"], policies[ddim[-1]].ddim_steps}
-    chosen = [i for i in ddim if policies[i].ddim_steps in wanted]
+    ddim = [i for i, policy in enumerate(policies) if not is_ddpm(policy)]
+    ends = {f(ddim, key=lambda i: policies[i].network_evals) for f in (min, max)}
+    chosen = [i for i in ddim if i in ends or sampler_name(policies[i]) == advice["name"]]
     return [(policies[i], clock.name, clock.profiles[i]) for i in chosen]

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from diffpolicy.headless import prefer_egl
 from diffpolicy.record import record
 
 prefer_egl()  # before any test imports mujoco
+# A shell ignores Ctrl-C for what it starts in the background, and children would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("any machine", deadline=None)  # nothing here asserts a time
 settings.load_profile("any machine")
 

@@ -20,6 +20,7 @@ QUICK = "--threads 1 --episodes 2 --max-steps 5"
 EVAL = f"eval --run {{run}} {QUICK} --ms-per-step 0"
 SWEEP = f"sweep --run {{run}} {QUICK} --ms-per-step 0 --out {{out}}"
 LATENCY = "latency --run {run} --threads 1 --seconds 0.01"
+DENOISE = "denoise --run {run} --out new.gif"
 SIZE = "--device cpu --hidden 32 --blocks 1"
 TRAIN = f"train --data {{store}} --out {{out}} {SIZE}"
 RECORD = f"record --env {BALANCE} --out {{out}} --episodes 1"
@@ -65,6 +66,17 @@ BAD = [
     (f"{EVAL} --ms-per-step -1", "--ms-per-step must be at least 0"),
     (f"{EVAL} --eta -1", "--eta must be at least 0"),
     (f"{EVAL} --eta 2", "eta must lie between 0 (DDIM) and 1"),
+    *((f"{c} --grid uniform", "one of trailing, leading") for c in (EVAL, SWEEP, DENOISE)),
+    *((f"{c} --grid 20,85", "must fall strictly, from at most 99") for c in (EVAL, SWEEP, DENOISE)),
+    (f"{EVAL} --grid 100,5", "from at most 99 to at least 0; got 100, 5"),
+    (f"{EVAL} --start 100", "<= 99; got start 100, end 0"),
+    (f"{SWEEP} --start 20 --end 50", "got start 20, end 50"),
+    (f"{EVAL} --start 40 --end 31 --ddim-steps 11", "the 10 timesteps from 40 to 31; got 11"),
+    (f"{EVAL} --noise-scale -1", "--noise-scale must be at least 0"),
+    (f"{SWEEP} --clip -1", "--clip must be at least 0"),
+    (f"{DENOISE} --ddim-steps 2 101", "between 1 and the 100 timesteps of the chain; got 101"),
+    (f"{DENOISE} --chunks 0", "--chunks must be positive"),
+    ("denoise --run {run} --out new.png", "--out must be a .gif; got new.png"),
     (f"{EVAL} --json {{run}}", "is a folder"),
     (f"{TRAIN} --condition 5", "--condition must be even"),
     (f"{TRAIN} --denoiser unet --unet-groups 7", "channels that its groups divide"),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffpolicy.checkpoint import Checkpoint, Specification
-from diffpolicy.config import ModelConfig
+from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.denoisers import build
 from diffpolicy.environment import Task
 from diffpolicy.eval.latency import WANTED_SAMPLES, measure
@@ -119,7 +119,7 @@ def policies() -> list[WatchedPolicy]:
     same = [Normalizer(np.ones(d, np.float32), np.zeros(d, np.float32)) for d in (3, 1)]
     checkpoint = Checkpoint(Specification(model, horizons, task, 1.0, {}), weights, *same)
     WatchedPolicy.calls = []
-    return [WatchedPolicy(checkpoint, ddim_steps=k) for k in (1, 4)]
+    return [WatchedPolicy(checkpoint, Sampling(k)) for k in (1, 4)]
 
 
 def test_measuring_takes_the_samples_that_p99_needs(policies):

@@ -1,20 +1,23 @@
-"""Noise levels fall from clean to pure noise, and the grid spends exactly the steps asked for."""
+"""Noise levels fall from clean to pure noise, in float64."""
 
 import math
-from fractions import Fraction
-from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffpolicy.errors import DiffpolicyError
-from diffpolicy.noise import CLEAN, SCHEDULES, alpha_bar_at, alpha_bar_table, trailing_grid
+from diffpolicy.noise import (
+    CLEAN,
+    SCHEDULES,
+    alpha_bar_at,
+    alpha_bar_of,
+    alpha_bar_table,
+    zero_terminal_snr,
+)
 
 schedules = st.sampled_from(sorted(SCHEDULES))
 chains = st.integers(1, 1000)
-budgets = chains.flatmap(lambda T: st.tuples(st.just(T), st.integers(1, T)))
 
 
 @given(schedules, chains)
@@ -48,39 +51,22 @@ def test_the_first_squaredcos_step_multiplies_errors_by_2029():
 
 def test_linear_is_the_paper_s_at_1000_steps_and_rescaled_below():
     assert np.array_equal(SCHEDULES["linear"](1000), np.linspace(1e-4, 0.02, 1000))
-    assert SCHEDULES["linear"](100)[[0, -1]] == pytest.approx([1e-3, 0.2])
+    assert 1 - alpha_bar_table("linear", 100)[0] == pytest.approx(1e-3)
     unscaled = np.cumprod(1 - np.linspace(1e-4, 0.02, 100))[-1]
     assert math.sqrt(unscaled) == pytest.approx(0.603, abs=1e-3)
     assert math.sqrt(alpha_bar_table("linear", 100)[-1]) < 0.005
 
 
-@given(budgets)
-def test_a_grid_is_a_falling_chain_of_exactly_k_steps(budget):
-    timesteps, k = budget
-    grid = trailing_grid(timesteps, k)
-    assert len(grid) == k
-    assert grid[0][0] == timesteps - 1
-    assert grid[-1][1] == CLEAN
-    assert all(t > s for t, s in grid)
-    assert all(s == t for (_, s), (t, _) in pairwise(grid))
-    assert all(abs((t - s) - timesteps / k) <= 1 for t, s in grid)
+def test_scaled_linear_is_linear_in_the_root():
+    betas = SCHEDULES["scaled_linear"](1000, 0.00085, 0.012)
+    assert betas[[0, -1]] == pytest.approx([0.00085, 0.012])
+    assert np.diff(np.sqrt(betas)) == pytest.approx(np.diff(np.sqrt(betas))[0])
 
 
-@given(budgets)
-def test_a_grid_is_diffusers_trailing_spacing(budget):
-    """round(T, T - T/K, …) - 1, halves to even as NumPy rounds them."""
-    timesteps, k = budget
-    times = [round(Fraction(timesteps * left, k)) - 1 for left in range(k, 0, -1)]
-    assert [t for t, _ in trailing_grid(timesteps, k)] == times
-
-
-def test_a_grid_of_ten_steps_in_a_hundred():
-    times = [99, 89, 79, 69, 59, 49, 39, 29, 19, 9]
-    assert trailing_grid(100, 10) == list(zip(times, [*times[1:], CLEAN], strict=True))
-
-
-@given(chains, st.integers(0, 1000))
-def test_a_grid_refuses_budgets_outside_the_chain(timesteps, excess):
-    for k in (timesteps + 1 + excess, -excess):
-        with pytest.raises(DiffpolicyError, match=f"between 1 and the {timesteps} .* got {k}"):
-            trailing_grid(timesteps, k)
+@given(schedules, st.integers(2, 1000))
+def test_zero_terminal_snr_ends_in_noise_alone_and_begins_where_it_did(schedule, timesteps):
+    table = alpha_bar_of(SCHEDULES[schedule](timesteps))
+    rescaled = zero_terminal_snr(table)
+    assert rescaled[-1] == 0
+    assert rescaled[0] == pytest.approx(table[0])
+    assert np.all(np.diff(rescaled) < 0)

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from diffpolicy.chain import audit, audit_line
 from diffpolicy.checkpoint import load_policy
+from diffpolicy.config import Sampling
 from diffpolicy.denoisers import build
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.noise import alpha_bar_table
 from diffpolicy.policy import Policy
-from diffpolicy.sampler import ddim_sample
+from diffpolicy.sampler import Reading, ddim_sample
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def inputs(policy: Policy, rng, batch: int = 3):
 def test_equals_the_plain_loop(tiny_run, rng, steps, eta):
     """No hoisting, no engine: the network called with t at every step."""
     checkpoint = load_policy(tiny_run)
-    policy = Policy(checkpoint, steps, eta)
+    policy = Policy(checkpoint, Sampling(steps, eta=eta))
     spec = checkpoint.specification
     network = build(spec.model, spec.horizons, spec.task.observation_dim, spec.task.action_dim)
     network.load_state_dict(checkpoint.weights)
@@ -34,13 +37,12 @@ def test_equals_the_plain_loop(tiny_run, rng, steps, eta):
     observation = torch.from_numpy(checkpoint.observation_normalizer.normalize(history))
 
     def denoise(x, k):
-        t = torch.full((len(x),), policy.steps[k].t)
+        t = torch.full((len(x),), policy.chain.steps[k].t)
         return network(x, t, observation)
 
     with torch.no_grad():
-        x = ddim_sample(
-            denoise, torch.from_numpy(noise), policy.steps, spec.model.prediction, spec.clip_range
-        )
+        reading = Reading(spec.model.prediction, spec.clip_range)
+        x = ddim_sample(denoise, torch.from_numpy(noise), policy.chain.steps, reading)
     usable = x[:, spec.horizons.observation - 1 :].numpy()
     expected = checkpoint.action_normalizer.unnormalize(usable)
     np.testing.assert_allclose(policy(history, noise), expected, atol=1e-4)
@@ -87,3 +89,87 @@ def test_wrong_noise_says_what_was_expected(tiny_run):
 def test_budget_must_fit_the_chain(tiny_run, steps):
     with pytest.raises(DiffpolicyError, match="between 1 and the 100 timesteps"):
         Policy.load(tiny_run, ddim_steps=steps)
+
+
+# Sampling
+
+
+def ancestral(policy: Policy, history: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """DDPM (arXiv 2006.11239, eqs. 6, 7 and 11) with the policy's own network, step by step."""
+    spec = policy.specification
+    ᾱ = alpha_bar_table(spec.model.schedule, spec.model.train_timesteps)
+    before = np.array([1.0, *ᾱ[:-1]])
+    β = 1 - ᾱ / before
+    observation, drawn = policy._inputs(history, noise)
+    x = drawn[0]
+    with torch.no_grad():
+        for k, t in enumerate(reversed(range(len(ᾱ)))):
+            ε = policy.engine.denoiser(x, torch.full((len(x),), t), observation)
+            x0 = ((x - (1 - ᾱ[t]) ** 0.5 * ε) / ᾱ[t] ** 0.5).clamp(-1, 1)
+            μ = before[t] ** 0.5 * β[t] / (1 - ᾱ[t]) * x0
+            μ = μ + (1 - β[t]) ** 0.5 * (1 - before[t]) / (1 - ᾱ[t]) * x
+            x = μ + ((1 - before[t]) / (1 - ᾱ[t]) * β[t]) ** 0.5 * drawn[k + 1]
+    return policy._actions(x)
+
+
+def test_all_steps_with_eta_1_are_ancestral_ddpm(tiny_run, rng):
+    policy = Policy.load(tiny_run, ddim_steps=100, eta=1.0, clip=1.0)
+    history, noise = inputs(policy, rng)
+    np.testing.assert_allclose(policy(history, noise), ancestral(policy, history, noise), atol=1e-5)
+
+
+def test_states_lead_from_the_noise_to_the_actions(tiny_run, rng):
+    policy = Policy.load(tiny_run, ddim_steps=4)
+    history, noise = inputs(policy, rng)
+    xs, x0s = policy.states(history, noise)
+    shape = (3, policy.horizons.usable, policy.task.action_dim)
+    assert (xs.shape, x0s.shape) == ((5, *shape), (4, *shape))
+    np.testing.assert_array_equal(xs[-1], policy(history, noise))
+    np.testing.assert_array_equal(xs[-1], x0s[-1])
+    unnormalize = load_policy(tiny_run).action_normalizer.unnormalize
+    np.testing.assert_array_equal(
+        xs[0], unnormalize(noise[0, :, policy.horizons.observation - 1 :])
+    )
+
+
+@pytest.mark.parametrize(
+    ("sampling", "timesteps"),
+    [
+        ({"ddim_steps": 2, "grid": "leading"}, [50, 0]),
+        ({"ddim_steps": 2, "start": 85, "end": 20, "grid": "linspace"}, [85, 20]),
+        ({"grid": "85,20"}, [85, 20]),
+        ({"ddim_steps": 3, "grid": "quadratic"}, [99, 44, 11]),
+    ],
+)
+def test_the_grid_is_the_one_asked_for_and_audited(tiny_run, rng, sampling, timesteps):
+    policy = Policy.load(tiny_run, **sampling)
+    found = audit(policy.chain)
+    assert found["timesteps"] == timesteps
+    assert found["network_evals"] == policy.network_evals == len(timesteps) == policy.ddim_steps
+    assert found["duplicates"] == 0
+    start = alpha_bar_table("squaredcos", 100)[timesteps[0]] ** 0.5
+    assert found["sqrt_alpha_bar_start"] == pytest.approx(start)
+    assert f"t = {' '.join(map(str, timesteps))}; √ᾱ at the start {start:.4f}; duplicates 0" in (
+        audit_line("name", policy.chain)
+    )
+    assert np.isfinite(policy(*inputs(policy, rng))).all()
+
+
+def test_noise_scale_is_what_injected_noise_is_multiplied_by(tiny_run, rng):
+    """At 0 the chain needs no noise but the first; its direction is still the ancestral one."""
+    silent = Policy.load(tiny_run, ddim_steps=5, eta=1.0, noise_scale=0.0)
+    assert silent.noise_shape(3)[0] == 1
+    loud = Policy.load(tiny_run, ddim_steps=5, eta=1.0)
+    history, noise = inputs(loud, rng)
+    noise[1:] = 0
+    np.testing.assert_array_equal(silent(history, noise[:1]), loud(history, noise))
+    still = Policy.load(tiny_run, ddim_steps=5)
+    assert not np.array_equal(still(history, noise[:1]), loud(history, noise))
+
+
+def test_clip_can_be_another_or_none(tiny_run):
+    assert (
+        Policy.load(tiny_run).chain.reading.clip == load_policy(tiny_run).specification.clip_range
+    )
+    assert Policy.load(tiny_run, clip=0.5).chain.reading.clip == 0.5
+    assert Policy.load(tiny_run, clip=0.0).chain.reading.clip is None

@@ -79,13 +79,18 @@ def test_command_runs(arguments, folder, monkeypatch, request):
     run_in_small(*arguments)
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python_runs(code, folder, monkeypatch, request):
-    request.getfixturevalue("demos")
+def test_python_runs_from_the_first_block_to_the_last(folder, demos, monkeypatch):
     monkeypatch.chdir(folder)
-    names = {}
-    exec(code, names)
-    assert names["actions"].shape == (1, 8, 2)
+    if not Path("runs/pusht").exists():
+        Path(HUMAN).symlink_to(demos / "pusht_human" / HUMAN)
+        run_in_small(*next(c for c in commands() if c[0] == "train"))
+    names, shapes = {}, []
+    for code in blocks("python"):
+        exec(code, names)
+        shapes.append(tuple(names["actions"].shape))
+    assert shapes == [(1, 8, 2), (1, 8, 2), (2, 8, 64), (2, 8, 64)]
+    assert (names["found"].solver_steps, names["found"].network_evals) == (999, 145)
+    assert names["x"].shape == (1, 16, 2)
 
 
 def test_tree_names_every_file_and_no_other():

@@ -3,15 +3,19 @@
 import json
 import re
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from diffpolicy.config import EvalConfig, LatencyConfig, SweepConfig
+from diffpolicy.config import DenoiseConfig, EvalConfig, LatencyConfig, SweepConfig, TrainConfig
+from diffpolicy.eval.denoise import trace
 from diffpolicy.eval.latency import latency
 from diffpolicy.eval.pictures import film_strip
-from diffpolicy.eval.success import World, evaluate_budget
-from diffpolicy.eval.sweep import sweep
+from diffpolicy.eval.success import World, evaluate_budget, sampler_name
+from diffpolicy.eval.sweep import load_budgets, sweep
 from diffpolicy.latency import PAUSED
 from diffpolicy.policy import Policy
+from diffpolicy.train import train
 
 FIELDS = {
     *("ddim_steps", "network_evals", "clock", "engine", "episodes", "successes", "success_rate"),
@@ -131,3 +135,66 @@ def test_comparisons_are_paired_and_against_every_other_budget(result):
 def test_measured_latencies_stand_in_the_result(result):
     profiles = {p["name"]: p["samples_ms"] for p in result[0]["profiles"]}
     assert profiles == {"1 step": [2.0], "4 steps": [8.0], "DDPM 100": [200.0]}
+
+
+def test_grids_and_the_rest_are_combined_with_every_budget(tiny_run, tmp_path, capsys):
+    config = SweepConfig(
+        run=tiny_run,
+        ddim_steps=(2, 1),
+        grid=("trailing", "leading", "85,20"),
+        eta=(0.0, 0.5),
+        clocks=("paused",),
+        ms_per_step=1.0,
+        pictures=False,
+        out=tmp_path,
+        **SMALL,
+    )
+    names = [r["name"] for r in sweep(config)["records"]]
+    assert names == [
+        *("1 step", "2 steps", "1 step, η 0.5", "2 steps, η 0.5"),
+        *("1 step, grid leading", "2 steps, grid leading"),
+        *("1 step, grid leading, η 0.5", "2 steps, grid leading, η 0.5"),
+        *("2 steps, grid 85,20", "2 steps, grid 85,20, η 0.5", "DDPM 100"),
+    ]
+    printed = capsys.readouterr().out
+    assert (
+        "2 steps, grid leading: 2 network evaluations at t = 50 0; √ᾱ at the start 0.6" in printed
+    )
+    records = json.loads((tmp_path / "sweep.json").read_text())["records"]
+    assert records[8]["audit"]["timesteps"] == [85, 20]
+    assert records[8]["variant"] == "grid 85,20"
+    assert "grid 85,20" in (tmp_path / "report.html").read_text()
+
+
+def test_an_ancestral_chain_that_was_asked_for_is_not_added_again(tiny_run):
+    config = SweepConfig(run=tiny_run, ddim_steps=(100,), eta=(1.0,))
+    assert [sampler_name(policy) for policy in load_budgets(config)] == ["DDPM 100"]
+
+
+@pytest.mark.parametrize("store", ["balance", "pusht"])
+def test_denoise_draws_every_step_of_two_budgets(store, tiny_run, tmp_path, call, request):
+    """One action drawn over the ticks, two as paths in their plane."""
+    run = tiny_run
+    if store == "pusht":
+        run = tmp_path / "run"
+        data = request.getfixturevalue("demos") / "pusht_human" / "pusht_cchi_v7_replay.zarr"
+        env = "diffpolicy.envs:PushT-v0"
+        small = {"steps": 2, "hidden": 16, "blocks": 1, "device": "cpu"}
+        train(TrainConfig(data=data, env=env, out=run, **small))
+    out = tmp_path / "pictures" / "denoise.gif"
+    done = call("denoise", "--run", run, "--out", out, "--ddim-steps", 1, 5, "--chunks", 3)
+    assert done.code == 0 and "5 steps: 5 network evaluations" in done.out
+    with Image.open(out) as film:
+        assert film.n_frames == 6
+    assert Image.open(out.with_suffix(".png")).size[0] > 500
+
+
+def test_denoise_starts_every_budget_from_the_same_noise(tiny_run):
+    few, many = trace(DenoiseConfig(run=tiny_run, ddim_steps=(2, 7), chunks=3))
+    np.testing.assert_array_equal(few.xs[0], many.xs[0])
+    assert (len(few.xs), len(few.x0s), few.times) == (3, 2, [99, 49])
+    assert len(many.xs) == 8
+    x, x0, where = many.at(1.0)
+    np.testing.assert_array_equal(x, x0)
+    assert where == "after 7 steps, clean"
+    assert many.at(0.0)[1] is None

@@ -12,6 +12,7 @@ with ε_θ(x, t, obs) = denoise(x, observation_film(obs) + time_film(t)). FiLM (
 
 from diffpolicy.config import ModelConfig
 from diffpolicy.denoisers.base import Denoiser
+from diffpolicy.denoisers.concat import ConcatDenoiser
 from diffpolicy.denoisers.mlp import MLPDenoiser
 from diffpolicy.denoisers.unet1d import UNet1D
 from diffpolicy.windows import Horizons
@@ -23,5 +24,5 @@ def build(
     model: ModelConfig, horizons: Horizons, observation_dim: int, action_dim: int
 ) -> Denoiser:
     """The denoiser that a configuration names, with fresh weights."""
-    kind = MLPDenoiser if model.denoiser == "mlp" else UNet1D
-    return kind(model, horizons, observation_dim, action_dim)
+    kinds = {"mlp": MLPDenoiser, "unet": UNet1D, "concat": ConcatDenoiser}
+    return kinds[model.denoiser](model, horizons, observation_dim, action_dim)

@@ -8,6 +8,12 @@ from torch import Tensor, nn
 from diffpolicy.errors import DiffpolicyError
 
 
+def check_even(option: str, width: int) -> None:
+    """DiffpolicyError unless sines and cosines can share the width."""
+    if width < 4 or width % 2:
+        raise DiffpolicyError(f"{option} must be even and at least 4; got {width}")
+
+
 class Sinusoidal(nn.Module):
     """Timestep [K] -> [K, width] (Vaswani et al., arXiv 1706.03762, sec. 3.5)."""
 
@@ -15,14 +21,13 @@ class Sinusoidal(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        if width < 4 or width % 2:
-            raise DiffpolicyError(f"--condition must be even and at least 4; got {width}")
+        check_even("--condition", width)
         half = width // 2
         rates = torch.exp(torch.arange(half) * (-math.log(10000) / (half - 1)))
         self.register_buffer("rates", rates, persistent=False)
 
     def forward(self, t: Tensor) -> Tensor:
-        angles = t.to(torch.float32)[:, None] * self.rates
+        angles = t.to(self.rates.dtype)[:, None] * self.rates
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 

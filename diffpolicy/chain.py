@@ -1,0 +1,60 @@
+"""One step budget worked out: which levels it visits, at which coefficients, and what that says."""
+
+from typing import Any, NamedTuple
+
+from diffpolicy import grids, sampler
+from diffpolicy.config import ModelConfig, Sampling
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.noise import alpha_bar_table
+
+SHOWN = 12  # timesteps that an audit line prints
+
+
+class Chain(NamedTuple):
+    """What a sampler needs besides the network and the noise."""
+
+    grid: grids.Grid
+    steps: list[sampler.Step]
+    reading: sampler.Reading
+
+
+def make_chain(model: ModelConfig, clip_range: float | None, sampling: Sampling) -> Chain:
+    """The chain of a model under `sampling`; clip_range is the one it was trained with.
+
+    Raises DiffpolicyError where the budget, its grid or η do not fit the model.
+    """
+    if not 0 <= sampling.eta <= 1:
+        raise DiffpolicyError(
+            f"eta must lie between 0 (DDIM) and 1 (ancestral); got {sampling.eta}"
+        )
+    timesteps = model.train_timesteps
+    table = alpha_bar_table(model.schedule, timesteps)
+    grid = grids.parse_grid(
+        timesteps, sampling.grid, sampling.ddim_steps, sampling.start, sampling.end
+    )
+    steps = sampler.make_steps(table, grid, sampling.eta, sampling.noise_scale)
+    clip = clip_range if sampling.clip is None else sampling.clip or None
+    return Chain(grid, steps, sampler.Reading(model.prediction, clip))
+
+
+def audit(chain: Chain) -> dict[str, Any]:
+    """What a budget really does, for results: every trap of a step sweep shows here."""
+    return {
+        "timesteps": [t for t, _ in chain.grid],
+        "network_evals": len(chain.steps),
+        "sqrt_alpha_bar_start": chain.steps[0].signal_t,
+        "duplicates": grids.duplicates(chain.grid),
+        "noise_injected": sum(step.injected > 0 for step in chain.steps),
+    }
+
+
+def audit_line(name: str, chain: Chain) -> str:
+    """The same as one line for the terminal."""
+    found = audit(chain)
+    times = [str(t) for t in found["timesteps"]]
+    if len(times) > SHOWN:
+        times = [*times[: SHOWN // 2], "…", *times[-SHOWN // 2 :]]
+    return (
+        f"{name}: {found['network_evals']} network evaluations at t = {' '.join(times)}; "
+        f"√ᾱ at the start {found['sqrt_alpha_bar_start']:.4f}; duplicates {found['duplicates']}"
+    )

@@ -1,0 +1,156 @@
+"""`diffpolicy denoise`: how an action chunk takes shape, x_t beside x̂0, for several budgets."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+from tqdm import tqdm
+
+from diffpolicy import environment
+from diffpolicy.chain import audit_line
+from diffpolicy.checkpoint import load_policy
+from diffpolicy.config import DenoiseConfig, Sampling
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.files import check_writable, write_atomically
+from diffpolicy.policy import Policy
+from diffpolicy.rollout import check_fit
+
+from .pictures import png
+from .success import sampler_name
+
+COLUMNS = 6
+FRAME_MS, LAST_FRAME_MS = 120, 1500
+DPI = 80
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One budget's way from noise to actions, in the units of the actions."""
+
+    name: str
+    times: list[int]  # [K], the timesteps
+    xs: np.ndarray  # [K + 1, B, ticks, D_a], the noise first
+    x0s: np.ndarray  # [K, B, ticks, D_a]
+
+    def at(self, progress: float) -> tuple[np.ndarray, np.ndarray | None, str]:
+        """x_t, x̂0 (None before the first step) and where that is, at a share of the way."""
+        k = round(progress * len(self.times))
+        level = f"t = {self.times[k]}" if k < len(self.times) else "clean"
+        return self.xs[k], self.x0s[k - 1] if k else None, f"after {k} steps, {level}"
+
+
+def denoise(config: DenoiseConfig) -> None:
+    """Writes the GIF and, beside it, a PNG strip."""
+    strip_path = config.out.with_suffix(".png")
+    if config.out.suffix != ".gif":
+        raise DiffpolicyError(f"--out must be a .gif; got {config.out.name}")
+    for path in (config.out, strip_path):
+        check_writable(path)
+    trajectories = trace(config)
+    strip, film = png(draw_strip(trajectories)), gif(trajectories)
+    write_atomically(config.out, lambda path: path.write_bytes(film))
+    write_atomically(strip_path, lambda path: path.write_bytes(strip))
+    print(f"wrote {config.out} and {strip_path}")
+
+
+def trace(config: DenoiseConfig) -> list[Trajectory]:
+    """Every budget from the same observation, the seed's first, and the same noise."""
+    if not config.ddim_steps:
+        raise DiffpolicyError("--ddim-steps needs at least one budget")
+    checkpoint = load_policy(config.run)
+    policies = [Policy(checkpoint, Sampling(k, config.grid)) for k in config.ddim_steps]
+    task, horizons = policies[0].task, policies[0].horizons
+    env = environment.make(task.env_id, task.env_kwargs)
+    check_fit(policies[0], env)
+    first, _ = env.reset(seed=config.seed)
+    env.close()
+    history = np.broadcast_to(first, (config.chunks, horizons.observation, len(first)))
+    rng = np.random.default_rng(config.seed)
+    noise = rng.standard_normal(policies[0].noise_shape(config.chunks), np.float32)
+    found = []
+    for policy in policies:
+        print(audit_line(sampler_name(policy), policy.chain))
+        xs, x0s = policy.states(history, noise)
+        times = [t for t, _ in policy.chain.grid]
+        found.append(Trajectory(sampler_name(policy), times, xs, x0s))
+    return found
+
+
+def draw_strip(trajectories: Sequence[Trajectory]) -> Figure:
+    """Two rows for each budget, x_t and x̂0; from noise on the left to actions on the right."""
+    figure, axes = plt.subplots(
+        2 * len(trajectories),
+        COLUMNS,
+        figsize=(2.2 * COLUMNS, 4.2 * len(trajectories)),
+        squeeze=False,
+        constrained_layout=True,
+    )
+    for row, trajectory in enumerate(trajectories):
+        for column, progress in enumerate(np.linspace(0, 1, COLUMNS)):
+            _draw_moment(axes[2 * row : 2 * row + 2, column], trajectory, progress)
+    return figure
+
+
+def gif(trajectories: Sequence[Trajectory]) -> bytes:
+    """One frame for each step of the longest budget; the others keep pace."""
+    count = max(len(t.times) for t in trajectories)
+    frames = []
+    for k in tqdm(range(count + 1), desc="draw", unit="frame"):
+        figure, axes = plt.subplots(
+            len(trajectories),
+            2,
+            figsize=(7, 3.4 * len(trajectories)),
+            squeeze=False,
+            constrained_layout=True,
+            dpi=DPI,
+        )
+        for row, trajectory in zip(axes, trajectories, strict=True):
+            _draw_moment(row, trajectory, k / count)
+        frames.append(Image.open(io.BytesIO(png(figure, DPI))).convert("P"))
+    buffer = io.BytesIO()
+    durations = [FRAME_MS] * count + [LAST_FRAME_MS]
+    frames[0].save(
+        buffer, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0
+    )
+    return buffer.getvalue()
+
+
+def _draw_moment(axes, trajectory: Trajectory, progress: float) -> None:
+    """x_t on the first of two axes, x̂0 on the second."""
+    x, x0, where = trajectory.at(progress)
+    _draw_chunks(axes[0], trajectory, x)
+    axes[0].set_title(f"{trajectory.name}: x_t {where}", fontsize=7)
+    if x0 is None:
+        axes[1].axis("off")
+    else:
+        _draw_chunks(axes[1], trajectory, x0)
+    axes[1].set_title("x̂0", fontsize=7)
+
+
+def _draw_chunks(axis, trajectory: Trajectory, chunks: np.ndarray) -> None:
+    """Chunks [B, ticks, D_a] of two actions as paths in their plane, else over the ticks."""
+    plane = chunks.shape[-1] == 2
+    low, high = _limits(trajectory)
+    for chunk in chunks:
+        if plane:
+            axis.plot(*chunk.T, lw=0.7, alpha=0.6, color="#3b6fb6")
+            axis.scatter(*chunk.T, c=np.arange(len(chunk)), cmap="viridis", s=5)
+        else:
+            axis.set_prop_cycle(None)
+            axis.plot(chunk, lw=0.8, alpha=0.6)
+    axis.set_ylim(low[-1] if plane else low.min(), high[-1] if plane else high.max())
+    if plane:
+        axis.set_xlim(low[0], high[0])
+        axis.set_aspect("equal")
+    axis.tick_params(labelsize=6)
+
+
+def _limits(trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
+    """The same for all pictures of a budget: what x̂0 reaches, and as much again for the noise."""
+    low, high = (f(trajectory.x0s, axis=(0, 1, 2)) for f in (np.min, np.max))
+    margin = 0.5 * (high - low) + 1e-6
+    return low - margin, high + margin
