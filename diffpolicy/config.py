@@ -12,6 +12,8 @@ from tyro.conf import Positional
 
 from diffpolicy.errors import DiffpolicyError
 
+EngineName = Literal["auto", "eager", "compiled", "native", "onnx", "cuda-graph"]
+
 NOT_NEGATIVE = (
     *("clip", "end", "eta", "floor", "margin", "ms_per_step", "noise_scale", "seed", "start"),
     "weight_decay",
@@ -21,6 +23,7 @@ POSITIVE = (
         "batch",
         "chunks",
         "control_dt",
+        "deadline_ms",
         "demonstrations",
         "envs",
         "episodes",
@@ -58,8 +61,8 @@ def _check_number(option: str, number: float) -> None:
 class ModelConfig(Checked):
     """The network and the diffusion it was trained for; stored in every checkpoint."""
 
-    denoiser: Literal["mlp", "unet", "concat"] = "mlp"
-    """Residual FiLM MLP, the 1D UNet of Diffusion Policy, or Edifice's MLP (concatenating)."""
+    denoiser: Literal["mlp", "unet", "concat", "plain"] = "mlp"
+    """Residual FiLM MLP, the 1D UNet of Diffusion Policy, Edifice's MLP, or a plain one."""
     hidden: int = 256
     """MLPs: width of the residual stream."""
     blocks: int = 4
@@ -192,6 +195,8 @@ class TaskConfig(Checked):
     """Fixed, padded batch of a policy call; part of what makes results repeat."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the policy runs."""
+    engine: EngineName = "auto"
+    """What runs the denoising loop; auto takes the fastest that works here, and says which."""
     threads: int | None = None
     """CPU threads for torch; by default all cores."""
     cold_start: bool = False
@@ -241,10 +246,20 @@ class EvalConfig(Sampling, TaskConfig):
 class LatencyConfig(Checked):
     """Latency of one control step for each budget, as a robot pays it (batch 1)."""
 
-    run: Path
+    run: Path | None = None
     """Run folder (or a policy.safetensors in it)."""
+    net: Literal["unet-large", "unet-small", "edifice", "mlp", "default"] | None = None
+    """Instead of a run: a network of a well-known size, with fresh weights."""
     ddim_steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 100)
     """Step budgets."""
+    engine: tuple[EngineName, ...] = ("auto",)
+    """Engines to measure, interleaved."""
+    baseline: Literal["diffusers"] | None = None
+    """Measure this loop too, on the same weights, and print the ratios to it."""
+    deadline_ms: float | None = None
+    """Name the largest budget that meets this; by default the environment's control tick."""
+    stress: bool = False
+    """Keep all other cores busy meanwhile."""
     seconds: float = 5.0
     """At most this long for each budget."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -254,7 +269,7 @@ class LatencyConfig(Checked):
     seed: int = 0
     """Seed of the order of measurement."""
     json: Path | None = None
-    """Write the result here."""
+    """Write the result here, every sample included: a profile that `--latency-from` replays."""
 
 
 @dataclass(frozen=True)

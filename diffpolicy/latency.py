@@ -42,10 +42,10 @@ def declared(ms_per_step: float, network_evals: int) -> LatencyProfile:
 
 
 def percentiles(profile: LatencyProfile) -> dict[str, float | int | None]:
-    """p50, p90, p99, max and the count; p90 from 29 samples on and p99 from 299 (else None).
+    """p50, p90, p99, p99.9, max, jitter (p99 - p50) and the count.
 
-    From there on the percentile lies below the largest sample with 95 % confidence:
-    1 - 0.9^29 > 0.95, 1 - 0.99^299 > 0.95.
+    p90 from 29 samples on, p99 from 299, p99.9 from 2,995 (else None): from there on the percentile
+    lies below the largest sample with 95 % confidence, 1 - 0.9^29 > 0.95 and so on.
     """
     samples_ms = profile.samples_ms
 
@@ -53,11 +53,14 @@ def percentiles(profile: LatencyProfile) -> dict[str, float | int | None]:
         enough = len(samples_ms) >= fewest or profile.exact
         return float(np.percentile(samples_ms, percent)) if enough else None
 
+    p50, p99 = float(np.median(samples_ms)), supported(99, 299)
     return {
-        "p50": float(np.median(samples_ms)),
+        "p50": p50,
         "p90": supported(90, 29),
-        "p99": supported(99, 299),
+        "p99": p99,
+        "p99.9": supported(99.9, 2995),
         "max": float(samples_ms.max()),
+        "jitter": None if p99 is None else p99 - p50,
         "samples": len(samples_ms),
     }
 

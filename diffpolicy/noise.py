@@ -62,6 +62,11 @@ def alpha_bar_of(betas: np.ndarray) -> np.ndarray:
     return np.cumprod(1 - np.asarray(betas, np.float64))
 
 
+def betas_of(table: np.ndarray) -> np.ndarray:
+    """The inverse of `alpha_bar_of`, [T] → [T]."""
+    return 1 - table / np.array([1.0, *table[:-1]])
+
+
 def zero_terminal_snr(table: np.ndarray) -> np.ndarray:
     """√ᾱ shifted and scaled to end at 0 and begin where it did (arXiv 2305.08891, alg. 1).
 

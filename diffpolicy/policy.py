@@ -12,7 +12,10 @@ from diffpolicy.checkpoint import Checkpoint
 from diffpolicy.config import Sampling
 from diffpolicy.denoisers import build
 from diffpolicy.device import choose_device
+from diffpolicy.engines import Engine, build_engine
+from diffpolicy.engines.auto import choose
 from diffpolicy.engines.eager import EagerEngine
+from diffpolicy.engines.job import Job
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.sampler import noise_count
 
@@ -32,6 +35,8 @@ class Policy:
         sampling: Sampling = DEFAULT,
         device: str = "cpu",
         seed: int = 0,
+        engine: str = "eager",
+        folder: Path | None = None,
     ):
         self.specification = spec = checkpoint.specification
         self.horizons, self.task, self.sampling = spec.horizons, spec.task, sampling
@@ -45,17 +50,55 @@ class Policy:
         except RuntimeError as error:
             raise DiffpolicyError(f"the weights do not fit the network: {error}") from error
         denoiser.to(self.device).eval().requires_grad_(False)
-        self.engine = EagerEngine(denoiser, self.chain)
+        self._denoiser, self._engine, self._folder = denoiser, engine, folder
+        self._engines: dict[int, Engine] = {}
         self._rng = np.random.default_rng(seed)
 
     @classmethod
-    def load(cls, run: str | Path, *, device: str = "cpu", seed: int = 0, **sampling) -> "Policy":
+    def load(
+        cls,
+        run: str | Path,
+        *,
+        device: str = "cpu",
+        seed: int = 0,
+        engine: str = "eager",
+        **sampling,
+    ) -> "Policy":
         """From a run folder or its policy.safetensors; runs no code from the file.
 
-        sampling: ddim_steps, grid, start, end, eta, noise_scale, clip (see config.Sampling).
-        Raises DiffpolicyError where the folder is not usable or the budget does not fit the chain.
+        engine: eager, compiled, native, onnx, cuda-graph or auto, built at the first call for each
+        batch size. sampling: ddim_steps, grid, start, end, eta, noise_scale, clip (see
+        config.Sampling). Raises DiffpolicyError where the folder is not usable or the budget does
+        not fit the chain.
         """
-        return cls(checkpoints.load_policy(run), Sampling(**sampling), device, seed)
+        checkpoint, folder = checkpoints.load_policy(run), checkpoints.policy_path(run).parent
+        return cls(checkpoint, Sampling(**sampling), device, seed, engine, folder)
+
+    def engine(self, batch: int = 1) -> Engine:
+        """The engine for calls of this batch size, built when it is first asked for.
+
+        Raises DiffpolicyError, saying why, where it cannot be built here.
+        """
+        if batch not in self._engines:
+            job = self.job(batch)
+            if self._engine == "auto":
+                self._engines[batch], why = choose(job, self._folder)
+                print(f"{self.ddim_steps} steps: {why}")
+            else:
+                self._engines[batch] = build_engine(self._engine, job)
+        return self._engines[batch]
+
+    def job(self, batch: int = 1) -> Job:
+        """What an engine for this batch size is built from."""
+        return Job(
+            denoiser=self._denoiser,
+            chain=self.chain,
+            horizons=self.horizons,
+            observation_dim=self.task.observation_dim,
+            action_dim=self.task.action_dim,
+            batch=batch,
+            threads=torch.get_num_threads(),
+        )
 
     @property
     def ddim_steps(self) -> int:
@@ -79,15 +122,15 @@ class Policy:
         noise [1 + K·(η>0), B, T_p, D_a] standard normal makes the result repeatable; without it
         the policy draws from its own seed.
         """
-        chunk = self.engine(*self._inputs(observation_history, noise))
-        return self._actions(chunk)
+        observation, drawn = self._inputs(observation_history, noise)
+        return self._actions(self.engine(len(observation))(observation, drawn))
 
     def states(
         self, observation_history: np.ndarray, noise: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """All x_t [K + 1, B, T_p - T_o + 1, D_a], noise first, and all x̂0 [K, …], as actions."""
         observation, drawn = self._inputs(observation_history, noise)
-        states = self.engine.states(observation, drawn)
+        states = EagerEngine(self.job(len(observation))).states(observation, drawn)
         xs = [drawn[0], *(x for x, _ in states)]
         found = xs, [x0 for _, x0 in states]
         x_t, x0 = (np.stack([self._actions(x) for x in chunks]) for chunks in found)
@@ -110,9 +153,8 @@ class Policy:
         noise = np.asarray(noise, np.float32)
         if noise.shape != shape:
             raise DiffpolicyError(f"noise must be {list(shape)}; got {list(noise.shape)}")
-        normalized = torch.from_numpy(self._normalize(history)).to(self.device)
-        return normalized, torch.from_numpy(noise).to(self.device)
+        return torch.from_numpy(self._normalize(history)), torch.from_numpy(noise)
 
     def _actions(self, chunk: Tensor) -> np.ndarray:
         """The usable part of a normalised chunk [B, T_p, D_a]."""
-        return self._unnormalize(chunk[:, self.horizons.observation - 1 :].cpu().numpy())
+        return self._unnormalize(chunk[:, self.horizons.observation - 1 :].numpy())

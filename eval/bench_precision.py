@@ -5,7 +5,7 @@ only the sampler's arithmetic differs; "whole loop" runs the network in both pre
 """
 
 import argparse
-import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +50,9 @@ def loop_difference(checkpoint: Checkpoint, sampling: Sampling, rng: np.random.G
     shape = (BATCH, policy.horizons.observation, policy.task.observation_dim)
     observation = torch.from_numpy(rng.uniform(-1, 1, shape)).float()
     noise = torch.from_numpy(rng.standard_normal(policy.noise_shape(BATCH))).float()
-    exact = EagerEngine(copy.deepcopy(policy.engine.denoiser).double(), policy.chain)
+    exact = EagerEngine(replace(policy.job(BATCH), dtype=torch.float64))
     double = exact(observation.double(), noise.double())
-    return (policy.engine(observation, noise) - double).abs().max().item()
+    return (policy.engine(BATCH)(observation, noise) - double).abs().max().item()
 
 
 def main() -> None:

@@ -1,74 +1,188 @@
 """Latency of one control step as a robot pays it: numpy observation in, numpy actions out, batch 1.
 
-Budgets are measured interleaved, in random order, after a warm-up, with a cap on the time.
+Budgets and engines are measured interleaved, in random order, after a warm-up, with a cap on time.
 """
 
 import json
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from diffpolicy.checkpoint import load_policy
+from diffpolicy.chain import audit_line
+from diffpolicy.checkpoint import Checkpoint, load_policy, policy_path
 from diffpolicy.config import LatencyConfig, Sampling
+from diffpolicy.device import choose_device
+from diffpolicy.engines.auto import verify
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_text
 from diffpolicy.latency import BLOCK, LatencyProfile, percentiles
 from diffpolicy.policy import Policy
 
+from .baseline import DiffusersLoop
 from .header import header, set_threads
+from .nets import fresh_checkpoint
 from .table import print_table
 
 WARMUP = 5
 WANTED_SAMPLES = 10 * BLOCK  # enough for p99
 
 
+@dataclass(frozen=True)
+class Timed:
+    """One budget on one engine, and what it is called with."""
+
+    ddim_steps: int
+    engine: str
+    call: Callable[[np.ndarray], np.ndarray]
+    observation: np.ndarray
+    max_abs_diff: float | None  # from eager; None for the baseline
+
+
 def latency(config: LatencyConfig) -> None:
-    """`diffpolicy latency`: a table, and JSON on request."""
+    """`diffpolicy latency`: a table, the budget that meets the deadline, and JSON on request."""
     set_threads(config.threads)
     if config.json:
         check_writable(config.json)
-    if not config.ddim_steps:
-        raise DiffpolicyError("--ddim-steps needs at least one budget")
-    checkpoint = load_policy(config.run)
-    policies = [Policy(checkpoint, Sampling(k), config.device) for k in config.ddim_steps]
-    profiles = measure(policies, config.seconds, config.seed)
-    records = [
-        {
-            "ddim_steps": policy.ddim_steps,
-            "network_evals": policy.network_evals,
-            "engine": policy.engine.name,
-            "latency_ms": percentiles(profile),
-        }
-        for policy, profile in zip(policies, profiles, strict=True)
-    ]
-    print_table(
-        ["steps", "p50 ms", "p90", "p99", "max", "samples"],
-        [[r["ddim_steps"], *r["latency_ms"].values()] for r in records],
-    )
+    checkpoint = _checkpoint(config)
+    timed = list(_timed(config, checkpoint))
+    with _busy_cores(config.stress):
+        profiles = measure_calls(timed, config.seconds, config.seed)
+    records = _records(config, timed, profiles)
+    _print(records)
+    _print_deadline(config, checkpoint, timed, profiles)
     if config.json:
-        result = {"header": header(policies[0].device), "records": records}
-        write_text(config.json, json.dumps(result, indent=2))
+        about = {"run": str(config.run), "net": config.net, "stress": config.stress}
+        result = {"header": header(choose_device(config.device), **about), "records": records}
+        write_text(config.json, json.dumps(result, indent=1))
+
+
+def _checkpoint(config: LatencyConfig) -> Checkpoint:
+    if not config.ddim_steps or not config.engine:
+        raise DiffpolicyError("--ddim-steps and --engine need at least one value each")
+    if config.run and not config.net:
+        return load_policy(config.run)
+    if config.net and not config.run:
+        return fresh_checkpoint(config.net)
+    raise DiffpolicyError("give --run RUN or --net NAME, one of them")
+
+
+def _timed(config: LatencyConfig, checkpoint: Checkpoint) -> Iterator[Timed]:
+    """Every budget on every engine, each held against eager, and on the baseline."""
+    rng = np.random.default_rng(config.seed)
+    folder = policy_path(config.run).parent if config.run else None
+    for k in sorted(set(config.ddim_steps)):
+        policies = [
+            Policy(checkpoint, Sampling(k), config.device, engine=name, folder=folder)
+            for name in dict.fromkeys(config.engine)
+        ]
+        print(audit_line(f"{k} steps", policies[0].chain))
+        observation = _observation(policies[0], rng)
+        for policy in policies:
+            engine = policy.engine()
+            yield Timed(k, engine.name, policy, observation, verify(engine, policy.job()))
+        if config.baseline:
+            loop = DiffusersLoop(checkpoint, k, policies[0].device)
+            yield Timed(k, config.baseline, loop, observation, None)
+
+
+def _records(
+    config: LatencyConfig, timed: Sequence[Timed], profiles: Sequence[LatencyProfile]
+) -> list[dict[str, Any]]:
+    medians = {(t.ddim_steps, t.engine): p for t, p in zip(timed, profiles, strict=True)}
+    records = []
+    for t, profile in zip(timed, profiles, strict=True):
+        baseline = medians.get((t.ddim_steps, config.baseline or ""))
+        found = percentiles(profile)
+        p50 = float(np.median(profile.samples_ms))
+        records.append(
+            {
+                "net": config.net,
+                "ddim_steps": t.ddim_steps,
+                "network_evals": t.ddim_steps,
+                "engine": t.engine,
+                "p50_ms": p50,
+                "p99_ms": found["p99"],
+                "ratio_to_baseline": baseline and float(np.median(baseline.samples_ms)) / p50,
+                "max_abs_diff": t.max_abs_diff,
+                "latency_ms": found,
+                "samples_ms": np.round(profile.samples_ms, 5).tolist(),
+            }
+        )
+    return records
+
+
+def _print(records: Sequence[dict[str, Any]]) -> None:
+    kinds = ("p50", "p90", "p99", "p99.9", "max", "jitter", "samples")
+    titles = ["steps", "engine", *(f"{k} ms" if k != "samples" else k for k in kinds)]
+    rows = [
+        [
+            r["ddim_steps"],
+            r["engine"],
+            *(r["latency_ms"][k] for k in kinds),
+            r["ratio_to_baseline"],
+            r["max_abs_diff"],
+        ]
+        for r in records
+    ]
+    print_table([*titles, "× baseline", "from eager"], rows)
+
+
+def _print_deadline(
+    config: LatencyConfig,
+    checkpoint: Checkpoint,
+    timed: Sequence[Timed],
+    profiles: Sequence[LatencyProfile],
+) -> None:
+    """The largest budget of each engine whose p99, and p99.9, meet the deadline."""
+    if config.net and config.deadline_ms is None:
+        return
+    deadline = config.deadline_ms or 1000 * checkpoint.specification.task.control_dt_s
+    for engine in dict.fromkeys(t.engine for t in timed):
+        parts = []
+        for kind in ("p99", "p99.9"):
+            known = [
+                (t.ddim_steps, percentiles(p)[kind])
+                for t, p in zip(timed, profiles, strict=True)
+                if t.engine == engine
+            ]
+            fits = [k for k, ms in known if ms is not None and ms <= deadline]
+            untold = all(ms is None for _, ms in known)
+            best = "too few samples to tell" if untold else max(fits, default="none")
+            parts.append(f"at {kind}: {best}")
+        print(f"{engine}: largest budget within {deadline:g} ms {', '.join(parts)}")
 
 
 def measure(policies: Sequence[Policy], seconds: float, seed: int = 0) -> list[LatencyProfile]:
-    """One profile for each policy: up to 320 samples, or `seconds` of measuring each.
+    """One profile for each policy, as `measure_calls` takes it."""
+    rng = np.random.default_rng(seed)
+    timed = [Timed(p.ddim_steps, p.engine().name, p, _observation(p, rng), None) for p in policies]
+    return measure_calls(timed, seconds, seed)
 
-    Budgets take turns in random order, a block of consecutive calls at a time.
+
+def measure_calls(timed: Sequence[Timed], seconds: float, seed: int = 0) -> list[LatencyProfile]:
+    """Up to 320 samples each, or `seconds` of measuring.
+
+    They take turns in random order, a block of consecutive calls at a time.
     """
     rng = np.random.default_rng(seed)
-    samples: list[list[float]] = [[] for _ in policies]
-    observations = [_observation(policy, rng) for policy in policies]
-    for policy, observation in zip(policies, observations, strict=True):
+    samples: list[list[float]] = [[] for _ in timed]
+    for t in timed:
         for _ in range(WARMUP):
-            policy(observation)
-    with tqdm(total=len(policies) * WANTED_SAMPLES, desc="latency", unit="call") as bar:
+            t.call(t.observation)
+    with tqdm(total=len(timed) * WANTED_SAMPLES, desc="latency", unit="call") as bar:
         while open_ := [i for i, s in enumerate(samples) if _unfinished(s, seconds)]:
             for i in rng.permutation(open_):
                 for _ in range(BLOCK):
                     if _unfinished(samples[i], seconds):
-                        samples[i].append(_time_ms(policies[i], observations[i]))
+                        samples[i].append(_time_ms(timed[i]))
                         bar.update(1)
     return [LatencyProfile(np.array(s), "measured") for s in samples]
 
@@ -82,8 +196,23 @@ def _observation(policy: Policy, rng: np.random.Generator) -> np.ndarray:
     return rng.standard_normal(shape, np.float32)
 
 
-def _time_ms(policy: Policy, observation: np.ndarray) -> float:
+def _time_ms(timed: Timed) -> float:
     """The noise is drawn inside, as on a robot; the result is numpy, so the device is done."""
     begin = time.perf_counter_ns()
-    policy(observation)
+    timed.call(timed.observation)
     return (time.perf_counter_ns() - begin) / 1e6
+
+
+@contextmanager
+def _busy_cores(wanted: bool) -> Iterator[None]:
+    """All cores but one kept busy by processes that do nothing else."""
+    loops = []
+    if wanted:
+        command = [sys.executable, "-c", "while True: pass"]
+        loops = [subprocess.Popen(command) for _ in range((os.cpu_count() or 1) - 1)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()

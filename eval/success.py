@@ -9,7 +9,7 @@ import numpy as np
 
 from diffpolicy import environment, latency
 from diffpolicy.chain import audit, audit_line
-from diffpolicy.checkpoint import load_policy
+from diffpolicy.checkpoint import load_policy, policy_path
 from diffpolicy.config import EvalConfig, Sampling, TaskConfig, sampling_of
 from diffpolicy.control import starves
 from diffpolicy.files import check_writable, write_text
@@ -29,7 +29,10 @@ def evaluate_budget(config: EvalConfig) -> None:
     if config.json:
         check_writable(config.json)
     checkpoint = load_policy(config.run)
-    policy = Policy(checkpoint, sampling_of(config), config.device)
+    folder = policy_path(config.run).parent
+    policy = Policy(
+        checkpoint, sampling_of(config), config.device, engine=config.engine, folder=folder
+    )
     print(audit_line(sampler_name(policy), policy.chain))
     world = World(config, policy)
     [profile] = profiles_of([policy], config.ms_per_step, config.latency_seconds)
@@ -81,7 +84,8 @@ class World:
         felt = profile if clock == "simulated" else latency.PAUSED
         label = f"{sampler_name(policy)}, {clock}"
         episodes = run_episodes(policy, self.make, self.seeds, felt, self.options, label)
-        return make_record(policy, clock, profile, episodes, self.options.control_dt_s)
+        engine = policy.engine(self.options.batch).name
+        return make_record(policy, clock, profile, episodes, self.options.control_dt_s, engine)
 
     def describe(self) -> dict[str, Any]:
         """The part of a result's header that says what was run."""
@@ -157,8 +161,9 @@ def make_record(
     profile: LatencyProfile,
     episodes: Sequence[Episode],
     control_dt_s: float,
+    engine: str,
 ) -> dict[str, Any]:
-    """One budget on one clock, as it stands in the result."""
+    """One budget on one clock, as it stands in the result; engine: what ran the episodes."""
     successes = sum(e.success for e in episodes)
     scores = np.array([e.score for e in episodes])
     ages = [age for e in episodes for age in e.ages]
@@ -173,7 +178,7 @@ def make_record(
         "eta": policy.sampling.eta,
         "clock": clock,
         "latency_source": profile.source,
-        "engine": policy.engine.name,
+        "engine": engine,
         "episodes": len(episodes),
         "successes": successes,
         "success_rate": successes / len(episodes),

@@ -56,7 +56,11 @@ def load_budgets(config: SweepConfig) -> list[Policy]:
     ancestral = Sampling(checkpoint.specification.model.train_timesteps, eta=1.0)
     if config.ddpm and ancestral not in samplings:
         samplings.append(ancestral)
-    policies = [Policy(checkpoint, sampling, config.device) for sampling in samplings]
+    folder = policy_path(config.run).parent
+    policies = [
+        Policy(checkpoint, sampling, config.device, engine=config.engine, folder=folder)
+        for sampling in samplings
+    ]
     for policy in policies:
         print(audit_line(sampler_name(policy), policy.chain))
     return policies

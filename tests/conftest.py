@@ -25,6 +25,17 @@ BALANCE = "diffpolicy.envs:Balance-v0"
 PROGRESS = re.compile(r"\|.*\d+/.*\[.*\]")
 
 
+def pytest_collection_modifyitems(items):
+    """Tests marked gpu are skipped where there is none; torch is asked only if there are some."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
 @pytest.fixture(scope="session")
 def demos() -> Path:
     """The folder of human demonstrations."""

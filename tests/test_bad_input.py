@@ -16,10 +16,10 @@ from diffpolicy.errors import DiffpolicyError
 
 BALANCE = "diffpolicy.envs:Balance-v0"
 PUSHT = "diffpolicy.envs:PushT-v0"
-QUICK = "--threads 1 --episodes 2 --max-steps 5"
+QUICK = "--threads 1 --episodes 2 --max-steps 5 --engine eager"
 EVAL = f"eval --run {{run}} {QUICK} --ms-per-step 0"
 SWEEP = f"sweep --run {{run}} {QUICK} --ms-per-step 0 --out {{out}}"
-LATENCY = "latency --run {run} --threads 1 --seconds 0.01"
+LATENCY = "latency --run {run} --threads 1 --seconds 0.01 --engine eager"
 DENOISE = "denoise --run {run} --out new.gif"
 SIZE = "--device cpu --hidden 32 --blocks 1"
 TRAIN = f"train --data {{store}} --out {{out}} {SIZE}"

@@ -104,7 +104,7 @@ def ancestral(policy: Policy, history: np.ndarray, noise: np.ndarray) -> np.ndar
     x = drawn[0]
     with torch.no_grad():
         for k, t in enumerate(reversed(range(len(ᾱ)))):
-            ε = policy.engine.denoiser(x, torch.full((len(x),), t), observation)
+            ε = policy.engine().loop.denoiser(x, torch.full((len(x),), t), observation)
             x0 = ((x - (1 - ᾱ[t]) ** 0.5 * ε) / ᾱ[t] ** 0.5).clamp(-1, 1)
             μ = before[t] ** 0.5 * β[t] / (1 - ᾱ[t]) * x0
             μ = μ + (1 - β[t]) ** 0.5 * (1 - before[t]) / (1 - ᾱ[t]) * x

@@ -25,6 +25,7 @@ IN_SMALL = {
     "latency_seconds": 0.05,
     "seconds": 0.05,
     "ddim_steps": (1, 2),
+    "engine": "eager",
 }
 
 
@@ -44,6 +45,8 @@ def run_in_small(name: str, *arguments: str) -> None:
     chosen = {f.name: IN_SMALL[f.name] for f in fields(parsed) if f.name in IN_SMALL}
     if name == "eval":
         chosen["ddim_steps"] = 1
+    if name == "latency":
+        chosen["engine"] = ("eager",)
     if name == "train":
         chosen.pop("minutes" if parsed.minutes is None else "steps")
         chosen.pop("batch")

@@ -2,12 +2,24 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from diffpolicy.config import DenoiseConfig, EvalConfig, LatencyConfig, SweepConfig, TrainConfig
+from diffpolicy.checkpoint import load_policy
+from diffpolicy.config import (
+    DenoiseConfig,
+    EvalConfig,
+    LatencyConfig,
+    Sampling,
+    SweepConfig,
+    TrainConfig,
+)
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.eval.baseline import DiffusersLoop
 from diffpolicy.eval.denoise import trace
 from diffpolicy.eval.latency import latency
 from diffpolicy.eval.pictures import film_strip
@@ -22,7 +34,7 @@ FIELDS = {
     *("success_ci", "score_mean", "score_ci", "latency_ms", "delay_ticks", "starved_ticks"),
     *("action_age_ms_p50", "replans"),
 }
-SMALL = {"episodes": 6, "envs": 6, "batch": 8, "max_steps": 60}
+SMALL = {"episodes": 6, "envs": 6, "batch": 8, "max_steps": 60, "engine": "eager"}
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +108,9 @@ def test_eval_writes_its_record_and_repeats(tiny_run, tmp_path):
 
 def test_latency_writes_percentiles_of_what_it_sampled(tiny_run, tmp_path):
     path = tmp_path / "latency.json"
-    latency(LatencyConfig(run=tiny_run, ddim_steps=(1, 3), seconds=0.2, json=path))
+    latency(
+        LatencyConfig(run=tiny_run, engine=("eager",), ddim_steps=(1, 3), seconds=0.2, json=path)
+    )
     for record in json.loads(path.read_text())["records"]:
         ms = record["latency_ms"]
         assert 0 < ms["p50"] <= ms["p90"] <= ms["max"]
@@ -198,3 +212,46 @@ def test_denoise_starts_every_budget_from_the_same_noise(tiny_run):
     np.testing.assert_array_equal(x, x0)
     assert where == "after 7 steps, clean"
     assert many.at(0.0)[1] is None
+
+
+def test_latency_compares_engines_and_the_baseline_in_one_run(tmp_path, capsys):
+    path = tmp_path / "latency.json"
+    engines = ("eager", "native")
+    budgets = {"ddim_steps": (1, 3), "deadline_ms": 1e4, "seconds": 0.2}
+    latency(LatencyConfig(net="mlp", engine=engines, baseline="diffusers", json=path, **budgets))
+    records = json.loads(path.read_text())["records"]
+    found = [(r["net"], r["ddim_steps"], r["engine"]) for r in records]
+    assert found == [("mlp", k, e) for k in (1, 3) for e in (*engines, "diffusers")]
+    for record in records:
+        assert record["p50_ms"] == pytest.approx(np.median(record["samples_ms"]), abs=1e-4)
+        assert record["ratio_to_baseline"] > 0
+        if record["engine"] == "diffusers":
+            assert (record["ratio_to_baseline"], record["max_abs_diff"]) == (1, None)
+        else:
+            assert record["max_abs_diff"] <= 1e-4
+    printed = capsys.readouterr().out
+    assert "native: largest budget within 10000 ms at p99: " in printed
+
+
+def test_the_baseline_is_the_policy_with_diffusers_scheduler(tiny_run):
+    """Where nothing is clipped both samplers are the same, and so are the actions."""
+    checkpoint = load_policy(tiny_run)
+    unclipped = replace(
+        checkpoint, specification=replace(checkpoint.specification, clip_range=None)
+    )
+    policy = Policy(unclipped, Sampling(5))
+    loop = DiffusersLoop(unclipped, 5, policy.device)
+    loop.scheduler.config.clip_sample = False
+    history = np.full((1, 2, policy.task.observation_dim), 0.1, np.float32)
+    torch.manual_seed(3)
+    theirs = loop(history)
+    torch.manual_seed(3)
+    noise = torch.randn(policy.noise_shape(1)).numpy()
+    ours = policy(history, noise)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-2, atol=1e-2 * np.abs(theirs).max())
+
+
+def test_a_run_or_a_net_is_measured_not_both_and_not_none(tiny_run):
+    for given in ({}, {"run": tiny_run, "net": "mlp"}):
+        with pytest.raises(DiffpolicyError, match="give --run RUN or --net NAME, one of them"):
+            latency(LatencyConfig(**given))

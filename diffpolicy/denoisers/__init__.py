@@ -14,6 +14,7 @@ from diffpolicy.config import ModelConfig
 from diffpolicy.denoisers.base import Denoiser
 from diffpolicy.denoisers.concat import ConcatDenoiser
 from diffpolicy.denoisers.mlp import MLPDenoiser
+from diffpolicy.denoisers.plain import PlainDenoiser
 from diffpolicy.denoisers.unet1d import UNet1D
 from diffpolicy.windows import Horizons
 
@@ -24,5 +25,5 @@ def build(
     model: ModelConfig, horizons: Horizons, observation_dim: int, action_dim: int
 ) -> Denoiser:
     """The denoiser that a configuration names, with fresh weights."""
-    kinds = {"mlp": MLPDenoiser, "unet": UNet1D, "concat": ConcatDenoiser}
+    kinds = {"mlp": MLPDenoiser, "unet": UNet1D, "concat": ConcatDenoiser, "plain": PlainDenoiser}
     return kinds[model.denoiser](model, horizons, observation_dim, action_dim)

@@ -34,6 +34,20 @@ class Sinusoidal(nn.Module):
 class Denoiser(nn.Module):
     """The contract that the samplers and the training loop know (see the package's docstring)."""
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    @property
+    def film_size(self) -> int:
+        """F, what `observation_film` and `time_film` give."""
+        with torch.no_grad():
+            return self.time_film(torch.zeros(1, device=self.device, dtype=self.dtype)).shape[-1]
+
     def observation_film(self, observation: Tensor) -> Tensor:
         raise NotImplementedError
 

@@ -1,38 +1,27 @@
-"""The reference engine: plain PyTorch, with everything that can be hoisted done once."""
+"""The reference engine: plain PyTorch."""
 
 import torch
 from torch import Tensor
 
-from diffpolicy.chain import Chain
-from diffpolicy.denoisers import Denoiser
-from diffpolicy.sampler import Denoise, ddim_sample, ddim_states
+from diffpolicy.engines.job import Job
+from diffpolicy.engines.loop import ChainLoop
 
 
 class EagerEngine:
-    """observation [B, T_o, D_o], noise [1 + K·(η>0), B, T_p, D_a] -> chunk [B, T_p, D_a].
-
-    All normalised, on the denoiser's device. The timesteps' FiLM is computed here, once a budget.
-    """
+    """The loop as it is written, for any batch, on the denoiser's device."""
 
     name = "eager"
 
-    def __init__(self, denoiser: Denoiser, chain: Chain):
-        self.denoiser, self.chain = denoiser, chain
-        device = next(denoiser.parameters()).device
-        with torch.inference_mode():
-            times = torch.tensor([step.t for step in chain.steps], device=device)
-            self.time_films = denoiser.time_film(times)
+    def __init__(self, job: Job):
+        self.loop = ChainLoop(job.denoiser, job.chain, job.dtype)
+        self.device = job.denoiser.device
 
     @torch.inference_mode()
     def __call__(self, observation: Tensor, noise: Tensor) -> Tensor:
-        return ddim_sample(self._given(observation), noise, self.chain.steps, self.chain.reading)
+        return self.loop(observation.to(self.device), noise.to(self.device)).cpu()
 
     @torch.inference_mode()
     def states(self, observation: Tensor, noise: Tensor) -> list[tuple[Tensor, Tensor]]:
         """(x_s, x̂0) after every step, each [B, T_p, D_a]."""
-        denoise = self._given(observation)
-        return list(ddim_states(denoise, noise, self.chain.steps, self.chain.reading))
-
-    def _given(self, observation: Tensor) -> Denoise:
-        film = self.denoiser.observation_film(observation)
-        return lambda x, k: self.denoiser.denoise(x, film + self.time_films[k])
+        states = self.loop.states(observation.to(self.device), noise.to(self.device))
+        return [(x.cpu(), x0.cpu()) for x, x0 in states]

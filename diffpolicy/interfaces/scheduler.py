@@ -97,7 +97,7 @@ class DDIMScheduler:
         self._table = noise.alpha_bar_of(betas)
         if self.rescale_betas_zero_snr:
             self._table = noise.zero_terminal_snr(self._table)
-            betas = 1 - self._table / [1, *self._table[:-1]]
+            betas = noise.betas_of(self._table)
         self._final = 1.0 if self.set_alpha_to_one else float(self._table[0])
         # What others read from a scheduler; steps are computed from the float64 table.
         self.alphas_cumprod = torch.tensor(self._table, dtype=torch.float32)

@@ -1,0 +1,42 @@
+"""A plain MLP: chunk, timestep and observation concatenated, hidden layers, nothing else.
+
+The first layer is linear, so its parts for observation and time can be added later: that sum is
+what FiLM is in the other denoisers.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffpolicy.config import ModelConfig
+from diffpolicy.denoisers.base import Denoiser, Sinusoidal
+from diffpolicy.windows import Horizons
+
+
+class PlainDenoiser(Denoiser):
+    """Film layout [F]: what is added to the first layer's output (hidden)."""
+
+    def __init__(
+        self, model: ModelConfig, horizons: Horizons, observation_dim: int, action_dim: int
+    ):
+        super().__init__()
+        hidden, chunk = model.hidden, horizons.prediction * action_dim
+        self.time = Sinusoidal(model.condition)
+        self.enter = nn.Linear(chunk, hidden)
+        self.film_of_observation = nn.Linear(
+            horizons.observation * observation_dim, hidden, bias=False
+        )
+        self.film_of_time = nn.Linear(model.condition, hidden, bias=False)
+        self.layers = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(model.blocks - 1))
+        self.leave = nn.Linear(hidden, chunk)
+
+    def observation_film(self, observation: Tensor) -> Tensor:
+        return self.film_of_observation(observation.flatten(1))
+
+    def time_film(self, t: Tensor) -> Tensor:
+        return self.film_of_time(self.time(t))
+
+    def denoise(self, x: Tensor, film: Tensor) -> Tensor:
+        h = F.silu(self.enter(x.flatten(1)) + film)
+        for layer in self.layers:
+            h = F.silu(layer(h))
+        return self.leave(h).view_as(x)

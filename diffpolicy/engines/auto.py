@@ -1,0 +1,156 @@
+"""`engine="auto"`: the fastest engine that works here and gives what eager gives.
+
+Every candidate is built, held against eager on random inputs and timed for a moment. The choice is
+kept beside the checkpoint, for the same weights, chain, machine and versions only.
+"""
+
+import hashlib
+import json
+import platform
+import time
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from diffpolicy.engines import Engine, build_engine
+from diffpolicy.engines.job import Job
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.files import write_text
+
+CANDIDATES = {"cpu": ("native", "onnx", "eager"), "cuda": ("cuda-graph", "eager")}
+THREADED = ("native", "onnx")  # tried on one thread, too: on a busy machine one is faster
+UNTRIED = {"compiled": "not tried: it takes minutes to build; ask for it by name"}
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
+SECONDS, FEWEST, CHECKED = 0.25, 5, 4
+CACHE_FILE = "engines.json"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What became of a candidate: its median, or why it is out."""
+
+    name: str
+    threads: int
+    ms: float | None
+    reason: str
+
+    def __str__(self) -> str:
+        if self.ms is None:
+            return f"{self.name} {self.reason}"
+        return f"{self.name} on {self.threads} thread{'s' * (self.threads > 1)} {self.ms:.3g} ms"
+
+
+def choose(job: Job, folder: Path | None = None) -> tuple[Engine, str]:
+    """The engine, and one sentence that says why it was taken."""
+    cache, key = (folder / CACHE_FILE if folder else None), _key(job)
+    known = _read(cache).get(key)
+    if known:
+        try:
+            engine = build_engine(known["engine"], replace(job, threads=known["threads"]))
+            verify(engine, job)
+            return engine, known["why"] + " (kept from before)"
+        except (DiffpolicyError, KeyError, TypeError):
+            pass  # what worked then does not now: choose again
+    engine, threads, why = _try_all(job)
+    if cache:
+        choice = {"engine": engine.name, "threads": threads, "why": why}
+        write_text(cache, json.dumps({**_read(cache), key: choice}, indent=1))
+    return engine, why
+
+
+def _try_all(job: Job) -> tuple[Engine, int, str]:
+    """The fastest engine, its threads, and why."""
+    tried, working = [], []
+    for name in CANDIDATES[job.denoiser.device.type]:
+        for threads in sorted({1, job.threads} if name in THREADED else {job.threads}):
+            try:
+                engine = build_engine(name, replace(job, threads=threads))
+                verify(engine, job)
+            except DiffpolicyError as error:
+                tried.append(Tried(name, threads, None, f"is out: {error}"))
+                break
+            tried.append(Tried(name, threads, _median_ms(engine, job), ""))
+            working.append((tried[-1], engine))
+    best, engine = min(working, key=lambda pair: pair[0].ms)
+    losers = [str(t) for t in tried if t is not best]
+    losers += [f"{name} {reason}" for name, reason in UNTRIED.items()]
+    why = f"engine {best} a chunk at batch {job.batch}; {'; '.join(losers)}"
+    return engine, best.threads, why
+
+
+def verify(engine: Engine, job: Job) -> float:
+    """The largest difference from eager on random inputs; DiffpolicyError beyond the tolerance.
+
+    1e-4, or ten times what float32 itself costs the chain: one step from t = T - 1 under
+    ε-prediction multiplies rounding errors by 1/√ᾱ, 2029 times on the squaredcos schedule.
+    """
+    eager = build_engine("eager", replace(job, dtype=torch.float32))
+    worst = allowed = 0.0
+    for seed in range(CHECKED):
+        inputs = _inputs(job, seed)
+        expected = eager(*inputs)
+        difference = (engine(*inputs) - expected).abs().max().item()
+        rounding = (_exact(job, *inputs) - expected).abs().max().item()
+        allowed = max(allowed, TOLERANCE[job.dtype], 10 * rounding)
+        worst = max(worst, difference if difference == difference else float("inf"))
+    if worst > allowed:
+        raise DiffpolicyError(
+            f"its actions differ from eager's by {worst:.2g}, more than {allowed:.2g}"
+        )
+    return worst
+
+
+def _exact(job: Job, observation: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """The chain in float64."""
+    from diffpolicy.engines.eager import EagerEngine
+
+    return EagerEngine(replace(job, dtype=torch.float64))(observation.double(), noise.double())
+
+
+def _inputs(job: Job, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    observation = rng.uniform(-1, 1, job.observation_shape).astype(np.float32)
+    noise = rng.standard_normal(job.noise_shape, np.float32)
+    return torch.from_numpy(observation), torch.from_numpy(noise)
+
+
+def _median_ms(engine: Engine, job: Job) -> float:
+    inputs, samples = _inputs(job, 0), []
+    engine(*inputs)
+    begin = time.perf_counter()
+    while len(samples) < FEWEST or time.perf_counter() - begin < SECONDS:
+        start = time.perf_counter_ns()
+        engine(*inputs)
+        samples.append((time.perf_counter_ns() - start) / 1e6)
+    return float(np.median(samples))
+
+
+def _key(job: Job) -> str:
+    """Everything that a choice depends on."""
+    weights = hashlib.sha256()
+    for name, value in job.denoiser.state_dict().items():
+        weights.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
+    device = job.denoiser.device
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    versions = [f"{name} {_version(name)}" for name in ("diffpolicy", "torch", "onnxruntime")]
+    parts = [weights.hexdigest(), job.chain, job.batch, job.threads, job.dtype, machine, versions]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _read(cache: Path | None) -> dict:
+    """The cache; a damaged or missing one is an empty one."""
+    try:
+        found = json.loads(cache.read_text()) if cache else {}
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

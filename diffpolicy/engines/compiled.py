@@ -1,0 +1,28 @@
+"""torch.compile over the whole unrolled loop. Building takes minutes where there are many steps."""
+
+import torch
+from torch import Tensor
+
+from diffpolicy.engines.job import Job
+from diffpolicy.engines.loop import ChainLoop
+from diffpolicy.errors import DiffpolicyError
+
+
+class CompiledEngine:
+    """The loop compiled for one batch, on the denoiser's device."""
+
+    name = "compiled"
+
+    def __init__(self, job: Job):
+        self.device = job.denoiser.device
+        self.loop = ChainLoop(job.denoiser, job.chain, job.dtype)
+        self.compiled = torch.compile(self.loop, fullgraph=True, dynamic=False)
+        try:
+            self(torch.zeros(job.observation_shape), torch.zeros(job.noise_shape))
+        except Exception as error:  # the compiler fails in many ways; the reason is its message
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise DiffpolicyError(f"torch.compile does not work here: {reason[0]}") from error
+
+    @torch.inference_mode()
+    def __call__(self, observation: Tensor, noise: Tensor) -> Tensor:
+        return self.compiled(observation.to(self.device), noise.to(self.device)).cpu()

@@ -1,0 +1,40 @@
+"""What an engine is built for."""
+
+from dataclasses import dataclass
+
+import torch
+
+from diffpolicy.chain import Chain
+from diffpolicy.denoisers import Denoiser
+from diffpolicy.sampler import noise_count
+from diffpolicy.windows import Horizons
+
+
+@dataclass(frozen=True)
+class Job:
+    """One denoiser, one chain, one batch.
+
+    An engine built for it maps float32 tensors on the CPU to one on the CPU: observation
+    [B, T_o, D_o], noise [1 + K·(η>0), B, T_p, D_a] -> chunk [B, T_p, D_a], all normalised.
+    dtype: the network's precision, float32 or bfloat16. threads: CPU threads.
+    """
+
+    denoiser: Denoiser
+    chain: Chain
+    horizons: Horizons
+    observation_dim: int
+    action_dim: int
+    batch: int = 1
+    threads: int = 1
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def observation_shape(self) -> tuple[int, int, int]:
+        """[B, T_o, D_o]."""
+        return self.batch, self.horizons.observation, self.observation_dim
+
+    @property
+    def noise_shape(self) -> tuple[int, int, int, int]:
+        """[1 + K·(η>0), B, T_p, D_a]."""
+        count = noise_count(self.chain.steps)
+        return count, self.batch, self.horizons.prediction, self.action_dim

@@ -1,0 +1,156 @@
+"""Our own engine for a robot's CPU: the whole chain in C, compiled here on first use, batch 1.
+
+At batch 1 a denoiser is a few matrix-vector products, and PyTorch's time goes to calling them. This
+engine writes the network down as a list of operations with packed weights; native.c runs the list
+K times without coming back. It needs a C compiler (`cc`) and one of our denoisers.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import weakref
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffpolicy.engines.job import Job
+from diffpolicy.engines.program import FLOATS, Operation, TensorStruct, write_program
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.files import write_atomically
+
+SOURCE = Path(__file__).with_name("native.c")
+FLAGS = (
+    *("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-pthread"),
+    *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
+    *("-fno-signed-zeros", "-fassociative-math"),
+)
+
+
+COEFFICIENTS = ("signal_t", "noise_t", "signal_s", "direction", "injected")
+
+
+class StepStruct(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_float) for name in COEFFICIENTS)
+
+
+class ProgramStruct(ctypes.Structure):
+    _fields_ = (
+        ("tensors", ctypes.POINTER(TensorStruct)),
+        ("observe", ctypes.POINTER(Operation)),
+        ("denoise", ctypes.POINTER(Operation)),
+        *((name, ctypes.c_int64) for name in ("observe_count", "denoise_count")),
+        *((name, ctypes.c_int64) for name in ("observation", "film", "x", "output")),
+        ("time_films", FLOATS),
+        ("steps", ctypes.POINTER(StepStruct)),
+        *((name, ctypes.c_int64) for name in ("step_count", "prediction", "rederive", "threads")),
+        ("clip", ctypes.c_double),
+    )
+
+
+class NativeEngine:
+    """The chain in C, one sample of the batch after the other, so neighbours cannot matter.
+
+    Raises DiffpolicyError where it cannot be built: no compiler, another network, thresholding,
+    another precision or device.
+    """
+
+    name = "native"
+
+    def __init__(self, job: Job):
+        denoiser, chain = job.denoiser, job.chain
+        if denoiser.device.type != "cpu" or job.dtype != torch.float32:
+            raise DiffpolicyError("the native engine computes in float32 on the CPU")
+        if chain.reading.threshold is not None:
+            raise DiffpolicyError("the native engine does not threshold")
+        library = _library()
+        program = write_program(job)
+        with torch.inference_mode():
+            times = torch.tensor([step.t for step in chain.steps])
+            films = denoiser.time_film(times).numpy()
+        clip = chain.reading.clip
+        steps = [StepStruct(*(getattr(s, n) for n in COEFFICIENTS)) for s in chain.steps]
+        struct = ProgramStruct(
+            tensors=_array(program.tensors),
+            observe=_array(program.observe),
+            denoise=_array(program.denoise),
+            observe_count=len(program.observe),
+            denoise_count=len(program.denoise),
+            observation=program.observation,
+            film=program.film,
+            x=program.x,
+            output=program.output,
+            time_films=program.memory(films),
+            steps=_array(steps),
+            step_count=len(steps),
+            prediction=("epsilon", "x0", "v").index(chain.reading.prediction),
+            rederive=chain.reading.rederive,
+            threads=job.threads,
+            clip=-1.0 if clip is None else clip,
+        )
+        self._kept = program, struct
+        self._handle = library.engine_open(ctypes.byref(struct))
+        self._run = library.engine_run
+        weakref.finalize(self, library.engine_close, self._handle)
+
+    def __call__(self, observation: Tensor, noise: Tensor) -> Tensor:
+        chunks = torch.empty(noise.shape[1:])
+        for i, chunk in enumerate(chunks):
+            seen, drawn = observation[i].contiguous(), noise[:, i].contiguous()
+            self._run(self._handle, seen.data_ptr(), drawn.data_ptr(), chunk.data_ptr())
+        return chunks
+
+
+def _array(items: Sequence[Any]) -> Any:
+    """As C has it."""
+    kind: Any = type(items[0])
+    return (kind * len(items))(*items)
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """native.c, compiled for this machine; once, into the user's cache."""
+    compiler = os.environ.get("CC") or shutil.which("cc")
+    if not compiler:
+        raise DiffpolicyError("the native engine needs a C compiler: no `cc` on the path, no $CC")
+    source = SOURCE.read_bytes()
+    key = hashlib.sha256(source + repr((compiler, FLAGS, _processor())).encode()).hexdigest()[:16]
+    path = cache_folder() / f"native-{key}.so"
+    if not path.exists():
+        write_atomically(path, lambda temporary: _compile(compiler, temporary))
+    library = ctypes.CDLL(str(path))
+    library.engine_open.restype = ctypes.c_void_p
+    library.engine_open.argtypes = [ctypes.c_void_p]
+    library.engine_run.argtypes = [ctypes.c_void_p] * 4
+    library.engine_run.restype = None
+    library.engine_close.argtypes = [ctypes.c_void_p]
+    library.engine_close.restype = None
+    return library
+
+
+def _compile(compiler: str, path: Path) -> None:
+    command = [*compiler.split(), *FLAGS, str(SOURCE), "-o", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DiffpolicyError(f"native.c does not compile: {done.stderr.strip()[:500]}")
+
+
+def _processor() -> str:
+    """What -march=native depends on."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else [platform.processor()]
+    return next((line for line in lines if line.startswith(("flags", "Features"))), lines[0])
+
+
+def cache_folder() -> Path:
+    """Where compiled code is kept, for this user alone."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base) / "diffpolicy"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,221 @@
+"""The whole chain as one ONNX graph, run by ONNX Runtime (the extra `onnx`).
+
+PyTorch exports the network's two parts; the loop around them is written here, node by node, so that
+exporting takes the same time for every budget. Weights are shared by all K copies of the network.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from diffpolicy.chain import Chain
+from diffpolicy.denoisers import Denoiser
+from diffpolicy.engines.job import Job
+from diffpolicy.errors import DiffpolicyError
+
+
+class _Observe(nn.Module):
+    def __init__(self, denoiser: Denoiser):
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.denoiser.observation_film(observation)
+
+
+class _Denoise(nn.Module):
+    def __init__(self, denoiser: Denoiser):
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, x: Tensor, film: Tensor) -> Tensor:
+        return self.denoiser.denoise(x, film)
+
+
+class Graph:
+    """An ONNX graph under construction."""
+
+    def __init__(self):
+        from onnx import helper, numpy_helper
+
+        self.helper, self.numpy_helper = helper, numpy_helper
+        self.nodes: list[Any] = []
+        self.constants: dict[str, Any] = {}
+        self.count = 0
+
+    def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """One operation; the name of its result."""
+        self.count += 1
+        name = f"{kind.lower()}_{self.count}"
+        self.nodes.append(self.helper.make_node(kind, inputs, [name], **attributes))
+        return name
+
+    def constant(self, values: Any) -> str:
+        """A float32 or int64 tensor; equal scalars are kept once."""
+        array = np.asarray(values)
+        array = array.astype(np.int64 if array.dtype.kind == "i" else np.float32)
+        name = f"c_{array.tolist()!r}" if array.size == 1 else f"table_{len(self.constants)}"
+        self.constants[name] = self.numpy_helper.from_array(array, name)
+        return name
+
+    def insert(self, model: Any, **inputs: str) -> str:
+        """Another graph's nodes, its inputs bound; the name of its result."""
+        self.count += 1
+        prefix = f"part_{self.count}/"
+        for initializer in model.graph.initializer:
+            self.constants[initializer.name] = initializer
+        kept = {i.name for i in model.graph.initializer} | {""}
+
+        def renamed(name: str) -> str:
+            return inputs.get(name) or (name if name in kept else prefix + name)
+
+        for original in model.graph.node:
+            node = type(original)()
+            node.CopyFrom(original)
+            node.name = prefix + original.name
+            node.input[:] = [renamed(name) for name in original.input]
+            node.output[:] = [renamed(name) for name in original.output]
+            self.nodes.append(node)
+        return renamed(model.graph.output[0].name)
+
+
+def whole_chain(denoiser: Denoiser, chain: Chain, observation: Tensor, noise: Tensor) -> Any:
+    """The ONNX model: observation [B, T_o, D_o], noise [1 + K·(η>0), B, T_p, D_a] -> chunk."""
+    from onnx import TensorProto, checker
+
+    if chain.reading.threshold is not None:
+        raise DiffpolicyError("the onnx engine does not threshold")
+    with torch.inference_mode():
+        film = denoiser.observation_film(observation)
+        films = denoiser.time_film(torch.tensor([step.t for step in chain.steps]))
+    observe = _export(_Observe(denoiser), (observation,), ["observation"], "observed")
+    denoise = _export(_Denoise(denoiser), (noise[0], film), ["x", "film"], "output")
+    _rename_constants(observe, "observe/")
+    _rename_constants(denoise, "denoise/")
+    g = Graph()
+    given = g.insert(observe, observation="observation")
+    x = g.node("Gather", "noise", g.constant(0), axis=0)
+    for k in range(len(chain.steps)):
+        film_k = g.node("Add", given, g.constant(films[k : k + 1].numpy()))
+        x = _step(g, chain, k, x, g.insert(denoise, x=x, film=film_k))
+    g.nodes.append(g.helper.make_node("Identity", [x], ["chunk"]))
+
+    def value(name: str, shape: torch.Size) -> Any:
+        return g.helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
+
+    given_ones = [value("observation", observation.shape), value("noise", noise.shape)]
+    graph = g.helper.make_graph(
+        g.nodes, "chain", given_ones, [value("chunk", noise.shape[1:])], list(g.constants.values())
+    )
+    model = g.helper.make_model(
+        graph, opset_imports=denoise.opset_import, ir_version=denoise.ir_version
+    )
+    checker.check_model(model)
+    return model
+
+
+def _step(g: Graph, chain: Chain, k: int, x: str, output: str) -> str:
+    """Eq. 12 as nodes, in the order of sampler.read and sampler.move."""
+    step, reading = chain.steps[k], chain.reading
+    a, b = g.constant(step.signal_t), g.constant(step.noise_t)
+    if reading.prediction == "epsilon":
+        x0 = g.node("Div", g.node("Sub", x, g.node("Mul", b, output)), a)
+        ε = output
+    elif reading.prediction == "x0":
+        x0 = output
+        ε = g.node("Div", g.node("Sub", x, g.node("Mul", a, output)), b)
+    else:
+        x0 = g.node("Sub", g.node("Mul", a, x), g.node("Mul", b, output))
+        ε = g.node("Add", g.node("Mul", a, output), g.node("Mul", b, x))
+    if reading.clip is not None:
+        x0 = g.node("Clip", x0, g.constant(-reading.clip), g.constant(reading.clip))
+        if reading.rederive:
+            ε = g.node("Div", g.node("Sub", x, g.node("Mul", a, x0)), b)
+    signal, direction = g.constant(step.signal_s), g.constant(step.direction)
+    x_s = g.node("Add", g.node("Mul", signal, x0), g.node("Mul", direction, ε))
+    if step.injected == 0:
+        return x_s
+    z = g.node("Gather", "noise", g.constant(k + 1), axis=0)
+    return g.node("Add", x_s, g.node("Mul", g.constant(step.injected), z))
+
+
+def _export(module: nn.Module, arguments: tuple, names: list[str], output: str) -> Any:
+    with _quiet():
+        found = torch.onnx.export(
+            module.eval(),
+            arguments,
+            dynamo=True,
+            input_names=names,
+            output_names=[output],
+            verbose=False,
+        )
+    assert found is not None
+    return found.model_proto
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter reports progress and torchvision's absence; its errors still come through."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _rename_constants(model: Any, prefix: str) -> None:
+    """Two graphs must not share a constant by accident of its name."""
+    names = {i.name: prefix + i.name for i in model.graph.initializer}
+    for initializer in model.graph.initializer:
+        initializer.name = names[initializer.name]
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+
+
+class OnnxEngine:
+    """The graph in ONNX Runtime, for one batch.
+
+    Threads do not spin while they wait: spinning ones slow down whatever else runs.
+    """
+
+    name = "onnx"
+
+    def __init__(self, job: Job):
+        try:
+            import onnx  # noqa: F401
+            import onnxruntime
+        except ImportError as error:
+            raise DiffpolicyError(
+                f"the onnx engine needs `pip install diffpolicy[onnx]`: {error}"
+            ) from error
+        if job.denoiser.device.type != "cpu" or job.dtype != torch.float32:
+            raise DiffpolicyError("the onnx engine computes in float32 on the CPU")
+        model = whole_chain(
+            job.denoiser,
+            job.chain,
+            torch.zeros(job.observation_shape),
+            torch.zeros(job.noise_shape),
+        )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = job.threads, 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+
+    def __call__(self, observation: Tensor, noise: Tensor) -> Tensor:
+        inputs = {"observation": observation.numpy(), "noise": noise.numpy()}
+        [chunk] = self._session.run(["chunk"], inputs)
+        return torch.from_numpy(chunk)

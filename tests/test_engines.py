@@ -1,0 +1,219 @@
+"""Engines give what eager gives, or say why they cannot be built; auto takes none that is wrong."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from diffpolicy.chain import make_chain
+from diffpolicy.config import ModelConfig, Sampling
+from diffpolicy.denoisers import build
+from diffpolicy.engines import auto, build_engine, native
+from diffpolicy.engines.job import Job
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.policy import Policy
+from diffpolicy.windows import Horizons
+
+NETWORKS = {
+    "mlp": {"denoiser": "mlp", "hidden": 40, "blocks": 2, "condition": 16},
+    "concat": {"denoiser": "concat", "hidden": 24, "blocks": 2},
+    "plain": {"denoiser": "plain", "hidden": 20, "blocks": 3, "condition": 8},
+    "unet": {"denoiser": "unet", "unet_channels": (16, 24, 40), "condition": 8},
+    "unet down to one row": {"denoiser": "unet", "unet_channels": (16, 24, 40, 48), "condition": 8},
+    "unet of one level": {"denoiser": "unet", "unet_channels": (48,), "unet_kernel": 3},
+}
+CHAINS = [
+    ({}, Sampling(4, start=40)),  # from higher up fresh weights saturate the clip
+    ({"prediction": "x0"}, Sampling(3, eta=1.0)),
+    ({"prediction": "v", "clip": False}, Sampling(5, "leading")),
+    ({"prediction": "v"}, Sampling(2, noise_scale=0.5, eta=0.7, start=80)),
+]
+
+
+def make_job(network: str = "mlp", model: dict | None = None, sampling=CHAINS[0][1], **changes):
+    """A job of a small network whose every weight matters."""
+    config = ModelConfig(**{**NETWORKS[network], **(model or {})})
+    horizons = Horizons(2, 8 if "one row" in network else 12, 4)
+    torch.manual_seed(0)
+    denoiser = build(config, horizons, 5, 3).eval().requires_grad_(False)
+    for parameter in denoiser.parameters():
+        if parameter.ndim == 1:  # biases, gains and norms that start as 0 and 1
+            parameter += 0.3 * torch.randn_like(parameter)
+    chain = make_chain(config, 1.0 if config.clip else None, sampling)
+    return Job(denoiser, chain, horizons, 5, 3, **changes)
+
+
+def inputs(job: Job, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    observation = torch.rand(job.observation_shape, generator=generator) * 2 - 1
+    return observation, torch.randn(job.noise_shape, generator=generator)
+
+
+def agrees(name: str, job: Job) -> None:
+    engine, eager = build_engine(name, job), build_engine("eager", job)
+    for seed in range(3):
+        expected, found = eager(*inputs(job, seed)), engine(*inputs(job, seed))
+        assert found.shape == job.noise_shape[1:] and found.dtype == torch.float32
+        assert expected.abs().mean() < 50
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("model, sampling", CHAINS, ids=str)
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_native_is_eager(network, model, sampling, threads):
+    agrees("native", make_job(network, model, sampling, threads=threads))
+
+
+@pytest.mark.parametrize("network", ["mlp", "unet"])
+@pytest.mark.parametrize("model, sampling", CHAINS[:3], ids=str)
+def test_onnx_is_eager(network, model, sampling):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    agrees("onnx", make_job(network, model, sampling, batch=2))
+
+
+def test_compiled_is_eager():
+    agrees("compiled", make_job("mlp", sampling=Sampling(2)))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("network", NETWORKS)
+def test_cuda_graph_is_eager(network):
+    job = make_job(network)
+    on_gpu = replace(job, denoiser=job.denoiser.cuda())
+    engine, eager = build_engine("cuda-graph", on_gpu), build_engine("eager", on_gpu)
+    for seed in range(3):
+        found, expected = (e(*inputs(job, seed)) for e in (engine, eager))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_native_samples_do_not_see_their_neighbours():
+    """Bit for bit: a row of a batch is what it is alone."""
+    job = make_job(batch=4)
+    engine = build_engine("native", job)
+    observation, noise = inputs(job)
+    together = engine(observation, noise)
+    for i in range(4):
+        alone = engine(observation[i : i + 1], noise[:, i : i + 1])
+        assert torch.equal(alone[0], together[i])
+
+
+def test_native_lets_nan_through():
+    """Clipping must not turn a broken network into actions."""
+    job = make_job()
+    observation, noise = inputs(job)
+    noise[0, 0, 0, 0] = float("nan")
+    assert build_engine("native", job)(observation, noise).isnan().any()
+
+
+def test_bfloat16_is_close():
+    job = make_job(model={"prediction": "v"}, sampling=Sampling(10))
+    half = build_engine("eager", replace(job, dtype=torch.bfloat16))(*inputs(job))
+    full = build_engine("eager", job)(*inputs(job))
+    assert half.dtype == torch.float32
+    assert 0 < (half - full).abs().max() < 0.5
+    assert job.denoiser.dtype == torch.float32  # the policy's own weights are left alone
+
+
+# What cannot be built says why
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("tensorrt", {}, r"no engine 'tensorrt'; choose one of: auto, eager"),
+        ("cuda-graph", {}, "needs the denoiser on a CUDA device"),
+        ("native", {"dtype": torch.bfloat16}, "computes in float32 on the CPU"),
+        ("onnx", {"dtype": torch.bfloat16}, "computes in float32 on the CPU"),
+    ],
+)
+def test_an_engine_that_cannot_be_built_says_why(name, change, message):
+    with pytest.raises(DiffpolicyError, match=message):
+        build_engine(name, replace(make_job(), **change))
+
+
+def test_native_without_a_compiler_says_so(monkeypatch, tmp_path):
+    native._library.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(DiffpolicyError, match="needs a C compiler"):
+        build_engine("native", make_job())
+    monkeypatch.undo()
+    monkeypatch.setenv("CC", "cc -no-such-flag")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(DiffpolicyError, match=r"native\.c does not compile: .*no-such-flag"):
+        build_engine("native", make_job())
+    assert not list((tmp_path / "diffpolicy").glob("*.so"))
+    native._library.cache_clear()
+
+
+# auto
+
+
+class Poisoned:
+    """Eager, with weights that are 1 % off."""
+
+    name = "native"
+
+    def __init__(self, job: Job):
+        torch.manual_seed(1)
+        config = ModelConfig(**NETWORKS["mlp"], prediction="v")
+        off = build(config, job.horizons, job.observation_dim, job.action_dim)
+        off.load_state_dict({n: 1.01 * w for n, w in job.denoiser.state_dict().items()})
+        self.eager = build_engine("eager", replace(job, denoiser=off.requires_grad_(False)))
+
+    def __call__(self, *arguments):
+        return self.eager(*arguments)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 10])
+def test_auto_rejects_an_engine_whose_weights_are_off(monkeypatch, steps):
+    monkeypatch.setattr(native, "NativeEngine", Poisoned)
+    job = make_job(model={"prediction": "v"}, sampling=Sampling(steps))
+    with pytest.raises(DiffpolicyError, match="differ from eager's by"):
+        auto.verify(Poisoned(job), job)
+    engine, why = auto.choose(job)
+    assert engine.name != "native"
+    assert "native is out: its actions differ" in why
+    assert "onnx on 1 thread" in why or "onnx is out" in why or engine.name == "onnx"
+
+
+def test_auto_rejects_nan():
+    job = make_job()
+    with pytest.raises(DiffpolicyError, match="differ from eager's by inf"):
+        auto.verify(lambda o, n: torch.full(job.noise_shape[1:], float("nan")), job)
+
+
+def test_auto_keeps_its_choice_for_the_same_job_alone(tmp_path, monkeypatch):
+    monkeypatch.setitem(auto.CANDIDATES, "cpu", ("native", "eager"))
+    job = make_job()
+    engine, why = auto.choose(job, tmp_path)
+    assert "ms a chunk at batch 1" in why and "compiled not tried" in why
+    kept, again = auto.choose(job, tmp_path)
+    assert (kept.name, again) == (engine.name, why + " (kept from before)")
+    auto.choose(make_job(sampling=Sampling(7)), tmp_path)
+    assert len(json.loads((tmp_path / "engines.json").read_text())) == 2
+    (tmp_path / "engines.json").write_text("{")
+    assert "kept" not in auto.choose(job, tmp_path)[1]
+
+
+def test_a_choice_that_no_longer_works_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setitem(auto.CANDIDATES, "cpu", ("eager",))
+    job = make_job()
+    auto.choose(job, tmp_path)
+    cache = tmp_path / "engines.json"
+    cache.write_text(cache.read_text().replace('"eager"', '"cuda-graph"'))
+    engine, why = auto.choose(job, tmp_path)
+    assert engine.name == "eager" and "kept" not in why
+
+
+def test_a_policy_builds_its_engine_once_for_each_batch(tiny_run):
+    policy = Policy.load(tiny_run, ddim_steps=2, engine="native")
+    eager = Policy.load(tiny_run, ddim_steps=2)
+    assert policy.engine(1) is policy.engine(1) is not policy.engine(3)
+    rng = np.random.default_rng(0)
+    history = rng.uniform(-1, 1, (3, 2, policy.task.observation_dim)).astype(np.float32)
+    noise = rng.standard_normal(policy.noise_shape(3), np.float32)
+    np.testing.assert_allclose(policy(history, noise), eager(history, noise), atol=1e-4)
