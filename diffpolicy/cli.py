@@ -13,6 +13,7 @@ COMMANDS = {  # name: (config class, function that takes it)
     "train": ("TrainConfig", "diffpolicy.train:train"),
     "eval": ("EvalConfig", "diffpolicy.eval.success:evaluate_budget"),
     "latency": ("LatencyConfig", "diffpolicy.eval.latency:latency"),
+    "delays": ("DelaysConfig", "diffpolicy.eval.delays:delays"),
     "denoise": ("DenoiseConfig", "diffpolicy.eval.denoise:denoise"),
     "sweep": ("SweepConfig", "diffpolicy.eval.sweep:sweep"),
 }

@@ -273,6 +273,16 @@ class LatencyConfig(Checked):
 
 
 @dataclass(frozen=True)
+class DelaysConfig(Sampling, TaskConfig):
+    """Success at constant delays of a chunk: what being late costs in this task."""
+
+    ticks: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Delays, in control ticks."""
+    out: Path | None = None
+    """Folder for delays.json and delays.png; by default delays/ in the run folder."""
+
+
+@dataclass(frozen=True)
 class DenoiseConfig(Checked):
     """Draw how an action chunk takes shape over the denoising steps."""
 

@@ -41,6 +41,17 @@ def declared(ms_per_step: float, network_evals: int) -> LatencyProfile:
     return LatencyProfile(np.full(1, ms_per_step * network_evals), source, exact=True)
 
 
+def constant_ms(latency_ms: float) -> LatencyProfile:
+    """Every chunk takes this long, whatever the budget."""
+    return LatencyProfile(np.full(1, latency_ms), f"constant, {latency_ms:g} ms", exact=True)
+
+
+def constant_ticks(ticks: int, control_dt_s: float) -> LatencyProfile:
+    """Every chunk arrives this many control ticks late, whatever the budget."""
+    late_ms = ticks * 1000 * control_dt_s
+    return LatencyProfile(np.full(1, late_ms), f"constant, {ticks} ticks", exact=True)
+
+
 def percentiles(profile: LatencyProfile) -> dict[str, float | int | None]:
     """p50, p90, p99, p99.9, max, jitter (p99 - p50) and the count.
 

@@ -1,10 +1,15 @@
 /* A whole DDIM chain at batch 1: the network as a list of operations, and eq. 12 after each pass.
 
    Tensors are [rows][pitch] floats, time first, channels padded to the width of a vector, with PAD
-   rows of zeros on both sides for convolutions. Weights come packed as [group][channel][tap][panel],
-   a group being `panels` vectors of output channels: they are read once, front to back, while up to
-   16 accumulators stay in registers. A convolution turns its input over first, [channel][row], so
-   that neighbouring rows are neighbours in memory. A linear layer is a convolution over one row. */
+   rows of zeros on both sides for convolutions. A convolution turns its input over first,
+   [channel][row], so that neighbouring rows are neighbours in memory. A linear layer is a
+   convolution over one row.
+
+   Weights come packed as [group][channel][tap][panel], a group being `panels` vectors of output
+   channels: they are read once, front to back, while up to 16 accumulators stay in registers.
+   Where they do not fit in the cache, and few rows share them, their bytes are what costs: there
+   they are rounded to 24 bits (8 of exponent, 15 of mantissa, a relative error of 7.6e-6 at most),
+   four panels in three vectors. */
 
 #include <pthread.h>
 #include <sched.h>
@@ -20,6 +25,7 @@
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef uint32_t uvec __attribute__((vector_size(4 * LANES), aligned(4)));
 
 typedef struct {
     float *data; /* of row 0 */
@@ -32,9 +38,11 @@ enum { EPSILON, X0, V };
 
 typedef struct {
     const float *weight, *bias; /* NORM: gamma, beta, or null */
+    const uint32_t *narrow;     /* CONV: the weights in 24 bits, in place of `weight` */
     int64_t kind, in, out;
     int64_t taps, stride, shift, row_step, row_offset, panels, accumulate; /* CONV */
-    int64_t groups, activation, film, film_base;                            /* NORM */
+    int64_t activation, film; /* CONV: film is added, NORM: it scales and shifts */
+    int64_t groups, film_base; /* NORM */
     double eps;
 } operation;
 
@@ -72,6 +80,16 @@ static vec splat(float x) {
 
 static vec load(const float *p) { return *(const vec *)p; }
 
+/* Four panels from three vectors: the upper 16 bits of two and two, the lower 8 of all. */
+static inline void join(const uint32_t *packed, vec w[4]) {
+    const uvec a = *(const uvec *)packed, b = *(const uvec *)(packed + LANES);
+    const uvec low = *(const uvec *)(packed + 2 * LANES);
+    w[0] = (vec)(a << 16 | (low << 8 & 0xff00));
+    w[1] = (vec)((a & 0xffff0000) | (low & 0xff00));
+    w[2] = (vec)(b << 16 | (low >> 8 & 0xff00));
+    w[3] = (vec)((b & 0xffff0000) | (low >> 16 & 0xff00));
+}
+
 static inline vec pick(ivec mask, vec yes, vec no) {
     return (vec)(((ivec)yes & mask) | ((ivec)no & ~mask));
 }
@@ -106,10 +124,10 @@ static inline vec activate(vec x, int64_t kind) {
    from: the first row's input for channel 0 and tap 0; `pitch` floats to the next channel. */
 static inline __attribute__((always_inline)) void tile(const operation *op, const tensor *out,
                                                        const float *from, int64_t channels,
-                                                       int64_t pitch, const float *weight,
-                                                       const float *bias, int64_t row,
-                                                       int64_t first, int panels, int rows,
-                                                       int stride) {
+                                                       int64_t pitch, int64_t at,
+                                                       const float *bias, const float *film,
+                                                       int64_t row, int64_t first, int panels,
+                                                       int rows, int stride, int narrow) {
     vec sum[16];
     float *to[16];
     for (int t = 0; t < rows; t++)
@@ -118,22 +136,33 @@ static inline __attribute__((always_inline)) void tile(const operation *op, cons
         for (int p = 0; p < panels; p++) {
             sum[t * panels + p] = bias ? load(bias + p * LANES) : splat(0);
             if (op->accumulate) sum[t * panels + p] += load(to[t] + p * LANES);
+            if (film) sum[t * panels + p] += load(film + first + p * LANES);
         }
     const int64_t taps = op->taps;
+    const float *weight = op->weight + at;
+    const uint32_t *packed = op->narrow + at / 4 * 3;
     for (int64_t c = 0; c < channels; c++, from += pitch)
-        for (int64_t j = 0; j < taps; j++, weight += panels * LANES)
-            for (int p = 0; p < panels; p++) {
-                const vec w = load(weight + p * LANES);
-                for (int t = 0; t < rows; t++) sum[t * panels + p] += w * from[j + t * stride];
+        for (int64_t j = 0; j < taps; j++) {
+            vec w[16];
+            for (int p = 0; p < panels; p += 4, packed += 3 * LANES)
+                if (narrow) join(packed, w + p);
+            for (int p = 0; p < panels; p++, weight += LANES) {
+                if (!narrow) w[p] = load(weight);
+                for (int t = 0; t < rows; t++) sum[t * panels + p] += w[p] * from[j + t * stride];
             }
+        }
     for (int t = 0; t < rows; t++)
-        for (int p = 0; p < panels; p++) *(vec *)(to[t] + p * LANES) = sum[t * panels + p];
+        for (int p = 0; p < panels; p++)
+            *(vec *)(to[t] + p * LANES) = activate(sum[t * panels + p], op->activation);
 }
 
-#define TILE(panels, rows)                                                                        \
-    case (panels) * 32 + (rows):                                                                  \
-        if (op->stride == 1) tile(op, out, x, in->channels, pitch, weight, bias, row, first, panels, rows, 1); \
-        else tile(op, out, x, in->channels, pitch, weight, bias, row, first, panels, rows, 2);    \
+#define CALL(panels, rows, stride, narrow)                                                   \
+    tile(op, out, x, in->channels, pitch, at, bias, film, row, first, panels, rows, stride, narrow)
+#define TILE(panels, rows)                                                                   \
+    case (panels) * 32 + (rows):                                                             \
+        if (panels >= 4 && op->narrow) CALL(panels, rows, 1, 1);                             \
+        else if (op->stride == 1) CALL(panels, rows, 1, 0);                                  \
+        else CALL(panels, rows, 2, 0);                                                       \
         break
 
 /* [row][channel] with its zeros around -> [channel][row]. */
@@ -151,10 +180,12 @@ static void convolve(const program *p, const operation *op, int64_t thread, floa
     const int64_t total = out->rows / op->row_step, flat = in->rows == 1 && op->taps == 1;
     const int64_t pitch = flat ? 1 : in->rows + 2 * PAD;
     const float *from = flat ? in->data : room + PAD - op->shift;
+    const float *film = op->film < 0 ? 0 : p->tensors[p->film].data + op->film;
     if (!flat) turn(in, room);
     for (int64_t g = thread; g * width < out->channels; g += p->threads) {
         const int64_t first = g * width;
-        const float *weight = op->weight + g * size, *bias = op->bias ? op->bias + first : 0;
+        const int64_t at = g * size;
+        const float *bias = op->bias ? op->bias + first : 0;
         for (int64_t row = 0, rows; row < total; row += rows) {
             const float *x = from + row * op->stride;
             for (rows = 16 / op->panels; rows > total - row;) rows /= 2;

@@ -19,6 +19,9 @@ from diffpolicy.engines.job import Job
 from diffpolicy.errors import DiffpolicyError
 
 LANES, PAD = 16, 4  # floats of a vector; rows of zeros around a tensor
+CACHED, FEW_ROWS = 2**19, 4  # weights that stay in a core's cache; rows that share a weight
+CALM = 8  # steps of ε-prediction after which rounding errors are forgotten
+ARENA = 2**22  # floats: NumPy asks for huge pages for arrays of such sizes
 PITCH = 8 * LANES  # rows begin at multiples of the widest group of output channels
 CONV, NORM, ADD = 0, 1, 2
 ACTIVATIONS = {None: 0, "silu": 1, "mish": 2}
@@ -33,10 +36,11 @@ class Operation(ctypes.Structure):
     _fields_ = (
         ("weight", FLOATS),
         ("bias", FLOATS),
+        ("narrow", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("kind", "source", "out")),
         *((name, ctypes.c_int64) for name in ("taps", "stride", "shift", "row_step")),
         *((name, ctypes.c_int64) for name in ("row_offset", "panels", "accumulate")),
-        *((name, ctypes.c_int64) for name in ("groups", "activation", "film", "film_base")),
+        *((name, ctypes.c_int64) for name in ("activation", "film", "groups", "film_base")),
         ("eps", ctypes.c_double),
     )
 
@@ -49,9 +53,11 @@ def padded(channels: int) -> int:
 class Program:
     """Tensors and operations; `ops` is the list that is being written."""
 
-    def __init__(self, film: int, observation: int, rows: int, channels: int):
+    def __init__(self, film: int, observation: int, rows: int, channels: int, narrow: bool):
+        self.narrow = narrow
         self.tensors: list[TensorStruct] = []
         self.arrays: list[np.ndarray] = []  # keeps the memory alive
+        self.free = np.zeros(0, np.float32)
         self.observe: list[Operation] = []
         self.denoise: list[Operation] = []
         self.ops = self.observe
@@ -61,11 +67,14 @@ class Program:
 
     def memory(self, values: np.ndarray) -> Any:
         """A copy that starts on a cache line."""
-        room = np.zeros(values.size + 2 * LANES, np.float32)
-        start = (-room.ctypes.data // 4) % LANES
-        room[start : start + values.size] = values.ravel()
-        self.arrays.append(room)
-        return ctypes.cast(room.ctypes.data + 4 * start, FLOATS)
+        wanted = -(-values.size // LANES) * LANES
+        if self.free.size < wanted:
+            self.free = np.zeros(max(wanted, ARENA) + LANES, np.float32)
+            self.free = self.free[(-self.free.ctypes.data // 4) % LANES :]
+            self.arrays.append(self.free)
+        room, self.free = self.free[:wanted], self.free[wanted:]
+        room[: values.size] = values.ravel()
+        return ctypes.cast(room.ctypes.data, FLOATS)
 
     def tensor(self, rows: int, channels: int) -> int:
         """A new tensor [rows, channels], zero, with zeros around it."""
@@ -86,10 +95,13 @@ class Program:
         row_step: int = 1,
         row_offset: int = 0,
         accumulate: bool = False,
+        activation: str | None = None,
+        film: int | None = None,
     ) -> int:
         """out[row_offset + row_step t] (+)= bias + Σ_j weight[:, :, j] source[stride t + j - shift]
 
-        weight [O, I, J] (or [O, I]), bias [O].
+        weight [O, I, J] (or [O, I]), bias [O]. The FiLM's numbers from `film` on are added, and
+        then comes the activation.
         """
         values = weight.detach().float().cpu().numpy().reshape(*weight.shape[:2], -1)
         outs, inputs, taps = values.shape
@@ -105,7 +117,7 @@ class Program:
             raise DiffpolicyError(f"kernels reach at most {PAD} ticks to each side; got {taps}")
         self.ops.append(
             Operation(
-                weight=self.memory(packed),
+                **self._weights(packed, narrow=self.narrow and rows <= FEW_ROWS and stride == 1),
                 bias=self._vector(bias, groups * width),
                 kind=CONV,
                 source=source,
@@ -117,6 +129,8 @@ class Program:
                 row_offset=row_offset,
                 panels=panels,
                 accumulate=accumulate,
+                activation=ACTIVATIONS[activation],
+                film=-1 if film is None else film,
             )
         )
         return out
@@ -162,11 +176,20 @@ class Program:
         film = -1 if factor is None else factor
         self.ops.append(Operation(kind=ADD, source=source, out=out, film=film))
 
-    def film_slice(self, offset: int, channels: int) -> int:
-        """A part of the FiLM as a tensor of its own, over the same memory."""
-        at = ctypes.addressof(self.tensors[self.film].data.contents) + 4 * offset
-        self.tensors.append(TensorStruct(ctypes.cast(at, FLOATS), 1, channels, padded(channels)))
-        return len(self.tensors) - 1
+    def _weights(self, packed: np.ndarray, narrow: bool) -> dict[str, Any]:
+        """[group, channel, tap, panel, lane] in float32, or in 24 bits as native.c has it."""
+        if not narrow:
+            return {"weight": self.memory(packed)}
+        bits = np.ascontiguousarray(packed).view(np.uint32).reshape(-1, 4, LANES) + 0x80
+        high, low = bits >> 16, bits >> 8 & 0xFF
+        vectors = [
+            high[:, 0] | high[:, 1] << 16,
+            high[:, 2] | high[:, 3] << 16,
+            low[:, 0] | low[:, 1] << 8 | low[:, 2] << 16 | low[:, 3] << 24,
+        ]
+        joined = np.stack(vectors, axis=1).astype(np.uint32)
+        self.arrays.append(joined)
+        return {"narrow": joined.ctypes.data}
 
     def _vector(self, values: Tensor | None, width: int):
         if values is None:
@@ -191,26 +214,35 @@ def write_program(job: Job) -> Program:
     flat = not isinstance(denoiser, UNet1D)
     shape = (1, rows * channels) if flat else (rows, channels)
     _, *seen = job.observation_shape
-    program = Program(denoiser.film_size, math.prod(seen), *shape)
+    program = Program(denoiser.film_size, math.prod(seen), *shape, narrow=_narrow(job))
     writers[type(denoiser)](program, denoiser)
     return program
 
 
+def _narrow(job: Job) -> bool:
+    """Whether weights are rounded to 24 bits: where they do not fit in the cache.
+
+    Not in a few steps of ε-prediction: the first one multiplies errors by 1/√ᾱ, up to 2029 times,
+    and it takes some more steps to forget them (on Push-T 4e-4 is left after 4, 3e-5 after 8).
+    """
+    size = sum(p.numel() for p in job.denoiser.parameters())
+    calm = job.chain.reading.prediction != "epsilon" or len(job.chain.steps) >= CALM
+    return size > CACHED and calm
+
+
 def _mlp(p: Program, net: Any) -> None:
     _, first, _, second, _ = net.observation
-    seen = p.norm(p.linear(p.observation, first), activation="silu")
-    seen = p.norm(p.linear(seen, second), activation="silu")
+    seen = p.linear(p.observation, first, activation="silu")
+    seen = p.linear(seen, second, activation="silu")
     p.linear(seen, net.film_of_observation, p.given)
     p.ops = p.denoise
-    h = p.linear(p.x, net.enter)
+    h = p.linear(p.x, net.enter, film=0)
     hidden = p.tensors[h].channels
-    p.add(p.film_slice(0, hidden), h)
     offset, inside = hidden, p.tensor(1, hidden)
     for block in net.blocks:
         p.norm(h, block.norm, film=offset, film_base=1, out=inside)
-        p.linear(
-            p.norm(p.linear(inside, block.up), activation="silu"), block.down, h, accumulate=True
-        )
+        wide = p.linear(inside, block.up, activation="silu")
+        p.linear(wide, block.down, h, accumulate=True)
         offset += 2 * hidden
     norm, leave = net.leave
     p.linear(p.norm(h, norm), leave, p.output)
@@ -221,26 +253,22 @@ def _concat(p: Program, net: Any) -> None:
     for_x, _, for_observation = net.enter.weight.split(net.parts, dim=1)
     p.conv(p.linear(p.observation, net.observation), p.given, for_observation, None)
     p.ops = p.denoise
-    h = p.conv(p.x, p.tensor(1, len(for_x)), for_x, net.enter.bias)
-    p.add(p.film, h)
-    p.norm(h, activation="silu")
+    out = p.tensor(1, len(for_x))
+    h = p.conv(p.x, out, for_x, net.enter.bias, activation="silu", film=0)
     inside = p.tensor(1, len(for_x))
     for block in net.blocks:
         p.norm(h, block.norm, out=inside)
-        p.linear(
-            p.norm(p.linear(inside, block.up), activation="silu"), block.down, h, accumulate=True
-        )
+        wide = p.linear(inside, block.up, activation="silu")
+        p.linear(wide, block.down, h, accumulate=True)
     p.linear(h, net.leave, p.output)
 
 
 def _plain(p: Program, net: Any) -> None:
     p.linear(p.observation, net.film_of_observation, p.given)
     p.ops = p.denoise
-    h = p.linear(p.x, net.enter)
-    p.add(p.film, h)
-    p.norm(h, activation="silu")
+    h = p.linear(p.x, net.enter, activation="silu", film=0)
     for layer in net.layers:
-        h = p.norm(p.linear(h, layer), activation="silu")
+        h = p.linear(h, layer, activation="silu")
     p.linear(h, net.leave, p.output)
 
 

@@ -1,0 +1,73 @@
+"""`diffpolicy delays`: what a constant delay costs, whatever computes; the price of being late."""
+
+import json
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from diffpolicy.checkpoint import load_policy, policy_path
+from diffpolicy.config import DelaysConfig, sampling_of
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.files import check_writable, write_atomically, write_text
+from diffpolicy.latency import constant_ticks
+from diffpolicy.policy import Policy
+
+from .header import header, set_threads
+from .pictures import png
+from .success import World, print_records
+
+
+def delays(config: DelaysConfig) -> dict[str, Any]:
+    """The same episodes at every delay; writes delays.json and delays.png."""
+    set_threads(config.threads)
+    if not config.ticks or min(config.ticks) < 0:
+        raise DiffpolicyError(
+            f"--ticks must be at least one delay of 0 or more; got {config.ticks}"
+        )
+    folder = policy_path(config.run).parent
+    out = config.out or folder / "delays"
+    policy = Policy(
+        load_policy(config.run),
+        sampling_of(config),
+        config.device,
+        engine=config.engine,
+        folder=folder,
+    )
+    world = World(config, policy)
+    for name in ("delays.json", "delays.png"):
+        check_writable(out / name)
+    dt = world.options.control_dt_s
+    profiles = [constant_ticks(ticks, dt) for ticks in sorted(set(config.ticks))]
+    records = [world.record(policy, "simulated", profile) for profile in profiles]
+    result = {"header": header(policy.device, **world.describe()), "records": records}
+    write_text(out / "delays.json", json.dumps(result, indent=1))
+    print_records(records)
+    plot = png(success_against_delay(result))
+    write_atomically(out / "delays.png", lambda path: path.write_bytes(plot))
+    print(f"wrote delays.json and delays.png to {out}")
+    return result
+
+
+def success_against_delay(result: dict[str, Any]) -> Figure:
+    """Success and score over the delay in control ticks, 95 % intervals."""
+    figure, axis = plt.subplots(figsize=(5.5, 3.8), constrained_layout=True)
+    records = result["records"]
+    ticks = [r["delay_ticks"] for r in records]
+    for name, rate, interval in (
+        ("success", "success_rate", "success_ci"),
+        ("score", "score_mean", "score_ci"),
+    ):
+        y = [r[rate] for r in records]
+        spread = [[abs(r[interval][i] - r[rate]) for r in records] for i in (0, 1)]
+        axis.errorbar(ticks, y, spread, fmt="o-", capsize=3, ms=4, label=name)
+    dt_ms = 1000 * result["header"]["control_dt_s"]
+    axis.set(
+        xlabel=f"delay of every chunk (control ticks of {dt_ms:g} ms)",
+        xticks=ticks,
+        ylim=(-0.03, 1.05),
+        title=f"{result['header']['env']}, {records[0]['name']}",
+    )
+    axis.grid(alpha=0.25)
+    axis.legend()
+    return figure
