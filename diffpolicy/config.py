@@ -13,9 +13,22 @@ from tyro.conf import Positional
 from diffpolicy.errors import DiffpolicyError
 
 EngineName = Literal["auto", "eager", "compiled", "native", "onnx", "cuda-graph"]
+ClockName = Literal["paused", "simulated", "wall"]
 
 NOT_NEGATIVE = (
-    *("clip", "end", "eta", "floor", "margin", "ms_per_step", "noise_scale", "seed", "start"),
+    *(
+        "clip",
+        "end",
+        "eta",
+        "floor",
+        "latency_ms",
+        "latency_ticks",
+        "margin",
+        "ms_per_step",
+        "noise_scale",
+        "seed",
+        "start",
+    ),
     "weight_decay",
 )
 POSITIVE = (
@@ -204,6 +217,23 @@ class TaskConfig(Checked):
 
 
 @dataclass(frozen=True)
+class Latencies(Checked):
+    """What inference costs on the simulated clock: measured here, unless one of these is given."""
+
+    ms_per_step: float | None = None
+    """Declare a robot with this many milliseconds a step."""
+    latency_ms: float | None = None
+    """Every chunk takes this many milliseconds, whatever the budget."""
+    latency_ticks: int | None = None
+    """Every chunk takes this many control ticks, whatever the budget."""
+    latency_from: Path | None = None
+    """Replay what `diffpolicy latency --json` (or eval --json on the wall clock) wrote, here or on
+    another machine."""
+    latency_seconds: float = 5.0
+    """At most this long measuring the latency of each budget."""
+
+
+@dataclass(frozen=True)
 class Sampling(Checked):
     """How an action chunk is sampled; a policy has one."""
 
@@ -229,15 +259,11 @@ def sampling_of(config: Sampling) -> Sampling:
 
 
 @dataclass(frozen=True)
-class EvalConfig(Sampling, TaskConfig):
+class EvalConfig(Latencies, Sampling, TaskConfig):
     """Success of one step budget in closed loop."""
 
-    clock: Literal["paused", "simulated"] = "paused"
-    """paused: the world waits. simulated: the latency ages the actions."""
-    ms_per_step: float | None = None
-    """Simulated clock: declare a robot with this many milliseconds a step, instead of measuring."""
-    latency_seconds: float = 5.0
-    """Simulated clock: at most this long measuring the latency."""
+    clock: ClockName = "paused"
+    """paused: the world waits. simulated: the latency ages the actions. wall: real time."""
     json: Path | None = None
     """Write the result here."""
 
@@ -301,7 +327,7 @@ class DenoiseConfig(Checked):
 
 
 @dataclass(frozen=True)
-class SweepConfig(TaskConfig):
+class SweepConfig(Latencies, TaskConfig):
     """Success and latency for each step budget, and the budget to use.
 
     Several grids, starts and so on are all combined with each other and with every budget.
@@ -321,20 +347,18 @@ class SweepConfig(TaskConfig):
     """Multiplies the noise that η > 0 injects."""
     clip: tuple[float, ...] = ()
     """Ranges of the predicted clean actions (normalised); by default as trained, 0 for none."""
-    clocks: tuple[Literal["paused", "simulated"], ...] = ("paused", "simulated")
-    """paused: the world waits. simulated: the latency ages the actions."""
-    ms_per_step: float | None = None
-    """Declare a robot with this many milliseconds a step, instead of measuring this machine."""
+    clocks: tuple[ClockName, ...] = ("paused", "simulated")
+    """paused: the world waits. simulated: the latency ages the actions. wall: real time."""
     ddpm: bool = True
     """One row more: ancestral sampling over all T steps."""
-    latency_seconds: float = 5.0
-    """At most this long measuring the latency of each budget."""
     margin: float = 0.05
     """Loss of success (or score) that would still be accepted."""
     floor: float = 0.5
     """No recommendation where the best budget stays below this."""
     outcome: Literal["auto", "success", "score"] = "auto"
     """What is compared; auto takes the score where no budget succeeds half of the time."""
+    plan: bool = False
+    """Only say how many episodes the margin needs."""
     out: Path | None = None
     """Folder for sweep.json and report.html; by default sweep/ in the run folder."""
     pictures: bool = True

@@ -110,6 +110,11 @@ class Policy:
         """Network evaluations a chunk (NFE)."""
         return len(self.chain.steps)
 
+    @property
+    def parameters(self) -> int:
+        """Weights of the network."""
+        return sum(p.numel() for p in self._denoiser.parameters())
+
     def noise_shape(self, batch: int) -> tuple[int, int, int, int]:
         """[1 + K·(η>0), B, T_p, D_a]."""
         count = noise_count(self.chain.steps)

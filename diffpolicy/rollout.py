@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffpolicy import environment
-from diffpolicy.control import RecedingHorizon
+from diffpolicy.control import RecedingHorizon, seam_jerks, seam_jumps
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.latency import LatencyProfile
 from diffpolicy.policy import Policy
@@ -38,6 +38,8 @@ class Episode:
     starved_ticks: int
     delay_ticks: tuple[int, ...]
     ages: tuple[int, ...]
+    seam_jumps: tuple[float, ...]  # in units of the actions
+    seam_jerks: tuple[float, ...]  # in those a second cubed
     failure: str | None = None
 
 
@@ -54,7 +56,7 @@ class RolloutOptions:
 
 
 @dataclass
-class _Slot:
+class Slot:
     """One environment in the middle of an episode."""
 
     env: Any
@@ -66,8 +68,15 @@ class _Slot:
     score: float = 0.0
     failure: str | None = None
 
-    def episode(self) -> Episode:
+    def check(self, chunk: np.ndarray) -> None:
+        """Actions that are not finite end the episode, as a failure."""
+        if not np.isfinite(chunk).all():
+            self.failure = f"the policy's actions are not finite at tick {self.tick}"
+
+    def episode(self, control_dt_s: float) -> Episode:
+        """What it came to."""
         c = self.controller
+        applied = np.array(c.applied)
         return Episode(
             seed=self.seed,
             success=self.success and self.failure is None,
@@ -77,6 +86,8 @@ class _Slot:
             starved_ticks=c.starved_ticks,
             delay_ticks=tuple(c.delay_ticks),
             ages=tuple(c.ages),
+            seam_jumps=tuple(seam_jumps(applied, c.seams)),
+            seam_jerks=tuple(seam_jerks(applied, c.seams, control_dt_s)),
             failure=self.failure,
         )
 
@@ -113,18 +124,18 @@ def _begin(env, seed: int, policy: Policy, profile: LatencyProfile, options: Rol
         neutral=environment.neutral_rule(env, options.neutral),
         cold_start=options.cold_start,
     )
-    return _Slot(env, seed, deque([observation] * length, maxlen=length), controller)
+    return Slot(env, seed, deque([observation] * length, maxlen=length), controller)
 
 
 def _tick(
-    slots: list[_Slot],
+    slots: list[Slot],
     waiting: Iterator[int],
     done: dict[int, Episode],
     policy: Policy,
     profile: LatencyProfile,
     options: RolloutOptions,
     bar: tqdm,
-) -> list[_Slot]:
+) -> list[Slot]:
     """One control tick of every running episode; finished ones give their place to the next."""
     for slot in slots:
         slot.controller.deliver(slot.tick)
@@ -133,10 +144,10 @@ def _tick(
         _replan(observing[i : i + options.batch], policy, options.batch)
     running = []
     for slot in slots:
-        if not (slot.failure or _act(slot, options)):
+        if not (slot.failure or act(slot, options)):
             running.append(slot)
             continue
-        done[slot.seed] = slot.episode()
+        done[slot.seed] = slot.episode(options.control_dt_s)
         bar.update(1)
         seed = next(waiting, None)
         if seed is not None:
@@ -144,7 +155,7 @@ def _tick(
     return running
 
 
-def _replan(slots: list[_Slot], policy: Policy, batch: int) -> None:
+def _replan(slots: list[Slot], policy: Policy, batch: int) -> None:
     """One policy call for all that observe now, padded to the fixed batch."""
     history = np.zeros((batch, *np.shape(slots[0].history)), np.float32)
     count, _, *chunk = policy.noise_shape(1)
@@ -154,8 +165,7 @@ def _replan(slots: list[_Slot], policy: Policy, batch: int) -> None:
         noise[:, row] = episode_noise(slot.seed, slot.tick, (count, *chunk))
     actions = policy(history, noise)
     for slot, chunk in zip(slots, actions, strict=False):
-        if not np.isfinite(chunk).all():
-            slot.failure = f"the policy's actions are not finite at tick {slot.tick}"
+        slot.check(chunk)
         slot.controller.start(slot.tick, chunk)
 
 
@@ -167,7 +177,7 @@ def episode_noise(seed: int, tick: int, shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng([seed, tick, NOISE_STREAM]).standard_normal(shape, np.float32)
 
 
-def _act(slot: _Slot, options: RolloutOptions) -> bool:
+def act(slot: Slot, options: RolloutOptions) -> bool:
     """Applies this tick's action; True where the episode is over."""
     space = slot.env.action_space
     action = np.clip(slot.controller.act(slot.tick), space.low, space.high).astype(space.dtype)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def latency(config: LatencyConfig) -> None:
     timed = list(_timed(config, checkpoint))
     with _busy_cores(config.stress):
         profiles = measure_calls(timed, config.seconds, config.seed)
-    records = _records(config, timed, profiles)
+    records = _records(config, checkpoint, timed, profiles)
     _print(records)
     _print_deadline(config, checkpoint, timed, profiles)
     if config.json:
@@ -94,8 +95,12 @@ def _timed(config: LatencyConfig, checkpoint: Checkpoint) -> Iterator[Timed]:
 
 
 def _records(
-    config: LatencyConfig, timed: Sequence[Timed], profiles: Sequence[LatencyProfile]
+    config: LatencyConfig,
+    checkpoint: Checkpoint,
+    timed: Sequence[Timed],
+    profiles: Sequence[LatencyProfile],
 ) -> list[dict[str, Any]]:
+    parameters = sum(w.numel() for w in checkpoint.weights.values())
     medians = {(t.ddim_steps, t.engine): p for t, p in zip(timed, profiles, strict=True)}
     records = []
     for t, profile in zip(timed, profiles, strict=True):
@@ -107,6 +112,7 @@ def _records(
                 "net": config.net,
                 "ddim_steps": t.ddim_steps,
                 "network_evals": t.ddim_steps,
+                "parameters": parameters,
                 "engine": t.engine,
                 "p50_ms": p50,
                 "p99_ms": found["p99"],
@@ -185,6 +191,49 @@ def measure_calls(timed: Sequence[Timed], seconds: float, seed: int = 0) -> list
                         samples[i].append(_time_ms(timed[i]))
                         bar.update(1)
     return [LatencyProfile(np.array(s), "measured") for s in samples]
+
+
+def replay(path: Path, policies: Sequence[Policy]) -> list[LatencyProfile]:
+    """The profiles that a file holds for these policies; of several engines the fastest.
+
+    DiffpolicyError where it has none of a budget, or belongs to another network.
+    """
+    records = _samples_in(path)
+    found = []
+    for policy in policies:
+        mine = [r for r in records if r["network_evals"] == policy.network_evals]
+        mine = [r for r in mine if r["parameters"] == policy.parameters]
+        if not mine:
+            held = sorted({(r["network_evals"], r["parameters"]) for r in records})
+            raise DiffpolicyError(
+                f"{path} holds no latencies of {policy.network_evals} evaluations of a network of "
+                f"{policy.parameters} parameters; it has (evaluations, parameters) {held}"
+            )
+        best = min(mine, key=lambda r: np.median(r["samples_ms"]))
+        source = f"replayed, {best['engine']}"
+        found.append(LatencyProfile(np.array(best["samples_ms"], float), source))
+    return found
+
+
+def _samples_in(path: Path) -> list[dict[str, Any]]:
+    """The records of a result that hold samples, but for a baseline's."""
+    try:
+        records = json.loads(path.read_text())["records"]
+        kept = [r for r in records if r.get("samples_ms") and r["engine"] != "diffusers"]
+        for record in kept:
+            samples = np.array(record["samples_ms"], float)
+            if not (samples.ndim == 1 and np.isfinite(samples).all() and (samples >= 0).all()):
+                raise ValueError("latencies must be milliseconds, 0 or more")
+            if missing := {"network_evals", "parameters"} - record.keys():
+                raise KeyError(", ".join(sorted(missing)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DiffpolicyError(
+            f"{path} is no latency profile ({type(error).__name__}: {error}); "
+            "`diffpolicy latency --json` writes one"
+        ) from error
+    if not kept:
+        raise DiffpolicyError(f"{path} holds no latency samples")
+    return kept
 
 
 def _unfinished(samples_ms: list[float], seconds: float) -> bool:

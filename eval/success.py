@@ -10,16 +10,18 @@ import numpy as np
 from diffpolicy import environment, latency
 from diffpolicy.chain import audit, audit_line
 from diffpolicy.checkpoint import load_policy, policy_path
-from diffpolicy.config import EvalConfig, Sampling, TaskConfig, sampling_of
+from diffpolicy.config import EvalConfig, Latencies, Sampling, TaskConfig, sampling_of
 from diffpolicy.control import starves
+from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_text
 from diffpolicy.latency import LatencyProfile
 from diffpolicy.policy import Policy
 from diffpolicy.rollout import Episode, RolloutOptions, check_fit, run_episodes
+from diffpolicy.wall import Timing, run_on_wall_clock
 
 from .compare import mean_interval, wilson
 from .header import header, set_threads
-from .latency import measure
+from .latency import measure, replay
 from .table import print_table
 
 
@@ -35,7 +37,9 @@ def evaluate_budget(config: EvalConfig) -> None:
     )
     print(audit_line(sampler_name(policy), policy.chain))
     world = World(config, policy)
-    [profile] = profiles_of([policy], config.ms_per_step, config.latency_seconds)
+    profile = latency.PAUSED
+    if config.clock == "simulated":
+        [profile] = profiles_of([policy], config, world.options.control_dt_s)
     record = world.record(policy, config.clock, profile)
     print_records([record])
     if config.json:
@@ -78,14 +82,23 @@ class World:
         return environment.make(self.env_id, self.kwargs, self.config.max_steps, render_mode)
 
     def record(self, policy: Policy, clock: str, profile: LatencyProfile) -> dict[str, Any]:
-        """Runs every seed once on the clock; the budget's record. Warns first of starvation."""
-        if clock == "simulated":
-            warn_of_starvation(policy, profile, self.options.control_dt_s)
-        felt = profile if clock == "simulated" else latency.PAUSED
+        """Runs every seed once on the clock; the budget's record. Warns first of starvation.
+
+        The wall clock measures its own latencies; `profile` is not used then.
+        """
         label = f"{sampler_name(policy)}, {clock}"
+        dt = self.options.control_dt_s
+        if clock == "wall":
+            episodes, timing = run_on_wall_clock(policy, self.make, self.seeds, self.options, label)
+            profile = LatencyProfile(np.array(timing.latency_ms or [0.0]), "wall clock")
+            record = make_record(policy, clock, profile, episodes, dt, policy.engine().name)
+            return {**record, **timing_record(timing, policy)}
+        if clock == "simulated":
+            warn_of_starvation(policy, profile, dt)
+        felt = profile if clock == "simulated" else latency.PAUSED
         episodes = run_episodes(policy, self.make, self.seeds, felt, self.options, label)
         engine = policy.engine(self.options.batch).name
-        return make_record(policy, clock, profile, episodes, self.options.control_dt_s, engine)
+        return make_record(policy, clock, profile, episodes, dt, engine)
 
     def describe(self) -> dict[str, Any]:
         """The part of a result's header that says what was run."""
@@ -102,13 +115,26 @@ class World:
         }
 
 
+SOURCES = ("ms_per_step", "latency_ms", "latency_ticks", "latency_from")
+
+
 def profiles_of(
-    policies: Sequence[Policy], ms_per_step: float | None, seconds: float
+    policies: Sequence[Policy], config: Latencies, control_dt_s: float
 ) -> list[LatencyProfile]:
-    """What each budget costs: declared, or measured on this machine."""
-    if ms_per_step is None:
-        return measure(policies, seconds)
-    return [latency.declared(ms_per_step, policy.network_evals) for policy in policies]
+    """What each budget costs: declared, constant, replayed, or measured on this machine."""
+    given = [name for name in SOURCES if getattr(config, name) is not None]
+    if len(given) > 1:
+        options = " and ".join("--" + name.replace("_", "-") for name in given)
+        raise DiffpolicyError(f"give one source of latencies, not {options}")
+    if config.ms_per_step is not None:
+        return [latency.declared(config.ms_per_step, policy.network_evals) for policy in policies]
+    if config.latency_ms is not None:
+        return [latency.constant_ms(config.latency_ms)] * len(policies)
+    if config.latency_ticks is not None:
+        return [latency.constant_ticks(config.latency_ticks, control_dt_s)] * len(policies)
+    if config.latency_from is not None:
+        return replay(config.latency_from, policies)
+    return measure(policies, config.latency_seconds)
 
 
 def sampler_name(policy: Policy) -> str:
@@ -187,15 +213,33 @@ def make_record(
         "score_ci": mean_interval(scores),
         "latency_ms": latency.percentiles(profile),
         "delay_ticks": float(np.mean(delays)) if delays else 0.0,
+        "deadline_misses": sum(delay > 1 for delay in delays),
         "starved_ticks": sum(e.starved_ticks for e in episodes),
         "action_age_ms_p50": None if age_ticks is None else age_ticks * 1000 * control_dt_s,
         "replans": sum(e.replans for e in episodes),
+        "seam_jump": _mean([j for e in episodes for j in e.seam_jumps]),
+        "seam_jerk": _mean([j for e in episodes for j in e.seam_jerks]),
         "failures": [e.failure for e in episodes if e.failure],
         "outcomes": {
             "success": [int(e.success) for e in episodes],
             "score": [round(e.score, 6) for e in episodes],
         },
     }
+
+
+def timing_record(timing: Timing, policy: Policy) -> dict[str, Any]:
+    """What the wall clock adds to a record; its samples can be replayed."""
+    late_ms = np.array(timing.late_ms or [0.0])
+    return {
+        "tick_late_ms": {"p50": float(np.median(late_ms)), "max": float(late_ms.max())},
+        "missed_ticks": timing.missed,
+        "parameters": policy.parameters,
+        "samples_ms": np.round(timing.latency_ms, 5).tolist(),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
 
 
 def print_records(records: Sequence[dict[str, Any]]) -> None:

@@ -19,12 +19,14 @@ from diffpolicy.grids import SPACINGS
 from diffpolicy.latency import LatencyProfile, delay_ticks, slow_ms
 from diffpolicy.policy import Policy
 
-from .compare import Candidate, compare, recommend
+from .compare import Candidate, compare, episodes_needed, recommend
 from .header import header, set_threads
 from .pictures import clock_label, png, success_against_latency
 from .report import write_report
 from .success import World, is_ddpm, outruns, print_records, profiles_of, sampler_name
+from .table import print_table
 
+DISCORDANCES, POWERS = (0.05, 0.1, 0.2, 0.4), (0.8, 0.9)
 MOSTLY = 0.5  # success is "rare" where no budget reaches this
 
 
@@ -38,12 +40,25 @@ class Clock:
 
 def sweep(config: SweepConfig) -> dict[str, Any]:
     """All budgets on all clocks; writes sweep.json, sweep.png, report.html; the result."""
+    if config.plan:
+        return print_plan(config.margin)
     if not config.clocks:
         raise DiffpolicyError("--clocks needs at least one of paused and simulated")
     policies = load_budgets(config)
     world = open_world(config, policies)
-    profiles = profiles_of(policies, config.ms_per_step, config.latency_seconds)
+    profiles = profiles_of(policies, config, world.options.control_dt_s)
     return run_sweep(config, world, policies, [Clock(name, profiles) for name in config.clocks])
+
+
+def print_plan(margin: float) -> dict[str, Any]:
+    """Episodes that show a budget to lose less than the margin to an equal one, {share: count}."""
+    plan = {
+        share: [episodes_needed(share, margin, power) for power in POWERS] for share in DISCORDANCES
+    }
+    print(f"episodes needed to show, at level 0.05, a loss of less than {margin:g} between equals:")
+    titles = ["episodes that come out differently", *(f"power {power:.0%}" for power in POWERS)]
+    print_table(titles, [[f"{share:.0%}", *counts] for share, counts in plan.items()])
+    return {"margin": margin, "episodes": plan}
 
 
 def load_budgets(config: SweepConfig) -> list[Policy]:

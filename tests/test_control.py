@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffpolicy.control import RecedingHorizon, starves
+from diffpolicy.control import RecedingHorizon, seam_jerks, seam_jumps, starves
 
 TICKS = 60
 STARVED = (-1, -1)
@@ -135,3 +135,48 @@ def test_only_a_cold_start_charges_the_first_chunk():
     assert drive(cold, 15)[:3] == [STARVED, STARVED, (0, 2)]
     assert (warm.starved_ticks, cold.starved_ticks) == (0, 2)
     assert len(cold.delay_ticks) == len(warm.delay_ticks) + 1
+
+
+@given(usables, delay_lists, st.data())
+def test_ending_an_inference_when_it_is_done_is_knowing_its_delay_before(usable, delays, data):
+    """The wall clock's calls and the simulated clock's give the same actions."""
+    action_horizon = data.draw(st.integers(1, usable))
+    endless = chain(delays, repeat(delays[-1]))
+    known = drive(RecedingHorizon(action_horizon, endless, neutral, cold_start=True), usable)
+    waits = chain(delays, repeat(delays[-1]))
+    controller, executed = RecedingHorizon(action_horizon, iter(()), neutral), []
+    begun = done = 0
+    for tick in range(TICKS):
+        if controller.computing and tick >= done:
+            controller.finish(tick, np.array([(begun, place) for place in range(usable)]))
+        controller.deliver(tick)
+        if controller.wants_observation(tick):
+            controller.begin(tick)
+            begun, done = tick, tick + next(waits)
+            if done == tick:
+                controller.finish(tick, np.array([(begun, place) for place in range(usable)]))
+        executed.append(tuple(controller.act(tick).tolist()))
+    assert executed == known
+
+
+def test_seams_are_where_a_chunk_takes_over_another():
+    controller = RecedingHorizon(4, repeat(1), neutral)
+    drive(controller, usable=8)
+    assert controller.seams[:3] == [5, 9, 13]
+    assert len(controller.applied) == TICKS
+
+
+def test_jumps_and_jerks_at_seams():
+    t = np.arange(10.0)
+    parabola = np.stack([t**2, 3 * t], axis=1)
+    assert seam_jerks(parabola, [4, 6], 0.1) == pytest.approx([0, 0], abs=1e-9)
+    cubic = np.stack([t**3, 0 * t], axis=1)
+    assert seam_jerks(cubic, [5], 0.1) == pytest.approx([6 / 0.1**3])
+    step = np.where(t < 5, 0.0, 3.0)[:, None] * np.array([[1.0, 4 / 3]])
+    assert seam_jumps(step, [3, 5]) == pytest.approx([0, 5])
+    assert seam_jumps(step, [0, 10]) == seam_jerks(step, [1, 9], 0.1) == []
+
+
+def test_nothing_begun_cannot_be_finished():
+    with pytest.raises(RuntimeError, match="no inference was begun"):
+        RecedingHorizon(4, repeat(0), neutral).finish(3, np.zeros((8, 1)))

@@ -25,6 +25,7 @@ THREADED = ("native", "onnx")  # tried on one thread, too: on a busy machine one
 UNTRIED = {"compiled": "not tried: it takes minutes to build; ask for it by name"}
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
 SECONDS, FEWEST, CHECKED = 0.25, 5, 4
+FEW = 4  # samples of a batch that may go one after the other
 CACHE_FILE = "engines.json"
 
 
@@ -65,6 +66,9 @@ def _try_all(job: Job) -> tuple[Engine, int, str]:
     """The fastest engine, its threads, and why."""
     tried, working = [], []
     for name in CANDIDATES[job.denoiser.device.type]:
+        if name == "native" and job.batch > FEW:
+            tried.append(Tried(name, 1, None, "not tried: it takes one sample after the other"))
+            continue
         for threads in sorted({1, job.threads} if name in THREADED else {job.threads}):
             try:
                 engine = build_engine(name, replace(job, threads=threads))
