@@ -42,6 +42,8 @@ class Policy:
         self.horizons, self.task, self.sampling = spec.horizons, spec.task, sampling
         self.chain = make_chain(spec.model, spec.clip_range, sampling)
         self.device = choose_device(device)
+        if self.device.type == "cuda":  # float32 means float32, also in convolutions
+            torch.backends.cudnn.allow_tf32 = False
         self._normalize = checkpoint.observation_normalizer.normalize
         self._unnormalize = checkpoint.action_normalizer.unnormalize
         denoiser = build(spec.model, spec.horizons, spec.task.observation_dim, spec.task.action_dim)
@@ -158,7 +160,8 @@ class Policy:
         noise = np.asarray(noise, np.float32)
         if noise.shape != shape:
             raise DiffpolicyError(f"noise must be {list(shape)}; got {list(noise.shape)}")
-        return torch.from_numpy(self._normalize(history)), torch.from_numpy(noise)
+        given = self._normalize(history), np.ascontiguousarray(noise)
+        return torch.from_numpy(given[0]), torch.from_numpy(given[1])
 
     def _actions(self, chunk: Tensor) -> np.ndarray:
         """The usable part of a normalised chunk [B, T_p, D_a]."""

@@ -38,6 +38,7 @@ def run_on_wall_clock(
 ) -> tuple[list[Episode], Timing]:
     """One Episode for each seed, one after the other, each as long as it is in reality."""
     timing, env = Timing(), make_env()
+    policy.engine()  # built before the clock runs
     bar = tqdm(seeds, desc=description, unit="episode", leave=False)
     try:
         with ThreadPoolExecutor(1, "inference") as worker:
@@ -62,7 +63,9 @@ def _episode(
     slot = Slot(env, seed, deque([observation] * length, maxlen=length), controller)
     work: Future | None = None
     if not options.cold_start:
-        controller.start(0, _infer(policy, slot.history.copy(), seed, 0)[0])
+        first, _ = _infer(policy, slot.history.copy(), seed, 0)
+        slot.check(first)
+        controller.start(0, first)
     begin = time.perf_counter()
     while True:
         if work and work.done():

@@ -39,7 +39,10 @@ def delays(config: DelaysConfig) -> dict[str, Any]:
         check_writable(out / name)
     dt = world.options.control_dt_s
     profiles = [constant_ticks(ticks, dt) for ticks in sorted(set(config.ticks))]
-    records = [world.record(policy, "simulated", profile) for profile in profiles]
+    records = [
+        {**world.record(policy, "simulated", profile), "ticks": ticks}
+        for ticks, profile in zip(sorted(set(config.ticks)), profiles, strict=True)
+    ]
     result = {"header": header(policy.device, **world.describe()), "records": records}
     write_text(out / "delays.json", json.dumps(result, indent=1))
     print_records(records)
@@ -53,7 +56,7 @@ def success_against_delay(result: dict[str, Any]) -> Figure:
     """Success and score over the delay in control ticks, 95 % intervals."""
     figure, axis = plt.subplots(figsize=(5.5, 3.8), constrained_layout=True)
     records = result["records"]
-    ticks = [r["delay_ticks"] for r in records]
+    ticks = [r["ticks"] for r in records]
     for name, rate, interval in (
         ("success", "success_rate", "success_ci"),
         ("score", "score_mean", "score_ci"),

@@ -34,6 +34,7 @@ from .table import print_table
 
 WARMUP = 5
 WANTED_SAMPLES = 10 * BLOCK  # enough for p99
+MANY_SAMPLES = 94 * BLOCK  # enough for p99.9
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def latency(config: LatencyConfig) -> None:
     checkpoint = _checkpoint(config)
     timed = list(_timed(config, checkpoint))
     with _busy_cores(config.stress):
-        profiles = measure_calls(timed, config.seconds, config.seed)
+        profiles = measure_calls(timed, config.seconds, config.seed, MANY_SAMPLES)
     records = _records(config, checkpoint, timed, profiles)
     _print(records)
     _print_deadline(config, checkpoint, timed, profiles)
@@ -86,7 +87,7 @@ def _timed(config: LatencyConfig, checkpoint: Checkpoint) -> Iterator[Timed]:
         ]
         print(audit_line(f"{k} steps", policies[0].chain))
         observation = _observation(policies[0], rng)
-        for policy in policies:
+        for policy in {p.engine().name: p for p in policies}.values():
             engine = policy.engine()
             yield Timed(k, engine.name, policy, observation, verify(engine, policy.job()))
         if config.baseline:
@@ -173,8 +174,10 @@ def measure(policies: Sequence[Policy], seconds: float, seed: int = 0) -> list[L
     return measure_calls(timed, seconds, seed)
 
 
-def measure_calls(timed: Sequence[Timed], seconds: float, seed: int = 0) -> list[LatencyProfile]:
-    """Up to 320 samples each, or `seconds` of measuring.
+def measure_calls(
+    timed: Sequence[Timed], seconds: float, seed: int = 0, wanted: int = WANTED_SAMPLES
+) -> list[LatencyProfile]:
+    """Up to `wanted` samples each, or `seconds` of measuring.
 
     They take turns in random order, a block of consecutive calls at a time.
     """
@@ -183,11 +186,11 @@ def measure_calls(timed: Sequence[Timed], seconds: float, seed: int = 0) -> list
     for t in timed:
         for _ in range(WARMUP):
             t.call(t.observation)
-    with tqdm(total=len(timed) * WANTED_SAMPLES, desc="latency", unit="call") as bar:
-        while open_ := [i for i, s in enumerate(samples) if _unfinished(s, seconds)]:
+    with tqdm(total=len(timed) * wanted, desc="latency", unit="call") as bar:
+        while open_ := [i for i, s in enumerate(samples) if _unfinished(s, seconds, wanted)]:
             for i in rng.permutation(open_):
                 for _ in range(BLOCK):
-                    if _unfinished(samples[i], seconds):
+                    if _unfinished(samples[i], seconds, wanted):
                         samples[i].append(_time_ms(timed[i]))
                         bar.update(1)
     return [LatencyProfile(np.array(s), "measured") for s in samples]
@@ -236,8 +239,8 @@ def _samples_in(path: Path) -> list[dict[str, Any]]:
     return kept
 
 
-def _unfinished(samples_ms: list[float], seconds: float) -> bool:
-    return not samples_ms or (len(samples_ms) < WANTED_SAMPLES and sum(samples_ms) < 1000 * seconds)
+def _unfinished(samples_ms: list[float], seconds: float, wanted: int) -> bool:
+    return not samples_ms or (len(samples_ms) < wanted and sum(samples_ms) < 1000 * seconds)
 
 
 def _observation(policy: Policy, rng: np.random.Generator) -> np.ndarray:

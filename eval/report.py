@@ -118,7 +118,7 @@ def _table(records: Sequence[dict[str, Any]]) -> str:
 def _films(world: World, films: Sequence[tuple[Policy, str, LatencyProfile]]) -> list[str]:
     parts = ["<h2>Rollouts</h2>"] if films else []
     for policy, clock, profile in films:
-        felt = profile if clock == "simulated" else latency.PAUSED
+        felt = latency.PAUSED if clock == "paused" else profile
         figure, caption = film_strip(world, policy, felt, world.seeds.start)
         source = "" if clock == "paused" else f" ({profile.source})"
         text = html.escape(f"{sampler_name(policy)}, {clock}{source}; {caption}")

@@ -52,6 +52,8 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
 
 def print_plan(margin: float) -> dict[str, Any]:
     """Episodes that show a budget to lose less than the margin to an equal one, {share: count}."""
+    if margin <= 0:
+        raise DiffpolicyError(f"a plan needs a --margin above 0; got {margin}")
     plan = {
         share: [episodes_needed(share, margin, power) for power in POWERS] for share in DISCORDANCES
     }
@@ -85,10 +87,14 @@ def combinations(config: SweepConfig) -> Iterator[Sampling]:
     """Every budget with every grid, start, end, η, noise scale and clip; a listed grid once."""
     starts, clips = config.start or (None,), config.clip or (None,)
     variants = product(config.grid, starts, config.end, config.eta, config.noise_scale, clips)
-    for grid, start, end, eta, noise_scale, clip in variants:
-        budgets = sorted(set(config.ddim_steps)) if grid in SPACINGS else [1]
-        for ddim_steps in budgets:
-            yield Sampling(ddim_steps, grid, start, end, eta, noise_scale, clip)
+    listed = set()
+    for grid, start, end, eta, scale, clip in variants:
+        if grid in SPACINGS:
+            for ddim_steps in sorted(set(config.ddim_steps)):
+                yield Sampling(ddim_steps, grid, start, end, eta, scale, clip)
+        elif (grid, eta, scale, clip) not in listed:
+            listed.add((grid, eta, scale, clip))
+            yield Sampling(1, grid, None, 0, eta, scale, clip)
 
 
 def open_world(config: SweepConfig, policies: Sequence[Policy]) -> World:
@@ -108,6 +114,7 @@ def run_sweep(
 ) -> dict[str, Any]:
     """The episodes of every budget on every clock; the recommendation is the last clock's."""
     rows = _episodes(world, policies, clocks)
+    clocks = [_felt(clock, records) for clock, records in zip(clocks, rows, strict=True)]
     noun = _outcome(config, rows)
     advice = [
         _advise(config, world, policies, clock, records, noun)
@@ -144,6 +151,14 @@ def _episodes(
                 rows[-1].append(world.record(policy, clock.name, profile))
                 bar.update(1)
     return rows
+
+
+def _felt(clock: Clock, records: Sequence[dict[str, Any]]) -> Clock:
+    """The clock with the latencies that it measured itself, where it is the wall's."""
+    if clock.name != "wall":
+        return clock
+    samples = [np.array(r["samples_ms"] or [0.0]) for r in records]
+    return Clock(clock.name, [LatencyProfile(s, "wall clock") for s in samples])
 
 
 def _outcome(config: SweepConfig, rows: Sequence[Sequence[dict[str, Any]]]) -> str:

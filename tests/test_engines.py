@@ -1,6 +1,8 @@
 """Engines give what eager gives, or say why they cannot be built; auto takes none that is wrong."""
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +24,7 @@ NETWORKS = {
     "plain": {"denoiser": "plain", "hidden": 20, "blocks": 3, "condition": 8},
     "unet": {"denoiser": "unet", "unet_channels": (16, 24, 40), "condition": 8},
     "unet down to one row": {"denoiser": "unet", "unet_channels": (16, 24, 40, 48), "condition": 8},
+    "unet that narrows": {"denoiser": "unet", "unet_channels": (48, 24), "condition": 8},
     "unet of one level": {"denoiser": "unet", "unet_channels": (48,), "unet_kernel": 3},
 }
 CHAINS = [
@@ -136,6 +139,31 @@ def test_bfloat16_is_close():
     assert job.denoiser.dtype == torch.float32  # the policy's own weights are left alone
 
 
+def test_native_may_be_called_from_many_threads():
+    job = make_job(threads=2)
+    engine, eager = build_engine("native", job), build_engine("eager", job)
+    with ThreadPoolExecutor(4) as pool:
+        chunks = list(pool.map(lambda seed: engine(*inputs(job, seed)), range(200)))
+    for seed, chunk in enumerate(chunks):
+        torch.testing.assert_close(chunk, eager(*inputs(job, seed)), rtol=1e-4, atol=1e-4)
+
+
+def test_native_says_so_in_a_forked_child_and_lets_it_end():
+    engine = build_engine("native", make_job(threads=2))
+    reads, writes = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            engine(*inputs(make_job()))
+        except DiffpolicyError as error:
+            os.write(writes, str(error).encode())
+        finally:
+            del engine
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert b"stays in the process it was built in" in os.read(reads, 200)
+
+
 # What cannot be built says why
 
 
@@ -168,7 +196,39 @@ def test_native_without_a_compiler_says_so(monkeypatch, tmp_path):
     native._library.cache_clear()
 
 
+def test_native_refuses_layers_wider_than_its_workspace(monkeypatch):
+    monkeypatch.setattr(program, "WIDEST", 100)
+    with pytest.raises(DiffpolicyError, match="takes at most 100 channels"):
+        build_engine("native", make_job())
+
+
 # auto
+
+
+@pytest.mark.parametrize("trouble", ["compiler", "cache"])
+def test_auto_takes_another_engine_where_one_fails_in_its_own_way(monkeypatch, tmp_path, trouble):
+    native._library.cache_clear()
+    if trouble == "compiler":
+        monkeypatch.setenv("CC", "no-such-compiler-at-all")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    else:
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    engine, why = auto.choose(make_job())
+    assert engine.name != "native" and "native is out: the native engine cannot be built" in why
+    native._library.cache_clear()
+
+
+def test_auto_runs_a_broken_network_on_eager_so_that_its_failure_shows():
+    job = make_job()
+    next(iter(job.denoiser.parameters())).fill_(float("nan"))
+    engine, _ = auto.choose(job)
+    assert engine.name == "eager" and engine(*inputs(job)).isnan().any()
+
+
+def test_auto_works_where_its_choice_cannot_be_kept(tmp_path):
+    (tmp_path / "engines.json").mkdir()
+    assert auto.choose(make_job(), tmp_path)[0].name
 
 
 class Poisoned:

@@ -234,6 +234,16 @@ def test_what_callers_read_from_it():
     assert torch.equal(named["pred_original_sample"], x0) and torch.equal(named[1], x0)
 
 
+def test_a_list_of_generators_has_one_for_each_sample():
+    samples = []
+    for scheduler in (DDIMScheduler(), diffusers.DDIMScheduler()):
+        scheduler.set_timesteps(10)
+        generators = [torch.Generator().manual_seed(s) for s in range(4)]
+        step = scheduler.step(RAMP, 500, RAMP, eta=1.0, generator=generators)
+        samples.append(step.prev_sample)
+    torch.testing.assert_close(*samples, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("thresholding", [False, True])
 def test_samples_keep_their_dtype(dtype, thresholding):

@@ -24,7 +24,7 @@ from diffpolicy.eval.denoise import trace
 from diffpolicy.eval.latency import latency
 from diffpolicy.eval.pictures import film_strip
 from diffpolicy.eval.success import World, evaluate_budget, sampler_name
-from diffpolicy.eval.sweep import load_budgets, sweep
+from diffpolicy.eval.sweep import combinations, load_budgets, sweep
 from diffpolicy.latency import PAUSED
 from diffpolicy.policy import Policy
 from diffpolicy.train import train
@@ -265,3 +265,33 @@ def test_the_plan_says_how_many_episodes_a_margin_needs(tiny_run, call):
     done = call("sweep", "--run", tiny_run, "--plan", "--margin", 0.1)
     assert done.code == 0
     assert "a loss of less than 0.1 between equals" in done.out
+
+
+def test_a_listed_grid_is_run_once_whatever_the_ends(tiny_run):
+    config = SweepConfig(
+        run=tiny_run, ddim_steps=(1, 2), grid=("85,20", "linspace"), start=(90, 80), end=(0, 10)
+    )
+    found = list(combinations(config))
+    assert [s for s in found if s.grid == "85,20"] == [Sampling(1, "85,20")]
+    assert len(found) == 1 + 2 * 2 * 2
+
+
+def test_a_plan_needs_a_margin(refused, tiny_run):
+    said = refused("sweep", "--run", tiny_run, "--plan", "--margin", 0)
+    assert "a plan needs a --margin above 0" in said
+
+
+def test_a_sweep_on_the_wall_clock_is_judged_by_what_it_felt(tiny_run, tmp_path):
+    """100 ms a step would starve the robot; nothing of that is felt on the wall clock."""
+    config = SweepConfig(
+        run=tiny_run,
+        ddim_steps=(1,),
+        ddpm=False,
+        clocks=("wall",),
+        ms_per_step=100.0,
+        out=tmp_path,
+        floor=0.0,
+        **{**SMALL, "episodes": 1, "max_steps": 15},
+    )
+    result = sweep(config)
+    assert result["recommendation"]["latency_source"] == "wall clock"

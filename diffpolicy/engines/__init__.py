@@ -35,4 +35,12 @@ def build_engine(name: str, job: Job) -> Engine:
             f"there is no engine {name!r}; choose one of: auto, {', '.join(HOMES)}"
         )
     module, _, attribute = HOMES[name].partition(":")
-    return getattr(import_module(f"{__name__}.{module}"), attribute)(job)
+    try:
+        return getattr(import_module(f"{__name__}.{module}"), attribute)(job)
+    except DiffpolicyError:
+        raise
+    except Exception as error:  # compilers, exporters and drivers fail in many ways
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise DiffpolicyError(
+            f"the {name} engine cannot be built here: {type(error).__name__}: {reason}"
+        ) from error

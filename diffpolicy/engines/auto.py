@@ -4,9 +4,11 @@ Every candidate is built, held against eager on random inputs and timed for a mo
 kept beside the checkpoint, for the same weights, chain, machine and versions only.
 """
 
+import contextlib
 import hashlib
 import json
-import platform
+import os
+import shutil
 import time
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +19,7 @@ import torch
 
 from diffpolicy.engines import Engine, build_engine
 from diffpolicy.engines.job import Job
+from diffpolicy.engines.native import SOURCE, processor
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_text
 
@@ -58,7 +61,8 @@ def choose(job: Job, folder: Path | None = None) -> tuple[Engine, str]:
     engine, threads, why = _try_all(job)
     if cache:
         choice = {"engine": engine.name, "threads": threads, "why": why}
-        write_text(cache, json.dumps({**_read(cache), key: choice}, indent=1))
+        with contextlib.suppress(OSError):  # a run that cannot be written to can still be run
+            write_text(cache, json.dumps({**_read(cache), key: choice}, indent=1))
     return engine, why
 
 
@@ -72,7 +76,8 @@ def _try_all(job: Job) -> tuple[Engine, int, str]:
         for threads in sorted({1, job.threads} if name in THREADED else {job.threads}):
             try:
                 engine = build_engine(name, replace(job, threads=threads))
-                verify(engine, job)
+                if name != "eager":
+                    verify(engine, job)
             except DiffpolicyError as error:
                 tried.append(Tried(name, threads, None, f"is out: {error}"))
                 break
@@ -138,7 +143,8 @@ def _key(job: Job) -> str:
     for name, value in job.denoiser.state_dict().items():
         weights.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
     device = job.denoiser.device
-    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    machine = [torch.cuda.get_device_name(device)] if device.type == "cuda" else []
+    machine += [processor(), shutil.which("cc"), os.environ.get("CC"), SOURCE.read_bytes()]
     versions = [f"{name} {_version(name)}" for name in ("diffpolicy", "torch", "onnxruntime")]
     parts = [weights.hexdigest(), job.chain, job.batch, job.threads, job.dtype, machine, versions]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]

@@ -18,7 +18,9 @@ class CompiledEngine:
         self.loop = ChainLoop(job.denoiser, job.chain, job.dtype)
         self.compiled = torch.compile(self.loop, fullgraph=True, dynamic=False)
         try:
-            self(torch.zeros(job.observation_shape), torch.zeros(job.noise_shape))
+            # Every budget is a graph of its own over the same code.
+            with torch._dynamo.config.patch(recompile_limit=10_000):
+                self(torch.zeros(job.observation_shape), torch.zeros(job.noise_shape))
         except Exception as error:  # the compiler fails in many ways; the reason is its message
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise DiffpolicyError(f"torch.compile does not work here: {reason[0]}") from error

@@ -1,5 +1,7 @@
 """The whole loop captured once as a CUDA graph: one launch for all K steps, copies included."""
 
+import threading
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,8 @@ class CudaGraphEngine:
         self.noise = torch.zeros(job.noise_shape, pin_memory=True)
         self.chunk = torch.zeros(job.noise_shape[1:], pin_memory=True)
         observation, noise = (x.cuda() for x in (self.observation, self.noise))
+        self._kept = loop, observation, noise  # the graph knows addresses alone
+        self._lock = threading.Lock()
 
         def whole() -> None:
             observation.copy_(self.observation, non_blocking=True)
@@ -42,12 +46,13 @@ class CudaGraphEngine:
 
     @torch.inference_mode()
     def __call__(self, observation: Tensor, noise: Tensor) -> Tensor:
-        self.observation.copy_(observation)
-        self.noise.copy_(noise)
-        self.graph.replay()
-        self.done.record()
-        self.done.synchronize()
-        return self.chunk.clone()
+        with self._lock:  # one set of inputs, one output
+            self.observation.copy_(observation)
+            self.noise.copy_(noise)
+            self.graph.replay()
+            self.done.record()
+            self.done.synchronize()
+            return self.chunk.clone()
 
 
 @torch.inference_mode()

@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import subprocess
+import threading
 import weakref
 from collections.abc import Sequence
 from functools import cache
@@ -95,16 +96,26 @@ class NativeEngine:
             clip=-1.0 if clip is None else clip,
         )
         self._kept = program, struct
+        self._lock, self._process = threading.Lock(), os.getpid()
         self._handle = library.engine_open(ctypes.byref(struct))
         self._run = library.engine_run
-        weakref.finalize(self, library.engine_close, self._handle)
+        weakref.finalize(self, _close, library, self._handle, self._process)
 
     def __call__(self, observation: Tensor, noise: Tensor) -> Tensor:
+        if os.getpid() != self._process:
+            raise DiffpolicyError("a native engine stays in the process it was built in")
         chunks = torch.empty(noise.shape[1:])
-        for i, chunk in enumerate(chunks):
-            seen, drawn = observation[i].contiguous(), noise[:, i].contiguous()
-            self._run(self._handle, seen.data_ptr(), drawn.data_ptr(), chunk.data_ptr())
+        with self._lock:  # one workspace
+            for i, chunk in enumerate(chunks):
+                seen, drawn = observation[i].contiguous(), noise[:, i].contiguous()
+                self._run(self._handle, seen.data_ptr(), drawn.data_ptr(), chunk.data_ptr())
         return chunks
+
+
+def _close(library: ctypes.CDLL, handle: int, process: int) -> None:
+    """Ends the threads; a forked child has none of them."""
+    if os.getpid() == process:
+        library.engine_close(handle)
 
 
 def _array(items: Sequence[Any]) -> Any:
@@ -120,7 +131,7 @@ def _library() -> ctypes.CDLL:
     if not compiler:
         raise DiffpolicyError("the native engine needs a C compiler: no `cc` on the path, no $CC")
     source = SOURCE.read_bytes()
-    key = hashlib.sha256(source + repr((compiler, FLAGS, _processor())).encode()).hexdigest()[:16]
+    key = hashlib.sha256(source + repr((compiler, FLAGS, processor())).encode()).hexdigest()[:16]
     path = cache_folder() / f"native-{key}.so"
     if not path.exists():
         write_atomically(path, lambda temporary: _compile(compiler, temporary))
@@ -141,11 +152,13 @@ def _compile(compiler: str, path: Path) -> None:
         raise DiffpolicyError(f"native.c does not compile: {done.stderr.strip()[:500]}")
 
 
-def _processor() -> str:
-    """What -march=native depends on."""
+def processor() -> str:
+    """What -march=native depends on: the processor's name and abilities."""
     path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else [platform.processor()]
-    return next((line for line in lines if line.startswith(("flags", "Features"))), lines[0])
+    lines = path.read_text().splitlines() if path.exists() else []
+    wanted = ("model name", "flags", "Features", "CPU part")
+    found = {line.partition(":")[0].strip(): line for line in lines if line.startswith(wanted)}
+    return " ".join([platform.machine(), platform.processor(), *found.values()])
 
 
 def cache_folder() -> Path:

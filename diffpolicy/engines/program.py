@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from diffpolicy.denoisers.concat import ConcatDenoiser
@@ -22,6 +23,7 @@ LANES, PAD = 16, 4  # floats of a vector; rows of zeros around a tensor
 CACHED, FEW_ROWS = 2**19, 4  # weights that stay in a core's cache; rows that share a weight
 CALM = 8  # steps of ε-prediction after which rounding errors are forgotten
 ARENA = 2**22  # floats: NumPy asks for huge pages for arrays of such sizes
+WIDEST = 8192  # MAX_UNIT in native.c
 PITCH = 8 * LANES  # rows begin at multiples of the widest group of output channels
 CONV, NORM, ADD = 0, 1, 2
 ACTIVATIONS = {None: 0, "silu": 1, "mish": 2}
@@ -153,6 +155,8 @@ class Program:
         groups = 0 if layer is None else getattr(layer, "num_groups", 1)
         affine = (layer.weight, layer.bias) if layer is not None else (None, None)
         width = self.tensors[source].pitch
+        if width > WIDEST:
+            raise DiffpolicyError(f"the native engine takes at most {WIDEST} channels; got {width}")
         weight, bias = (self._vector(v, width) for v in affine)
         out = source if out is None else out
         self.ops.append(
@@ -301,7 +305,12 @@ def _residual(p: Program, block: Any, sources: Sequence[int], film: int) -> int:
     h = _conv_block(p, block.second, [h])
     if isinstance(block.skip, nn.Conv1d):
         return _joined(p, block.skip, sources, h, accumulate=True)
-    p.add(sources[0], h)
+    if len(sources) == 1:
+        p.add(sources[0], h)
+        return h
+    identity = torch.eye(block.outputs).split([p.tensors[s].channels for s in sources], dim=1)
+    for source, weight in zip(sources, identity, strict=True):
+        p.conv(source, h, weight, None, accumulate=True)
     return h
 
 

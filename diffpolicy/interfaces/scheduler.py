@@ -151,7 +151,7 @@ class DDIMScheduler:
         sample: Tensor,
         eta: float = 0.0,
         use_clipped_model_output: bool = False,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
         variance_noise: Tensor | None = None,
         return_dict: bool = True,
     ) -> DDIMSchedulerOutput | tuple[Tensor, Tensor]:
@@ -261,7 +261,13 @@ class DDIMScheduler:
     save_pretrained = save_config
 
 
-def _randn_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """On the generator's device, so that a CPU generator gives the same noise everywhere."""
+def _randn_like(x: Tensor, generator: torch.Generator | list[torch.Generator] | None) -> Tensor:
+    """On the generator's device, so that a CPU generator gives the same noise everywhere.
+
+    A list has one generator for each sample of the batch.
+    """
+    if isinstance(generator, list):
+        pairs = zip(x.split(1), generator, strict=True)
+        return torch.cat([_randn_like(sample, each) for sample, each in pairs])
     device = generator.device if generator else x.device
     return torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)
