@@ -13,6 +13,7 @@ from tyro.conf import Positional
 from diffpolicy.errors import DiffpolicyError
 
 EngineName = Literal["auto", "eager", "compiled", "native", "onnx", "cuda-graph"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 ClockName = Literal["paused", "simulated", "wall"]
 
 NOT_NEGATIVE = (
@@ -210,6 +211,8 @@ class TaskConfig(Checked):
     """Where the policy runs."""
     engine: EngineName = "auto"
     """What runs the denoising loop; auto takes the fastest that works here, and says which."""
+    precision: Precision = "float32"
+    """The network's: tf32 is for cuda-graph, bfloat16 for eager, compiled and cuda-graph."""
     threads: int | None = None
     """CPU threads for torch; by default all cores."""
     cold_start: bool = False
@@ -280,6 +283,8 @@ class LatencyConfig(Checked):
     """Step budgets."""
     engine: tuple[EngineName, ...] = ("auto",)
     """Engines to measure, interleaved."""
+    precision: Precision = "float32"
+    """The network's: tf32 is for cuda-graph, bfloat16 for eager, compiled and cuda-graph."""
     baseline: Literal["diffusers"] | None = None
     """Measure this loop too, on the same weights, and print the ratios to it."""
     deadline_ms: float | None = None

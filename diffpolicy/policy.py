@@ -36,6 +36,7 @@ class Policy:
         device: str = "cpu",
         seed: int = 0,
         engine: str = "eager",
+        precision: str = "float32",
         folder: Path | None = None,
     ):
         self.specification = spec = checkpoint.specification
@@ -53,6 +54,7 @@ class Policy:
             raise DiffpolicyError(f"the weights do not fit the network: {error}") from error
         denoiser.to(self.device).eval().requires_grad_(False)
         self._denoiser, self._engine, self._folder = denoiser, engine, folder
+        self.precision = precision
         self._engines: dict[int, Engine] = {}
         self._rng = np.random.default_rng(seed)
 
@@ -64,17 +66,18 @@ class Policy:
         device: str = "cpu",
         seed: int = 0,
         engine: str = "eager",
+        precision: str = "float32",
         **sampling,
     ) -> "Policy":
         """From a run folder or its policy.safetensors; runs no code from the file.
 
         engine: eager, compiled, native, onnx, cuda-graph or auto, built at the first call for each
-        batch size. sampling: ddim_steps, grid, start, end, eta, noise_scale, clip (see
-        config.Sampling). Raises DiffpolicyError where the folder is not usable or the budget does
-        not fit the chain.
+        batch size. precision: float32, tf32 (cuda-graph only) or bfloat16. sampling: ddim_steps,
+        grid, start, end, eta, noise_scale, clip (see config.Sampling). Raises DiffpolicyError where
+        the folder is not usable or the budget does not fit the chain.
         """
         checkpoint, folder = checkpoints.load_policy(run), checkpoints.policy_path(run).parent
-        return cls(checkpoint, Sampling(**sampling), device, seed, engine, folder)
+        return cls(checkpoint, Sampling(**sampling), device, seed, engine, precision, folder)
 
     def engine(self, batch: int = 1) -> Engine:
         """The engine for calls of this batch size, built when it is first asked for.
@@ -100,6 +103,7 @@ class Policy:
             action_dim=self.task.action_dim,
             batch=batch,
             threads=torch.get_num_threads(),
+            precision=self.precision,
         )
 
     @property

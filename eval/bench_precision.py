@@ -50,7 +50,7 @@ def loop_difference(checkpoint: Checkpoint, sampling: Sampling, rng: np.random.G
     shape = (BATCH, policy.horizons.observation, policy.task.observation_dim)
     observation = torch.from_numpy(rng.uniform(-1, 1, shape)).float()
     noise = torch.from_numpy(rng.standard_normal(policy.noise_shape(BATCH))).float()
-    exact = EagerEngine(replace(policy.job(BATCH), dtype=torch.float64))
+    exact = EagerEngine(replace(policy.job(BATCH), precision="float64"))
     double = exact(observation.double(), noise.double())
     return (policy.engine(BATCH)(observation, noise) - double).abs().max().item()
 

@@ -32,6 +32,7 @@ def delays(config: DelaysConfig) -> dict[str, Any]:
         sampling_of(config),
         config.device,
         engine=config.engine,
+        precision=config.precision,
         folder=folder,
     )
     world = World(config, policy)

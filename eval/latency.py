@@ -22,6 +22,7 @@ from diffpolicy.checkpoint import Checkpoint, load_policy, policy_path
 from diffpolicy.config import LatencyConfig, Sampling
 from diffpolicy.device import choose_device
 from diffpolicy.engines.auto import verify
+from diffpolicy.engines.cuda_graph import CudaGraphEngine
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_text
 from diffpolicy.latency import BLOCK, LatencyProfile, percentiles
@@ -46,6 +47,7 @@ class Timed:
     call: Callable[[np.ndarray], np.ndarray]
     observation: np.ndarray
     max_abs_diff: float | None  # from eager; None for the baseline
+    gpu_ms: float | None = None  # what the GPU alone needs, where an engine can tell
 
 
 def latency(config: LatencyConfig) -> None:
@@ -82,14 +84,23 @@ def _timed(config: LatencyConfig, checkpoint: Checkpoint) -> Iterator[Timed]:
     folder = policy_path(config.run).parent if config.run else None
     for k in sorted(set(config.ddim_steps)):
         policies = [
-            Policy(checkpoint, Sampling(k), config.device, engine=name, folder=folder)
+            Policy(
+                checkpoint,
+                Sampling(k),
+                config.device,
+                engine=name,
+                precision=config.precision,
+                folder=folder,
+            )
             for name in dict.fromkeys(config.engine)
         ]
         print(audit_line(f"{k} steps", policies[0].chain))
         observation = _observation(policies[0], rng)
         for policy in {p.engine().name: p for p in policies}.values():
             engine = policy.engine()
-            yield Timed(k, engine.name, policy, observation, verify(engine, policy.job()))
+            gpu_ms = engine.gpu_ms() if isinstance(engine, CudaGraphEngine) else None
+            difference = verify(engine, policy.job())
+            yield Timed(k, engine.name, policy, observation, difference, gpu_ms)
         if config.baseline:
             loop = DiffusersLoop(checkpoint, k, policies[0].device)
             yield Timed(k, config.baseline, loop, observation, None)
@@ -119,6 +130,8 @@ def _records(
                 "p99_ms": found["p99"],
                 "ratio_to_baseline": baseline and float(np.median(baseline.samples_ms)) / p50,
                 "max_abs_diff": t.max_abs_diff,
+                "gpu_ms": t.gpu_ms,
+                "precision": config.precision,
                 "latency_ms": found,
                 "samples_ms": np.round(profile.samples_ms, 5).tolist(),
             }
@@ -136,10 +149,11 @@ def _print(records: Sequence[dict[str, Any]]) -> None:
             *(r["latency_ms"][k] for k in kinds),
             r["ratio_to_baseline"],
             r["max_abs_diff"],
+            r["gpu_ms"],
         ]
         for r in records
     ]
-    print_table([*titles, "× baseline", "from eager"], rows)
+    print_table([*titles, "× baseline", "from eager", "GPU alone ms"], rows)
 
 
 def _print_deadline(

@@ -33,7 +33,12 @@ def evaluate_budget(config: EvalConfig) -> None:
     checkpoint = load_policy(config.run)
     folder = policy_path(config.run).parent
     policy = Policy(
-        checkpoint, sampling_of(config), config.device, engine=config.engine, folder=folder
+        checkpoint,
+        sampling_of(config),
+        config.device,
+        engine=config.engine,
+        precision=config.precision,
+        folder=folder,
     )
     print(audit_line(sampler_name(policy), policy.chain))
     world = World(config, policy)

@@ -75,7 +75,14 @@ def load_budgets(config: SweepConfig) -> list[Policy]:
         samplings.append(ancestral)
     folder = policy_path(config.run).parent
     policies = [
-        Policy(checkpoint, sampling, config.device, engine=config.engine, folder=folder)
+        Policy(
+            checkpoint,
+            sampling,
+            config.device,
+            engine=config.engine,
+            precision=config.precision,
+            folder=folder,
+        )
         for sampling in samplings
     ]
     for policy in policies:

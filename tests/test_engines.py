@@ -132,7 +132,7 @@ def test_native_lets_nan_through():
 
 def test_bfloat16_is_close():
     job = make_job(model={"prediction": "v"}, sampling=Sampling(10))
-    half = build_engine("eager", replace(job, dtype=torch.bfloat16))(*inputs(job))
+    half = build_engine("eager", replace(job, precision="bfloat16"))(*inputs(job))
     full = build_engine("eager", job)(*inputs(job))
     assert half.dtype == torch.float32
     assert 0 < (half - full).abs().max() < 0.5
@@ -172,8 +172,10 @@ def test_native_says_so_in_a_forked_child_and_lets_it_end():
     [
         ("tensorrt", {}, r"no engine 'tensorrt'; choose one of: auto, eager"),
         ("cuda-graph", {}, "needs the denoiser on a CUDA device"),
-        ("native", {"dtype": torch.bfloat16}, "computes in float32 on the CPU"),
-        ("onnx", {"dtype": torch.bfloat16}, "computes in float32 on the CPU"),
+        ("native", {"precision": "bfloat16"}, "computes in float32 on the CPU"),
+        ("onnx", {"precision": "bfloat16"}, "computes in float32 on the CPU"),
+        ("eager", {"precision": "tf32"}, "tf32 is for the cuda-graph engine"),
+        ("compiled", {"precision": "tf32"}, "tf32 is for the cuda-graph engine"),
     ],
 )
 def test_an_engine_that_cannot_be_built_says_why(name, change, message):

@@ -26,7 +26,7 @@ from diffpolicy.files import write_text
 CANDIDATES = {"cpu": ("native", "onnx", "eager"), "cuda": ("cuda-graph", "eager")}
 THREADED = ("native", "onnx")  # tried on one thread, too: on a busy machine one is faster
 UNTRIED = {"compiled": "not tried: it takes minutes to build; ask for it by name"}
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
+TOLERANCE = {"float32": 1e-4, "tf32": 0.01, "bfloat16": 0.05, "float64": 1e-4}
 SECONDS, FEWEST, CHECKED = 0.25, 5, 4
 FEW = 4  # samples of a batch that may go one after the other
 CACHE_FILE = "engines.json"
@@ -96,14 +96,14 @@ def verify(engine: Engine, job: Job) -> float:
     1e-4, or ten times what float32 itself costs the chain: one step from t = T - 1 under
     ε-prediction multiplies rounding errors by 1/√ᾱ, 2029 times on the squaredcos schedule.
     """
-    eager = build_engine("eager", replace(job, dtype=torch.float32))
+    eager = build_engine("eager", replace(job, precision="float32"))
     worst = allowed = 0.0
     for seed in range(CHECKED):
         inputs = _inputs(job, seed)
         expected = eager(*inputs)
         difference = (engine(*inputs) - expected).abs().max().item()
         rounding = (_exact(job, *inputs) - expected).abs().max().item()
-        allowed = max(allowed, TOLERANCE[job.dtype], 10 * rounding)
+        allowed = max(allowed, TOLERANCE[job.precision], 10 * rounding)
         worst = max(worst, difference if difference == difference else float("inf"))
     if worst > allowed:
         raise DiffpolicyError(
@@ -116,7 +116,7 @@ def _exact(job: Job, observation: torch.Tensor, noise: torch.Tensor) -> torch.Te
     """The chain in float64."""
     from diffpolicy.engines.eager import EagerEngine
 
-    return EagerEngine(replace(job, dtype=torch.float64))(observation.double(), noise.double())
+    return EagerEngine(replace(job, precision="float64"))(observation.double(), noise.double())
 
 
 def _inputs(job: Job, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -146,7 +146,15 @@ def _key(job: Job) -> str:
     machine = [torch.cuda.get_device_name(device)] if device.type == "cuda" else []
     machine += [processor(), shutil.which("cc"), os.environ.get("CC"), SOURCE.read_bytes()]
     versions = [f"{name} {_version(name)}" for name in ("diffpolicy", "torch", "onnxruntime")]
-    parts = [weights.hexdigest(), job.chain, job.batch, job.threads, job.dtype, machine, versions]
+    parts = [
+        weights.hexdigest(),
+        job.chain,
+        job.batch,
+        job.threads,
+        job.precision,
+        machine,
+        versions,
+    ]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 

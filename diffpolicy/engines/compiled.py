@@ -14,6 +14,8 @@ class CompiledEngine:
     name = "compiled"
 
     def __init__(self, job: Job):
+        if job.precision == "tf32":
+            raise DiffpolicyError("tf32 is for the cuda-graph engine")
         self.device = job.denoiser.device
         self.loop = ChainLoop(job.denoiser, job.chain, job.dtype)
         self.compiled = torch.compile(self.loop, fullgraph=True, dynamic=False)

@@ -2,6 +2,7 @@
 
 import threading
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,18 +10,18 @@ from diffpolicy.engines.job import Job
 from diffpolicy.engines.loop import ChainLoop
 from diffpolicy.errors import DiffpolicyError
 
-WARMUP = 3
+WARMUP, TIMED = 3, 100
 
 
 class CudaGraphEngine:
     """Pinned inputs and output that never move; nothing is allocated or synchronised inside.
 
-    With tf32, float32 matrix products use TensorFloat-32 while the graph is captured.
+    Under the precision "tf32" matrix products use TensorFloat-32 while the graph is captured.
     """
 
     name = "cuda-graph"
 
-    def __init__(self, job: Job, tf32: bool = False):
+    def __init__(self, job: Job):
         if job.denoiser.device.type != "cuda":
             raise DiffpolicyError("the cuda-graph engine needs the denoiser on a CUDA device")
         loop = ChainLoop(job.denoiser, job.chain, job.dtype)
@@ -36,6 +37,7 @@ class CudaGraphEngine:
             noise.copy_(self.noise, non_blocking=True)
             self.chunk.copy_(loop(observation, noise), non_blocking=True)
 
+        tf32 = job.precision == "tf32"
         before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
         try:
@@ -53,6 +55,18 @@ class CudaGraphEngine:
             self.done.record()
             self.done.synchronize()
             return self.chunk.clone()
+
+    def gpu_ms(self) -> float:
+        """The median of what the GPU alone needs for a chunk, copies included."""
+        samples = []
+        for _ in range(TIMED):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            self.graph.replay()
+            end.record()
+            end.synchronize()
+            samples.append(begin.elapsed_time(end))
+        return float(np.median(samples))
 
 
 @torch.inference_mode()

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from diffpolicy.engines.job import Job
 from diffpolicy.engines.loop import ChainLoop
+from diffpolicy.errors import DiffpolicyError
 
 
 class EagerEngine:
@@ -13,6 +14,8 @@ class EagerEngine:
     name = "eager"
 
     def __init__(self, job: Job):
+        if job.precision == "tf32":
+            raise DiffpolicyError("tf32 is for the cuda-graph engine")
         self.loop = ChainLoop(job.denoiser, job.chain, job.dtype)
         self.device = job.denoiser.device
 

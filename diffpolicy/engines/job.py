@@ -16,7 +16,8 @@ class Job:
 
     An engine built for it maps float32 tensors on the CPU to one on the CPU: observation
     [B, T_o, D_o], noise [1 + K·(η>0), B, T_p, D_a] -> chunk [B, T_p, D_a], all normalised.
-    dtype: the network's precision, float32 or bfloat16. threads: CPU threads.
+    precision: the network's, "float32", "tf32" (float32 whose products are rounded on CUDA) or
+    "bfloat16"; "float64" to compare with. threads: CPU threads.
     """
 
     denoiser: Denoiser
@@ -26,7 +27,14 @@ class Job:
     action_dim: int
     batch: int = 1
     threads: int = 1
-    dtype: torch.dtype = torch.float32
+    precision: str = "float32"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network's weights are stored in."""
+        return {"bfloat16": torch.bfloat16, "float64": torch.float64}.get(
+            self.precision, torch.float32
+        )
 
     @property
     def observation_shape(self) -> tuple[int, int, int]:

@@ -23,11 +23,12 @@ class ChainLoop(nn.Module):
     def __init__(self, denoiser: Denoiser, chain: Chain, dtype: torch.dtype = torch.float32):
         super().__init__()
         self.chain, self.dtype = chain, dtype
-        with torch.no_grad():
-            times = torch.tensor([step.t for step in chain.steps], device=denoiser.device)
-            films = denoiser.time_film(times)
         whole = denoiser.dtype == dtype
         self.denoiser = denoiser if whole else copy.deepcopy(denoiser).to(dtype)
+        widest = self.denoiser if dtype == torch.float64 else denoiser
+        with torch.no_grad():
+            times = torch.tensor([step.t for step in chain.steps], device=denoiser.device)
+            films = widest.time_film(times)
         self.register_buffer("time_films", films.to(dtype), persistent=False)
 
     def forward(self, observation: Tensor, noise: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class NativeEngine:
 
     def __init__(self, job: Job):
         denoiser, chain = job.denoiser, job.chain
-        if denoiser.device.type != "cpu" or job.dtype != torch.float32:
+        if denoiser.device.type != "cpu" or job.precision != "float32":
             raise DiffpolicyError("the native engine computes in float32 on the CPU")
         if chain.reading.threshold is not None:
             raise DiffpolicyError("the native engine does not threshold")

@@ -199,7 +199,7 @@ class OnnxEngine:
             raise DiffpolicyError(
                 f"the onnx engine needs `pip install diffpolicy[onnx]`: {error}"
             ) from error
-        if job.denoiser.device.type != "cpu" or job.dtype != torch.float32:
+        if job.denoiser.device.type != "cpu" or job.precision != "float32":
             raise DiffpolicyError("the onnx engine computes in float32 on the CPU")
         model = whole_chain(
             job.denoiser,
