@@ -38,7 +38,10 @@ def main() -> None:
 def _help() -> str:
     from diffpolicy import config
 
-    rows = [f"  {n:<12}{(getattr(config, c).__doc__ or '')}" for n, (c, _) in COMMANDS.items()]
+    first_lines = {
+        n: str(getattr(config, c).__doc__).split("\n")[0] for n, (c, _) in COMMANDS.items()
+    }
+    rows = [f"  {name:<12}{line}" for name, line in first_lines.items()]
     usage = "usage: diffpolicy COMMAND [OPTIONS]"
     question = "How many denoising steps can your robot afford?"
     more = "diffpolicy COMMAND --help says what a command takes."

@@ -13,6 +13,7 @@ from tyro.conf import Positional
 from diffpolicy.errors import DiffpolicyError
 
 EngineName = Literal["auto", "eager", "compiled", "native", "onnx", "cuda-graph"]
+SOURCES = ("ms_per_step", "latency_ms", "latency_ticks", "latency_from")
 Precision = Literal["float32", "tf32", "bfloat16"]
 ClockName = Literal["paused", "simulated", "wall"]
 
@@ -234,6 +235,13 @@ class Latencies(Checked):
     another machine."""
     latency_seconds: float = 5.0
     """At most this long measuring the latency of each budget."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        given = [name for name in SOURCES if getattr(self, name) is not None]
+        if len(given) > 1:
+            options = " and ".join("--" + name.replace("_", "-") for name in given)
+            raise DiffpolicyError(f"give one source of latencies, not {options}")
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ def delays(config: DelaysConfig) -> dict[str, Any]:
         folder=folder,
     )
     world = World(config, policy)
+    policy.engine(config.batch)
     for name in ("delays.json", "delays.png"):
         check_writable(out / name)
     dt = world.options.control_dt_s

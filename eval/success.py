@@ -12,7 +12,6 @@ from diffpolicy.chain import audit, audit_line
 from diffpolicy.checkpoint import load_policy, policy_path
 from diffpolicy.config import EvalConfig, Latencies, Sampling, TaskConfig, sampling_of
 from diffpolicy.control import starves
-from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_text
 from diffpolicy.latency import LatencyProfile
 from diffpolicy.policy import Policy
@@ -42,6 +41,7 @@ def evaluate_budget(config: EvalConfig) -> None:
     )
     print(audit_line(sampler_name(policy), policy.chain))
     world = World(config, policy)
+    policy.engine(1 if config.clock == "wall" else config.batch)
     profile = latency.PAUSED
     if config.clock == "simulated":
         [profile] = profiles_of([policy], config, world.options.control_dt_s)
@@ -120,17 +120,10 @@ class World:
         }
 
 
-SOURCES = ("ms_per_step", "latency_ms", "latency_ticks", "latency_from")
-
-
 def profiles_of(
     policies: Sequence[Policy], config: Latencies, control_dt_s: float
 ) -> list[LatencyProfile]:
     """What each budget costs: declared, constant, replayed, or measured on this machine."""
-    given = [name for name in SOURCES if getattr(config, name) is not None]
-    if len(given) > 1:
-        options = " and ".join("--" + name.replace("_", "-") for name in given)
-        raise DiffpolicyError(f"give one source of latencies, not {options}")
     if config.ms_per_step is not None:
         return [latency.declared(config.ms_per_step, policy.network_evals) for policy in policies]
     if config.latency_ms is not None:

@@ -107,6 +107,8 @@ def combinations(config: SweepConfig) -> Iterator[Sampling]:
 def open_world(config: SweepConfig, policies: Sequence[Policy]) -> World:
     """Whatever can be wrong with the environment or the folder shows here, before measuring."""
     world = World(config, policies[0])
+    for policy in policies:
+        policy.engine(config.batch)
     for name in ("sweep.json", "sweep.png", "report.html"):
         check_writable(_folder(config) / name)
     return world

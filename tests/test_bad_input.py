@@ -77,6 +77,15 @@ BAD = [
     (f"{DENOISE} --ddim-steps 2 101", "between 1 and the 100 timesteps of the chain; got 101"),
     (f"{DENOISE} --chunks 0", "--chunks must be positive"),
     ("denoise --run {run} --out new.png", "--out must be a .gif; got new.png"),
+    *(
+        (f"{c} --engine cuda-graph", "the cuda-graph engine needs the denoiser on a CUDA device")
+        for c in (EVAL, SWEEP, LATENCY)
+    ),
+    (f"{EVAL} --engine native --precision bfloat16", "computes in float32 on the CPU"),
+    (f"{SWEEP} --latency-ms 3", "give one source of latencies"),
+    (f"{EVAL} --clock simulated --latency-ticks 2", "give one source of latencies"),
+    (f"{LATENCY} --deadline-ms 0", "--deadline-ms must be positive"),
+    ("latency --ddim-steps 1", "give --run RUN or --net NAME, one of them"),
     (f"{EVAL} --json {{run}}", "is a folder"),
     (f"{TRAIN} --condition 5", "--condition must be even"),
     (f"{TRAIN} --denoiser unet --unet-groups 7", "channels that its groups divide"),

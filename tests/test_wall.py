@@ -128,6 +128,5 @@ def test_constants_in_every_unit(tiny_run, options, expected, source):
 
 
 def test_two_sources_of_latencies_are_refused(tiny_run):
-    config = SweepConfig(run=tiny_run, latency_ms=3.0, latency_ticks=1)
     with pytest.raises(DiffpolicyError, match="not --latency-ms and --latency-ticks"):
-        profiles_of([], config, 0.02)
+        SweepConfig(run=tiny_run, latency_ms=3.0, latency_ticks=1)
