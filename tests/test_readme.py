@@ -43,7 +43,7 @@ def run_in_small(name: str, *arguments: str) -> None:
     class_name, function = cli.COMMANDS[name]
     parsed = tyro.cli(getattr(config, class_name), args=arguments)
     chosen = {f.name: IN_SMALL[f.name] for f in fields(parsed) if f.name in IN_SMALL}
-    if name == "eval":
+    if name in ("eval", "delays"):
         chosen["ddim_steps"] = 1
     if name == "latency":
         chosen["engine"] = ("eager",)
