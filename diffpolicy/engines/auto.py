@@ -24,7 +24,6 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_text
 
 CANDIDATES = {"cpu": ("native", "onnx", "eager"), "cuda": ("cuda-graph", "eager")}
-THREADED = ("native", "onnx")  # tried on one thread, too: on a busy machine one is faster
 UNTRIED = {"compiled": "not tried: it takes minutes to build; ask for it by name"}
 TOLERANCE = {"float32": 1e-4, "tf32": 0.01, "bfloat16": 0.05, "float64": 1e-4}
 SECONDS, FEWEST, CHECKED = 0.25, 5, 4
@@ -73,7 +72,8 @@ def _try_all(job: Job) -> tuple[Engine, int, str]:
         if name == "native" and job.batch > FEW:
             tried.append(Tried(name, 1, None, "not tried: it takes one sample after the other"))
             continue
-        for threads in sorted({1, job.threads} if name in THREADED else {job.threads}):
+        counts = {"native": {1, job.threads}, "onnx": {1}}.get(name, {job.threads})
+        for threads in sorted(counts):  # on a busy machine one is faster than all
             try:
                 engine = build_engine(name, replace(job, threads=threads))
                 if name != "eager":
