@@ -6,16 +6,19 @@ from typing import Any
 
 from diffpolicy.errors import DiffpolicyError
 
-COMMANDS = {  # name: (config class, function that takes it)
-    "quickstart": ("QuickstartConfig", "diffpolicy.eval.quickstart:quickstart"),
-    "record": ("RecordConfig", "diffpolicy.record:record"),
-    "info": ("InfoConfig", "diffpolicy.info:info"),
-    "train": ("TrainConfig", "diffpolicy.train:train"),
-    "eval": ("EvalConfig", "diffpolicy.eval.success:evaluate_budget"),
-    "latency": ("LatencyConfig", "diffpolicy.eval.latency:latency"),
-    "delays": ("DelaysConfig", "diffpolicy.eval.delays:delays"),
-    "denoise": ("DenoiseConfig", "diffpolicy.eval.denoise:denoise"),
-    "sweep": ("SweepConfig", "diffpolicy.eval.sweep:sweep"),
+COMMANDS = {  # name: (its options, what it does with them)
+    "quickstart": (
+        "diffpolicy.eval.config:QuickstartConfig",
+        "diffpolicy.eval.quickstart:quickstart",
+    ),
+    "record": ("diffpolicy.config:RecordConfig", "diffpolicy.record:record"),
+    "info": ("diffpolicy.config:InfoConfig", "diffpolicy.info:info"),
+    "train": ("diffpolicy.config:TrainConfig", "diffpolicy.train:train"),
+    "eval": ("diffpolicy.eval.config:EvalConfig", "diffpolicy.eval.success:evaluate_budget"),
+    "latency": ("diffpolicy.eval.config:LatencyConfig", "diffpolicy.eval.latency:latency"),
+    "delays": ("diffpolicy.eval.config:DelaysConfig", "diffpolicy.eval.delays:delays"),
+    "denoise": ("diffpolicy.eval.config:DenoiseConfig", "diffpolicy.eval.denoise:denoise"),
+    "sweep": ("diffpolicy.eval.config:SweepConfig", "diffpolicy.eval.sweep:sweep"),
 }
 INTERRUPTED = 130
 
@@ -36,12 +39,8 @@ def main() -> None:
 
 
 def _help() -> str:
-    from diffpolicy import config
-
-    first_lines = {
-        n: str(getattr(config, c).__doc__).split("\n")[0] for n, (c, _) in COMMANDS.items()
-    }
-    rows = [f"  {name:<12}{line}" for name, line in first_lines.items()]
+    helps = {name: str(named(options).__doc__) for name, (options, _) in COMMANDS.items()}
+    rows = [f"  {name:<12}{text.splitlines()[0]}" for name, text in helps.items()]
     usage = "usage: diffpolicy COMMAND [OPTIONS]"
     question = "How many denoising steps can your robot afford?"
     more = "diffpolicy COMMAND --help says what a command takes."
@@ -49,11 +48,12 @@ def _help() -> str:
 
 
 def _run(name: str, arguments: list[str]) -> int:
-    config_class, function = COMMANDS[name]
-    module, _, attribute = function.partition(":")
+    import tyro
+
+    options, function = COMMANDS[name]
     try:
-        parsed = _parse(config_class, name, arguments)
-        getattr(import_module(module), attribute)(parsed)
+        config = tyro.cli(named(options), args=arguments, prog=f"diffpolicy {name}")
+        named(function)(config)
     except DiffpolicyError as error:
         return _fail(str(error))
     except OSError as error:
@@ -64,13 +64,10 @@ def _run(name: str, arguments: list[str]) -> int:
     return 0
 
 
-def _parse(config_class: str, name: str, arguments: list[str]) -> Any:
-    """The command's dataclass, with every number in its range."""
-    import tyro
-
-    from diffpolicy import config
-
-    return tyro.cli(getattr(config, config_class), args=arguments, prog=f"diffpolicy {name}")
+def named(reference: str) -> Any:
+    """What "module:name" stands for, imported now."""
+    module, _, name = reference.partition(":")
+    return getattr(import_module(module), name)
 
 
 def _fail(message: str) -> int:

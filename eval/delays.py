@@ -7,12 +7,13 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from diffpolicy.checkpoint import load_policy, policy_path
-from diffpolicy.config import DelaysConfig, sampling_of
+from diffpolicy.config import sampling_of
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_atomically, write_text
 from diffpolicy.latency import constant_ticks
 from diffpolicy.policy import Policy
 
+from .config import DelaysConfig
 from .header import header, set_threads
 from .pictures import png
 from .success import World, print_records

@@ -13,12 +13,13 @@ from tqdm import tqdm
 from diffpolicy import environment
 from diffpolicy.chain import audit_line
 from diffpolicy.checkpoint import load_policy
-from diffpolicy.config import DenoiseConfig, Sampling
+from diffpolicy.config import Sampling
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_atomically
 from diffpolicy.policy import Policy
 from diffpolicy.rollout import check_fit
 
+from .config import DenoiseConfig
 from .pictures import png
 from .success import sampler_name
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from diffpolicy.chain import audit_line
 from diffpolicy.checkpoint import Checkpoint, load_policy, policy_path
-from diffpolicy.config import LatencyConfig, Sampling
+from diffpolicy.config import Sampling
 from diffpolicy.device import choose_device
 from diffpolicy.engines.auto import verify
 from diffpolicy.engines.cuda_graph import CudaGraphEngine
@@ -29,6 +29,7 @@ from diffpolicy.latency import BLOCK, LatencyProfile, percentiles
 from diffpolicy.policy import Policy
 
 from .baseline import DiffusersLoop
+from .config import LatencyConfig
 from .header import header, set_threads
 from .nets import fresh_checkpoint
 from .table import print_table

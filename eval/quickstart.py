@@ -2,10 +2,11 @@
 
 from diffpolicy import latency
 from diffpolicy.checkpoint import TRAINING_FILE
-from diffpolicy.config import QuickstartConfig, RecordConfig, SweepConfig, TrainConfig
+from diffpolicy.config import RecordConfig, TrainConfig
 from diffpolicy.record import record
 from diffpolicy.train import train
 
+from .config import QuickstartConfig, SweepConfig
 from .latency import measure
 from .sweep import Clock, load_budgets, open_world, run_sweep
 

@@ -10,7 +10,7 @@ import numpy as np
 from diffpolicy import environment, latency
 from diffpolicy.chain import audit, audit_line
 from diffpolicy.checkpoint import load_policy, policy_path
-from diffpolicy.config import EvalConfig, Latencies, Sampling, TaskConfig, sampling_of
+from diffpolicy.config import Sampling, sampling_of
 from diffpolicy.control import starves
 from diffpolicy.files import check_writable, write_text
 from diffpolicy.latency import LatencyProfile
@@ -19,6 +19,7 @@ from diffpolicy.rollout import Episode, RolloutOptions, check_fit, run_episodes
 from diffpolicy.wall import Timing, run_on_wall_clock
 
 from .compare import mean_interval, wilson
+from .config import EvalConfig, Latencies, TaskConfig
 from .header import header, set_threads
 from .latency import measure, replay
 from .table import print_table

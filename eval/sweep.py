@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from diffpolicy.chain import audit_line
 from diffpolicy.checkpoint import load_policy, policy_path
-from diffpolicy.config import Sampling, SweepConfig
+from diffpolicy.config import Sampling
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_atomically, write_text
 from diffpolicy.grids import SPACINGS
@@ -20,6 +20,7 @@ from diffpolicy.latency import LatencyProfile, delay_ticks, slow_ms
 from diffpolicy.policy import Policy
 
 from .compare import Candidate, compare, episodes_needed, recommend
+from .config import SweepConfig
 from .header import header, set_threads
 from .pictures import clock_label, png, success_against_latency
 from .report import write_report

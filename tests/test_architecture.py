@@ -179,5 +179,7 @@ def loads_torch(statement: str) -> bool:
 
 def test_the_front_door_is_light():
     """Seconds of torch are for those who use it."""
-    assert not loads_torch("import diffpolicy, diffpolicy.config, diffpolicy.cli")
+    assert not loads_torch(
+        "import diffpolicy, diffpolicy.cli, diffpolicy.config, diffpolicy.eval.config"
+    )
     assert loads_torch("from diffpolicy import Policy")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from diffpolicy.config import DelaysConfig
+from diffpolicy.eval.config import DelaysConfig
 from diffpolicy.eval.delays import delays
 from diffpolicy.latency import constant_ms, constant_ticks, delay_ticks, percentiles
 

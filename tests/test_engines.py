@@ -12,7 +12,7 @@ import torch
 from diffpolicy.chain import make_chain
 from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.denoisers import build
-from diffpolicy.engines import auto, build_engine, native, program
+from diffpolicy.engines import auto, build_engine, native, networks, program
 from diffpolicy.engines.job import Job
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
@@ -95,7 +95,7 @@ def test_cuda_graph_is_eager(network):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_native_weights_of_24_bits_are_close_to_eager(network, monkeypatch):
     """What large networks get. Rounded, so not the same; within what every engine is held to."""
-    monkeypatch.setattr(program, "CACHED", 0)
+    monkeypatch.setattr(networks, "CACHED", 0)
     job = make_job(network, {"prediction": "v"}, Sampling(4))
     agrees("native", job)
     [rounded], [exact] = (build_engine(name, job)(*inputs(job)) for name in ("native", "eager"))
@@ -103,9 +103,9 @@ def test_native_weights_of_24_bits_are_close_to_eager(network, monkeypatch):
 
 
 def test_few_steps_of_epsilon_keep_float32(monkeypatch):
-    monkeypatch.setattr(program, "CACHED", 0)
+    monkeypatch.setattr(networks, "CACHED", 0)
     weights = [
-        {bool(o.narrow) for o in program.write_program(make_job(sampling=s)).denoise}
+        {bool(o.narrow) for o in networks.write_program(make_job(sampling=s)).denoise}
         for s in (Sampling(7), Sampling(8))
     ]
     assert weights == [{False}, {False, True}]

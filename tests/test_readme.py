@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tyro
 
-from diffpolicy import cli, config
+from diffpolicy import cli
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -40,8 +40,8 @@ def commands() -> list[list[str]]:
 
 def run_in_small(name: str, *arguments: str) -> None:
     """Parses a command as the README has it, then runs it with small numbers."""
-    class_name, function = cli.COMMANDS[name]
-    parsed = tyro.cli(getattr(config, class_name), args=arguments)
+    options, function = cli.COMMANDS[name]
+    parsed = tyro.cli(cli.named(options), args=arguments)
     chosen = {f.name: IN_SMALL[f.name] for f in fields(parsed) if f.name in IN_SMALL}
     if name in ("eval", "delays"):
         chosen["ddim_steps"] = 1
@@ -52,8 +52,7 @@ def run_in_small(name: str, *arguments: str) -> None:
         chosen.pop("batch")
     if name == "record":
         chosen.pop("max_steps")
-    module, _, attribute = function.partition(":")
-    getattr(__import__(module, fromlist=[attribute]), attribute)(replace(parsed, **chosen))
+    cli.named(function)(replace(parsed, **chosen))
 
 
 @pytest.fixture(scope="module")

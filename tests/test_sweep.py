@@ -10,16 +10,10 @@ import torch
 from PIL import Image
 
 from diffpolicy.checkpoint import load_policy
-from diffpolicy.config import (
-    DenoiseConfig,
-    EvalConfig,
-    LatencyConfig,
-    Sampling,
-    SweepConfig,
-    TrainConfig,
-)
+from diffpolicy.config import Sampling, TrainConfig
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval.baseline import DiffusersLoop
+from diffpolicy.eval.config import DenoiseConfig, EvalConfig, LatencyConfig, SweepConfig
 from diffpolicy.eval.denoise import trace
 from diffpolicy.eval.latency import latency
 from diffpolicy.eval.pictures import film_strip

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from diffpolicy import environment
-from diffpolicy.config import EvalConfig, LatencyConfig, SweepConfig
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.eval.config import EvalConfig, LatencyConfig, SweepConfig
 from diffpolicy.eval.latency import latency, replay
 from diffpolicy.eval.success import evaluate_budget, profiles_of
 from diffpolicy.policy import Policy

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from diffpolicy.engines.job import Job
-from diffpolicy.engines.program import FLOATS, Operation, TensorStruct, write_program
+from diffpolicy.engines.networks import write_program
+from diffpolicy.engines.program import FLOATS, Operation, TensorStruct
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_atomically
 

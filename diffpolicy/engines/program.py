@@ -1,27 +1,18 @@
-"""Our denoisers as lists of operations for native.c: one function for each network.
+"""What native.c runs: tensors in one piece of memory, and operations with packed weights.
 
 The structures mirror those of native.c, field by field.
 """
 
 import ctypes
-import math
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from diffpolicy.denoisers.concat import ConcatDenoiser
-from diffpolicy.denoisers.mlp import MLPDenoiser
-from diffpolicy.denoisers.plain import PlainDenoiser
-from diffpolicy.denoisers.unet1d import UNet1D
-from diffpolicy.engines.job import Job
 from diffpolicy.errors import DiffpolicyError
 
 LANES, PAD = 16, 4  # floats of a vector; rows of zeros around a tensor
-CACHED, FEW_ROWS = 2**19, 4  # weights that stay in a core's cache; rows that share a weight
-CALM = 8  # steps of ε-prediction after which rounding errors are forgotten
+FEW_ROWS = 4  # rows that may share a weight of 24 bits
 ARENA = 2**22  # floats: NumPy asks for huge pages for arrays of such sizes
 WIDEST = 8192  # MAX_UNIT in native.c
 PITCH = 8 * LANES  # rows begin at multiples of the widest group of output channels
@@ -117,25 +108,22 @@ class Program:
         shift = taps // 2 if shift is None else shift
         if max(shift, taps - 1 - shift) > PAD:
             raise DiffpolicyError(f"kernels reach at most {PAD} ticks to each side; got {taps}")
-        self.ops.append(
-            Operation(
-                **self._weights(packed, narrow=self.narrow and rows <= FEW_ROWS and stride == 1),
-                bias=self._vector(bias, groups * width),
-                kind=CONV,
-                source=source,
-                out=out,
-                taps=taps,
-                stride=stride,
-                shift=shift,
-                row_step=row_step,
-                row_offset=row_offset,
-                panels=panels,
-                accumulate=accumulate,
-                activation=ACTIVATIONS[activation],
-                film=-1 if film is None else film,
-            )
+        return self._append(
+            CONV,
+            source,
+            out,
+            activation,
+            film,
+            **self._weights(packed, narrow=self.narrow and rows <= FEW_ROWS and stride == 1),
+            bias=self._vector(bias, groups * width),
+            taps=taps,
+            stride=stride,
+            shift=shift,
+            row_step=row_step,
+            row_offset=row_offset,
+            panels=panels,
+            accumulate=accumulate,
         )
-        return out
 
     def linear(self, source: int, layer: nn.Linear, out: int | None = None, **options) -> int:
         """A linear layer over one row, into a new tensor unless `out` is given."""
@@ -159,26 +147,28 @@ class Program:
             raise DiffpolicyError(f"the native engine takes at most {WIDEST} channels; got {width}")
         weight, bias = (self._vector(v, width) for v in affine)
         out = source if out is None else out
-        self.ops.append(
-            Operation(
-                weight=weight,
-                bias=bias,
-                kind=NORM,
-                source=source,
-                out=out,
-                groups=groups,
-                activation=ACTIVATIONS[activation],
-                film=-1 if film is None else film,
-                film_base=film_base,
-                eps=0.0 if layer is None else layer.eps,
-            )
-        )
-        return out
+        eps = 0.0 if layer is None else layer.eps
+        more = {"groups": groups, "film_base": film_base, "eps": eps}
+        return self._append(NORM, source, out, activation, film, weight=weight, bias=bias, **more)
 
     def add(self, source: int, out: int, factor: int | None = None) -> None:
         """out += source, times the FiLM's number `factor` where one is given."""
-        film = -1 if factor is None else factor
-        self.ops.append(Operation(kind=ADD, source=source, out=out, film=film))
+        self._append(ADD, source, out, film=factor)
+
+    def _append(
+        self,
+        kind: int,
+        source: int,
+        out: int,
+        activation: str | None = None,
+        film: int | None = None,
+        **fields: Any,
+    ) -> int:
+        """One operation more; the tensor it writes."""
+        given = {"kind": kind, "source": source, "out": out, **fields}
+        film = -1 if film is None else film
+        self.ops.append(Operation(activation=ACTIVATIONS[activation], film=film, **given))
+        return out
 
     def _weights(self, packed: np.ndarray, narrow: bool) -> dict[str, Any]:
         """[group, channel, tap, panel, lane] in float32, or in 24 bits as native.c has it."""
@@ -201,145 +191,3 @@ class Program:
         room = np.zeros(width, np.float32)
         room[: len(values)] = values.detach().float().cpu().numpy()
         return self.memory(room)
-
-
-def write_program(job: Job) -> Program:
-    """The operations of one of our networks; DiffpolicyError where it is none of them."""
-    denoiser = job.denoiser
-    writers = {
-        MLPDenoiser: _mlp,
-        ConcatDenoiser: _concat,
-        PlainDenoiser: _plain,
-        UNet1D: _unet,
-    }
-    if type(denoiser) not in writers:
-        raise DiffpolicyError(f"{type(denoiser).__name__} is not written for the native engine")
-    *_, rows, channels = job.noise_shape
-    flat = not isinstance(denoiser, UNet1D)
-    shape = (1, rows * channels) if flat else (rows, channels)
-    _, *seen = job.observation_shape
-    program = Program(denoiser.film_size, math.prod(seen), *shape, narrow=_narrow(job))
-    writers[type(denoiser)](program, denoiser)
-    return program
-
-
-def _narrow(job: Job) -> bool:
-    """Whether weights are rounded to 24 bits: where they do not fit in the cache.
-
-    Not in a few steps of ε-prediction: the first one multiplies errors by 1/√ᾱ, up to 2029 times,
-    and it takes some more steps to forget them (on Push-T 4e-4 is left after 4, 3e-5 after 8).
-    """
-    size = sum(p.numel() for p in job.denoiser.parameters())
-    calm = job.chain.reading.prediction != "epsilon" or len(job.chain.steps) >= CALM
-    return size > CACHED and calm
-
-
-def _mlp(p: Program, net: Any) -> None:
-    _, first, _, second, _ = net.observation
-    seen = p.linear(p.observation, first, activation="silu")
-    seen = p.linear(seen, second, activation="silu")
-    p.linear(seen, net.film_of_observation, p.given)
-    p.ops = p.denoise
-    h = p.linear(p.x, net.enter, film=0)
-    hidden = p.tensors[h].channels
-    offset, inside = hidden, p.tensor(1, hidden)
-    for block in net.blocks:
-        p.norm(h, block.norm, film=offset, film_base=1, out=inside)
-        wide = p.linear(inside, block.up, activation="silu")
-        p.linear(wide, block.down, h, accumulate=True)
-        offset += 2 * hidden
-    norm, leave = net.leave
-    p.linear(p.norm(h, norm), leave, p.output)
-    p.add(p.x, p.output, factor=offset)
-
-
-def _concat(p: Program, net: Any) -> None:
-    for_x, _, for_observation = net.enter.weight.split(net.parts, dim=1)
-    p.conv(p.linear(p.observation, net.observation), p.given, for_observation, None)
-    p.ops = p.denoise
-    out = p.tensor(1, len(for_x))
-    h = p.conv(p.x, out, for_x, net.enter.bias, activation="silu", film=0)
-    inside = p.tensor(1, len(for_x))
-    for block in net.blocks:
-        p.norm(h, block.norm, out=inside)
-        wide = p.linear(inside, block.up, activation="silu")
-        p.linear(wide, block.down, h, accumulate=True)
-    p.linear(h, net.leave, p.output)
-
-
-def _plain(p: Program, net: Any) -> None:
-    p.linear(p.observation, net.film_of_observation, p.given)
-    p.ops = p.denoise
-    h = p.linear(p.x, net.enter, activation="silu", film=0)
-    for layer in net.layers:
-        h = p.linear(h, layer, activation="silu")
-    p.linear(h, net.leave, p.output)
-
-
-def _unet(p: Program, net: Any) -> None:
-    p.linear(p.norm(p.observation, activation="mish"), net.film_of_observation, p.given)
-    p.ops = p.denoise
-    offsets = iter(np.cumsum([0, *net.film_sizes]).tolist())
-    h, skips = [p.x], []
-    for i, level in enumerate(net.down):
-        h = _through(p, level, h, offsets)
-        skips.append(h)
-        if i < len(net.shrink):
-            h = [_shrink(p, net.shrink[i], *h)]
-    h = _through(p, net.middle, h, offsets)
-    for level, grow in zip(net.up, net.grow, strict=True):
-        h = [_grow(p, grow, *_through(p, level, [*h, *skips.pop()], offsets))]
-    block, leave = net.leave
-    h = _conv_block(p, block, h)
-    p.conv(h, p.output, leave.weight, leave.bias)
-
-
-def _through(p: Program, level: Any, sources: Sequence[int], offsets: Iterator[int]) -> list[int]:
-    for block in level:
-        sources = [_residual(p, block, sources, next(offsets))]
-    return list(sources)
-
-
-def _residual(p: Program, block: Any, sources: Sequence[int], film: int) -> int:
-    h = _conv_block(p, block.first, sources, film)
-    h = _conv_block(p, block.second, [h])
-    if isinstance(block.skip, nn.Conv1d):
-        return _joined(p, block.skip, sources, h, accumulate=True)
-    if len(sources) == 1:
-        p.add(sources[0], h)
-        return h
-    identity = torch.eye(block.outputs).split([p.tensors[s].channels for s in sources], dim=1)
-    for source, weight in zip(sources, identity, strict=True):
-        p.conv(source, h, weight, None, accumulate=True)
-    return h
-
-
-def _conv_block(p: Program, block: Any, sources: Sequence[int], film: int | None = None) -> int:
-    convolution, norm, _ = block
-    out = p.tensor(p.tensors[sources[0]].rows, convolution.out_channels)
-    return p.norm(_joined(p, convolution, sources, out), norm, "mish", film)
-
-
-def _joined(
-    p: Program, layer: nn.Conv1d, sources: Sequence[int], out: int, accumulate: bool = False
-) -> int:
-    """A convolution of several tensors side by side, as a sum over them."""
-    parts = layer.weight.split([p.tensors[s].channels for s in sources], dim=1)
-    for i, (source, weight) in enumerate(zip(sources, parts, strict=True)):
-        bias = None if i else layer.bias
-        p.conv(source, out, weight, bias, accumulate=accumulate or i > 0)
-    return out
-
-
-def _shrink(p: Program, layer: nn.Conv1d, source: int) -> int:
-    """Kernel 3, stride 2."""
-    out = p.tensor(p.tensors[source].rows // 2, layer.out_channels)
-    return p.conv(source, out, layer.weight, layer.bias, stride=2)
-
-
-def _grow(p: Program, layer: nn.ConvTranspose1d, source: int) -> int:
-    """Kernel 4, stride 2, as two convolutions: one makes the even rows, one the odd ones."""
-    out = p.tensor(2 * p.tensors[source].rows, layer.out_channels)
-    w = layer.weight.transpose(0, 1)
-    p.conv(source, out, w[:, :, [3, 1]], layer.bias, shift=1, row_step=2, row_offset=0)
-    return p.conv(source, out, w[:, :, [2, 0]], layer.bias, shift=0, row_step=2, row_offset=1)

@@ -1,0 +1,210 @@
+"""The defaults of evaluation, with one line of help each: one dataclass for each command."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from diffpolicy.checked import Checked
+from diffpolicy.config import Sampling
+from diffpolicy.errors import DiffpolicyError
+
+EngineName = Literal["auto", "eager", "compiled", "native", "onnx", "cuda-graph"]
+Precision = Literal["float32", "tf32", "bfloat16"]
+ClockName = Literal["paused", "simulated", "wall"]
+SOURCES = ("ms_per_step", "latency_ms", "latency_ticks", "latency_from")
+
+
+@dataclass(frozen=True)
+class TaskConfig(Checked):
+    """How a trained run meets its environment."""
+
+    run: Path
+    """Run folder (or a policy.safetensors in it)."""
+    env: str | None = None
+    """Gymnasium id; by default the one it was trained for."""
+    env_kwargs: str | None = None
+    """JSON object of keyword arguments for the environment; by default those of training."""
+    success_from: str | None = None
+    """Key of `info` that says success; by default success, is_success."""
+    control_dt: float | None = None
+    """Seconds between two actions; by default those of training."""
+    neutral: str | None = None
+    """What a starved tick applies: hold, zero or a vector like 0,0.5; by default what the
+    environment declares, else hold."""
+    max_steps: int | None = None
+    """Ticks an episode; by default the environment's own limit."""
+    episodes: int = 100
+    """Episodes for each budget and clock, every one counted."""
+    seed: int = 100_000
+    """Seed of the first episode; the next ones count up."""
+    envs: int = 64
+    """Environments that run side by side."""
+    batch: int = 64
+    """Fixed, padded batch of a policy call; part of what makes results repeat."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the policy runs."""
+    engine: EngineName = "auto"
+    """What runs the denoising loop; auto takes the fastest that works here, and says which."""
+    precision: Precision = "float32"
+    """The network's: tf32 is for cuda-graph, bfloat16 for eager, compiled and cuda-graph."""
+    threads: int | None = None
+    """CPU threads for torch; by default all cores."""
+    cold_start: bool = False
+    """Charge the first chunk's latency too, instead of computing it before tick 0."""
+
+
+@dataclass(frozen=True)
+class Latencies(Checked):
+    """What inference costs on the simulated clock: measured here, unless one of these is given."""
+
+    ms_per_step: float | None = None
+    """Declare a robot with this many milliseconds a step."""
+    latency_ms: float | None = None
+    """Every chunk takes this many milliseconds, whatever the budget."""
+    latency_ticks: int | None = None
+    """Every chunk takes this many control ticks, whatever the budget."""
+    latency_from: Path | None = None
+    """Replay what `diffpolicy latency --json` (or eval --json on the wall clock) wrote, here or on
+    another machine."""
+    latency_seconds: float = 5.0
+    """At most this long measuring the latency of each budget."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        given = [name for name in SOURCES if getattr(self, name) is not None]
+        if len(given) > 1:
+            options = " and ".join("--" + name.replace("_", "-") for name in given)
+            raise DiffpolicyError(f"give one source of latencies, not {options}")
+
+
+@dataclass(frozen=True)
+class EvalConfig(Latencies, Sampling, TaskConfig):
+    """Success of one step budget in closed loop."""
+
+    clock: ClockName = "paused"
+    """paused: the world waits. simulated: the latency ages the actions. wall: real time."""
+    json: Path | None = None
+    """Write the result here."""
+
+
+@dataclass(frozen=True)
+class LatencyConfig(Checked):
+    """Latency of one control step for each budget, as a robot pays it (batch 1)."""
+
+    run: Path | None = None
+    """Run folder (or a policy.safetensors in it)."""
+    net: Literal["unet-large", "unet-small", "edifice", "mlp", "default"] | None = None
+    """Instead of a run: a network of a well-known size, with fresh weights."""
+    ddim_steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 100)
+    """Step budgets."""
+    engine: tuple[EngineName, ...] = ("auto",)
+    """Engines to measure, interleaved."""
+    precision: Precision = "float32"
+    """The network's: tf32 is for cuda-graph, bfloat16 for eager, compiled and cuda-graph."""
+    baseline: Literal["diffusers"] | None = None
+    """Measure this loop too, on the same weights, and print the ratios to it."""
+    deadline_ms: float | None = None
+    """Name the largest budget that meets this; by default the environment's control tick."""
+    stress: bool = False
+    """Keep all other cores busy meanwhile."""
+    seconds: float = 5.0
+    """At most this long for each budget."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the policy runs."""
+    threads: int | None = None
+    """CPU threads for torch; by default all cores."""
+    seed: int = 0
+    """Seed of the order of measurement."""
+    json: Path | None = None
+    """Write the result here, every sample included: a profile that `--latency-from` replays."""
+
+
+@dataclass(frozen=True)
+class DelaysConfig(Sampling, TaskConfig):
+    """Success at constant delays of a chunk: what being late costs in this task."""
+
+    ticks: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Delays, in control ticks."""
+    out: Path | None = None
+    """Folder for delays.json and delays.png; by default delays/ in the run folder."""
+
+
+@dataclass(frozen=True)
+class DenoiseConfig(Checked):
+    """Draw how an action chunk takes shape over the denoising steps."""
+
+    run: Path
+    """Run folder (or a policy.safetensors in it)."""
+    out: Path = Path("denoise.gif")
+    """GIF to write; a PNG strip of the same name is written beside it."""
+    ddim_steps: tuple[int, ...] = (2, 10)
+    """Step budgets to set side by side."""
+    grid: str = "trailing"
+    """Which timesteps: trailing, leading, linspace, loop, quadratic, or a list like 85,20."""
+    chunks: int = 16
+    """Chunks drawn from different noise, for the same observation."""
+    seed: int = 100_000
+    """Seed of the observation (the first of its episode) and of the noise."""
+
+
+@dataclass(frozen=True)
+class SweepConfig(Latencies, TaskConfig):
+    """Success and latency for each step budget, and the budget to use.
+
+    Several grids, starts and so on are all combined with each other and with every budget.
+    """
+
+    ddim_steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 100)
+    """Step budgets."""
+    grid: tuple[str, ...] = ("trailing",)
+    """Which timesteps: trailing, leading, linspace, loop, quadratic, or lists like 85,20."""
+    start: tuple[int, ...] = ()
+    """Timesteps that a named grid starts from; by default the chain's last, T - 1."""
+    end: tuple[int, ...] = (0,)
+    """The lowest timesteps that a named grid may use."""
+    eta: tuple[float, ...] = (0.0,)
+    """0 is DDIM, 1 ancestral sampling."""
+    noise_scale: tuple[float, ...] = (1.0,)
+    """Multiplies the noise that η > 0 injects."""
+    clip: tuple[float, ...] = ()
+    """Ranges of the predicted clean actions (normalised); by default as trained, 0 for none."""
+    clocks: tuple[ClockName, ...] = ("paused", "simulated")
+    """paused: the world waits. simulated: the latency ages the actions. wall: real time."""
+    ddpm: bool = True
+    """One row more: ancestral sampling over all T steps."""
+    margin: float = 0.05
+    """Loss of success (or score) that would still be accepted."""
+    floor: float = 0.5
+    """No recommendation where the best budget stays below this."""
+    outcome: Literal["auto", "success", "score"] = "auto"
+    """What is compared; auto takes the score where no budget succeeds half of the time."""
+    plan: bool = False
+    """Only say how many episodes the margin needs."""
+    out: Path | None = None
+    """Folder for sweep.json and report.html; by default sweep/ in the run folder."""
+    pictures: bool = True
+    """Draw rollouts into the report."""
+
+
+@dataclass(frozen=True)
+class QuickstartConfig(Checked):
+    """Record, train, sweep and report on Balance-v0, from nothing, in minutes."""
+
+    out: Path = Path("quickstart")
+    """Folder to write."""
+    minutes: float = 3.0
+    """Training time."""
+    demonstrations: int = 200
+    """Expert episodes to record."""
+    episodes: int = 100
+    """Evaluation episodes for each budget and clock."""
+    ddim_steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 100)
+    """Step budgets."""
+    ms_per_step: float = 2.0
+    """The declared robot: milliseconds a denoising step."""
+    margin: float = 0.1
+    """Loss of success that would still be accepted; 100 episodes cannot show less."""
+    latency_seconds: float = 5.0
+    """At most this long measuring the latency of each budget."""
+    seed: int = 0
+    """Seed of demonstrations and training; evaluation takes 100,000 more."""
