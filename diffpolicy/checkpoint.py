@@ -48,6 +48,7 @@ class Checkpoint:
     weights: dict[str, Tensor]
     observation_normalizer: Normalizer
     action_normalizer: Normalizer
+    folder: Path | None = None  # where it was loaded from
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -107,12 +108,12 @@ def load_policy(run: str | Path) -> Checkpoint:
     tensors, header = load_tensors(path)
     try:
         specification = parse_specification(header["specification"])
-        normalizers = [_unpack(name, tensors) for name in ("observation", "action")]
+        of_observations, of_actions = (_unpack(name, tensors) for name in ("observation", "action"))
     except (KeyError, TypeError) as error:
         raise DiffpolicyError(f"{path} lacks or does not know {error}") from error
     prefix = "weights."
     weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    return Checkpoint(specification, weights, *normalizers)
+    return Checkpoint(specification, weights, of_observations, of_actions, path.parent)
 
 
 def parse_specification(data: Mapping[str, Any]) -> Specification:

@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffpolicy import checkpoint as checkpoints
 from diffpolicy.chain import make_chain
-from diffpolicy.checkpoint import Checkpoint
+from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.denoisers import build
 from diffpolicy.device import choose_device
@@ -37,11 +36,11 @@ class Policy:
         seed: int = 0,
         engine: str = "eager",
         precision: str = "float32",
-        folder: Path | None = None,
     ):
         self.specification = spec = checkpoint.specification
         self.horizons, self.task, self.sampling = spec.horizons, spec.task, sampling
         self.chain = make_chain(spec.model, spec.clip_range, sampling)
+        self._draws = noise_count(self.chain.steps)  # once: it looks at every step
         self.device = choose_device(device)
         if self.device.type == "cuda":  # float32 means float32, also in convolutions
             torch.backends.cudnn.allow_tf32 = False
@@ -53,7 +52,7 @@ class Policy:
         except RuntimeError as error:
             raise DiffpolicyError(f"the weights do not fit the network: {error}") from error
         denoiser.to(self.device).eval().requires_grad_(False)
-        self._denoiser, self._engine, self._folder = denoiser, engine, folder
+        self._denoiser, self._engine, self._folder = denoiser, engine, checkpoint.folder
         self.precision = precision
         self._engines: dict[int, Engine] = {}
         self._rng = np.random.default_rng(seed)
@@ -76,8 +75,7 @@ class Policy:
         grid, start, end, eta, noise_scale, clip (see config.Sampling). Raises DiffpolicyError where
         the folder is not usable or the budget does not fit the chain.
         """
-        checkpoint, folder = checkpoints.load_policy(run), checkpoints.policy_path(run).parent
-        return cls(checkpoint, Sampling(**sampling), device, seed, engine, precision, folder)
+        return cls(load_policy(run), Sampling(**sampling), device, seed, engine, precision)
 
     def engine(self, batch: int = 1) -> Engine:
         """The engine for calls of this batch size, built when it is first asked for.
@@ -123,8 +121,7 @@ class Policy:
 
     def noise_shape(self, batch: int) -> tuple[int, int, int, int]:
         """[1 + K·(η>0), B, T_p, D_a]."""
-        count = noise_count(self.chain.steps)
-        return count, batch, self.horizons.prediction, self.task.action_dim
+        return self._draws, batch, self.horizons.prediction, self.task.action_dim
 
     def __call__(self, observation_history: np.ndarray, noise: np.ndarray | None = None):
         """observation_history [B, T_o, D_o] -> actions [B, T_p - T_o + 1, D_a] float32.

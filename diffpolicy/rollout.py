@@ -105,7 +105,7 @@ def run_episodes(
     waiting = iter(seeds)
     envs = [make_env() for _ in range(min(options.envs, len(seeds)))]
     try:
-        slots = [_begin(env, next(waiting), policy, profile, options) for env in envs]
+        slots = [_next(env, next(waiting), policy, profile, options) for env in envs]
         with tqdm(total=len(seeds), desc=description, unit="episode", leave=False) as bar:
             while slots:
                 slots = _tick(slots, waiting, done, policy, profile, options, bar)
@@ -115,12 +115,17 @@ def run_episodes(
     return [done[seed] for seed in seeds]
 
 
-def _begin(env, seed: int, policy: Policy, profile: LatencyProfile, options: RolloutOptions):
+def _next(env, seed: int, policy: Policy, profile: LatencyProfile, options: RolloutOptions) -> Slot:
+    return begin(env, seed, policy, profile.delays(seed, options.control_dt_s), options)
+
+
+def begin(env, seed: int, policy: Policy, delays: Iterator[int], options: RolloutOptions) -> Slot:
+    """A reset environment and its controller; the first observation fills the whole history."""
     observation, _ = env.reset(seed=seed)
     length = policy.horizons.observation
     controller = RecedingHorizon(
         action_horizon=policy.horizons.action,
-        delays=profile.delays(seed, options.control_dt_s),
+        delays=delays,
         neutral=environment.neutral_rule(env, options.neutral),
         cold_start=options.cold_start,
     )
@@ -151,7 +156,7 @@ def _tick(
         bar.update(1)
         seed = next(waiting, None)
         if seed is not None:
-            running.append(_begin(slot.env, seed, policy, profile, options))
+            running.append(_next(slot.env, seed, policy, profile, options))
     return running
 
 

@@ -14,10 +14,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from diffpolicy import environment
-from diffpolicy.control import RecedingHorizon
 from diffpolicy.policy import Policy
-from diffpolicy.rollout import Episode, RolloutOptions, Slot, act, episode_noise
+from diffpolicy.rollout import Episode, RolloutOptions, act, begin, episode_noise
 
 
 @dataclass
@@ -55,18 +53,14 @@ def _episode(
     worker: ThreadPoolExecutor,
     timing: Timing,
 ) -> Episode:
-    observation, _ = env.reset(seed=seed)
-    length = policy.horizons.observation
-    controller = RecedingHorizon(
-        policy.horizons.action, iter(()), environment.neutral_rule(env, options.neutral)
-    )
-    slot = Slot(env, seed, deque([observation] * length, maxlen=length), controller)
+    slot = begin(env, seed, policy, iter(()), options)
+    controller = slot.controller
     work: Future | None = None
     if not options.cold_start:
         first, _ = _infer(policy, slot.history.copy(), seed, 0)
         slot.check(first)
         controller.start(0, first)
-    begin = time.perf_counter()
+    start = time.perf_counter()
     while True:
         if work and work.done():
             actions, latency_ms = work.result()
@@ -80,7 +74,7 @@ def _episode(
             work = worker.submit(_infer, policy, slot.history.copy(), seed, slot.tick)
         if slot.failure or act(slot, options):
             break
-        _wait(begin + slot.tick * options.control_dt_s, options.control_dt_s, timing)
+        _wait(start + slot.tick * options.control_dt_s, options.control_dt_s, timing)
     if work:
         work.result()
     return slot.episode(options.control_dt_s)
@@ -88,11 +82,11 @@ def _episode(
 
 def _infer(policy: Policy, history: deque, seed: int, tick: int) -> tuple[np.ndarray, float]:
     """One chunk [T_p - T_o + 1, D_a] and its latency, in the inference thread."""
-    begin = time.perf_counter_ns()
+    start = time.perf_counter_ns()
     count, _, *chunk = policy.noise_shape(1)
     noise = episode_noise(seed, tick, (count, *chunk))[:, None]
     [actions] = policy(np.array([history], np.float32), noise)
-    return actions, (time.perf_counter_ns() - begin) / 1e6
+    return actions, (time.perf_counter_ns() - start) / 1e6
 
 
 def _wait(until: float, dt_s: float, timing: Timing) -> None:

@@ -9,14 +9,13 @@ from matplotlib.figure import Figure
 from diffpolicy.checkpoint import load_policy, policy_path
 from diffpolicy.config import sampling_of
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.files import check_writable, write_atomically, write_text
+from diffpolicy.files import check_writable, write_bytes, write_text
 from diffpolicy.latency import constant_ticks
-from diffpolicy.policy import Policy
 
 from .config import DelaysConfig
 from .header import header, set_threads
 from .pictures import png
-from .success import World, print_records
+from .success import World, policy_of, print_records
 
 
 def delays(config: DelaysConfig) -> dict[str, Any]:
@@ -26,16 +25,8 @@ def delays(config: DelaysConfig) -> dict[str, Any]:
         raise DiffpolicyError(
             f"--ticks must be at least one delay of 0 or more; got {config.ticks}"
         )
-    folder = policy_path(config.run).parent
-    out = config.out or folder / "delays"
-    policy = Policy(
-        load_policy(config.run),
-        sampling_of(config),
-        config.device,
-        engine=config.engine,
-        precision=config.precision,
-        folder=folder,
-    )
+    out = config.out or policy_path(config.run).parent / "delays"
+    policy = policy_of(config, load_policy(config.run), sampling_of(config))
     world = World(config, policy)
     policy.engine(config.batch)
     for name in ("delays.json", "delays.png"):
@@ -43,14 +34,14 @@ def delays(config: DelaysConfig) -> dict[str, Any]:
     dt = world.options.control_dt_s
     profiles = [constant_ticks(ticks, dt) for ticks in sorted(set(config.ticks))]
     records = [
-        {**world.record(policy, "simulated", profile), "ticks": ticks}
+        {**world.record(policy, "simulated", profile)[0], "ticks": ticks}
         for ticks, profile in zip(sorted(set(config.ticks)), profiles, strict=True)
     ]
     result = {"header": header(policy.device, **world.describe()), "records": records}
     write_text(out / "delays.json", json.dumps(result, indent=1))
     print_records(records)
     plot = png(success_against_delay(result))
-    write_atomically(out / "delays.png", lambda path: path.write_bytes(plot))
+    write_bytes(out / "delays.png", plot)
     print(f"wrote delays.json and delays.png to {out}")
     return result
 

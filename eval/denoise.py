@@ -15,7 +15,7 @@ from diffpolicy.chain import audit_line
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.files import check_writable, write_atomically
+from diffpolicy.files import check_writable, write_bytes
 from diffpolicy.policy import Policy
 from diffpolicy.rollout import check_fit
 
@@ -53,8 +53,8 @@ def denoise(config: DenoiseConfig) -> None:
         check_writable(path)
     trajectories = trace(config)
     strip, film = png(draw_strip(trajectories)), gif(trajectories)
-    write_atomically(config.out, lambda path: path.write_bytes(film))
-    write_atomically(strip_path, lambda path: path.write_bytes(strip))
+    write_bytes(config.out, film)
+    write_bytes(strip_path, strip)
     print(f"wrote {config.out} and {strip_path}")
 
 

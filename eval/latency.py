@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from diffpolicy.chain import audit_line
-from diffpolicy.checkpoint import Checkpoint, load_policy, policy_path
+from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.device import choose_device
 from diffpolicy.engines.auto import verify
@@ -82,17 +81,9 @@ def _checkpoint(config: LatencyConfig) -> Checkpoint:
 def _timed(config: LatencyConfig, checkpoint: Checkpoint) -> Iterator[Timed]:
     """Every budget on every engine, each held against eager, and on the baseline."""
     rng = np.random.default_rng(config.seed)
-    folder = policy_path(config.run).parent if config.run else None
     for k in sorted(set(config.ddim_steps)):
         policies = [
-            Policy(
-                checkpoint,
-                Sampling(k),
-                config.device,
-                engine=name,
-                precision=config.precision,
-                folder=folder,
-            )
+            Policy(checkpoint, Sampling(k), config.device, engine=name, precision=config.precision)
             for name in dict.fromkeys(config.engine)
         ]
         print(audit_line(f"{k} steps", policies[0].chain))
@@ -118,8 +109,7 @@ def _records(
     records = []
     for t, profile in zip(timed, profiles, strict=True):
         baseline = medians.get((t.ddim_steps, config.baseline or ""))
-        found = percentiles(profile)
-        p50 = float(np.median(profile.samples_ms))
+        found, p50 = percentiles(profile), float(np.median(profile.samples_ms))
         records.append(
             {
                 "net": config.net,
@@ -209,49 +199,6 @@ def measure_calls(
                         samples[i].append(_time_ms(timed[i]))
                         bar.update(1)
     return [LatencyProfile(np.array(s), "measured") for s in samples]
-
-
-def replay(path: Path, policies: Sequence[Policy]) -> list[LatencyProfile]:
-    """The profiles that a file holds for these policies; of several engines the fastest.
-
-    DiffpolicyError where it has none of a budget, or belongs to another network.
-    """
-    records = _samples_in(path)
-    found = []
-    for policy in policies:
-        mine = [r for r in records if r["network_evals"] == policy.network_evals]
-        mine = [r for r in mine if r["parameters"] == policy.parameters]
-        if not mine:
-            held = sorted({(r["network_evals"], r["parameters"]) for r in records})
-            raise DiffpolicyError(
-                f"{path} holds no latencies of {policy.network_evals} evaluations of a network of "
-                f"{policy.parameters} parameters; it has (evaluations, parameters) {held}"
-            )
-        best = min(mine, key=lambda r: np.median(r["samples_ms"]))
-        source = f"replayed, {best['engine']}"
-        found.append(LatencyProfile(np.array(best["samples_ms"], float), source))
-    return found
-
-
-def _samples_in(path: Path) -> list[dict[str, Any]]:
-    """The records of a result that hold samples, but for a baseline's."""
-    try:
-        records = json.loads(path.read_text())["records"]
-        kept = [r for r in records if r.get("samples_ms") and r["engine"] != "diffusers"]
-        for record in kept:
-            samples = np.array(record["samples_ms"], float)
-            if not (samples.ndim == 1 and np.isfinite(samples).all() and (samples >= 0).all()):
-                raise ValueError("latencies must be milliseconds, 0 or more")
-            if missing := {"network_evals", "parameters"} - record.keys():
-                raise KeyError(", ".join(sorted(missing)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DiffpolicyError(
-            f"{path} is no latency profile ({type(error).__name__}: {error}); "
-            "`diffpolicy latency --json` writes one"
-        ) from error
-    if not kept:
-        raise DiffpolicyError(f"{path} holds no latency samples")
-    return kept
 
 
 def _unfinished(samples_ms: list[float], seconds: float, wanted: int) -> bool:

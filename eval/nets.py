@@ -51,8 +51,10 @@ def fresh_checkpoint(name: str, seed: int = 0) -> Checkpoint:
     torch.manual_seed(seed)
     weights = build(model, horizons, observation_dim, action_dim).state_dict()
     task = Task("none", 0.1, True, observation_dim, action_dim)
-    same = [
-        Normalizer(np.ones(d, np.float32), np.zeros(d, np.float32))
-        for d in (observation_dim, action_dim)
-    ]
-    return Checkpoint(Specification(model, horizons, task, 1.0, {}), weights, *same)
+    specification = Specification(model, horizons, task, 1.0, {})
+    return Checkpoint(specification, weights, _same(observation_dim), _same(action_dim))
+
+
+def _same(dims: int) -> Normalizer:
+    """Changes nothing."""
+    return Normalizer(np.ones(dims, np.float32), np.zeros(dims, np.float32))

@@ -9,7 +9,7 @@ import numpy as np
 
 from diffpolicy import environment, latency
 from diffpolicy.chain import audit, audit_line
-from diffpolicy.checkpoint import load_policy, policy_path
+from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling, sampling_of
 from diffpolicy.control import starves
 from diffpolicy.files import check_writable, write_text
@@ -19,9 +19,9 @@ from diffpolicy.rollout import Episode, RolloutOptions, check_fit, run_episodes
 from diffpolicy.wall import Timing, run_on_wall_clock
 
 from .compare import mean_interval, wilson
-from .config import EvalConfig, Latencies, TaskConfig
+from .config import EvalConfig, TaskConfig
 from .header import header, set_threads
-from .latency import measure, replay
+from .profiles import profiles_of
 from .table import print_table
 
 
@@ -30,27 +30,23 @@ def evaluate_budget(config: EvalConfig) -> None:
     set_threads(config.threads)
     if config.json:
         check_writable(config.json)
-    checkpoint = load_policy(config.run)
-    folder = policy_path(config.run).parent
-    policy = Policy(
-        checkpoint,
-        sampling_of(config),
-        config.device,
-        engine=config.engine,
-        precision=config.precision,
-        folder=folder,
-    )
+    policy = policy_of(config, load_policy(config.run), sampling_of(config))
     print(audit_line(sampler_name(policy), policy.chain))
     world = World(config, policy)
     policy.engine(1 if config.clock == "wall" else config.batch)
-    profile = latency.PAUSED
-    if config.clock == "simulated":
-        [profile] = profiles_of([policy], config, world.options.control_dt_s)
-    record = world.record(policy, config.clock, profile)
+    [profile] = profiles_of([policy], config, world.options.control_dt_s, [config.clock])
+    record, _ = world.record(policy, config.clock, profile)
     print_records([record])
     if config.json:
         result = {"header": header(policy.device, **world.describe()), "records": [record]}
         write_text(config.json, json.dumps(result, indent=2))
+
+
+def policy_of(config: TaskConfig, checkpoint: Checkpoint, sampling: Sampling) -> Policy:
+    """The policy with one budget, on the device and engine of the options."""
+    return Policy(
+        checkpoint, sampling, config.device, engine=config.engine, precision=config.precision
+    )
 
 
 class World:
@@ -87,10 +83,13 @@ class World:
         """One environment."""
         return environment.make(self.env_id, self.kwargs, self.config.max_steps, render_mode)
 
-    def record(self, policy: Policy, clock: str, profile: LatencyProfile) -> dict[str, Any]:
-        """Runs every seed once on the clock; the budget's record. Warns first of starvation.
+    def record(
+        self, policy: Policy, clock: str, profile: LatencyProfile
+    ) -> tuple[dict[str, Any], LatencyProfile]:
+        """Every seed once on the clock: the budget's record, and what inference took there.
 
-        The wall clock measures its own latencies; `profile` is not used then.
+        That is `profile`, but on the wall clock, which measures its own latencies. Warns first of
+        starvation.
         """
         label = f"{sampler_name(policy)}, {clock}"
         dt = self.options.control_dt_s
@@ -98,13 +97,13 @@ class World:
             episodes, timing = run_on_wall_clock(policy, self.make, self.seeds, self.options, label)
             profile = LatencyProfile(np.array(timing.latency_ms or [0.0]), "wall clock")
             record = make_record(policy, clock, profile, episodes, dt, policy.engine().name)
-            return {**record, **timing_record(timing, policy)}
+            return {**record, **timing_record(timing, policy)}, profile
         if clock == "simulated":
             warn_of_starvation(policy, profile, dt)
         felt = profile if clock == "simulated" else latency.PAUSED
         episodes = run_episodes(policy, self.make, self.seeds, felt, self.options, label)
         engine = policy.engine(self.options.batch).name
-        return make_record(policy, clock, profile, episodes, dt, engine)
+        return make_record(policy, clock, profile, episodes, dt, engine), profile
 
     def describe(self) -> dict[str, Any]:
         """The part of a result's header that says what was run."""
@@ -119,21 +118,6 @@ class World:
             **asdict(self.options),
             "neutral": self.config.neutral or "declared by the environment, else hold",
         }
-
-
-def profiles_of(
-    policies: Sequence[Policy], config: Latencies, control_dt_s: float
-) -> list[LatencyProfile]:
-    """What each budget costs: declared, constant, replayed, or measured on this machine."""
-    if config.ms_per_step is not None:
-        return [latency.declared(config.ms_per_step, policy.network_evals) for policy in policies]
-    if config.latency_ms is not None:
-        return [latency.constant_ms(config.latency_ms)] * len(policies)
-    if config.latency_ticks is not None:
-        return [latency.constant_ticks(config.latency_ticks, control_dt_s)] * len(policies)
-    if config.latency_from is not None:
-        return replay(config.latency_from, policies)
-    return measure(policies, config.latency_seconds)
 
 
 def sampler_name(policy: Policy) -> str:

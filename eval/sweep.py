@@ -14,7 +14,7 @@ from diffpolicy.chain import audit_line
 from diffpolicy.checkpoint import load_policy, policy_path
 from diffpolicy.config import Sampling
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.files import check_writable, write_atomically, write_text
+from diffpolicy.files import check_writable, write_bytes, write_text
 from diffpolicy.grids import SPACINGS
 from diffpolicy.latency import LatencyProfile, delay_ticks, slow_ms
 from diffpolicy.policy import Policy
@@ -23,8 +23,9 @@ from .compare import Candidate, compare, episodes_needed, recommend
 from .config import SweepConfig
 from .header import header, set_threads
 from .pictures import clock_label, png, success_against_latency
+from .profiles import profiles_of
 from .report import write_report
-from .success import World, is_ddpm, outruns, print_records, profiles_of, sampler_name
+from .success import World, is_ddpm, outruns, policy_of, print_records, sampler_name
 from .table import print_table
 
 DISCORDANCES, POWERS = (0.05, 0.1, 0.2, 0.4), (0.8, 0.9)
@@ -47,7 +48,7 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
         raise DiffpolicyError("--clocks needs at least one of paused and simulated")
     policies = load_budgets(config)
     world = open_world(config, policies)
-    profiles = profiles_of(policies, config, world.options.control_dt_s)
+    profiles = profiles_of(policies, config, world.options.control_dt_s, config.clocks)
     return run_sweep(config, world, policies, [Clock(name, profiles) for name in config.clocks])
 
 
@@ -74,18 +75,7 @@ def load_budgets(config: SweepConfig) -> list[Policy]:
     ancestral = Sampling(checkpoint.specification.model.train_timesteps, eta=1.0)
     if config.ddpm and ancestral not in samplings:
         samplings.append(ancestral)
-    folder = policy_path(config.run).parent
-    policies = [
-        Policy(
-            checkpoint,
-            sampling,
-            config.device,
-            engine=config.engine,
-            precision=config.precision,
-            folder=folder,
-        )
-        for sampling in samplings
-    ]
+    policies = [policy_of(config, checkpoint, sampling) for sampling in samplings]
     for policy in policies:
         print(audit_line(sampler_name(policy), policy.chain))
     return policies
@@ -123,8 +113,7 @@ def run_sweep(
     config: SweepConfig, world: World, policies: Sequence[Policy], clocks: Sequence[Clock]
 ) -> dict[str, Any]:
     """The episodes of every budget on every clock; the recommendation is the last clock's."""
-    rows = _episodes(world, policies, clocks)
-    clocks = [_felt(clock, records) for clock, records in zip(clocks, rows, strict=True)]
+    rows, clocks = _episodes(world, policies, clocks)
     noun = _outcome(config, rows)
     advice = [
         _advise(config, world, policies, clock, records, noun)
@@ -143,7 +132,7 @@ def run_sweep(
     _print(result)
     films = _films(policies, clocks[-1], advice[-1]) if config.pictures else []
     plot = png(success_against_latency(result))
-    write_atomically(folder / "sweep.png", lambda path: path.write_bytes(plot))
+    write_bytes(folder / "sweep.png", plot)
     write_report(folder / "report.html", result, world, plot, films)
     print(f"wrote sweep.json, sweep.png and report.html to {folder}")
     return result
@@ -151,24 +140,18 @@ def run_sweep(
 
 def _episodes(
     world: World, policies: Sequence[Policy], clocks: Sequence[Clock]
-) -> list[list[dict[str, Any]]]:
-    """For each clock, one record for each policy."""
-    rows = []
+) -> tuple[list[list[dict[str, Any]]], list[Clock]]:
+    """For each clock, one record for each policy; the clocks with the latencies met on them."""
+    rows, met = [], []
     with tqdm(total=len(clocks) * len(policies), desc="sweep", unit="budget") as bar:
         for clock in clocks:
-            rows.append([])
+            found = []
             for policy, profile in zip(policies, clock.profiles, strict=True):
-                rows[-1].append(world.record(policy, clock.name, profile))
+                found.append(world.record(policy, clock.name, profile))
                 bar.update(1)
-    return rows
-
-
-def _felt(clock: Clock, records: Sequence[dict[str, Any]]) -> Clock:
-    """The clock with the latencies that it measured itself, where it is the wall's."""
-    if clock.name != "wall":
-        return clock
-    samples = [np.array(r["samples_ms"] or [0.0]) for r in records]
-    return Clock(clock.name, [LatencyProfile(s, "wall clock") for s in samples])
+            rows.append([record for record, _ in found])
+            met.append(Clock(clock.name, [profile for _, profile in found]))
+    return rows, met
 
 
 def _outcome(config: SweepConfig, rows: Sequence[Sequence[dict[str, Any]]]) -> str:

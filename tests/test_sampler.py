@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from golden import RAMP, REVERSED, by_time, half
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -328,17 +329,7 @@ def test_self_conditioning_shows_the_previous_x0_and_starts_with_none():
 
 LINEAR = alpha_bar_of(SCHEDULES["linear"](1000))
 STEEP = alpha_bar_of(SCHEDULES["linear"](1000, 0.01, 0.02))
-RAMP = (torch.arange(768, dtype=torch.float32) / 768).reshape(3, 8, 8, 4).permute(3, 0, 1, 2)
-REVERSED = (torch.arange(768).flip(0) / 768).reshape(3, 8, 8, 4).permute(3, 0, 1, 2)
 AS_DIFFUSERS = Reading(clip=1.0, rederive=False)
-
-
-def by_time(x, t):
-    return x * t / (t + 1)
-
-
-def half(x, t):
-    return 0.5 * x
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from golden import RAMP, REVERSED, by_time, half
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,17 +14,6 @@ from diffpolicy import DDIMScheduler
 from diffpolicy.sampler import Reading, ddim_step, make_step
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
-
-RAMP = (torch.arange(768, dtype=torch.float32) / 768).reshape(3, 8, 8, 4).permute(3, 0, 1, 2)
-REVERSED = (torch.arange(768).flip(0) / 768).reshape(3, 8, 8, 4).permute(3, 0, 1, 2)
-
-
-def by_time(x, t):
-    return x * t / (t + 1)
-
-
-def half(x, t):
-    return 0.5 * x
 
 
 def chain(scheduler, model, steps, x=RAMP, skip=0, **options):

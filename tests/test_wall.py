@@ -8,8 +8,9 @@ import pytest
 from diffpolicy import environment
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval.config import EvalConfig, LatencyConfig, SweepConfig
-from diffpolicy.eval.latency import latency, replay
-from diffpolicy.eval.success import evaluate_budget, profiles_of
+from diffpolicy.eval.latency import latency
+from diffpolicy.eval.profiles import profiles_of, replay
+from diffpolicy.eval.success import evaluate_budget
 from diffpolicy.policy import Policy
 from diffpolicy.rollout import RolloutOptions
 from diffpolicy.wall import run_on_wall_clock
@@ -122,7 +123,7 @@ def test_what_is_no_profile_is_refused(tmp_path, text, policy):
 )
 def test_constants_in_every_unit(tiny_run, options, expected, source):
     policies = [Policy.load(tiny_run, ddim_steps=k) for k in (1, 2)]
-    profiles = profiles_of(policies, SweepConfig(run=tiny_run, **options), 0.02)
+    profiles = profiles_of(policies, SweepConfig(run=tiny_run, **options), 0.02, ["simulated"])
     assert [p.samples_ms.tolist() for p in profiles] == [[ms] for ms in expected]
     assert {p.source for p in profiles} == {source}
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from diffpolicy.engines import Engine, build_engine
+from diffpolicy.engines.eager import EagerEngine
 from diffpolicy.engines.job import Job
 from diffpolicy.engines.native import SOURCE, processor
 from diffpolicy.errors import DiffpolicyError
@@ -96,13 +97,14 @@ def verify(engine: Engine, job: Job) -> float:
     1e-4, or ten times what float32 itself costs the chain: one step from t = T - 1 under
     ε-prediction multiplies rounding errors by 1/√ᾱ, 2029 times on the squaredcos schedule.
     """
-    eager = build_engine("eager", replace(job, precision="float32"))
+    eager = EagerEngine(replace(job, precision="float32"))
+    exact = EagerEngine(replace(job, precision="float64"))
     worst = allowed = 0.0
     for seed in range(CHECKED):
-        inputs = _inputs(job, seed)
+        observation, noise = inputs = _inputs(job, seed)
         expected = eager(*inputs)
         difference = (engine(*inputs) - expected).abs().max().item()
-        rounding = (_exact(job, *inputs) - expected).abs().max().item()
+        rounding = (exact(observation.double(), noise.double()) - expected).abs().max().item()
         allowed = max(allowed, TOLERANCE[job.precision], 10 * rounding)
         worst = max(worst, difference if difference == difference else float("inf"))
     if worst > allowed:
@@ -110,13 +112,6 @@ def verify(engine: Engine, job: Job) -> float:
             f"its actions differ from eager's by {worst:.2g}, more than {allowed:.2g}"
         )
     return worst
-
-
-def _exact(job: Job, observation: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """The chain in float64."""
-    from diffpolicy.engines.eager import EagerEngine
-
-    return EagerEngine(replace(job, precision="float64"))(observation.double(), noise.double())
 
 
 def _inputs(job: Job, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
