@@ -7,13 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import mujoco
 import numpy as np
 from gymnasium import spaces
 from scipy.linalg import solve_discrete_are
 
-from .rendering import open_renderer
+from .simulation import SimulatedEnv
 
 MODEL_PATH = Path(__file__).parent / "assets" / "balance.xml"
 
@@ -31,7 +30,7 @@ FLASH_TICKS = 8
 HINGE = 1  # the pole's place in qpos and qvel, after the cart's
 
 
-class BalanceEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+class BalanceEnv(SimulatedEnv):
     """An inverted pendulum on a cart, struck at moments that nobody can foresee.
 
     ## Description
@@ -86,6 +85,11 @@ class BalanceEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     - `impulses_per_episode`: the mean number of impulses, 2.5; from 0 (none) to 6. An episode has
       that number rounded down or up at random.
+    - `tip_mass_kg`: mass of the pole's tip, 0.01; the cart has 10 kg.
+    - `rail_friction_n`: dry friction of the cart on its rail, 0 N; the motor has 80 N.
+    - `sensor_noise`: standard deviation of the noise on the observations, 0, in units of 1 mm,
+      1 cm/s, 0.1° and 1 °/s.
+    - `actuation_delay`: ticks until an action reaches the motor, 0.
     - `render_mode`: `"rgb_array"` or None. A pole just struck flashes red.
 
     ## Version history
@@ -97,44 +101,53 @@ class BalanceEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     control_dt_s = 0.02
     position_targets = False
     neutral_action = np.zeros(1, np.float32)
+    camera = "side"
+    sensor_units = np.array([1e-3, 1e-2, np.radians(0.1), np.radians(1.0)])
+    episode_attributes = ("impulses", "tick")
 
-    def __init__(self, impulses_per_episode: float = 2.5, render_mode: str | None = None):
+    def __init__(
+        self,
+        impulses_per_episode: float = 2.5,
+        tip_mass_kg: float = 0.01,
+        rail_friction_n: float = 0.0,
+        sensor_noise: float = 0.0,
+        actuation_delay: int = 0,
+        render_mode: str | None = None,
+    ):
         if not 0 <= impulses_per_episode <= MAX_IMPULSES:
             raise ValueError(
                 f"impulses_per_episode must be between 0 and {MAX_IMPULSES} (more do not fit, "
                 f"{IMPULSE_GAP_TICKS} ticks apart), not {impulses_per_episode}"
             )
+        super().__init__(MODEL_PATH, sensor_noise, actuation_delay, render_mode)
         bounds = np.array([3.0, 10.0, np.pi / 2, 20.0])
         self.observation_space = spaces.Box(-bounds, bounds, dtype=np.float64)
         self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
         self.impulses_per_episode = impulses_per_episode
-        self.render_mode = render_mode
-        self.model = mujoco.MjModel.from_xml_path(str(MODEL_PATH))
-        self.data = mujoco.MjData(self.model)
         self.impulses: dict[int, float] = {}
         self.tick = 0
-        self._renderer: mujoco.Renderer | None = None
+        self._set_up_model(tip_mass_kg, rail_friction_n)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         self.tick = 0
-        mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[:] = self.np_random.uniform(-START_SPREAD, START_SPREAD, 2)
         self.data.qvel[:] = self.np_random.uniform(-START_SPREAD, START_SPREAD, 2)
         self.impulses = draw_impulses(self.np_random, self.impulses_per_episode)
-        return self._observation(), self._info(up=True)
+        return self._sensed(self._observation()), self._info(up=True)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self.data.qvel[HINGE] += self.impulses.get(self.tick, 0.0)
-        self.data.ctrl[:] = action
+        self.data.ctrl[:] = self._actuated(action)
         mujoco.mj_step(self.model, self.data)
         position_m, angle_rad = self.data.qpos
         up = bool(abs(angle_rad) <= FALLEN_RAD and abs(position_m) <= TRACK_HALF_LENGTH_M)
         self.tick += up
         truncated = up and self.tick >= EPISODE_TICKS
-        return self._observation(), float(up), not up, truncated, self._info(up)
+        observation = self._sensed(self._observation())
+        return observation, float(up), not up, truncated, self._info(up)
 
     def expert(self, rng: np.random.Generator | None = None) -> Callable[[np.ndarray], np.ndarray]:
         """Linear-quadratic state feedback. It is deterministic: impulses give all the variety that
@@ -146,21 +159,18 @@ class BalanceEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
         return act
 
-    def render(self) -> np.ndarray | None:
-        if self.render_mode is None:
-            return None
-        if self._renderer is None:
-            self._renderer = open_renderer(self.model)
+    def _set_up_model(self, tip_mass_kg: float, rail_friction_n: float) -> None:
+        if not 0 < tip_mass_kg <= 10:
+            raise ValueError(f"tip_mass_kg must be above 0, at most 10; got {tip_mass_kg}")
+        if not 0 <= rail_friction_n <= 40:
+            raise ValueError(f"rail_friction_n must be between 0 and 40; got {rail_friction_n}")
+        self.model.body("pole").mass = tip_mass_kg
+        self.model.joint("slider").frictionloss = rail_friction_n
+        mujoco.mj_setConst(self.model, self.data)
+
+    def _pose_picture(self) -> None:
         struck = any(t < self.tick <= t + FLASH_TICKS for t in self.impulses)
         self.model.geom("tip").matid = self.model.material("struck" if struck else "tip").id
-        mujoco.mj_forward(self.model, self.data)  # places bodies where qpos now has them
-        self._renderer.update_scene(self.data, camera="side")
-        return self._renderer.render()
-
-    def close(self) -> None:
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
 
     def _observation(self) -> np.ndarray:
         return np.stack([self.data.qpos, self.data.qvel], axis=1).ravel()
