@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from diffpolicy import grids, sampler
 from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.noise import alpha_bar_table
+from diffpolicy.noise import CLEAN, alpha_bar_table
 
 SHOWN = 12  # timesteps that an audit line prints
 
@@ -29,6 +29,14 @@ def make_chain(model: ModelConfig, clip_range: float | None, sampling: Sampling)
         )
     timesteps = model.train_timesteps
     table = alpha_bar_table(model.schedule, timesteps)
+    if model.regression:  # one step from T - 1 that ends at the network's answer
+        if sampling.ddim_steps != 0:
+            raise DiffpolicyError(
+                "this is a regression policy, without denoising steps; give it --ddim-steps 0, "
+                f"not {sampling.ddim_steps}"
+            )
+        grid = [(timesteps - 1, CLEAN)]
+        return Chain(grid, sampler.make_steps(table, grid), sampler.Reading("x0", clip_range))
     grid = grids.parse_grid(
         timesteps, sampling.grid, sampling.ddim_steps, sampling.start, sampling.end
     )

@@ -38,6 +38,8 @@ class ModelConfig(Checked):
     """What the network predicts."""
     clip: bool = True
     """Clip the predicted clean actions to the range seen in training."""
+    regression: bool = False
+    """No diffusion: the same network, asked once for the mean chunk. The zero-step baseline."""
     normalizer: Literal["limits", "gaussian"] = "limits"
     """Map data to [-1, 1] by its extremes, or to mean 0 and deviation 1."""
 
@@ -47,7 +49,7 @@ class Sampling(Checked):
     """How an action chunk is sampled; a policy has one."""
 
     ddim_steps: int = 10
-    """Denoising steps a chunk."""
+    """Denoising steps a chunk; 0 is for a regression policy, and for that alone."""
     grid: str = "trailing"
     """Which timesteps: trailing, leading, linspace, loop, quadratic, or a list like 85,20."""
     start: int | None = None

@@ -45,7 +45,7 @@ class Learner:
             self.parameters, lr=lr, weight_decay=weight_decay, fused=True
         )
         self.peak_lr, self.seed, self.device = lr, seed, device
-        self.prediction = model.prediction
+        self.prediction, self.regression = model.prediction, model.regression
         self.masked = not task.position_targets
         table = levels.alpha_bar_table(model.schedule, model.train_timesteps)
         self.alpha_bar = torch.as_tensor(table, dtype=torch.float64, device=device)
@@ -110,6 +110,8 @@ class Learner:
     ) -> Tensor:
         """The mean of ‖target - network‖² over a random batch (arXiv 2006.11239, eq. 14).
 
+        Regression: the network sees no chunk, always the last timestep, and is asked for x0.
+
         Where actions are no position targets, those beyond the episode's ends do not count.
         """
         draw = {"generator": generator, "device": self.device}
@@ -118,9 +120,15 @@ class Learner:
         observation, action, real = gather(windows, index)
         ε = torch.randn(action.shape, **draw)
         level = self.alpha_bar[t].float()[:, None, None]
-        output = network(sampler.add_noise(action, ε, level), t, observation)
+        x_t = sampler.add_noise(action, ε, level)
         target = sampler.training_target(action, ε, level, self.prediction)
-        error = (output - target).square()
+        if self.regression:
+            x_t, t, target = (
+                torch.zeros_like(x_t),
+                t.new_full(t.shape, len(self.alpha_bar) - 1),
+                action,
+            )
+        error = (network(x_t, t, observation) - target).square()
         if not self.masked:
             return error.mean()
         weight = real[..., None].expand_as(error)

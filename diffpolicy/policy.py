@@ -106,8 +106,13 @@ class Policy:
 
     @property
     def ddim_steps(self) -> int:
-        """K, the steps of the solver."""
-        return len(self.chain.steps)
+        """K, the steps of the solver; 0 for a regression policy."""
+        return self.sampling.ddim_steps if self.regression else len(self.chain.steps)
+
+    @property
+    def regression(self) -> bool:
+        """Whether the network was trained without diffusion, to give the mean chunk."""
+        return self.specification.model.regression
 
     @property
     def network_evals(self) -> int:
@@ -158,7 +163,7 @@ class Policy:
         shape = self.noise_shape(len(history))
         if noise is None:
             noise = self._rng.standard_normal(shape, np.float32)
-        noise = np.asarray(noise, np.float32)
+        noise = np.asarray(noise, np.float32) * (not self.regression)  # it has seen none
         if noise.shape != shape:
             raise DiffpolicyError(f"noise must be {list(shape)}; got {list(noise.shape)}")
         given = self._normalize(history), np.ascontiguousarray(noise)

@@ -134,10 +134,15 @@ def recommend(
         return _none(margin, "at every budget inference outruns the chunk: the robot would starve")
     for candidate in sorted(punctual, key=lambda c: c.network_evals):
         others = [c for c in candidates if c is not candidate]
-        if all(_pvalue(candidate, other, margin) <= ALPHA for other in others):
+        if all(noninferior(candidate, other, margin) for other in others):
             why = _why(candidate, others, noun)
             return Recommendation(candidate.name, candidate.ddim_steps, margin, why)
     return _none(margin, _undecided(candidates, punctual, margin))
+
+
+def noninferior(a: Candidate, b: Candidate, margin: float) -> bool:
+    """Whether the episodes show that a loses less than the margin to b."""
+    return _pvalue(a, b, margin) <= ALPHA
 
 
 def compare(reference: Candidate, other: Candidate, margin: float) -> dict[str, Any]:

@@ -170,6 +170,9 @@ class SweepConfig(Latencies, TaskConfig):
     """Ranges of the predicted clean actions (normalised); by default as trained, 0 for none."""
     clocks: tuple[ClockName, ...] = ("paused", "simulated")
     """paused: the world waits. simulated: the latency ages the actions. wall: real time."""
+    regression: Path | None = None
+    """Run of a regression policy (train --regression) with the same data and network: one row more,
+    which every budget has to earn its cost against; by default RUN/regression where it exists."""
     ddpm: bool = True
     """One row more: ancestral sampling over all T steps."""
     margin: float = 0.05

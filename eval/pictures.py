@@ -23,6 +23,7 @@ from .success import World
 
 FRAMES = 6
 LINES = ("-", "--", ":", "-.")
+MARKS = {"DDPM": "D", "regression": "s"}
 COLOURS = ("#3b6fb6", "#d1495b", "#3a9a6c", "#8d6cab")
 
 
@@ -56,19 +57,19 @@ def success_against_latency(result: dict[str, Any]) -> Figure:
 
 
 def _draw_clock(axis, rows, rate: str, interval: str, label: str, colour: str) -> None:
-    """Budgets as a line for each variant, with their numbers of steps; DDPM as a diamond."""
+    """Budgets as a line for each variant, with their numbers of steps; the others as a mark."""
     variants = dict.fromkeys(r["variant"] for r in rows)
     for kind, line in zip(variants, LINES * len(variants), strict=False):
-        ddpm = kind == "DDPM"
+        mark = MARKS.get(kind)
         group = [r for r in rows if r["variant"] == kind]
         x = [r["latency_ms"]["p50"] for r in group]
         y = np.array([r[rate] for r in group])
         spread = np.abs(np.array([r[interval] for r in group]).T - y)
-        style = "D" if ddpm else "o" + line
+        style = mark or "o" + line
         name = f"{label}, {kind}" if kind else label
         axis.errorbar(x, y, spread, fmt=style, color=colour, capsize=2, ms=4, lw=1.3, label=name)
         for r, px, py in zip(group, x, y, strict=True):
-            text = "" if ddpm else str(r["ddim_steps"])
+            text = "" if mark else str(r["ddim_steps"])
             axis.annotate(
                 text, (px, py), (4, 5), textcoords="offset points", fontsize=7, color=colour
             )

@@ -6,9 +6,10 @@ from diffpolicy.config import RecordConfig, TrainConfig
 from diffpolicy.record import record
 from diffpolicy.train import train
 
+from .budgets import load_budgets
 from .config import QuickstartConfig, SweepConfig
 from .latency import measure
-from .sweep import Clock, load_budgets, open_world, run_sweep
+from .sweep import Clock, open_world, run_sweep
 
 ENVIRONMENT = "diffpolicy.envs:Balance-v0"
 BATCH = 100

@@ -122,6 +122,8 @@ class World:
 
 def sampler_name(policy: Policy) -> str:
     """As it stands in tables: "10 steps", "10 steps, leading, η 0.5", or "DDPM 100"."""
+    if policy.regression:
+        return "regression"
     steps = policy.ddim_steps
     if is_ddpm(policy):
         return f"DDPM {steps}"
@@ -132,6 +134,13 @@ def is_ddpm(policy: Policy) -> bool:
     """Ancestral sampling over the whole chain."""
     timesteps = policy.specification.model.train_timesteps
     return policy.sampling == Sampling(timesteps, eta=1.0)
+
+
+def kind(policy: Policy) -> str:
+    """What its line in a plot is: DDPM, regression, or how it differs from the default sampler."""
+    if is_ddpm(policy):
+        return "DDPM"
+    return "regression" if policy.regression else variant(policy)
 
 
 def variant(policy: Policy) -> str:
@@ -182,7 +191,7 @@ def make_record(
         "name": sampler_name(policy),
         "ddim_steps": policy.ddim_steps,
         "network_evals": policy.network_evals,
-        "variant": "DDPM" if is_ddpm(policy) else variant(policy),
+        "variant": kind(policy),
         "audit": audit(policy.chain),
         "eta": policy.sampling.eta,
         "clock": clock,

@@ -1,31 +1,28 @@
 """`diffpolicy sweep`: success and latency for each step budget, and the budget to use."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from diffpolicy.chain import audit_line
-from diffpolicy.checkpoint import load_policy, policy_path
-from diffpolicy.config import Sampling
+from diffpolicy.checkpoint import policy_path
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes, write_text
-from diffpolicy.grids import SPACINGS
 from diffpolicy.latency import LatencyProfile, delay_ticks, slow_ms
 from diffpolicy.policy import Policy
 
-from .compare import Candidate, compare, episodes_needed, recommend
+from .budgets import load_budgets
+from .compare import Candidate, compare, episodes_needed, noninferior, recommend
 from .config import SweepConfig
-from .header import header, set_threads
+from .header import header
 from .pictures import clock_label, png, success_against_latency
 from .profiles import profiles_of
 from .report import write_report
-from .success import World, is_ddpm, outruns, policy_of, print_records, sampler_name
+from .success import World, is_ddpm, outruns, print_records, sampler_name
 from .table import print_table
 
 DISCORDANCES, POWERS = (0.05, 0.1, 0.2, 0.4), (0.8, 0.9)
@@ -63,36 +60,6 @@ def print_plan(margin: float) -> dict[str, Any]:
     titles = ["episodes that come out differently", *(f"power {power:.0%}" for power in POWERS)]
     print_table(titles, [[f"{share:.0%}", *counts] for share, counts in plan.items()])
     return {"margin": margin, "episodes": plan}
-
-
-def load_budgets(config: SweepConfig) -> list[Policy]:
-    """One policy for each budget; ancestral DDPM over all T steps last."""
-    set_threads(config.threads)
-    if not config.ddim_steps:
-        raise DiffpolicyError("--ddim-steps needs at least one budget")
-    checkpoint = load_policy(config.run)
-    samplings = list(combinations(config))
-    ancestral = Sampling(checkpoint.specification.model.train_timesteps, eta=1.0)
-    if config.ddpm and ancestral not in samplings:
-        samplings.append(ancestral)
-    policies = [policy_of(config, checkpoint, sampling) for sampling in samplings]
-    for policy in policies:
-        print(audit_line(sampler_name(policy), policy.chain))
-    return policies
-
-
-def combinations(config: SweepConfig) -> Iterator[Sampling]:
-    """Every budget with every grid, start, end, η, noise scale and clip; a listed grid once."""
-    starts, clips = config.start or (None,), config.clip or (None,)
-    variants = product(config.grid, starts, config.end, config.eta, config.noise_scale, clips)
-    listed = set()
-    for grid, start, end, eta, scale, clip in variants:
-        if grid in SPACINGS:
-            for ddim_steps in sorted(set(config.ddim_steps)):
-                yield Sampling(ddim_steps, grid, start, end, eta, scale, clip)
-        elif (grid, eta, scale, clip) not in listed:
-            listed.add((grid, eta, scale, clip))
-            yield Sampling(1, grid, None, 0, eta, scale, clip)
 
 
 def open_world(config: SweepConfig, policies: Sequence[Policy]) -> World:
@@ -189,7 +156,7 @@ def _advise(
             network_evals=policy.network_evals,
             meets_deadline=clock.name == "paused" or not outruns(policy, profile, dt),
             outcomes=np.array(record["outcomes"][noun], bool if noun == "success" else float),
-            rival_only=is_ddpm(policy),
+            rival_only=is_ddpm(policy) or policy.regression,
         )
         for policy, profile, record in zip(policies, clock.profiles, records, strict=True)
     ]
@@ -203,9 +170,18 @@ def _advise(
         "ddim_steps": advice.ddim_steps,
         "name": advice.name,
         "margin": advice.margin,
-        "reason": advice.reason + _fit(clock, dt),
+        "reason": advice.reason + _earned(reference, others, config.margin) + _fit(clock, dt),
         "comparisons": [compare(reference, other, config.margin) for other in others],
     }
+
+
+def _earned(chosen: Candidate, others: Sequence[Candidate], margin: float) -> str:
+    """Whether the chosen budget earns its cost against no denoising at all."""
+    for plain in (c for c in others if c.ddim_steps == 0):
+        equal = noninferior(plain, chosen, margin)
+        verdict = ", and loses less than the margin: no step earns its cost" if equal else ""
+        return f"; regression, without denoising, reaches {np.mean(plain.outcomes):.2f}{verdict}"
+    return ""
 
 
 def _fit(clock: Clock, control_dt_s: float) -> str:

@@ -115,7 +115,7 @@ def test_every_arrow_is_seen():
         return set(imported(module, known[module], known))
 
     assert {"diffpolicy.environment", "diffpolicy.policy"} <= of("diffpolicy.rollout")
-    assert {"diffpolicy.eval.compare", "diffpolicy.config"} <= of("diffpolicy.eval.sweep")
+    assert {"diffpolicy.eval.compare", "diffpolicy.errors"} <= of("diffpolicy.eval.sweep")
     assert "diffpolicy.checkpoint" in of("diffpolicy.info")
     assert "diffpolicy.envs.planar" in of("diffpolicy.envs.pusht")
 

@@ -13,12 +13,13 @@ from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import Sampling, TrainConfig
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval.baseline import DiffusersLoop
+from diffpolicy.eval.budgets import combinations, load_budgets
 from diffpolicy.eval.config import DenoiseConfig, EvalConfig, LatencyConfig, SweepConfig
 from diffpolicy.eval.denoise import trace
 from diffpolicy.eval.latency import latency
 from diffpolicy.eval.pictures import film_strip
 from diffpolicy.eval.success import World, evaluate_budget, sampler_name
-from diffpolicy.eval.sweep import combinations, load_budgets, sweep
+from diffpolicy.eval.sweep import sweep
 from diffpolicy.latency import PAUSED
 from diffpolicy.policy import Policy
 from diffpolicy.train import train

@@ -1,0 +1,129 @@
+"""The zero-step baseline: the same network without diffusion gives the demonstrations' mean."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from diffpolicy.chain import make_chain
+from diffpolicy.checkpoint import Checkpoint, Specification
+from diffpolicy.config import ModelConfig, Sampling, TrainConfig
+from diffpolicy.environment import Task
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.eval.budgets import load_budgets
+from diffpolicy.eval.compare import Candidate
+from diffpolicy.eval.config import SweepConfig
+from diffpolicy.eval.success import sampler_name
+from diffpolicy.eval.sweep import _earned, sweep
+from diffpolicy.learner import Learner
+from diffpolicy.normalizer import Normalizer
+from diffpolicy.policy import Policy
+from diffpolicy.train import train
+from diffpolicy.windows import Horizons, make_windows
+
+HORIZONS = Horizons(1, 4, 2)
+TWO_WAYS = np.repeat(np.array([1.0, -1.0], np.float32), 8)[:, None]  # two episodes, left and right
+WINDOWS = make_windows(np.zeros((16, 1), np.float32), TWO_WAYS, np.array([8, 16]), HORIZONS)
+SMALL = {"episodes": 4, "envs": 4, "batch": 4, "max_steps": 30, "engine": "eager"}
+
+
+def learned(steps: int, **model) -> Policy:
+    """A policy trained on demonstrations that go left as often as right."""
+    config = ModelConfig(hidden=64, blocks=2, condition=16, train_timesteps=20, **model)
+    specification = Specification(config, HORIZONS, Task("none", 0.1, True, 1, 1), 1.0, {})
+    learner = Learner(specification, torch.device("cpu"))
+    for _ in range(steps):
+        learner.learn(WINDOWS, 64, 0.0)
+    same = Normalizer(np.ones(1, np.float32), np.zeros(1, np.float32))
+    sampling = Sampling(0) if config.regression else Sampling(10)
+    return Policy(Checkpoint(specification, learner.ema, same, same), sampling)
+
+
+def test_regression_goes_between_two_ways_and_diffusion_takes_one():
+    still = np.zeros((64, 1, 1), np.float32)
+    between, taken = learned(200, regression=True)(still), learned(600)(still)
+    assert np.abs(between).max() < 0.2
+    assert np.abs(np.abs(taken) - 1).mean() < 0.2
+    assert 0.2 < (taken[:, 0] > 0).mean() < 0.8
+
+
+def test_the_loss_is_the_squared_error_of_one_evaluation_that_sees_no_chunk():
+    config = ModelConfig(hidden=8, blocks=1, regression=True)
+    learner = Learner(
+        Specification(config, HORIZONS, Task("none", 0.1, True, 1, 1), 1.0, {}),
+        torch.device("cpu"),
+    )
+
+    def network(x, t, observation):
+        assert not x.any() and (t == config.train_timesteps - 1).all()
+        return torch.full_like(x, 0.5)
+
+    loss = learner.loss(network, WINDOWS, 4096, torch.Generator().manual_seed(0))
+    assert float(loss) == pytest.approx((0.5**2 + 1.5**2) / 2, rel=0.05)
+
+
+@pytest.fixture(scope="module")
+def run_with_baseline(tiny_run, balance_store, tmp_path_factory):
+    """A run, and in it the regression baseline of the same network and data."""
+    run = tmp_path_factory.mktemp("both") / "run"
+    shutil.copytree(tiny_run, run)
+    options = {"steps": 20, "hidden": 32, "blocks": 1, "device": "cpu"}
+    train(TrainConfig(data=balance_store, out=run / "regression", regression=True, **options))
+    return run
+
+
+@pytest.mark.parametrize("engine", ["eager", "native", "onnx"])
+def test_one_evaluation_whatever_the_noise_on_every_engine(run_with_baseline, engine):
+    if engine == "onnx":
+        pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    path = run_with_baseline / "regression"
+    policy, eager = (
+        Policy.load(path, ddim_steps=0, engine=name, seed=3) for name in (engine, "eager")
+    )
+    assert (policy.ddim_steps, policy.network_evals) == (0, 1)
+    history = np.random.default_rng(0).uniform(-0.05, 0.05, (1, 2, 4)).astype(np.float32)
+    first, second = policy(history), policy(history)
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(first, eager(history), atol=1e-5)
+
+
+def test_a_regression_policy_has_no_budgets(run_with_baseline, refused):
+    path = run_with_baseline / "regression"
+    with pytest.raises(DiffpolicyError, match="--ddim-steps 0, not 3"):
+        Policy.load(path, ddim_steps=3)
+    assert "no budgets to sweep" in refused("sweep", "--run", path)
+    with pytest.raises(DiffpolicyError, match="between 1 and the 100 timesteps"):
+        make_chain(ModelConfig(), 1.0, Sampling(0))
+
+
+def test_a_sweep_has_the_baseline_as_its_first_row(run_with_baseline, tmp_path):
+    config = SweepConfig(
+        run=run_with_baseline, ddim_steps=(1, 2), ddpm=False, ms_per_step=2, out=tmp_path, **SMALL
+    )
+    assert [sampler_name(p) for p in load_budgets(config)] == ["regression", "1 step", "2 steps"]
+    result = sweep(replace(config, floor=0.0, margin=1.0, pictures=False))
+    rows = [r for r in result["records"] if r["clock"] == "simulated"]
+    assert [(r["ddim_steps"], r["network_evals"]) for r in rows] == [(0, 1), (1, 1), (2, 2)]
+    assert rows[0]["latency_ms"]["p50"] == 2 and rows[0]["variant"] == "regression"
+    assert result["recommendation"]["ddim_steps"] == 1  # a baseline is never recommended
+    assert "regression, without denoising, reaches" in result["recommendation"]["reason"]
+
+
+def test_a_baseline_of_another_network_is_refused(run_with_baseline, balance_store, tmp_path):
+    options = {"steps": 1, "hidden": 16, "blocks": 1, "device": "cpu"}
+    train(TrainConfig(data=balance_store, out=tmp_path / "r", regression=True, **options))
+    config = SweepConfig(run=run_with_baseline, regression=tmp_path / "r", **SMALL)
+    with pytest.raises(DiffpolicyError, match=r"cannot be the regression baseline of .* network"):
+        load_budgets(config)
+
+
+def test_what_a_budget_earns_is_said():
+    good, poor = np.ones(200, bool), np.zeros(200, bool)
+    budget = Candidate("2 steps", 2, 2, True, good)
+    equal = Candidate("regression", 0, 1, True, good, rival_only=True)
+    assert "no step earns its cost" in _earned(budget, [equal], 0.05)
+    worse = replace(equal, outcomes=poor)
+    assert _earned(budget, [worse], 0.05) == "; regression, without denoising, reaches 0.00"
+    assert _earned(budget, [replace(budget, ddim_steps=1)], 0.05) == ""
