@@ -12,7 +12,15 @@ NOT_NEGATIVE = {
 POSITIVE = {
     *("batch", "blocks", "chunks", "condition", "control_dt", "deadline_ms", "demonstrations"),
     *("envs", "episodes", "hidden", "latency_seconds", "lr", "max_steps", "minutes", "seconds"),
-    *("steps", "threads", "train_timesteps", "unet_channels", "unet_groups", "unet_kernel"),
+    *(
+        "steps",
+        "threads",
+        "workers",
+        "train_timesteps",
+        "unet_channels",
+        "unet_groups",
+        "unet_kernel",
+    ),
     *("observation_horizon", "prediction_horizon", "action_horizon"),
 }
 

@@ -1,6 +1,8 @@
 """Policy: observation history → action chunk, numpy in and numpy out."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor
 from diffpolicy.chain import make_chain
 from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling
-from diffpolicy.denoisers import build
+from diffpolicy.denoisers import Denoiser, build
 from diffpolicy.device import choose_device
 from diffpolicy.engines import Engine, build_engine
 from diffpolicy.engines.auto import choose
@@ -46,15 +48,10 @@ class Policy:
             torch.backends.cudnn.allow_tf32 = False
         self._normalize = checkpoint.observation_normalizer.normalize
         self._unnormalize = checkpoint.action_normalizer.unnormalize
-        denoiser = build(spec.model, spec.horizons, spec.task.observation_dim, spec.task.action_dim)
-        try:
-            denoiser.load_state_dict(checkpoint.weights)
-        except RuntimeError as error:
-            raise DiffpolicyError(f"the weights do not fit the network: {error}") from error
-        denoiser.to(self.device).eval().requires_grad_(False)
-        self._denoiser, self._engine, self._folder = denoiser, engine, checkpoint.folder
+        self._denoiser = self._network(checkpoint.weights)
+        self._engine, self._folder = engine, checkpoint.folder
         self.precision = precision
-        self._engines: dict[int, Engine] = {}
+        self._engines: dict[tuple[int, int], Engine] = {}
         self._rng = np.random.default_rng(seed)
 
     @classmethod
@@ -80,16 +77,42 @@ class Policy:
     def engine(self, batch: int = 1) -> Engine:
         """The engine for calls of this batch size, built when it is first asked for.
 
-        Raises DiffpolicyError, saying why, where it cannot be built here.
+        It is one for as many threads as torch has now. Raises DiffpolicyError, saying why, where it
+        cannot be built here.
         """
-        if batch not in self._engines:
+        key = batch, torch.get_num_threads()
+        if key not in self._engines:
             job = self.job(batch)
             if self._engine == "auto":
-                self._engines[batch], why = choose(job, self._folder)
+                self._engines[key], why = choose(job, self._folder)
                 print(f"{self.ddim_steps} steps: {why}")
             else:
-                self._engines[batch] = build_engine(self._engine, job)
-        return self._engines[batch]
+                self._engines[key] = build_engine(self._engine, job)
+        return self._engines[key]
+
+    def with_engine(self, name: str) -> "Policy":
+        """The same policy on another engine."""
+        other = type(self).__new__(type(self))
+        vars(other).update(vars(self), _engine=name, _engines={})
+        return other
+
+    def _network(self, weights: Mapping[str, Tensor]) -> Denoiser:
+        spec = self.specification
+        denoiser = build(spec.model, spec.horizons, spec.task.observation_dim, spec.task.action_dim)
+        try:
+            denoiser.load_state_dict(weights)
+        except RuntimeError as error:
+            raise DiffpolicyError(f"the weights do not fit the network: {error}") from error
+        return denoiser.to(self.device).eval().requires_grad_(False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: weights as arrays (torch would share memory); no engines."""
+        weights = {name: w.cpu().numpy() for name, w in self._denoiser.state_dict().items()}
+        return {**vars(self), "_denoiser": weights, "_engines": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._denoiser = self._network({n: torch.tensor(w) for n, w in state["_denoiser"].items()})
 
     def job(self, batch: int = 1) -> Job:
         """What an engine for this batch size is built from."""

@@ -38,7 +38,10 @@ class TaskConfig(Checked):
     seed: int = 100_000
     """Seed of the first episode; the next ones count up."""
     envs: int = 64
-    """Environments that run side by side."""
+    """Environments that run side by side, in each worker."""
+    workers: int | None = None
+    """Processes that run episodes; by default one for each core, from 50 episodes each on, and one
+    beside a GPU. Results are the same with any number."""
     batch: int = 64
     """Fixed, padded batch of a policy call; part of what makes results repeat."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

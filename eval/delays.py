@@ -27,16 +27,15 @@ def delays(config: DelaysConfig) -> dict[str, Any]:
         )
     out = config.out or policy_path(config.run).parent / "delays"
     policy = policy_of(config, load_policy(config.run), sampling_of(config))
-    world = World(config, policy)
-    policy.engine(config.batch)
     for name in ("delays.json", "delays.png"):
         check_writable(out / name)
-    dt = world.options.control_dt_s
-    profiles = [constant_ticks(ticks, dt) for ticks in sorted(set(config.ticks))]
-    records = [
-        {**world.record(policy, "simulated", profile)[0], "ticks": ticks}
-        for ticks, profile in zip(sorted(set(config.ticks)), profiles, strict=True)
-    ]
+    with World(config, policy) as world:
+        world.prepare(policy, ["simulated"])
+        dt = world.options.control_dt_s
+        records = [
+            {**world.record(policy, "simulated", constant_ticks(ticks, dt))[0], "ticks": ticks}
+            for ticks in sorted(set(config.ticks))
+        ]
     result = {"header": header(policy.device, **world.describe()), "records": records}
     write_text(out / "delays.json", json.dumps(result, indent=1))
     print_records(records)

@@ -40,8 +40,8 @@ def quickstart(config: QuickstartConfig) -> None:
         seed=100_000 + config.seed,
     )
     policies = load_budgets(sweep)
-    world = open_world(sweep, policies)
-    measured = measure(policies, config.latency_seconds)
-    declared = [latency.declared(config.ms_per_step, p.network_evals) for p in policies]
-    clocks = [Clock("paused", measured), Clock("simulated", measured), Clock("simulated", declared)]
-    run_sweep(sweep, world, policies, clocks)
+    with open_world(sweep, policies) as world:
+        measured = measure(policies, config.latency_seconds)
+        declared = [latency.declared(config.ms_per_step, p.network_evals) for p in policies]
+        clocks = [Clock("simulated", profiles) for profiles in (measured, declared)]
+        run_sweep(sweep, world, policies, [Clock("paused", measured), *clocks])

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from diffpolicy.control import starves
 from diffpolicy.files import check_writable, write_text
 from diffpolicy.latency import LatencyProfile
 from diffpolicy.policy import Policy
-from diffpolicy.rollout import Episode, RolloutOptions, check_fit, run_episodes
+from diffpolicy.rollout import Episode, RolloutOptions, check_fit
 from diffpolicy.wall import Timing, run_on_wall_clock
+from diffpolicy.workers import Workers, one_thread, worker_count
 
 from .compare import mean_interval, wilson
 from .config import EvalConfig, TaskConfig
@@ -32,10 +34,10 @@ def evaluate_budget(config: EvalConfig) -> None:
         check_writable(config.json)
     policy = policy_of(config, load_policy(config.run), sampling_of(config))
     print(audit_line(sampler_name(policy), policy.chain))
-    world = World(config, policy)
-    policy.engine(1 if config.clock == "wall" else config.batch)
-    [profile] = profiles_of([policy], config, world.options.control_dt_s, [config.clock])
-    record, _ = world.record(policy, config.clock, profile)
+    with World(config, policy) as world:
+        world.prepare(policy, [config.clock])
+        [profile] = profiles_of([policy], config, world.options.control_dt_s, [config.clock])
+        record, _ = world.record(policy, config.clock, profile)
     print_records([record])
     if config.json:
         result = {"header": header(policy.device, **world.describe()), "records": [record]}
@@ -60,6 +62,7 @@ class World:
         self.kwargs = task.env_kwargs if same else {}
         if config.env_kwargs is not None:
             self.kwargs = environment.parse_kwargs(config.env_kwargs)
+        self.make = partial(environment.make, self.env_id, self.kwargs, config.max_steps)
         env = self.make()
         try:
             check_fit(policy, env)
@@ -78,10 +81,21 @@ class World:
             neutral=config.neutral,
         )
         self.seeds = range(config.seed, config.seed + config.episodes)
+        self.workers = Workers(worker_count(config.workers, config.episodes, policy.device))
 
-    def make(self, render_mode: str | None = None):
-        """One environment."""
-        return environment.make(self.env_id, self.kwargs, self.config.max_steps, render_mode)
+    def __enter__(self) -> "World":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.workers.close()
+
+    def prepare(self, policy: Policy, clocks: Sequence[str]) -> None:
+        """Builds the engines that the clocks need, so that what cannot be built shows early."""
+        if set(clocks) != {"wall"}:
+            with one_thread():
+                policy.engine(self.options.batch)
+        if "wall" in clocks:
+            policy.engine()
 
     def record(
         self, policy: Policy, clock: str, profile: LatencyProfile
@@ -101,8 +115,10 @@ class World:
         if clock == "simulated":
             warn_of_starvation(policy, profile, dt)
         felt = profile if clock == "simulated" else latency.PAUSED
-        episodes = run_episodes(policy, self.make, self.seeds, felt, self.options, label)
-        engine = policy.engine(self.options.batch).name
+        run = self.workers.run_episodes
+        episodes = run(policy, self.make, self.seeds, felt, self.options, label)
+        with one_thread():
+            engine = policy.engine(self.options.batch).name
         return make_record(policy, clock, profile, episodes, dt, engine), profile
 
     def describe(self) -> dict[str, Any]:

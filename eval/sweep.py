@@ -44,9 +44,10 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     if not config.clocks:
         raise DiffpolicyError("--clocks needs at least one of paused and simulated")
     policies = load_budgets(config)
-    world = open_world(config, policies)
-    profiles = profiles_of(policies, config, world.options.control_dt_s, config.clocks)
-    return run_sweep(config, world, policies, [Clock(name, profiles) for name in config.clocks])
+    with open_world(config, policies) as world:
+        profiles = profiles_of(policies, config, world.options.control_dt_s, config.clocks)
+        clocks = [Clock(name, profiles) for name in config.clocks]
+        return run_sweep(config, world, policies, clocks)
 
 
 def print_plan(margin: float) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def open_world(config: SweepConfig, policies: Sequence[Policy]) -> World:
     """Whatever can be wrong with the environment or the folder shows here, before measuring."""
     world = World(config, policies[0])
     for policy in policies:
-        policy.engine(config.batch)
+        world.prepare(policy, config.clocks)
     for name in ("sweep.json", "sweep.png", "report.html"):
         check_writable(_folder(config) / name)
     return world

@@ -1,0 +1,101 @@
+"""Episodes in worker processes: the same as in one, and no process outlives its use."""
+
+import os
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.eval.config import EvalConfig
+from diffpolicy.eval.success import World
+from diffpolicy.latency import PAUSED, declared
+from diffpolicy.policy import Policy
+from diffpolicy.workers import Workers, one_thread, worker_count
+
+CPU = torch.device("cpu")
+SMALL = {"episodes": 7, "envs": 2, "batch": 4, "max_steps": 40}
+
+
+def die():
+    os._exit(9)
+
+
+def fail():
+    raise DiffpolicyError("there is no such environment")
+
+
+@pytest.fixture(scope="module")
+def policy(tiny_run) -> Policy:
+    return Policy.load(tiny_run, ddim_steps=2, engine="eager")
+
+
+@pytest.fixture(scope="module")
+def two():
+    """Two workers for the whole file: starting them takes seconds."""
+    workers = Workers(2)
+    yield workers
+    workers.close()
+
+
+def test_records_are_the_same_to_the_bit_in_one_process_and_in_two(tiny_run, policy, two):
+    world = World(EvalConfig(run=tiny_run, **SMALL), policy)
+    robot = declared(30.0, policy.network_evals)
+    found = []
+    for world.workers in (Workers(1), two):
+        record, _ = world.record(policy, "simulated", robot)
+        episodes = world.workers.run_episodes(policy, world.make, world.seeds, robot, world.options)
+        found.append((record, [asdict(e) for e in episodes]))
+    assert repr(found[0]) == repr(found[1])
+    assert [e["seed"] for e in found[1][1]] == list(world.seeds)
+
+
+def test_what_is_wrong_in_a_worker_is_said_here(tiny_run, policy, two):
+    options = World(EvalConfig(run=tiny_run, **SMALL), policy).options
+    with pytest.raises(DiffpolicyError, match="there is no such environment"):
+        two.run_episodes(policy, fail, range(4), PAUSED, options)
+
+
+def test_a_worker_that_dies_is_one_clear_error_and_the_next_run_works(tiny_run, policy, two):
+    world = World(EvalConfig(run=tiny_run, **SMALL), policy)
+    with pytest.raises(DiffpolicyError, match="a worker process died"):
+        two.run_episodes(policy, die, range(4), PAUSED, world.options)
+    assert len(two.run_episodes(policy, world.make, range(3), PAUSED, world.options)) == 3
+
+
+def test_closing_stops_the_processes(tiny_run, policy, two):
+    world = World(EvalConfig(run=tiny_run, **SMALL), policy)
+    two.run_episodes(policy, world.make, range(2), PAUSED, world.options)
+    processes = list(two._pool._processes.values())
+    assert len(processes) == 2
+    two.close()
+    assert not any(process.is_alive() for process in processes)
+
+
+def test_as_many_workers_as_are_worth_starting():
+    cores = len(os.sched_getaffinity(0))
+    assert worker_count(None, 49, CPU) == worker_count(None, 50, CPU) == 1
+    assert worker_count(None, 10**6, CPU) == cores
+    assert worker_count(None, 10**6, torch.device("cuda")) == 1
+    assert worker_count(7, 100, CPU) == 7 and worker_count(7, 3, CPU) == 3
+
+
+def test_one_thread_is_for_a_while():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    with one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+
+
+def test_a_policy_travels_whole(policy):
+    import pickle
+
+    import numpy as np
+
+    history = np.zeros((1, 2, 4), np.float32)
+    noise = np.ones(policy.noise_shape(1), np.float32)
+    there = pickle.loads(pickle.dumps(policy))
+    np.testing.assert_array_equal(there(history, noise), policy(history, noise))
+    assert there.with_engine("native").engine().name == "native"
