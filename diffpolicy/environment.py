@@ -8,6 +8,7 @@ command line says what it does not declare.
 import importlib
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ import numpy as np
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.headless import prefer_egl
 
-SUCCESS_KEYS = ("success", "is_success")
+SUCCESS_KEYS = ("success", "is_success", "task_completions")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def make(
 ):
     """gymnasium.make with one flat observation and one clear error; actions must be a Box."""
     prefer_egl()
+    _see_working_directory()
     import gymnasium
 
     options: dict[str, Any] = {} if max_steps is None else {"max_episode_steps": max_steps}
@@ -60,8 +62,9 @@ def make(
         options["render_mode"] = render_mode
     try:
         env = gymnasium.make(env_id, disable_env_checker=True, **options, **kwargs)
-    except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
-        raise DiffpolicyError(f"cannot make the environment {env_id!r}: {error}") from error
+    except (gymnasium.error.Error, ImportError, TypeError, ValueError, AssertionError) as error:
+        why = str(error) or f"{type(error).__name__}, which may be a matter of versions"
+        raise DiffpolicyError(f"cannot make the environment {env_id!r}: {why}") from error
     if not isinstance(env.action_space, gymnasium.spaces.Box) or len(env.action_space.shape) != 1:
         raise DiffpolicyError(f"{env_id} must take a flat Box of actions; has {env.action_space}")
     if not isinstance(env.observation_space, gymnasium.spaces.Box):
@@ -71,6 +74,12 @@ def make(
             f"{env_id} must give flat observations; has the shape {env.observation_space.shape}"
         )
     return env
+
+
+def _see_working_directory() -> None:
+    """Modules beside the user can be named by `module:Id` and `module:function`."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
 
 
 def declared(env, name: str) -> Any:
@@ -96,16 +105,39 @@ def episode_limit(env) -> int:
     return int(limit)
 
 
-def success_of(info: Mapping[str, Any], key: str | None) -> bool:
-    """Success as the environment's `info` tells it, under the named key or the usual ones."""
-    for name in SUCCESS_KEYS if key is None else (key,):
-        if name in info:
-            return bool(np.all(info[name]))
-    expected = " or ".join(SUCCESS_KEYS) if key is None else key
+def success_of(info: Mapping[str, Any], condition: str | None) -> bool:
+    """Success as the environment's `info` tells it.
+
+    condition is the name of a key, "key>number" or "key<number"; by default the first of the usual
+    keys, or that no task is left to complete. A list (of completed tasks, say) counts from its
+    first element on.
+    """
+    if condition is None and "tasks_to_complete" in info:
+        return len(info["tasks_to_complete"]) == 0
+    name, sign, threshold = parse_condition(condition)
+    for key in SUCCESS_KEYS if name is None else (name,):
+        if key in info:
+            value = info[key]
+            if sign:
+                return bool(np.all(value > threshold if sign == ">" else value < threshold))
+            return len(value) > 0 if isinstance(value, list | tuple) else bool(np.all(value))
+    expected = " or ".join(SUCCESS_KEYS) if name is None else name
     raise DiffpolicyError(
         f"info has no {expected}; it holds: {', '.join(map(str, info)) or 'nothing'}. "
-        "Name the key with --success-from"
+        "Name the key, or a condition such as key>0.5, with --success-from"
     )
+
+
+def parse_condition(text: str | None) -> tuple[str | None, str, float]:
+    """ "key", "key>number" or "key<number" as (key, sign or "", number)."""
+    key, *rest = re.split(r"\s*([<>])\s*", text or "", maxsplit=1)
+    sign, number = rest or ("", "0")
+    try:
+        return key or None, sign, float(number)
+    except ValueError as error:
+        raise DiffpolicyError(
+            f"--success-from must be key, key>number or key<number; got {text!r}"
+        ) from error
 
 
 def neutral_rule(env, text: str | None) -> Callable[[np.ndarray | None], np.ndarray]:
@@ -135,8 +167,7 @@ def neutral_rule(env, text: str | None) -> Callable[[np.ndarray | None], np.ndar
 def load_function(reference: str) -> Callable[..., Any]:
     """`module:function`, with the working directory on the path."""
     module, _, name = reference.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    _see_working_directory()
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, SyntaxError, TypeError, ValueError) as error:

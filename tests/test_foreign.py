@@ -1,14 +1,20 @@
 """Environments from elsewhere, without a line of code for them."""
 
 import json
+import os
+import pickle
+import sys
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("gymnasium_robotics", reason="gymnasium-robotics is not installed")
 
 from diffpolicy import environment
 from diffpolicy.demonstrations import open_demonstrations
+from diffpolicy.errors import DiffpolicyError
 
 DOOR = "gymnasium_robotics:AdroitHandDoor-v1"
 RECIPES = Path(__file__).parent.parent / "datasets"
@@ -42,3 +48,127 @@ def test_dict_observations_are_flattened():
     assert env.observation_space.shape == observation.shape == (8,)
     assert env.observation_space.contains(observation)
     env.close()
+
+
+@pytest.fixture(scope="module")
+def human_door(demos, tmp_path_factory):
+    """The recipe's module and the store that it makes."""
+    path = demos / "adroit_door_human" / "door-v0_demos.pickle"
+    if not path.is_file():
+        pytest.skip("DIFFPOLICY_DEMOS holds no adroit_door_human/")
+    sys.path.insert(0, str(RECIPES))
+    try:
+        import adroit_door_human as recipe
+    finally:
+        sys.path.remove(str(RECIPES))
+    store = tmp_path_factory.mktemp("door") / "door_human.zarr"
+    recipe.convert(path, store)
+    return recipe, store
+
+
+def test_human_door_replays_as_it_was_recorded(human_door):
+    """The hinge reaches 1.0 rad in all 25 episodes, and 1.35 rad, success, in 8 (recorded: 7)."""
+    recipe, store = human_door
+    demonstrations = open_demonstrations(store, ["observation", "replayed"])
+    assert len(demonstrations.episode_ends) == 25 and demonstrations.episode_ends[-1] == 6729
+    ends = list(demonstrations.episode_ends)
+    hinge = demonstrations.arrays["replayed"][:, recipe.HINGE]
+    furthest = [hinge[a:b].max() for a, b in pairwise([0, *ends])]
+    assert sum(rad >= 1.0 for rad in furthest) == 25
+    assert sum(rad >= recipe.OPEN_RAD for rad in furthest) == 8
+
+
+def test_human_door_starts_where_the_demonstrations_did(human_door):
+    recipe, store = human_door
+    env = recipe.HumanDoor(starts=str(store), success_rad=1.0)
+    replayed = open_demonstrations(store, ["replayed"])
+    observation, _ = env.reset(seed=0, options={"demonstration": 1})
+    np.testing.assert_allclose(
+        observation, replayed.arrays["replayed"][replayed.episode_ends[0]], atol=1e-6
+    )
+    seeded = [env.reset(seed=seed)[0] for seed in (3, 3, 4)]
+    np.testing.assert_array_equal(seeded[0], seeded[1])
+    assert np.any(seeded[0] != seeded[2])
+    env.close()
+
+
+@pytest.mark.parametrize("thing", [os.system, np.load, complex])
+def test_a_pickle_of_anything_but_arrays_is_refused(human_door, thing, tmp_path):
+    path = tmp_path / "evil.pickle"
+    path.write_bytes(pickle.dumps([thing]))
+    with pytest.raises(DiffpolicyError, match="only arrays are admitted"):
+        human_door[0].read(path)
+    path.write_bytes(b"no pickle at all")
+    with pytest.raises(DiffpolicyError, match="cannot read the demonstrations"):
+        human_door[0].read(path)
+
+
+TASKS = {
+    "gymnasium_robotics:AdroitHandDoor-v1": (39, 28, "success"),
+    "gymnasium_robotics:AdroitHandHammer-v1": (46, 26, "success"),
+    "gymnasium_robotics:AdroitHandPen-v1": (45, 24, "success"),
+    "gymnasium_robotics:AdroitHandRelocate-v1": (39, 30, "success"),
+    "gymnasium_robotics:FrankaKitchen-v1": (128, 9, "tasks_to_complete"),
+    "gymnasium_robotics:FetchReach-v4": (16, 4, "is_success"),
+    "gymnasium_robotics:FetchPush-v4": (31, 4, "is_success"),
+    "gymnasium_robotics:FetchSlide-v4": (31, 4, "is_success"),
+    "gymnasium_robotics:FetchPickAndPlace-v4": (31, 4, "is_success"),
+    "gymnasium_robotics:PointMaze_UMaze-v3": (8, 2, "success"),
+    "Pusher-v5": (23, 7, "reward_dist>-0.1"),
+    "Reacher-v5": (10, 2, "reward_dist>-0.05"),
+}
+UNTIMED = ("gymnasium_robotics:PointMaze", "gymnasium_robotics:FrankaKitchen")  # say it yourself
+
+
+@pytest.mark.parametrize("env_id", TASKS)
+def test_other_peoples_environments_need_no_code(env_id):
+    """Flat observations, flat actions, a clock, a limit and success."""
+    observations, actions, key = TASKS[env_id]
+    try:
+        env = environment.make(env_id, {})
+    except DiffpolicyError as error:
+        pytest.skip(f"not with this version of mujoco: {error}")
+    condition = key if ">" in key else None
+    observation, _ = env.reset(seed=0)
+    assert observation.shape == env.observation_space.shape == (observations,)
+    assert env.action_space.shape == (actions,)
+    own = env_id.startswith(UNTIMED)
+    assert environment.control_dt_s(env, 0.05 if own else None) > 0
+    assert environment.episode_limit(env) > 0
+    *_, info = env.step(env.action_space.sample())
+    assert environment.success_of(info, condition) in (True, False)
+    env.close()
+
+
+def test_metaworld_runs_where_it_is_importable():
+    pytest.importorskip("metaworld", reason="metaworld is not installed")
+    env = environment.make("Meta-World/MT1", {"env_name": "reach-v3"}, render_mode=None)
+    observation, _ = env.reset(seed=0)
+    assert observation.shape == (39,)
+    *_, info = env.step(env.action_space.sample())
+    assert environment.success_of(info, None) in (True, False)
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("info", "condition", "expected"),
+    [
+        ({"success": np.True_}, None, True),
+        ({"is_success": 0.0}, None, False),
+        ({"task_completions": []}, None, False),
+        ({"task_completions": ["kettle"]}, None, True),
+        ({"tasks_to_complete": ["kettle"], "success": True}, None, False),
+        ({"tasks_to_complete": []}, None, True),
+        ({"hinge_rad": 1.2}, "hinge_rad > 1.0", True),
+        ({"hinge_rad": 1.2}, "hinge_rad<1", False),
+        ({"success": False, "tails": True}, "tails", True),
+    ],
+)
+def test_success_is_what_info_says(info, condition, expected):
+    assert environment.success_of(info, condition) is expected
+
+
+@pytest.mark.parametrize("condition", ["hinge>far", "<", "nothing"])
+def test_a_condition_that_cannot_be_read_is_refused(condition):
+    with pytest.raises(DiffpolicyError, match="--success-from"):
+        environment.success_of({"hinge": 1.0}, condition)

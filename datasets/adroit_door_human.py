@@ -1,0 +1,163 @@
+"""Human demonstrations of the Adroit hand's door: a store from their pickle, and an environment.
+
+    cd datasets
+    python adroit_door_human.py --out door_human.zarr
+
+From Rajeswaran et al., RSS 2018 (Apache-2.0): 25 episodes of teleoperation at 100 Hz. The pickle
+lies in the folder that DIFFPOLICY_DEMOS names, under adroit_door_human/; only arrays are admitted.
+Importing this module registers HumanDoor-v0.
+"""
+
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import register
+
+from diffpolicy.demonstrations import DemonstrationWriter, open_demonstrations
+from diffpolicy.errors import DiffpolicyError
+
+DOOR = "gymnasium_robotics:AdroitHandDoor-v1"
+ENV_ID = "adroit_door_human:HumanDoor-v0"
+EPISODE_TICKS = 400  # the longest demonstration has 300, the environment's own limit is 200
+OPEN_RAD = 1.35
+HINGE = 28  # the door's place in qpos and, as qpos[1:-2] comes first there, in the observation
+INITIAL = ("qpos", "qvel", "door_body_pos")
+ADMITTED = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "_reconstruct"): np.ndarray(0).__reduce__()[0],
+}
+
+
+class ArraysOnly(pickle.Unpickler):
+    """Lists, dicts, numbers and NumPy arrays; anything else in a pickle could run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in ADMITTED:
+            raise DiffpolicyError(f"the pickle asks for {module}.{name}; only arrays are admitted")
+        return ADMITTED[module, name]
+
+
+class HumanDoor(gymnasium.Wrapper):
+    """AdroitHandDoor-v1 with room for the demonstrations: 4 s, and their initial states.
+
+    starts: a store of this recipe, from whose episodes the initial states are drawn (the first rows
+    of their arrays); None for the environment's own distribution. success_rad: how far the hinge
+    has to open, 1.35 in the environment, 1.0 for a door that is open at all.
+    `reset(options={"demonstration": n})` starts as the n-th demonstration did.
+    """
+
+    def __init__(
+        self,
+        starts: str | None = None,
+        success_rad: float = OPEN_RAD,
+        render_mode: str | None = None,
+    ):
+        if not 0 < success_rad <= 1.57:
+            raise ValueError(f"success_rad must lie between 0 and 1.57; got {success_rad}")
+        super().__init__(gymnasium.make(DOOR, render_mode=render_mode).unwrapped)
+        self.success_rad = success_rad
+        self.starts = None if starts is None else initial_states(starts)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        observation, info = self.env.reset(seed=seed)
+        if self.starts is None:
+            return observation, info
+        number = self.env.unwrapped.np_random.integers(len(self.starts))
+        chosen = self.starts[(options or {}).get("demonstration", number)]
+        return self.env.reset(options={"initial_state_dict": chosen})
+
+    def step(self, action: Any):
+        observation, reward, terminated, truncated, _ = self.env.step(action)
+        hinge_rad = float(observation[HINGE])
+        info = {"success": hinge_rad >= self.success_rad, "hinge_rad": hinge_rad}
+        return observation, reward, terminated, truncated, info
+
+
+def initial_states(store: str | Path) -> list[dict[str, np.ndarray]]:
+    """What `reset(options={"initial_state_dict": …})` takes, for each episode of a store."""
+    demonstrations = open_demonstrations(store, [f"initial_{name}" for name in INITIAL])
+    first = np.concatenate([[0], demonstrations.episode_ends[:-1]])
+    arrays = demonstrations.arrays
+    return [
+        {name: np.asarray(arrays[f"initial_{name}"][row], np.float64) for name in INITIAL}
+        for row in first
+    ]
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The episodes of the pickle: observations [T, 39], actions [T, 28], init_state_dict."""
+    try:
+        with path.open("rb") as file:
+            episodes = ArraysOnly(file).load()
+    except (OSError, pickle.UnpicklingError, EOFError) as error:
+        raise DiffpolicyError(f"cannot read the demonstrations at {path}: {error}") from error
+    return episodes
+
+
+def convert(path: Path, out: Path) -> None:
+    """One store of actions (clipped as the environment does), observations, initial states.
+
+    `observation` is what was recorded, `replayed` what the environment shows when the same actions
+    start from the recorded state: that has the hand at rest, the recording does not.
+    """
+    if out.exists():
+        raise DiffpolicyError(f"{out} exists; choose another --out")
+    attributes = {
+        "env_id": ENV_ID,
+        "env_kwargs": {},
+        "control_dt_s": 0.01,
+        "position_targets": True,
+        "expert": "human teleoperation",
+    }
+    writer, env = DemonstrationWriter(out, attributes), HumanDoor()
+    for number, episode in enumerate(read(path)):
+        initial, actions = episode["init_state_dict"], episode["actions"].clip(-1, 1)
+        arrays = {f"initial_{n}": np.tile(initial[n], (len(actions), 1)) for n in INITIAL}
+        arrays |= {"observation": episode["observations"], "action": actions}
+        arrays["replayed"] = replay(env, initial, actions)
+        writer.append(arrays, number)
+    env.close()
+    print(f"{out}: {len(writer.seeds)} human episodes")
+
+
+def replay(env: HumanDoor, initial: dict[str, np.ndarray], actions: np.ndarray) -> np.ndarray:
+    """What is seen before each of the actions [T, 28] from an initial state: [T, 39]."""
+    states = {name: initial[name] for name in INITIAL}
+    observation, _ = env.env.reset(options={"initial_state_dict": states})
+    seen = []
+    for action in actions:
+        seen.append(observation)
+        observation, *_ = env.step(action.astype(np.float32))
+    return np.array(seen)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A store of the human door demonstrations."""
+
+    out: Path = Path("door_human.zarr")
+    """Store to write."""
+
+
+def main(config: Config) -> None:
+    folder = os.environ.get("DIFFPOLICY_DEMOS")
+    if not folder:
+        raise SystemExit("set DIFFPOLICY_DEMOS to the folder that holds adroit_door_human/")
+    try:
+        convert(Path(folder) / "adroit_door_human" / "door-v0_demos.pickle", config.out)
+    except DiffpolicyError as error:
+        raise SystemExit(str(error)) from error
+
+
+register("HumanDoor-v0", entry_point=f"{__name__}:HumanDoor", max_episode_steps=EPISODE_TICKS)
+
+if __name__ == "__main__":
+    import tyro
+
+    main(tyro.cli(Config))
