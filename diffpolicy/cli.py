@@ -18,6 +18,7 @@ COMMANDS = {  # name: (its options, what it does with them)
     "latency": ("diffpolicy.eval.config:LatencyConfig", "diffpolicy.eval.latency:latency"),
     "delays": ("diffpolicy.eval.config:DelaysConfig", "diffpolicy.eval.delays:delays"),
     "denoise": ("diffpolicy.eval.config:DenoiseConfig", "diffpolicy.eval.denoise:denoise"),
+    "suite": ("diffpolicy.eval.config:SuiteConfig", "diffpolicy.eval.suite:suite"),
     "sweep": ("diffpolicy.eval.config:SweepConfig", "diffpolicy.eval.sweep:sweep"),
 }
 INTERRUPTED = 130

@@ -14,3 +14,5 @@ prefer_egl()
 
 register("PushT-v0", entry_point="diffpolicy.envs.pusht:PushTEnv", max_episode_steps=300)
 register("Balance-v0", entry_point="diffpolicy.envs.balance:BalanceEnv", max_episode_steps=300)
+register("Detour-v0", entry_point="diffpolicy.envs.detour:DetourEnv", max_episode_steps=60)
+register("Catch-v0", entry_point="diffpolicy.envs.catch:CatchEnv", max_episode_steps=60)

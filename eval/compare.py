@@ -16,6 +16,7 @@ from scipy import stats
 CONFIDENCE = 0.95
 ALPHA = 0.05  # one-sided, for non-inferiority
 RESAMPLES = 10_000
+IQM_RESAMPLES = 2_000  # each of which sorts all episodes
 FEWEST_DISCORDANT = 10  # below this a bootstrap knows nothing
 SEED = 0
 
@@ -39,6 +40,22 @@ def _bootstrap_means(values: np.ndarray) -> np.ndarray:
     rng = np.random.default_rng(SEED)
     counts = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=RESAMPLES)
     return counts @ values / len(values)
+
+
+def interquartile_mean(scores: np.ndarray) -> float:
+    """The mean of the middle half (Agarwal et al., NeurIPS 2021, arXiv 2108.13264)."""
+    return float(stats.trim_mean(scores, 0.25))
+
+
+def iqm_interval(by_task: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Bootstrap 95 % interval of the IQM over tasks, their episodes [E] drawn within each."""
+    rng = np.random.default_rng(SEED)
+    draws = [
+        scores[rng.integers(len(scores), size=(IQM_RESAMPLES, len(scores)))] for scores in by_task
+    ]
+    means = stats.trim_mean(np.concatenate(draws, axis=1), 0.25, axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray) -> float:

@@ -193,6 +193,20 @@ class SweepConfig(Latencies, TaskConfig):
 
 
 @dataclass(frozen=True)
+class SuiteConfig(Checked):
+    """One protocol over all of our tasks: demonstrations, training, all budgets, one report."""
+
+    budget: Literal["quick", "full"] = "quick"
+    """quick: two hours of two CPU cores. full: for a GPU, UNet and 500 episodes."""
+    out: Path = Path("suite")
+    """Folder to write; a second call goes on where the first one stopped."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where policies are trained and run."""
+    threads: int | None = None
+    """CPU threads for torch; by default all cores."""
+
+
+@dataclass(frozen=True)
 class QuickstartConfig(Checked):
     """Record, train, sweep and report on Balance-v0, from nothing, in minutes."""
 

@@ -1,14 +1,11 @@
 """`diffpolicy quickstart`: record, train, sweep and report on Balance-v0, from nothing."""
 
 from diffpolicy import latency
-from diffpolicy.checkpoint import TRAINING_FILE
-from diffpolicy.config import RecordConfig, TrainConfig
-from diffpolicy.record import record
-from diffpolicy.train import train
 
 from .budgets import load_budgets
 from .config import QuickstartConfig, SweepConfig
 from .latency import measure
+from .recipe import Recipe, make_run
 from .sweep import Clock, open_world, run_sweep
 
 ENVIRONMENT = "diffpolicy.envs:Balance-v0"
@@ -17,17 +14,8 @@ BATCH = 100
 
 def quickstart(config: QuickstartConfig) -> None:
     """DIR/demonstrations.zarr, DIR/run, DIR/sweep.json, DIR/report.html; a second call goes on."""
-    store, run = config.out / "demonstrations.zarr", config.out / "run"
-    record(RecordConfig(ENVIRONMENT, config.demonstrations, store, seed=config.seed))
-    train(
-        TrainConfig(
-            data=store,
-            out=run,
-            minutes=config.minutes,
-            seed=config.seed,
-            resume=(run / TRAINING_FILE).exists(),
-        )
-    )
+    recipe = Recipe(ENVIRONMENT, config.demonstrations, {"minutes": config.minutes})
+    run = make_run(recipe, config.out, config.seed)
     together = min(config.episodes, BATCH)
     sweep = SweepConfig(
         run=run,

@@ -108,7 +108,7 @@ TASKS = {
     "gymnasium_robotics:AdroitHandHammer-v1": (46, 26, "success"),
     "gymnasium_robotics:AdroitHandPen-v1": (45, 24, "success"),
     "gymnasium_robotics:AdroitHandRelocate-v1": (39, 30, "success"),
-    "gymnasium_robotics:FrankaKitchen-v1": (128, 9, "tasks_to_complete"),
+    "gymnasium_robotics:FrankaKitchen-v1": (93, 9, "tasks_to_complete"),
     "gymnasium_robotics:FetchReach-v4": (16, 4, "is_success"),
     "gymnasium_robotics:FetchPush-v4": (31, 4, "is_success"),
     "gymnasium_robotics:FetchSlide-v4": (31, 4, "is_success"),

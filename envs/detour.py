@@ -1,0 +1,248 @@
+"""Detour-v0: carry a tool past a post to a goal behind it, on the left or on the right."""
+
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's names come from compiled modules that ship without stubs.)
+
+import cmath
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+from gymnasium import spaces
+
+from .simulation import SimulatedEnv
+
+MODEL_PATH = Path(__file__).parent / "assets" / "detour.xml"
+
+# Points of the table are complex numbers, x + iy in m: x away from the shoulder, y to the left.
+POST = 0.42 + 0j
+LINK_M = 0.4
+HOME_RAD = np.array([-0.9, 1.8])  # the joints in the middle of their targets
+TOUCH_M = 0.09  # between the axes of post (radius 0.07) and tool (radius 0.02)
+GOAL_RADIUS_M = 0.03
+GOAL_SPEED_M_S = 0.1
+
+# The tool's x, y and the goal's x, y at reset.
+START_LOW_M = (0.225, -0.02, 0.61, -0.03)
+START_HIGH_M = (0.245, 0.02, 0.65, 0.03)
+
+# The expert's, drawn anew for each episode.
+CLEARANCE_M = (0.125, 0.145)  # between the axes of post and tool
+SPEED_M_S = (0.55, 0.65)
+SERVO_LAG_S = 0.125  # of a servo behind its moving target: kv / kp
+
+
+class DetourEnv(SimulatedEnv):
+    """A two-link arm carries a tool past a post; both ways round are equally good.
+
+    ## Description
+
+    A SCARA arm (two links of 0.4 m on vertical hinges) stands at the origin of a table. Its links
+    pass over a post of radius 0.07 m at (0.42, 0); the tool that hangs from its end, of radius
+    0.02 m, does not. The tool starts right before the post, and the goal lies right behind it. The
+    expert passes on the left or on the right by the toss of a coin, whatever the start and the
+    goal, so the mean of its actions leads straight into the post, within 0.3 s. Starts lie close
+    together, and the goal is seen from the tool, so that what is seen at the start does not tell
+    one demonstration from another either.
+
+    x points away from the shoulder, y to the left, and angles grow anticlockwise. Control runs at
+    20 Hz, the physics at 200 Hz.
+
+    ## Action space
+
+    `Box(-1, 1, (2,), float32)`: targets of the joints' position servos, which have at most 12 and
+    6 N·m. Actions beyond the bounds are clipped to them.
+
+    | Num | Action                                       | Min  | Max | Unit |
+    | --- | -------------------------------------------- | ---- | --- | ---- |
+    | 0   | angle of the shoulder, from -0.9 rad         | -1   | 1   | rad  |
+    | 1   | angle of the elbow, from 1.8 rad             | -1   | 1   | rad  |
+
+    ## Observation space
+
+    `Box(6, float64)`. The joints' stops and motors keep the arm inside the bounds; readings beyond
+    them would be clipped.
+
+    | Num | Observation                            | Min  | Max | Unit  |
+    | --- | -------------------------------------- | ---- | --- | ----- |
+    | 0   | angle of the shoulder, 0 along x       | -π   | π   | rad   |
+    | 1   | angle of the elbow, 0 if straight      | -π   | π   | rad   |
+    | 2   | angular velocity of the shoulder       | -20  | 20  | rad/s |
+    | 3   | angular velocity of the elbow          | -20  | 20  | rad/s |
+    | 4   | x from the tool to the goal            | -1.5 | 1.5 | m     |
+    | 5   | y from the tool to the goal            | -1.5 | 1.5 | m     |
+
+    ## Reward
+
+    1 on the tick of success, 0 otherwise.
+
+    ## Starting state
+
+    At rest, the servos' targets where the joints are. The tool uniform in [0.225, 0.245] ×
+    [-0.02, 0.02] m, the goal in [0.61, 0.65] × [-0.03, 0.03] m.
+
+    ## Episode end
+
+    - Termination by success: the tool is within 0.03 m of the goal and slower than 0.1 m/s.
+    - Termination by failure: the axes of tool and post have come within 0.09 m, the sum of their
+      radii. This is computed from the joint angles after each physics step, and ends the tick.
+    - Truncation: `gymnasium.make` truncates after 60 ticks (3 s); the expert takes about 1.1 s.
+
+    `info["score"]` is the part covered of the start's distance to the goal, 1 − d / d₀ within
+    [0, 1], and 1 on success.
+
+    ## Arguments
+
+    - `payload_kg`: mass at the tool, 0.2; the links have 1.2 and 0.8 kg.
+    - `joint_friction_nm`: dry friction of each joint, 0 N·m.
+    - `sensor_noise`: standard deviation of the noise on the observations, 0, in units of 0.1°,
+      1 °/s and 1 mm.
+    - `actuation_delay`: ticks until an action reaches the servos, 0.
+    - `render_mode`: `"rgb_array"` or None. A post that is touched turns bright red.
+
+    ## Version history
+
+    - v0: first version.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
+    control_dt_s = 0.05
+    position_targets = True
+    sensor_units = np.array([*np.radians([0.1, 0.1, 1.0, 1.0]), 1e-3, 1e-3])
+    episode_attributes = ("goal", "start_distance_m", "neutral_action")
+
+    def __init__(
+        self,
+        payload_kg: float = 0.2,
+        joint_friction_nm: float = 0.0,
+        sensor_noise: float = 0.0,
+        actuation_delay: int = 0,
+        render_mode: str | None = None,
+    ):
+        super().__init__(MODEL_PATH, sensor_noise, actuation_delay, render_mode)
+        bounds = np.array([np.pi, np.pi, 20.0, 20.0, 1.5, 1.5])
+        self.observation_space = spaces.Box(-bounds, bounds, dtype=np.float64)
+        self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self._substeps = round(self.control_dt_s / self.model.opt.timestep)
+        self._place(*START_LOW_M)
+        self._set_up_model(payload_kg, joint_friction_nm)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._place(*self.np_random.uniform(START_LOW_M, START_HIGH_M).tolist())
+        return self._sensed(self._observation()), self._info(success=False)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.neutral_action = np.clip(self._actuated(action), -1.0, 1.0).astype(np.float32)
+        self.data.ctrl[:] = HOME_RAD + self.neutral_action
+        touched = self._advance()
+        success = not touched and self._arrived()
+        observation = self._sensed(self._observation())
+        return observation, float(success), success or touched, False, self._info(success)
+
+    def expert(self, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
+        """The shortest way round a disc about the post, on a side that is drawn with its radius and
+        the speed; feedback on the observation alone."""
+        side = int(rng.choice((-1, 1)))
+        clearance_m, speed_m_s = rng.uniform(*CLEARANCE_M), rng.uniform(*SPEED_M_S)
+        return detour(side, clearance_m, speed_m_s)
+
+    def _advance(self) -> bool:
+        """One control tick, or as much of it as there is before the tool touches the post."""
+        for _ in range(self._substeps):
+            mujoco.mj_step(self.model, self.data)
+            if self._touching():
+                return True
+        return False
+
+    def _place(self, x: float, y: float, goal_x: float, goal_y: float) -> None:
+        self.goal = complex(goal_x, goal_y)
+        self.neutral_action = action_towards(complex(x, y))
+        self.data.qpos[:] = self.data.ctrl[:] = HOME_RAD + self.neutral_action
+        self.start_distance_m = self._distance_m()
+
+    def _set_up_model(self, payload_kg: float, joint_friction_nm: float) -> None:
+        if not 0 <= payload_kg <= 2:
+            raise ValueError(f"payload_kg must be between 0 and 2; got {payload_kg}")
+        if not 0 <= joint_friction_nm <= 5:
+            raise ValueError(f"joint_friction_nm must be between 0 and 5; got {joint_friction_nm}")
+        self.model.body("tool").mass = payload_kg
+        self.model.dof_frictionloss[:] = joint_friction_nm
+        mujoco.mj_setConst(self.model, self.data)
+
+    def _pose_picture(self) -> None:
+        self.data.mocap_pos[0, :2] = self.goal.real, self.goal.imag
+        post = "touched" if self._touching() else "post"
+        self.model.geom("post").matid = self.model.material(post).id
+
+    def _touching(self) -> bool:
+        return abs(tool_position(self.data.qpos) - POST) < TOUCH_M
+
+    def _arrived(self) -> bool:
+        slow = abs(tool_velocity(self.data.qpos, self.data.qvel)) < GOAL_SPEED_M_S
+        return slow and self._distance_m() <= GOAL_RADIUS_M
+
+    def _distance_m(self) -> float:
+        return abs(self.goal - tool_position(self.data.qpos))
+
+    def _observation(self) -> np.ndarray:
+        way = self.goal - tool_position(self.data.qpos)
+        observation = np.array([*self.data.qpos, *self.data.qvel, way.real, way.imag])
+        space: Any = self.observation_space
+        return observation.clip(space.low, space.high)
+
+    def _info(self, success: bool) -> dict[str, Any]:
+        covered = max(0.0, 1.0 - self._distance_m() / self.start_distance_m)
+        return {"success": success, "score": 1.0 if success else covered}
+
+
+def tool_position(qpos: np.ndarray) -> complex:
+    shoulder, elbow = qpos.tolist()
+    return cmath.rect(LINK_M, shoulder) + cmath.rect(LINK_M, shoulder + elbow)
+
+
+def tool_velocity(qpos: np.ndarray, qvel: np.ndarray) -> complex:
+    """The derivative of `tool_position` in time, m/s."""
+    (shoulder, elbow), (shoulder_rate, elbow_rate) = qpos.tolist(), qvel.tolist()
+    upper_arm = 1j * shoulder_rate * cmath.rect(LINK_M, shoulder)
+    return upper_arm + 1j * (shoulder_rate + elbow_rate) * cmath.rect(LINK_M, shoulder + elbow)
+
+
+def joint_angles(tool: complex) -> np.ndarray:
+    """The inverse of `tool_position`, elbow on the right; straight where the tool is too far."""
+    elbow = 2 * math.acos(min(abs(tool) / (2 * LINK_M), 1.0))
+    return np.array([cmath.phase(tool) - elbow / 2, elbow])
+
+
+def action_towards(tool: complex) -> np.ndarray:
+    """The action whose targets bring the tool there, or as near as an action can."""
+    return np.clip(joint_angles(tool) - HOME_RAD, -1.0, 1.0).astype(np.float32)
+
+
+def detour(side: int, clearance_m: float, speed_m_s: float) -> Callable[[np.ndarray], np.ndarray]:
+    """observation -> action of an expert that passes on `side`, +1 the left or -1 the right."""
+
+    def act(observation: np.ndarray) -> np.ndarray:
+        tool = tool_position(observation[:2])
+        way = complex(*observation[4:])
+        bearing = detour_bearing(POST - tool, way, side, clearance_m)
+        lead_m = min(speed_m_s * SERVO_LAG_S, abs(way))
+        return action_towards(tool + cmath.rect(lead_m, bearing))
+
+    return act
+
+
+def detour_bearing(to_post: complex, to_goal: complex, side: int, clearance_m: float) -> float:
+    """Where the shortest way to the goal begins that passes the disc about the post on `side`.
+
+    Straight to the goal, or, where the disc hides it, along the tangent on that side."""
+    half_angle = math.asin(min(clearance_m / abs(to_post), 1.0))
+    between = abs(cmath.phase(to_goal * to_post.conjugate()))
+    if between < half_angle and abs(to_goal) > abs(to_post) * math.cos(half_angle):
+        return cmath.phase(to_post) + side * half_angle
+    return cmath.phase(to_goal)

@@ -1,0 +1,93 @@
+"""`diffpolicy suite`: one protocol over our tasks, from nothing to one report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from diffpolicy.checkpoint import load_policy
+from diffpolicy.config import Sampling
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.files import check_writable, write_bytes, write_text
+from diffpolicy.latency import PAUSED
+
+from .config import SuiteConfig, SweepConfig
+from .pictures import film_strip, png
+from .recipe import Recipe, make_run
+from .success import World, policy_of
+from .suite_report import print_suite, suite_plot, write_suite_report
+from .sweep import sweep
+
+TASKS = ("PushT-v0", "Balance-v0", "Detour-v0", "Catch-v0")
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "quick": {
+        "demonstrations": 100,
+        "training": {"minutes": 7.0},
+        "evaluation": {"episodes": 200, "seed": 100_000},
+        "seed": 0,
+    },
+    "full": {  # for a GPU
+        "demonstrations": 500,
+        "training": {"minutes": 60.0, "denoiser": "unet"},
+        "evaluation": {"episodes": 500, "seed": 100_000},
+        "seed": 0,
+    },
+}
+FILES = ("protocol.json", "suite.json", "suite.png", "suite.html")
+
+
+def suite(config: SuiteConfig) -> dict[str, Any]:
+    """Runs what is not there yet; writes suite.json, suite.png and suite.html; the result."""
+    protocol = PROTOCOLS[config.budget]
+    for name in FILES:
+        check_writable(config.out / name)
+    _keep_protocol(config.out / "protocol.json", protocol)
+    tasks = {task: _task(task, config, protocol) for task in TASKS}
+    result = {"budget": config.budget, "protocol": protocol, "tasks": tasks}
+    write_text(config.out / "suite.json", json.dumps(result, indent=1))
+    plot = png(suite_plot(result))
+    write_bytes(config.out / "suite.png", plot)
+    films = {task: (config.out / task / "film.png").read_bytes() for task in TASKS}
+    write_suite_report(config.out / "suite.html", result, plot, films)
+    print_suite(result)
+    print(f"wrote suite.json, suite.png and suite.html to {config.out}")
+    return result
+
+
+def _keep_protocol(path: Path, protocol: dict[str, Any]) -> None:
+    """A folder belongs to one protocol."""
+    if path.exists() and json.loads(path.read_text()) != protocol:
+        raise DiffpolicyError(f"{path} belongs to another protocol; choose another --out")
+    write_text(path, json.dumps(protocol, indent=1))
+
+
+def _task(task: str, config: SuiteConfig, protocol: dict[str, Any]) -> dict[str, Any]:
+    """The sweep of one task, and a film of its dearest budget; whatever is there is kept."""
+    folder = config.out / task
+    recipe = Recipe(
+        env=f"diffpolicy.envs:{task}",
+        demonstrations=protocol["demonstrations"],
+        training={**protocol["training"], "device": config.device, "threads": config.threads},
+    )
+    done, film = folder / "sweep.json", folder / "film.png"
+    swept = SweepConfig(
+        run=folder / "run",
+        out=folder,
+        device=config.device,
+        threads=config.threads,
+        **protocol["evaluation"],
+    )
+    if not done.exists():
+        print(f"{task}:")
+        make_run(recipe, folder, protocol["seed"])
+        sweep(swept)
+    if not film.exists():
+        write_bytes(film, _film(swept))
+    return json.loads(done.read_text())
+
+
+def _film(config: SweepConfig) -> bytes:
+    """A picture of the first episode at the largest budget while the world waits."""
+    policy = policy_of(config, load_policy(config.run), Sampling(max(config.ddim_steps)))
+    with World(config, policy) as world:
+        figure, _ = film_strip(world, policy, PAUSED, world.seeds.start)
+    return png(figure)

@@ -1,0 +1,96 @@
+"""The suite: what is there is kept, the tables hold what was measured, the IQM's law."""
+
+import json
+
+import numpy as np
+import pytest
+
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.eval import suite as suites
+from diffpolicy.eval.compare import interquartile_mean, iqm_interval
+from diffpolicy.eval.config import SuiteConfig
+from diffpolicy.eval.suite_report import table_of
+
+EVALUATION = {"episodes": 5, "envs": 5, "batch": 5, "max_steps": 40, "engine": "eager"}
+TINY = {
+    "demonstrations": 2,
+    "training": {"steps": 5, "hidden": 16, "blocks": 1},
+    "evaluation": {
+        **EVALUATION,
+        "ddim_steps": [1, 2],
+        "ddpm": False,
+        "ms_per_step": 5.0,
+        "seed": 9,
+    },
+    "seed": 0,
+}
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    """A suite of two tasks in small, and its folder."""
+    monkeypatch.setattr(suites, "TASKS", ("Balance-v0", "Catch-v0"))
+    monkeypatch.setitem(suites.PROTOCOLS, "quick", TINY)
+    return SuiteConfig(out=tmp_path / "suite", device="cpu")
+
+
+def test_a_suite_is_whole_and_a_second_call_keeps_what_is_there(tiny, monkeypatch, capsys):
+    result = suites.suite(tiny)
+    assert "Catch-v0" in capsys.readouterr().out
+    names = ["regression", "1 step", "2 steps"]
+    for clock in ("paused", "simulated"):
+        table = table_of(result, clock, "success")
+        assert list(table) == names
+        for row in table.values():
+            assert list(row) == ["Balance-v0", "Catch-v0", "IQM"]
+            assert all(e.low <= e.value <= e.high for e in row.values())
+    page = (tiny.out / "suite.html").read_text()
+    assert page.count("data:image/png") == 3  # the plot, and a film of each task
+
+    def again(*_):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(suites, "make_run", again)
+    (tiny.out / "suite.json").unlink()
+    assert suites.suite(tiny)["tasks"] == result["tasks"]
+    assert json.loads((tiny.out / "suite.json").read_text())["tasks"] == result["tasks"]
+
+
+def test_an_interrupted_suite_goes_on_with_the_next_task(tiny, monkeypatch):
+    real, swept = suites.sweep, []
+
+    def sweep(config):
+        if swept:
+            raise KeyboardInterrupt
+        swept.append(config.out.name)
+        return real(config)
+
+    monkeypatch.setattr(suites, "sweep", sweep)
+    with pytest.raises(KeyboardInterrupt):
+        suites.suite(tiny)
+    first = (tiny.out / "Balance-v0" / "sweep.json").read_bytes()
+    monkeypatch.setattr(suites, "sweep", real)
+    suites.suite(tiny)
+    assert (tiny.out / "Balance-v0" / "sweep.json").read_bytes() == first
+    assert (tiny.out / "suite.html").exists()
+
+
+def test_a_folder_of_another_protocol_is_refused(tiny, monkeypatch):
+    tiny.out.mkdir()
+    (tiny.out / "protocol.json").write_text("{}")
+    with pytest.raises(DiffpolicyError, match="another protocol"):
+        suites.suite(tiny)
+
+
+def test_the_interquartile_mean_forgets_a_quarter_at_each_end():
+    assert interquartile_mean(np.array([0, 0, 0.4, 0.6, 0.6, 0.8, 1, 1])) == pytest.approx(0.6)
+    assert interquartile_mean(np.array([-100, 1, 1, 1, 1, 1, 1, 100])) == 1
+
+
+def test_the_interval_of_the_iqm_is_stratified():
+    """Tasks of one score each have no spread, however different they are."""
+    low, high = iqm_interval([np.zeros(50), np.ones(50)])
+    assert low == high == pytest.approx(0.5)
+    scores = np.random.default_rng(0).uniform(size=400)
+    low, high = iqm_interval([scores[:200], scores[200:]])
+    assert low < interquartile_mean(scores) < high < low + 0.2
