@@ -1,0 +1,140 @@
+"""Laws of every task: determinism to the bit wherever it runs, and nothing that breaks it."""
+
+import inspect
+import pickle
+import re
+
+import gymnasium
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import diffpolicy.envs  # noqa: F401  (registers the ids)
+
+TASKS = ("PushT-v0", "Balance-v0", "Detour-v0", "Catch-v0")
+TICKS = 40
+IMPERFECT = {"sensor_noise": 1.0, "actuation_delay": 2}
+BOUNDS = {  # the ends of every physical argument
+    "PushT-v0": {"block_mass_kg": (0.1, 100.0), "table_friction_kg_s": (10.0, 1e5)},
+    "Balance-v0": {
+        "impulses_per_episode": (0.0, 6.0),
+        "tip_mass_kg": (1e-3, 10.0),
+        "rail_friction_n": (0.0, 40.0),
+    },
+    "Detour-v0": {"payload_kg": (0.0, 2.0), "joint_friction_nm": (0.0, 5.0)},
+    "Catch-v0": {
+        "deflection_m": (0.0, 0.4),
+        "arm_mass_kg": (0.5, 4.0),
+        "rail_friction_n": (0.0, 12.0),
+    },
+}
+
+
+def make(task, **kwargs):
+    return gymnasium.make(f"diffpolicy.envs:{task}", disable_env_checker=True, **kwargs)
+
+
+def actions_of(task, seed=0):
+    space = make(task).action_space
+    return np.random.default_rng(seed).uniform(space.low, space.high, (TICKS, *space.shape))
+
+
+def play(env, actions, seed):
+    """The observations until the episode ends or the actions do."""
+    seen = [env.reset(seed=seed)[0]]
+    for action in actions.astype(np.float32):
+        observation, _, terminated, truncated, _ = env.step(action)
+        seen.append(observation)
+        if terminated or truncated:
+            break
+    return np.array(seen)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "vector", [gymnasium.vector.SyncVectorEnv, gymnasium.vector.AsyncVectorEnv]
+)
+def test_vectors_and_other_processes_see_the_same_to_the_bit(task, vector):
+    actions, seeds = actions_of(task), (5, 6)
+    alone = [play(make(task, **IMPERFECT), actions, seed) for seed in seeds]
+    ticks = min(map(len, alone)) - 1
+    many = vector([lambda: make(task, **IMPERFECT)] * 2)
+    seen = [many.reset(seed=list(seeds))[0]]
+    seen += [many.step(np.stack([a, a]).astype(np.float32))[0].copy() for a in actions[:ticks]]
+    many.close()
+    for column, expected in enumerate(alone):
+        np.testing.assert_array_equal(np.array(seen)[:, column], expected[: ticks + 1])
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("kwargs", [{}, IMPERFECT], ids=str)
+def test_a_saved_state_goes_on_elsewhere_to_the_bit(task, kwargs):
+    env, other = make(task, **kwargs).unwrapped, make(task, **kwargs).unwrapped
+    actions = actions_of(task, 1)
+    play(env, actions[:10], 3)
+    saved = pickle.dumps(env.save())
+    expected = [env.step(a.astype(np.float32))[:4] for a in actions[10:20]]
+    other.reset(seed=99)
+    for target in (other, env):
+        target.restore(pickle.loads(saved))
+        found = [target.step(a.astype(np.float32))[:4] for a in actions[10:20]]
+        assert repr(found) == repr(expected)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@settings(max_examples=8)
+@given(data=st.data())
+def test_nothing_breaks_a_task(task, data):
+    """Extreme, constant and random actions, arguments at their bounds: no NaN, no warning."""
+    ends = {name: data.draw(st.sampled_from(ends), name) for name, ends in BOUNDS[task].items()}
+    noise, delay = data.draw(st.sampled_from([0.0, 3.0])), data.draw(st.integers(0, 5))
+    env = make(task, sensor_noise=noise, actuation_delay=delay, **ends)
+    kind = data.draw(st.sampled_from(["low", "high", "constant", "random", "switching"]))
+    low, high = env.action_space.low, env.action_space.high
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    constant = rng.uniform(low, high)
+    env.reset(seed=int(rng.integers(1000)))
+    for tick in range(250):
+        action = {
+            "low": low,
+            "high": high,
+            "constant": constant,
+            "random": rng.uniform(low, high),
+            "switching": (low, high)[tick % 2],
+        }[kind].astype(np.float32)
+        observation, reward, terminated, truncated, info = env.step(action)
+        assert env.observation_space.contains(observation), observation
+        assert np.isfinite(reward) and 0 <= info["score"] <= 1
+        if terminated or truncated:
+            env.reset()
+    assert not env.unwrapped.data.warning.number.any()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_docstring_names_every_argument(task):
+    env = make(task).unwrapped
+    for name in inspect.signature(type(env).__init__).parameters:
+        assert name == "self" or f"`{name}`" in env.__doc__, name
+    for heading in ("description", "action space", "observation space", "version history"):
+        assert re.search(rf"## {heading}", env.__doc__, re.IGNORECASE), heading
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "kwargs", [{"sensor_noise": -1.0}, {"sensor_noise": float("nan")}, {"actuation_delay": 1.5}]
+)
+def test_sensors_and_motors_that_cannot_be_are_refused(task, kwargs):
+    [name] = kwargs
+    with pytest.raises(ValueError, match=name):
+        make(task, **kwargs)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_late_motor_follows_the_action_of_then(task):
+    """Actions reach the motors unchanged, that many ticks later; until then nothing moves them."""
+    late, still = make(task, actuation_delay=3).unwrapped, make(task).unwrapped
+    late.reset(seed=1), still.reset(seed=1)
+    calm = np.array(still.neutral_action)
+    for action in actions_of(task)[:3].astype(np.float32):
+        np.testing.assert_array_equal(late.step(action)[0], still.step(calm)[0])
