@@ -4,12 +4,16 @@
     python adroit_door_human.py --out door_human.zarr
 
 From Rajeswaran et al., RSS 2018 (Apache-2.0): 25 episodes of teleoperation at 100 Hz. The pickle
-lies in the folder that DIFFPOLICY_DEMOS names, under adroit_door_human/; only arrays are admitted.
-Importing this module registers HumanDoor-v0.
+lies in the folder that DIFFPOLICY_DEMOS names, under adroit_door_human/. A pickle can run code, so
+only this one file is read, by its hash, and of it arrays alone. Importing this module registers
+HumanDoor-v0.
 """
 
+import hashlib
+import io
 import os
 import pickle
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import register
+from tqdm import tqdm
 
 from diffpolicy.demonstrations import DemonstrationWriter, open_demonstrations
 from diffpolicy.errors import DiffpolicyError
@@ -27,6 +32,14 @@ EPISODE_TICKS = 400  # the longest demonstration has 300, the environment's own 
 OPEN_RAD = 1.35
 HINGE = 28  # the door's place in qpos and, as qpos[1:-2] comes first there, in the observation
 INITIAL = ("qpos", "qvel", "door_body_pos")
+SHA256 = "d6ec9a090261f901e5c9bf10082799e30c8d34c3f28aef4026e492a1aefc96c3"
+ATTRIBUTES = {
+    "env_id": ENV_ID,
+    "env_kwargs": {},
+    "control_dt_s": 0.01,
+    "position_targets": True,
+    "expert": "human teleoperation",
+}
 ADMITTED = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
@@ -66,10 +79,13 @@ class HumanDoor(gymnasium.Wrapper):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         observation, info = self.env.reset(seed=seed)
+        wanted = (options or {}).get("demonstration")
         if self.starts is None:
+            if wanted is not None:
+                raise ValueError("a demonstration to start from needs starts=STORE")
             return observation, info
         number = self.env.unwrapped.np_random.integers(len(self.starts))
-        chosen = self.starts[(options or {}).get("demonstration", number)]
+        chosen = self.starts[number if wanted is None else wanted]
         return self.env.reset(options={"initial_state_dict": chosen})
 
     def step(self, action: Any):
@@ -93,11 +109,12 @@ def initial_states(store: str | Path) -> list[dict[str, np.ndarray]]:
 def read(path: Path) -> list[dict[str, Any]]:
     """The episodes of the pickle: observations [T, 39], actions [T, 28], init_state_dict."""
     try:
-        with path.open("rb") as file:
-            episodes = ArraysOnly(file).load()
-    except (OSError, pickle.UnpicklingError, EOFError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise DiffpolicyError(f"cannot read the demonstrations at {path}: {error}") from error
-    return episodes
+    if (found := hashlib.sha256(content).hexdigest()) != SHA256:
+        raise DiffpolicyError(f"{path} is not the known file: its SHA-256 is {found}, not {SHA256}")
+    return ArraysOnly(io.BytesIO(content)).load()
 
 
 def convert(path: Path, out: Path) -> None:
@@ -108,21 +125,18 @@ def convert(path: Path, out: Path) -> None:
     """
     if out.exists():
         raise DiffpolicyError(f"{out} exists; choose another --out")
-    attributes = {
-        "env_id": ENV_ID,
-        "env_kwargs": {},
-        "control_dt_s": 0.01,
-        "position_targets": True,
-        "expert": "human teleoperation",
-    }
-    writer, env = DemonstrationWriter(out, attributes), HumanDoor()
-    for number, episode in enumerate(read(path)):
+    episodes = read(path)
+    unfinished = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    writer, env = DemonstrationWriter(unfinished, ATTRIBUTES), HumanDoor()
+    for number, episode in enumerate(tqdm(episodes, desc="convert", unit="episode")):
         initial, actions = episode["init_state_dict"], episode["actions"].clip(-1, 1)
         arrays = {f"initial_{n}": np.tile(initial[n], (len(actions), 1)) for n in INITIAL}
         arrays |= {"observation": episode["observations"], "action": actions}
         arrays["replayed"] = replay(env, initial, actions)
         writer.append(arrays, number)
     env.close()
+    unfinished.rename(out)
     print(f"{out}: {len(writer.seeds)} human episodes")
 
 

@@ -30,10 +30,10 @@ def make_chain(model: ModelConfig, clip_range: float | None, sampling: Sampling)
     timesteps = model.train_timesteps
     table = alpha_bar_table(model.schedule, timesteps)
     if model.regression:  # one step from T - 1 that ends at the network's answer
-        if sampling.ddim_steps != 0:
+        if sampling != Sampling(0):
             raise DiffpolicyError(
-                "this is a regression policy, without denoising steps; give it --ddim-steps 0, "
-                f"not {sampling.ddim_steps}"
+                "this is a regression policy, without denoising steps; give it --ddim-steps 0 and "
+                f"no other sampler's option, not {sampling}"
             )
         grid = [(timesteps - 1, CLEAN)]
         return Chain(grid, sampler.make_steps(table, grid), sampler.Reading("x0", clip_range))

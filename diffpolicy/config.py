@@ -131,7 +131,8 @@ class RecordConfig(Checked):
     policy: str | None = None
     """module:function with function(observation) -> action; by default the environment's expert."""
     success_from: str | None = None
-    """Key of `info` that says success; by default success, is_success."""
+    """Key of `info` that says success, or a condition such as key>0.5; by default success,
+    is_success, task_completions, or that no tasks_to_complete are left."""
     control_dt: float | None = None
     """Seconds between two actions, where the environment does not say."""
     max_steps: int | None = None

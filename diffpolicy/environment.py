@@ -109,23 +109,32 @@ def success_of(info: Mapping[str, Any], condition: str | None) -> bool:
     """Success as the environment's `info` tells it.
 
     condition is the name of a key, "key>number" or "key<number"; by default the first of the usual
-    keys, or that no task is left to complete. A list (of completed tasks, say) counts from its
-    first element on.
+    keys, or that no task is left to complete. A list (of completed tasks, say) stands for its
+    length.
     """
     if condition is None and "tasks_to_complete" in info:
         return len(info["tasks_to_complete"]) == 0
     name, sign, threshold = parse_condition(condition)
     for key in SUCCESS_KEYS if name is None else (name,):
         if key in info:
-            value = info[key]
-            if sign:
-                return bool(np.all(value > threshold if sign == ">" else value < threshold))
-            return len(value) > 0 if isinstance(value, list | tuple) else bool(np.all(value))
+            return _holds(key, info[key], sign, threshold)
     expected = " or ".join(SUCCESS_KEYS) if name is None else name
     raise DiffpolicyError(
         f"info has no {expected}; it holds: {', '.join(map(str, info)) or 'nothing'}. "
         "Name the key, or a condition such as key>0.5, with --success-from"
     )
+
+
+def _holds(key: str, value: Any, sign: str, threshold: float) -> bool:
+    if isinstance(value, list | tuple | set):
+        value = len(value)
+    try:
+        number = np.asarray(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise DiffpolicyError(f"info[{key!r}] is no number and no list: {value!r}") from error
+    if not sign:
+        return bool(np.all(number))
+    return bool(np.all(number > threshold if sign == ">" else number < threshold))
 
 
 def parse_condition(text: str | None) -> tuple[str | None, str, float]:

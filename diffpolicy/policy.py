@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -44,13 +45,12 @@ class Policy:
         self.chain = make_chain(spec.model, spec.clip_range, sampling)
         self._draws = noise_count(self.chain.steps)  # once: it looks at every step
         self.device = choose_device(device)
-        if self.device.type == "cuda":  # float32 means float32, also in convolutions
-            torch.backends.cudnn.allow_tf32 = False
         self._normalize = checkpoint.observation_normalizer.normalize
         self._unnormalize = checkpoint.action_normalizer.unnormalize
         self._denoiser = self._network(checkpoint.weights)
         self._engine, self._folder = engine, checkpoint.folder
         self.precision = precision
+        self.name = uuid4().hex  # by which another process knows it again
         self._engines: dict[tuple[int, int], Engine] = {}
         self._rng = np.random.default_rng(seed)
 
@@ -93,10 +93,12 @@ class Policy:
     def with_engine(self, name: str) -> "Policy":
         """The same policy on another engine."""
         other = type(self).__new__(type(self))
-        vars(other).update(vars(self), _engine=name, _engines={})
+        vars(other).update(vars(self), _engine=name, _engines={}, name=f"{self.name} {name}")
         return other
 
     def _network(self, weights: Mapping[str, Tensor]) -> Denoiser:
+        if self.device.type == "cuda":  # float32 means float32, also in convolutions
+            torch.backends.cudnn.allow_tf32 = False
         spec = self.specification
         denoiser = build(spec.model, spec.horizons, spec.task.observation_dim, spec.task.action_dim)
         try:

@@ -23,6 +23,7 @@ def record(config: RecordConfig) -> None:
     crash and a second call equals that of one call.
     """
     kwargs = environment.parse_kwargs(config.env_kwargs)
+    environment.parse_condition(config.success_from)
     env = environment.make(config.env, kwargs, config.max_steps)
     try:
         environment.episode_limit(env)

@@ -5,11 +5,13 @@ every process, this one included, computes with one torch thread meanwhile.
 """
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 import torch
@@ -52,7 +54,7 @@ class Workers:
         try:
             futures = [
                 self._started().submit(
-                    run_episodes, fixed, make_env, share, profile, options, f"{description}, {name}"
+                    _share, fixed, make_env, share, profile, options, f"{description}, {name}"
                 )
                 for name, share in shares.items()
             ]
@@ -60,17 +62,19 @@ class Workers:
         except BrokenProcessPool as error:
             self.close()
             raise DiffpolicyError(
-                "a worker process died, perhaps for want of memory; try fewer --workers or --envs"
+                "a worker process died, perhaps for want of memory (try fewer --workers or --envs) "
+                'or because a script that calls this lacks `if __name__ == "__main__":`'
             ) from error
         return [found[seed] for seed in seeds]
 
     def close(self) -> None:
-        """Stops the processes, at once."""
+        """Stops the processes, at once; one of them may have died with the bars' lock."""
         if self._pool:
             for process in list((self._pool._processes or {}).values()):
                 process.terminate()
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
+            tqdm.set_lock(threading.RLock())
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
@@ -86,7 +90,14 @@ def worker_count(wanted: int | None, episodes: int, device: torch.device) -> int
         return min(wanted, episodes)
     if device.type == "cuda":
         return 1
-    return max(1, min(len(os.sched_getaffinity(0)), episodes // FEWEST_EPISODES))
+    return max(1, min(cores(), episodes // FEWEST_EPISODES))
+
+
+def cores() -> int:
+    """Those that this process may use, where the system says; else all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager
@@ -101,9 +112,24 @@ def one_thread() -> Iterator[None]:
 
 
 def _begin(lock: Any) -> None:
-    """A worker's own beginning: Ctrl-C is the parent's to answer."""
-    import signal
-
+    """A worker's own beginning: Ctrl-C is the parent's to answer, whose end is the worker's too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow_parent, daemon=True).start()
     tqdm.set_lock(lock)
     torch.set_num_threads(1)
+
+
+def _follow_parent() -> None:
+    parent = parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
+
+
+_kept: list[Policy] = []  # the worker's last one, with its engines
+
+
+def _share(policy: Policy, *arguments: Any) -> list[Episode]:
+    if not _kept or _kept[0].name != policy.name:
+        _kept[:] = [policy]
+    return run_episodes(_kept[0], *arguments)

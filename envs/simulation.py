@@ -59,7 +59,7 @@ class SimulatedEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return np.empty(0), {}
 
     def save(self) -> dict[str, Any]:
-        """Everything that the rest of the episode depends on."""
+        """Everything that the rest of the episode depends on (a TimeLimit counts by itself)."""
         physics = np.empty(mujoco.mj_stateSize(self.model, ALL_STATE))
         mujoco.mj_getState(self.model, self.data, physics, ALL_STATE)
         own = {name: getattr(self, name) for name in self.episode_attributes}

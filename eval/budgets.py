@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from diffpolicy.chain import audit_line
@@ -43,30 +44,50 @@ def baseline(config: SweepConfig, checkpoint: Checkpoint) -> list[Policy]:
             f"{config.run} is a regression policy, which has no budgets to sweep; give it by "
             "--regression beside a diffusion run"
         )
-    run = config.regression or policy_path(config.run).parent / REGRESSION
-    if config.regression is None and not policy_path(run).exists():
-        print(f"no regression baseline: {run} holds none (diffpolicy train --regression)")
+    run = _baseline_run(config)
+    if run is None:
         return []
     found = load_policy(run)
-    ours, theirs = _comparable(checkpoint), _comparable(found)
-    for what, value in ours.items():
-        if theirs[what] != value:
+    ours = {**_comparable(checkpoint), "regression": True}
+    for what, theirs in _comparable(found).items():
+        if theirs != ours[what]:
             raise DiffpolicyError(
-                f"{run} cannot be the regression baseline of {config.run}: its {what} is "
-                f"{theirs[what]}, not {value}"
+                f"{run} cannot be the regression baseline of {config.run}: its {what} is {theirs}, "
+                f"not {ours[what]}"
             )
+    print(f"regression trained for {_effort(found)}; diffusion for {_effort(checkpoint)}")
     return [policy_of(config, found, Sampling(0))]
 
 
+def _baseline_run(config: SweepConfig) -> Path | None:
+    if config.regression != "auto":
+        return None if config.regression == "none" else Path(config.regression)
+    run = policy_path(config.run).parent / REGRESSION
+    if policy_path(run).exists():
+        return run
+    print(f"no regression baseline in {run} (diffpolicy train --regression)")
+    return None
+
+
 def _comparable(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What a baseline must share."""
+    """What a baseline must share, and that it is one."""
     specification = checkpoint.specification
     return {
+        "regression": specification.model.regression,
         "network": replace(specification.model, regression=True),
         "horizons": specification.horizons,
         "task": specification.task,
         "data": specification.training.get("fingerprint"),
     }
+
+
+def _effort(checkpoint: Checkpoint) -> str:
+    training = checkpoint.specification.training
+    config = training["config"]
+    return (
+        f"{training['step']} steps in {training['elapsed_s'] / 60:.1f} min "
+        f"(batch {config['batch']}, lr {config['lr']:g})"
+    )
 
 
 def combinations(config: SweepConfig) -> Iterator[Sampling]:

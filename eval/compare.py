@@ -16,7 +16,6 @@ from scipy import stats
 CONFIDENCE = 0.95
 ALPHA = 0.05  # one-sided, for non-inferiority
 RESAMPLES = 10_000
-IQM_RESAMPLES = 2_000  # each of which sorts all episodes
 FEWEST_DISCORDANT = 10  # below this a bootstrap knows nothing
 SEED = 0
 
@@ -36,26 +35,23 @@ def mean_interval(scores: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _bootstrap_means(values: np.ndarray) -> np.ndarray:
-    rng = np.random.default_rng(SEED)
+def _bootstrap_means(values: np.ndarray, seed: int = SEED) -> np.ndarray:
+    rng = np.random.default_rng(seed)
     counts = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=RESAMPLES)
     return counts @ values / len(values)
 
 
-def interquartile_mean(scores: np.ndarray) -> float:
-    """The mean of the middle half (Agarwal et al., NeurIPS 2021, arXiv 2108.13264)."""
-    return float(stats.trim_mean(scores, 0.25))
+def over_tasks(by_task: Sequence[np.ndarray], trim: float) -> tuple[float, float, float]:
+    """The mean over tasks of their means, less a share `trim` at each end, and its 95 % interval.
 
-
-def iqm_interval(by_task: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Bootstrap 95 % interval of the IQM over tasks, their episodes [E] drawn within each."""
-    rng = np.random.default_rng(SEED)
-    draws = [
-        scores[rng.integers(len(scores), size=(IQM_RESAMPLES, len(scores)))] for scores in by_task
-    ]
-    means = stats.trim_mean(np.concatenate(draws, axis=1), 0.25, axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+    0.25 is the interquartile mean (Agarwal et al., arXiv 2108.13264): of four tasks the best and
+    the worst are left out. The interval is a bootstrap of episodes [E] within each task; it knows
+    nothing of other training seeds.
+    """
+    means = np.stack([_bootstrap_means(o, seed) for seed, o in enumerate(by_task)])
+    value = stats.trim_mean([outcomes.mean() for outcomes in by_task], trim)
+    low, high = np.percentile(stats.trim_mean(means, trim, axis=0), [2.5, 97.5])
+    return float(value), float(low), float(high)
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
@@ -193,7 +189,7 @@ def _pvalue(a: Candidate, b: Candidate, margin: float) -> float:
 
 def _why(chosen: Candidate, others: Sequence[Candidate], noun: str) -> str:
     mean = float(np.mean(chosen.outcomes))
-    cheaper = [c for c in others if c.network_evals < chosen.network_evals]
+    cheaper = [c for c in others if c.network_evals < chosen.network_evals and not c.rival_only]
     why = f"{chosen.name} keeps {noun} {mean:.2f}"
     why += ", shown to lose less than the margin to every other budget" if others else ", alone"
     if cheaper:
@@ -211,6 +207,13 @@ def _undecided(
     rival = max(others, key=lambda c: _pvalue(chosen, c, margin))
     difference = chosen.outcomes.astype(float) - rival.outcomes.astype(float)
     episodes = len(difference)
+    low, high = mean_interval(difference)
+    if high < 0 and np.count_nonzero(difference) >= FEWEST_DISCORDANT:
+        return (
+            f"{chosen.name}, the best budget that keeps the deadline, is worse than {rival.name} "
+            f"({float(np.mean(chosen.outcomes)):.2f} against {float(np.mean(rival.outcomes)):.2f}, "
+            f"95 % interval of the difference {low:+.2f} to {high:+.2f})"
+        )
     needed = episodes_needed(max(float(np.var(difference)), 1 / episodes), margin)
     if needed <= episodes:
         return (

@@ -25,7 +25,8 @@ class TaskConfig(Checked):
     env_kwargs: str | None = None
     """JSON object of keyword arguments for the environment; by default those of training."""
     success_from: str | None = None
-    """Key of `info` that says success; by default success, is_success."""
+    """Key of `info` that says success, or a condition such as key>0.5; by default success,
+    is_success, task_completions, or that no tasks_to_complete are left."""
     control_dt: float | None = None
     """Seconds between two actions; by default those of training."""
     neutral: str | None = None
@@ -43,7 +44,8 @@ class TaskConfig(Checked):
     """Processes that run episodes; by default one for each core, from 50 episodes each on, and one
     beside a GPU. Results are the same with any number."""
     batch: int = 64
-    """Fixed, padded batch of a policy call; part of what makes results repeat."""
+    """Fixed, padded batch of a policy call, part of what makes results repeat; rounded up to a
+    multiple of 16, where a row's result does not depend on its place."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the policy runs."""
     engine: EngineName = "auto"
@@ -51,7 +53,8 @@ class TaskConfig(Checked):
     precision: Precision = "float32"
     """The network's: tf32 is for cuda-graph, bfloat16 for eager, compiled and cuda-graph."""
     threads: int | None = None
-    """CPU threads for torch; by default all cores."""
+    """CPU threads for torch where latency is measured; by default all cores. Episodes run on one in
+    each worker."""
     cold_start: bool = False
     """Charge the first chunk's latency too, instead of computing it before tick 0."""
 
@@ -173,9 +176,9 @@ class SweepConfig(Latencies, TaskConfig):
     """Ranges of the predicted clean actions (normalised); by default as trained, 0 for none."""
     clocks: tuple[ClockName, ...] = ("paused", "simulated")
     """paused: the world waits. simulated: the latency ages the actions. wall: real time."""
-    regression: Path | None = None
+    regression: str = "auto"
     """Run of a regression policy (train --regression) with the same data and network: one row more,
-    which every budget has to earn its cost against; by default RUN/regression where it exists."""
+    which every budget has to earn its cost against. auto: RUN/regression where it exists. none."""
     ddpm: bool = True
     """One row more: ancestral sampling over all T steps."""
     margin: float = 0.05
@@ -212,8 +215,8 @@ class QuickstartConfig(Checked):
 
     out: Path = Path("quickstart")
     """Folder to write."""
-    minutes: float = 3.0
-    """Training time."""
+    minutes: float = 2.0
+    """Training time of the diffusion policy, and of the regression one."""
     demonstrations: int = 200
     """Expert episodes to record."""
     episodes: int = 100

@@ -12,7 +12,7 @@ import diffpolicy
 
 
 def set_threads(threads: int | None) -> None:
-    """CPU threads for torch; results repeat at the same number."""
+    """CPU threads for torch, where episodes do not run."""
     if threads:
         torch.set_num_threads(threads)
 

@@ -43,6 +43,7 @@ class Timed:
     """One budget on one engine, and what it is called with."""
 
     ddim_steps: int
+    network_evals: int
     engine: str
     call: Callable[[np.ndarray], np.ndarray]
     observation: np.ndarray
@@ -72,7 +73,10 @@ def _checkpoint(config: LatencyConfig) -> Checkpoint:
     if not config.ddim_steps or not config.engine:
         raise DiffpolicyError("--ddim-steps and --engine need at least one value each")
     if config.run and not config.net:
-        return load_policy(config.run)
+        checkpoint = load_policy(config.run)
+        if config.baseline and checkpoint.specification.model.regression:
+            raise DiffpolicyError("a regression policy has no loop to be compared with --baseline")
+        return checkpoint
     if config.net and not config.run:
         return fresh_checkpoint(config.net)
     raise DiffpolicyError("give --run RUN or --net NAME, one of them")
@@ -92,10 +96,11 @@ def _timed(config: LatencyConfig, checkpoint: Checkpoint) -> Iterator[Timed]:
             engine = policy.engine()
             gpu_ms = engine.gpu_ms() if isinstance(engine, CudaGraphEngine) else None
             difference = verify(engine, policy.job())
-            yield Timed(k, engine.name, policy, observation, difference, gpu_ms)
+            evals = policy.network_evals
+            yield Timed(k, evals, engine.name, policy, observation, difference, gpu_ms)
         if config.baseline:
             loop = DiffusersLoop(checkpoint, k, policies[0].device)
-            yield Timed(k, config.baseline, loop, observation, None)
+            yield Timed(k, k, config.baseline, loop, observation, None)
 
 
 def _records(
@@ -114,7 +119,7 @@ def _records(
             {
                 "net": config.net,
                 "ddim_steps": t.ddim_steps,
-                "network_evals": t.ddim_steps,
+                "network_evals": t.network_evals,
                 "parameters": parameters,
                 "engine": t.engine,
                 "p50_ms": p50,
@@ -175,7 +180,10 @@ def _print_deadline(
 def measure(policies: Sequence[Policy], seconds: float, seed: int = 0) -> list[LatencyProfile]:
     """One profile for each policy, as `measure_calls` takes it."""
     rng = np.random.default_rng(seed)
-    timed = [Timed(p.ddim_steps, p.engine().name, p, _observation(p, rng), None) for p in policies]
+    timed = [
+        Timed(p.ddim_steps, p.network_evals, p.engine().name, p, _observation(p, rng), None)
+        for p in policies
+    ]
     return measure_calls(timed, seconds, seed)
 
 

@@ -18,6 +18,7 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.latency import LatencyProfile
 from diffpolicy.policy import Policy
 from diffpolicy.rollout import run_episodes
+from diffpolicy.workers import one_thread
 
 from .success import World
 
@@ -114,7 +115,8 @@ def film_strip(world: World, policy: Policy, profile: LatencyProfile, seed: int)
         envs.append(_Filmed(_renderable(world)))
         return envs[-1]
 
-    [episode] = run_episodes(policy, make_filmed, [seed], profile, world.options, "film")
+    with one_thread():  # as the episodes were run
+        [episode] = run_episodes(policy, make_filmed, [seed], profile, world.options, "film")
     outcome = "success" if episode.success else "failure"
     caption = f"seed {seed}: {outcome}, score {episode.score:.2f}, {episode.ticks} ticks"
     dt = world.options.control_dt_s

@@ -9,7 +9,7 @@ from .recipe import Recipe, make_run
 from .sweep import Clock, open_world, run_sweep
 
 ENVIRONMENT = "diffpolicy.envs:Balance-v0"
-BATCH = 100
+BATCH = 64  # room for what each of two workers has of 100 episodes
 
 
 def quickstart(config: QuickstartConfig) -> None:

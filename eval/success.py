@@ -26,6 +26,8 @@ from .header import header, set_threads
 from .profiles import profiles_of
 from .table import print_table
 
+ROWS = 16  # in batches of a multiple of these a row's result does not depend on its place
+
 
 def evaluate_budget(config: EvalConfig) -> None:
     """`diffpolicy eval`: one budget on one clock."""
@@ -58,6 +60,7 @@ class World:
         task = policy.task
         self.config, self.training = config, policy.specification.training
         self.env_id = config.env or task.env_id
+        environment.parse_condition(config.success_from)
         same = config.env in (None, task.env_id)
         self.kwargs = task.env_kwargs if same else {}
         if config.env_kwargs is not None:
@@ -75,7 +78,7 @@ class World:
         self.options = RolloutOptions(
             control_dt_s=dt,
             envs=config.envs,
-            batch=config.batch,
+            batch=ROWS * -(-config.batch // ROWS),
             cold_start=config.cold_start,
             success_from=config.success_from,
             neutral=config.neutral,
@@ -129,7 +132,9 @@ class World:
             "run": str(self.config.run),
             "checkpoint": {k: self.training.get(k) for k in ("fingerprint", "step", "episodes")},
             "seeds": [self.seeds.start, self.seeds.stop - 1],
-            "padded_batch": self.config.batch,
+            "padded_batch": self.options.batch,
+            "workers": self.workers.count,
+            "episode_threads": 1,
             "max_steps": self.config.max_steps,
             **asdict(self.options),
             "neutral": self.config.neutral or "declared by the environment, else hold",
@@ -207,6 +212,7 @@ def make_record(
         "name": sampler_name(policy),
         "ddim_steps": policy.ddim_steps,
         "network_evals": policy.network_evals,
+        "trained": {k: policy.specification.training.get(k) for k in ("step", "elapsed_s")},
         "variant": kind(policy),
         "audit": audit(policy.chain),
         "eta": policy.sampling.eta,

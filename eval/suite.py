@@ -6,6 +6,7 @@ from typing import Any
 
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import Sampling
+from diffpolicy.device import choose_device
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes, write_text
 from diffpolicy.latency import PAUSED
@@ -18,17 +19,18 @@ from .suite_report import print_suite, suite_plot, write_suite_report
 from .sweep import sweep
 
 TASKS = ("PushT-v0", "Balance-v0", "Detour-v0", "Catch-v0")
+BUDGETS = [1, 2, 4, 8, 16, 32, 100]
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "quick": {
         "demonstrations": 100,
         "training": {"minutes": 7.0},
-        "evaluation": {"episodes": 200, "seed": 100_000},
+        "evaluation": {"episodes": 200, "seed": 100_000, "ddim_steps": BUDGETS, "margin": 0.05},
         "seed": 0,
     },
     "full": {  # for a GPU
         "demonstrations": 500,
         "training": {"minutes": 60.0, "denoiser": "unet"},
-        "evaluation": {"episodes": 500, "seed": 100_000},
+        "evaluation": {"episodes": 500, "seed": 100_000, "ddim_steps": BUDGETS, "margin": 0.05},
         "seed": 0,
     },
 }
@@ -37,7 +39,7 @@ FILES = ("protocol.json", "suite.json", "suite.png", "suite.html")
 
 def suite(config: SuiteConfig) -> dict[str, Any]:
     """Runs what is not there yet; writes suite.json, suite.png and suite.html; the result."""
-    protocol = PROTOCOLS[config.budget]
+    protocol = {**PROTOCOLS[config.budget], "device": choose_device(config.device).type}
     for name in FILES:
         check_writable(config.out / name)
     _keep_protocol(config.out / "protocol.json", protocol)
@@ -56,7 +58,7 @@ def suite(config: SuiteConfig) -> dict[str, Any]:
 def _keep_protocol(path: Path, protocol: dict[str, Any]) -> None:
     """A folder belongs to one protocol."""
     if path.exists() and json.loads(path.read_text()) != protocol:
-        raise DiffpolicyError(f"{path} belongs to another protocol; choose another --out")
+        raise DiffpolicyError(f"{path} is another protocol, or device; choose another --out")
     write_text(path, json.dumps(protocol, indent=1))
 
 

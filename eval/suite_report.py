@@ -1,4 +1,4 @@
-"""The suite's report: tasks × budgets with intervals, the interquartile mean, pictures."""
+"""The suite's report: tasks × budgets with intervals, means over tasks, pictures."""
 
 import html
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 
 from diffpolicy.files import write_text
 
-from .compare import interquartile_mean, iqm_interval, mean_interval, wilson
+from .compare import mean_interval, over_tasks, wilson
 from .pictures import data_uri
 from .report import STYLE
 from .table import print_table
 
 OUTCOMES = ("success", "score")
-IQM = "IQM"
+OVER_TASKS = {"mean": 0.0, "IQM": 0.25}  # the share of tasks left out at each end
 
 
 class Estimate(NamedTuple):
@@ -32,7 +32,7 @@ class Estimate(NamedTuple):
 
 
 def table_of(result: dict[str, Any], clock: str, outcome: str) -> dict[str, dict[str, Estimate]]:
-    """{budget: {task: estimate, "IQM": over all tasks}} of one clock; outcome: success or score."""
+    """{budget: {task: estimate, "mean" and "IQM" over tasks}}; outcome: success or score."""
     rows: dict[str, dict[str, np.ndarray]] = {}
     for task, swept in result["tasks"].items():
         for record in swept["records"]:
@@ -42,7 +42,7 @@ def table_of(result: dict[str, Any], clock: str, outcome: str) -> dict[str, dict
     return {
         budget: {
             **{task: _estimate(found, outcome) for task, found in by_task.items()},
-            IQM: _iqm(list(by_task.values())),
+            **{n: Estimate(*over_tasks(list(by_task.values()), t)) for n, t in OVER_TASKS.items()},
         }
         for budget, by_task in rows.items()
     }
@@ -53,10 +53,6 @@ def _estimate(found: np.ndarray, outcome: str) -> Estimate:
         wilson(int(found.sum()), len(found)) if outcome == "success" else mean_interval(found)
     )
     return Estimate(float(found.mean()), *interval)
-
-
-def _iqm(by_task: Sequence[np.ndarray]) -> Estimate:
-    return Estimate(interquartile_mean(np.concatenate(by_task)), *iqm_interval(by_task))
 
 
 def clocks_of(result: dict[str, Any]) -> list[str]:
@@ -77,7 +73,7 @@ def print_suite(result: dict[str, Any]) -> None:
 
 def cells(result: dict[str, Any], clock: str, outcome: str) -> tuple[list[str], list[list[Any]]]:
     """Titles and rows of one table."""
-    titles = ["budget", *result["tasks"], IQM]
+    titles = ["budget", *result["tasks"], *OVER_TASKS]
     table = table_of(result, clock, outcome)
     return titles, [
         [budget, *(str(row.get(column, "–")) for column in titles[1:])]
@@ -92,17 +88,17 @@ def verdict(swept: dict[str, Any]) -> str:
 
 
 def suite_plot(result: dict[str, Any]) -> Figure:
-    """Score of every task, and the interquartile mean, over the budgets, a panel for each clock."""
+    """Score of every task, and their mean, over the budgets, a panel for each clock."""
     clocks = clocks_of(result)
     figure, axes = plt.subplots(
         1, len(clocks), figsize=(5.5 * len(clocks), 4), sharey=True, squeeze=False
     )
     for axis, clock in zip(axes[0], clocks, strict=True):
         table = table_of(result, clock, "score")
-        for column in (*result["tasks"], IQM):
+        for column in (*result["tasks"], "mean"):
             y = np.array([row[column] for row in table.values() if column in row])
             spread = np.abs(y[:, 1:].T - y[:, 0])
-            thick = 2.5 if column == IQM else 1.2
+            thick = 2.5 if column == "mean" else 1.2
             budgets = [budget for budget, row in table.items() if column in row]
             axis.errorbar(
                 budgets, y[:, 0], spread, fmt="o-", lw=thick, ms=4, capsize=2, label=column
@@ -131,8 +127,9 @@ def write_suite_report(
             parts.append(f"<h2>{outcome.capitalize()}, {clock}</h2>")
             parts.append(_html_table(*cells(result, clock, outcome)))
     parts.append(
-        "<p>Means with 95 % intervals. IQM: the mean of the middle half of all tasks' episodes, "
-        "its interval by a bootstrap stratified by task (Agarwal et al., 2021).</p>"
+        "<p>Means with 95 % intervals over episodes, of one training each. IQM: the mean of the "
+        "middle half of the tasks (Agarwal et al., 2021), its interval by a bootstrap within each "
+        "task.</p>"
     )
     for task, film in films.items():
         parts.append(f'<h2>{task}</h2><img alt="{task}, one episode" src="{data_uri(film)}">')

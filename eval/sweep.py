@@ -65,7 +65,7 @@ def print_plan(margin: float) -> dict[str, Any]:
 
 def open_world(config: SweepConfig, policies: Sequence[Policy]) -> World:
     """Whatever can be wrong with the environment or the folder shows here, before measuring."""
-    world = World(config, policies[0])
+    world = World(config, next(policy for policy in policies if not policy.regression))
     for policy in policies:
         world.prepare(policy, config.clocks)
     for name in ("sweep.json", "sweep.png", "report.html"):
@@ -96,12 +96,14 @@ def run_sweep(
         "recommendation": advice[-1],
     }
     folder = _folder(config)
-    write_text(folder / "sweep.json", json.dumps(result, indent=1))
     _print(result)
     films = _films(policies, clocks[-1], advice[-1]) if config.pictures else []
     plot = png(success_against_latency(result))
     write_bytes(folder / "sweep.png", plot)
     write_report(folder / "report.html", result, world, plot, films)
+    write_text(
+        folder / "sweep.json", json.dumps(result, indent=1)
+    )  # last: it says that all is there
     print(f"wrote sweep.json, sweep.png and report.html to {folder}")
     return result
 
@@ -162,7 +164,9 @@ def _advise(
         for policy, profile, record in zip(policies, clock.profiles, records, strict=True)
     ]
     advice = recommend(candidates, config.margin, config.floor, noun)
-    best = max(candidates, key=lambda c: float(np.mean(c.outcomes)))
+    best = max(
+        (c for c in candidates if not c.rival_only), key=lambda c: float(np.mean(c.outcomes))
+    )
     reference = next((c for c in candidates if c.name == advice.name), best)
     others = [c for c in candidates if c is not reference]
     return {
@@ -204,7 +208,7 @@ def _films(
     policies: Sequence[Policy], clock: Clock, advice: dict[str, Any]
 ) -> list[tuple[Policy, str, LatencyProfile]]:
     """The cheapest budget, the recommended one and the dearest, on the last clock."""
-    ddim = [i for i, policy in enumerate(policies) if not is_ddpm(policy)]
+    ddim = [i for i, p in enumerate(policies) if not (is_ddpm(p) or p.regression)]
     ends = {f(ddim, key=lambda i: policies[i].network_evals) for f in (min, max)}
     chosen = [i for i in ddim if i in ends or sampler_name(policies[i]) == advice["name"]]
     return [(policies[i], clock.name, clock.profiles[i]) for i in chosen]

@@ -1,5 +1,6 @@
 """Environments from elsewhere, without a line of code for them."""
 
+import io
 import json
 import os
 import pickle
@@ -93,14 +94,22 @@ def test_human_door_starts_where_the_demonstrations_did(human_door):
 
 
 @pytest.mark.parametrize("thing", [os.system, np.load, complex])
-def test_a_pickle_of_anything_but_arrays_is_refused(human_door, thing, tmp_path):
-    path = tmp_path / "evil.pickle"
-    path.write_bytes(pickle.dumps([thing]))
+def test_a_pickle_of_anything_but_arrays_is_refused(human_door, thing):
     with pytest.raises(DiffpolicyError, match="only arrays are admitted"):
-        human_door[0].read(path)
-    path.write_bytes(b"no pickle at all")
+        human_door[0].ArraysOnly(io.BytesIO(pickle.dumps([thing]))).load()
+
+
+def test_any_other_file_than_the_known_one_is_refused(human_door, tmp_path):
+    recipe, store = human_door
+    path = tmp_path / "other.pickle"
     with pytest.raises(DiffpolicyError, match="cannot read the demonstrations"):
-        human_door[0].read(path)
+        recipe.convert(path, tmp_path / "out.zarr")
+    path.write_bytes(pickle.dumps([]))
+    with pytest.raises(DiffpolicyError, match="is not the known file"):
+        recipe.convert(path, tmp_path / "out.zarr")
+    assert not (tmp_path / "out.zarr").exists()
+    with pytest.raises(DiffpolicyError, match="exists; choose another"):
+        recipe.convert(path, store)
 
 
 TASKS = {
@@ -161,6 +170,7 @@ def test_metaworld_runs_where_it_is_importable():
         ({"tasks_to_complete": []}, None, True),
         ({"hinge_rad": 1.2}, "hinge_rad > 1.0", True),
         ({"hinge_rad": 1.2}, "hinge_rad<1", False),
+        ({"task_completions": ["kettle", "light"]}, "task_completions > 1", True),
         ({"success": False, "tails": True}, "tails", True),
     ],
 )
@@ -172,3 +182,8 @@ def test_success_is_what_info_says(info, condition, expected):
 def test_a_condition_that_cannot_be_read_is_refused(condition):
     with pytest.raises(DiffpolicyError, match="--success-from"):
         environment.success_of({"hinge": 1.0}, condition)
+
+
+def test_what_is_neither_number_nor_list_is_no_success():
+    with pytest.raises(DiffpolicyError, match="is no number and no list: 'open'"):
+        environment.success_of({"door": "open"}, "door")

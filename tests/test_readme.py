@@ -10,6 +10,7 @@ import pytest
 import tyro
 
 from diffpolicy import cli
+from diffpolicy.eval import suite
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -26,6 +27,12 @@ IN_SMALL = {
     "seconds": 0.05,
     "ddim_steps": (1, 2),
     "engine": "eager",
+}
+SUITE_IN_SMALL = {
+    "demonstrations": 1,
+    "training": {"steps": 5},
+    "evaluation": {"episodes": 2, "ddim_steps": (1,), "ddpm": False, "latency_seconds": 0.05},
+    "seed": 0,
 }
 
 
@@ -78,6 +85,7 @@ def test_command_runs(arguments, folder, monkeypatch, request):
         monkeypatch.setenv("DIFFPOLICY_DEMOS", str(request.getfixturevalue("demos").resolve()))
         monkeypatch.syspath_prepend(ROOT / "datasets")
     monkeypatch.chdir(folder)
+    monkeypatch.setitem(suite.PROTOCOLS, "quick", SUITE_IN_SMALL)
     run_in_small(*arguments)
 
 

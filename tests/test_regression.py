@@ -13,8 +13,10 @@ from diffpolicy.config import ModelConfig, Sampling, TrainConfig
 from diffpolicy.environment import Task
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval.budgets import load_budgets
-from diffpolicy.eval.compare import Candidate
-from diffpolicy.eval.config import SweepConfig
+from diffpolicy.eval.compare import Candidate, recommend
+from diffpolicy.eval.config import LatencyConfig, SweepConfig
+from diffpolicy.eval.latency import latency
+from diffpolicy.eval.profiles import replay
 from diffpolicy.eval.success import sampler_name
 from diffpolicy.eval.sweep import _earned, sweep
 from diffpolicy.learner import Learner
@@ -69,7 +71,7 @@ def run_with_baseline(tiny_run, balance_store, tmp_path_factory):
     """A run, and in it the regression baseline of the same network and data."""
     run = tmp_path_factory.mktemp("both") / "run"
     shutil.copytree(tiny_run, run)
-    options = {"steps": 20, "hidden": 32, "blocks": 1, "device": "cpu"}
+    options = {"steps": 19, "hidden": 32, "blocks": 1, "device": "cpu"}
     train(TrainConfig(data=balance_store, out=run / "regression", regression=True, **options))
     return run
 
@@ -91,8 +93,10 @@ def test_one_evaluation_whatever_the_noise_on_every_engine(run_with_baseline, en
 
 def test_a_regression_policy_has_no_budgets(run_with_baseline, refused):
     path = run_with_baseline / "regression"
-    with pytest.raises(DiffpolicyError, match="--ddim-steps 0, not 3"):
+    with pytest.raises(DiffpolicyError, match="give it --ddim-steps 0 and no other"):
         Policy.load(path, ddim_steps=3)
+    with pytest.raises(DiffpolicyError, match="no other sampler's option"):
+        Policy.load(path, ddim_steps=0, eta=1.0)
     assert "no budgets to sweep" in refused("sweep", "--run", path)
     with pytest.raises(DiffpolicyError, match="between 1 and the 100 timesteps"):
         make_chain(ModelConfig(), 1.0, Sampling(0))
@@ -106,6 +110,7 @@ def test_a_sweep_has_the_baseline_as_its_first_row(run_with_baseline, tmp_path):
     result = sweep(replace(config, floor=0.0, margin=1.0, pictures=False))
     rows = [r for r in result["records"] if r["clock"] == "simulated"]
     assert [(r["ddim_steps"], r["network_evals"]) for r in rows] == [(0, 1), (1, 1), (2, 2)]
+    assert result["header"]["checkpoint"]["step"] == 20 != rows[0]["trained"]["step"] == 19
     assert rows[0]["latency_ms"]["p50"] == 2 and rows[0]["variant"] == "regression"
     assert result["recommendation"]["ddim_steps"] == 1  # a baseline is never recommended
     assert "regression, without denoising, reaches" in result["recommendation"]["reason"]
@@ -114,9 +119,22 @@ def test_a_sweep_has_the_baseline_as_its_first_row(run_with_baseline, tmp_path):
 def test_a_baseline_of_another_network_is_refused(run_with_baseline, balance_store, tmp_path):
     options = {"steps": 1, "hidden": 16, "blocks": 1, "device": "cpu"}
     train(TrainConfig(data=balance_store, out=tmp_path / "r", regression=True, **options))
-    config = SweepConfig(run=run_with_baseline, regression=tmp_path / "r", **SMALL)
+    config = SweepConfig(run=run_with_baseline, regression=str(tmp_path / "r"), **SMALL)
     with pytest.raises(DiffpolicyError, match=r"cannot be the regression baseline of .* network"):
         load_budgets(config)
+    with pytest.raises(DiffpolicyError, match="its regression is False, not True"):
+        load_budgets(replace(config, regression=str(run_with_baseline)))
+    assert not any(p.regression for p in load_budgets(replace(config, regression="none")))
+
+
+def test_latencies_of_a_baseline_can_be_replayed(run_with_baseline, tmp_path, refused):
+    run, path = run_with_baseline / "regression", tmp_path / "latency.json"
+    config = LatencyConfig(run=run, ddim_steps=(0,), engine=("eager",), seconds=0.05, json=path)
+    latency(config)
+    [profile] = replay(path, [Policy.load(run, ddim_steps=0)])
+    assert profile.source == "replayed, eager"
+    with pytest.raises(DiffpolicyError, match="no loop to be compared"):
+        latency(replace(config, baseline="diffusers"))
 
 
 def test_what_a_budget_earns_is_said():
@@ -125,5 +143,13 @@ def test_what_a_budget_earns_is_said():
     equal = Candidate("regression", 0, 1, True, good, rival_only=True)
     assert "no step earns its cost" in _earned(budget, [equal], 0.05)
     worse = replace(equal, outcomes=poor)
+    advice = recommend([worse, budget], 0.05, 0.5, "success")
+    assert advice.ddim_steps == 2 and "cheaper" not in advice.reason
+    better = recommend(
+        [equal, replace(budget, outcomes=good & (np.arange(200) > 40))], 0.05, 0.5, "s"
+    )
+    assert (
+        "2 steps, the best budget" in better.reason and "is worse than regression" in better.reason
+    )
     assert _earned(budget, [worse], 0.05) == "; regression, without denoising, reaches 0.00"
     assert _earned(budget, [replace(budget, ddim_steps=1)], 0.05) == ""

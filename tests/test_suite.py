@@ -7,7 +7,7 @@ import pytest
 
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval import suite as suites
-from diffpolicy.eval.compare import interquartile_mean, iqm_interval
+from diffpolicy.eval.compare import over_tasks
 from diffpolicy.eval.config import SuiteConfig
 from diffpolicy.eval.suite_report import table_of
 
@@ -42,7 +42,7 @@ def test_a_suite_is_whole_and_a_second_call_keeps_what_is_there(tiny, monkeypatc
         table = table_of(result, clock, "success")
         assert list(table) == names
         for row in table.values():
-            assert list(row) == ["Balance-v0", "Catch-v0", "IQM"]
+            assert list(row) == ["Balance-v0", "Catch-v0", "mean", "IQM"]
             assert all(e.low <= e.value <= e.high for e in row.values())
     page = (tiny.out / "suite.html").read_text()
     assert page.count("data:image/png") == 3  # the plot, and a film of each task
@@ -78,19 +78,20 @@ def test_an_interrupted_suite_goes_on_with_the_next_task(tiny, monkeypatch):
 def test_a_folder_of_another_protocol_is_refused(tiny, monkeypatch):
     tiny.out.mkdir()
     (tiny.out / "protocol.json").write_text("{}")
-    with pytest.raises(DiffpolicyError, match="another protocol"):
+    with pytest.raises(DiffpolicyError, match="is another protocol"):
         suites.suite(tiny)
 
 
-def test_the_interquartile_mean_forgets_a_quarter_at_each_end():
-    assert interquartile_mean(np.array([0, 0, 0.4, 0.6, 0.6, 0.8, 1, 1])) == pytest.approx(0.6)
-    assert interquartile_mean(np.array([-100, 1, 1, 1, 1, 1, 1, 100])) == 1
+def test_the_interquartile_mean_leaves_out_the_best_task_and_the_worst():
+    tasks = [np.full(50, score) for score in (0.0, 0.4, 0.6, 1.0)]
+    assert over_tasks(tasks, 0.25) == pytest.approx((0.5, 0.5, 0.5))
+    assert over_tasks(tasks[1:], 0.0)[0] == pytest.approx(2 / 3)
 
 
-def test_the_interval_of_the_iqm_is_stratified():
-    """Tasks of one score each have no spread, however different they are."""
-    low, high = iqm_interval([np.zeros(50), np.ones(50)])
-    assert low == high == pytest.approx(0.5)
-    scores = np.random.default_rng(0).uniform(size=400)
-    low, high = iqm_interval([scores[:200], scores[200:]])
-    assert low < interquartile_mean(scores) < high < low + 0.2
+def test_the_interval_over_tasks_is_stratified():
+    """Tasks that differ add no spread; episodes do, each task's own."""
+    rng = np.random.default_rng(0)
+    tasks = [mean + 0.1 * rng.standard_normal(200) for mean in (0.2, 0.8)]
+    value, low, high = over_tasks(tasks, 0.0)
+    assert low < value < high
+    assert high - low == pytest.approx(2 * 1.96 * 0.1 / np.sqrt(400), rel=0.15)

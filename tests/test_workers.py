@@ -1,17 +1,24 @@
 """Episodes in worker processes: the same as in one, and no process outlives its use."""
 
 import os
+import subprocess
+import sys
+import time
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
 
+from diffpolicy.config import ModelConfig
+from diffpolicy.denoisers import build
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval.config import EvalConfig
-from diffpolicy.eval.success import World
+from diffpolicy.eval.success import ROWS, World
 from diffpolicy.latency import PAUSED, declared
 from diffpolicy.policy import Policy
-from diffpolicy.workers import Workers, one_thread, worker_count
+from diffpolicy.windows import Horizons
+from diffpolicy.workers import Workers, cores, one_thread, worker_count
 
 CPU = torch.device("cpu")
 SMALL = {"episodes": 7, "envs": 2, "batch": 4, "max_steps": 40}
@@ -23,6 +30,28 @@ def die():
 
 def fail():
     raise DiffpolicyError("there is no such environment")
+
+
+PARENT = """
+import time
+from pathlib import Path
+
+from diffpolicy.eval.config import EvalConfig
+from diffpolicy.eval.success import World
+from diffpolicy.latency import PAUSED
+from diffpolicy.policy import Policy
+from diffpolicy.workers import Workers
+
+if __name__ == "__main__":
+    policy = Policy.load("{run}", ddim_steps=1, engine="eager")
+    world = World(EvalConfig(run=Path("{run}"), max_steps=5), policy)
+    two = Workers(2)
+    two.run_episodes(policy, world.make, range(4), PAUSED, world.options)
+    pids = "\\n".join(str(process.pid) for process in two._pool._processes.values())
+    Path("{found}.partial").write_text(pids)
+    Path("{found}.partial").rename("{found}")
+    time.sleep(600)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +101,44 @@ def test_closing_stops_the_processes(tiny_run, policy, two):
     assert not any(process.is_alive() for process in processes)
 
 
+def test_workers_end_with_their_parent(tiny_run, tmp_path):
+    """Even where it is killed, and nothing of its own code runs any more."""
+    found = tmp_path / "pids"
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.format(run=tiny_run, found=found))
+    with subprocess.Popen([sys.executable, script]) as parent:
+        while not found.exists():
+            assert parent.poll() is None, "the parent has ended"
+            time.sleep(0.05)
+        parent.kill()
+    pids = [int(pid) for pid in found.read_text().split()]
+    assert len(pids) == 2
+    while any(map(_runs, pids)):  # ends within moments, or the test never does
+        time.sleep(0.05)
+
+
+def test_rows_of_a_unet_do_not_depend_on_their_place():
+    """What makes the number of workers irrelevant; batches are multiples of 16 for its sake."""
+    model = ModelConfig(denoiser="unet", unet_channels=(32, 64), condition=32)
+    torch.manual_seed(0)
+    denoiser = build(model, Horizons(2, 16, 8), 5, 3).eval()
+    with one_thread(), torch.inference_mode():
+        for batch in (ROWS, 3 * ROWS, 64):
+            x, observation = torch.randn(batch, 16, 3), torch.randn(batch, 2, 5)
+            order = torch.randperm(batch)
+            t = torch.full((batch,), 50)
+            shuffled = denoiser(x[order], t, observation[order])
+            assert torch.equal(shuffled, denoiser(x, t, observation)[order])
+
+
+def _runs(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
 def test_as_many_workers_as_are_worth_starting():
-    cores = len(os.sched_getaffinity(0))
     assert worker_count(None, 49, CPU) == worker_count(None, 50, CPU) == 1
-    assert worker_count(None, 10**6, CPU) == cores
+    assert worker_count(None, 10**6, CPU) == cores() >= 1
     assert worker_count(None, 10**6, torch.device("cuda")) == 1
     assert worker_count(7, 100, CPU) == 7 and worker_count(7, 3, CPU) == 3
 
