@@ -4,29 +4,28 @@
 # pyright: reportAttributeAccessIssue=false
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import gymnasium
 import mujoco
 import numpy as np
 from gymnasium import spaces
 
 from .planar import Pose
 from .pusht_block import (
+    MODEL_PATH,
     QPOS_SCALE,
     UNITS_PER_PX,
-    coverage,
+    Block,
+    block_model,
     keypoint_observation,
     keypoints_from_state,
-    qpos_from_state,
-    state_from_qpos,
+    state_from_observation,
     state_observation,
 )
-from .rendering import open_renderer
+from .pusht_expert import Pusher
+from .simulation import SimulatedEnv
 
-MODEL_PATH = Path(__file__).parent / "assets" / "pusht.xml"
 # Agent x, y, the block's centre of mass x, y and its angle. Where the human demonstrations start:
 # the original draws x, y in [100, 400] and places the block before it turns it, so that what it
 # drew is the centre of mass less the upright block's (0, 45).
@@ -38,12 +37,17 @@ SUCCESS_COVERAGE = 0.95
 DEMONSTRATION_ARRAYS = {"state": ("state",), "keypoint": ("keypoint", "state")}
 ROW_SHAPES = {"state": (5,), "keypoint": (9, 2)}
 
+# px, and the angle's cosine and sine.
+SENSOR_UNITS = {"state": np.array([1.0] * 4 + [0.01] * 2), "keypoint": np.ones(20)}
+
+NOMINAL = Block()
+
 # Positions cannot get so far beyond the table: the agent stays among its targets, the block inside
 # the walls, give or take what the agent presses it into them.
 TABLE_PX, LOW_PX, HIGH_PX = 512.0, -512.0, 1024.0
 
 
-class PushTEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+class PushTEnv(SimulatedEnv):
     """
     ## Description
     A round agent (radius 15 px) pushes a T-shaped block over a table of 512 × 512 px until it
@@ -94,8 +98,9 @@ class PushTEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     ## Starting State
     Agent x, y uniform in [50, 450] px; the block's centre of mass, 45 px down the stem from its
-    origin, uniform in [100, 400] × [145, 445] px, its angle in [-π, π]: where the human
-    demonstrations start. Drawn again while anything touches. All at rest.
+    origin (midway between the middles of bar and stem, whatever their sizes), uniform in
+    [100, 400] × [145, 445] px, its angle in [-π, π]: where the human demonstrations start. Drawn
+    again while anything touches. All at rest.
     `reset(options={"state": [agent x, y, block x, y, block angle]})`, in px and rad, starts from
     there instead: a row of `data/state` of the human demonstrations, say.
 
@@ -103,11 +108,19 @@ class PushTEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     Terminates when coverage reaches 0.95. `gymnasium.make` truncates after 300 steps.
 
     ## Arguments
-    | Parameter     | Default            | Meaning                                               |
-    |---------------|--------------------|-------------------------------------------------------|
-    | `goal_pose`   | `(256, 256, π/4)`  | goal of the block: x, y of its origin, angle (px, rad)|
-    | `observation` | `"state"`          | `"state"` or `"keypoint"`                             |
-    | `render_mode` | `None`             | `None` or `"rgb_array"`: 256 × 256, from above        |
+    | Parameter             | Default           | Meaning                                          |
+    |-----------------------|-------------------|--------------------------------------------------|
+    | `goal_pose`           | `(256, 256, π/4)` | of the block: x, y of its origin, angle (px, rad)|
+    | `observation`         | `"state"`         | `"state"` or `"keypoint"`                        |
+    | `bar_px`              | `(120, 30)`       | width, height of the block's bar, 20 to 200 px   |
+    | `stem_px`             | `(30, 90)`        | of its stem; keypoints are of the default block  |
+    | `block_mass_kg`       | 1                 | 0.1 to 100; inertia grows with it                |
+    | `table_friction_kg_s` | 1000              | 10 to 10⁵: viscous force on the block / velocity;|
+    |                       |                   | let go, the block glides for mass / friction s   |
+    | `sensor_noise`        | 0                 | standard deviation of the observations' noise, in|
+    |                       |                   | units of 1 px, and 0.01 for cosine and sine      |
+    | `actuation_delay`     | 0                 | ticks until a target reaches the agent           |
+    | `render_mode`         | `None`            | `None` or `"rgb_array"`: 256 × 256, from above   |
 
     ## Version History
     * v0: first version.
@@ -116,41 +129,60 @@ class PushTEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
     control_dt_s = 0.1
     position_targets = True
+    camera = "top"
+    episode_attributes = ("_max_coverage",)
 
     def __init__(
         self,
         goal_pose: Sequence[float] = (256.0, 256.0, math.pi / 4),
         observation: str = "state",
+        bar_px: Sequence[float] = NOMINAL.bar_px,
+        stem_px: Sequence[float] = NOMINAL.stem_px,
+        block_mass_kg: float = 1.0,
+        table_friction_kg_s: float = 1000.0,
+        sensor_noise: float = 0.0,
+        actuation_delay: int = 0,
         render_mode: str | None = None,
     ):
         x, y, angle = _checked("goal_pose", goal_pose, "x, y in px and an angle in rad", 3).tolist()
         if observation not in DEMONSTRATION_ARRAYS:
             raise ValueError(f"observation must be 'state' or 'keypoint'; got {observation!r}.")
+        super().__init__(MODEL_PATH, sensor_noise, actuation_delay, render_mode)
+        self.block = Block(_sides("bar_px", bar_px), _sides("stem_px", stem_px))
+        if observation == "keypoint" and self.block != NOMINAL:
+            raise ValueError(f"observation='keypoint' is of the default block; got {self.block}.")
         self.goal_pose: Pose = (x, y, angle)
         self.observation = observation
-        self.render_mode = render_mode
         self.demonstration_arrays = DEMONSTRATION_ARRAYS[observation]
         self.observation_space = _observation_space(observation)
+        self.sensor_units = SENSOR_UNITS[observation]
         self.action_space = spaces.Box(0.0, TABLE_PX, (2,), np.float32)
 
-        self.model = mujoco.MjModel.from_xml_path(str(MODEL_PATH))
+        self.model = block_model(self.block, block_mass_kg, table_friction_kg_s)
         goal = self.model.body("goal")
         goal.pos[:2] = x * UNITS_PER_PX, y * UNITS_PER_PX
         goal.quat[:] = math.cos(angle / 2), 0.0, 0.0, math.sin(angle / 2)
         self.data = mujoco.MjData(self.model)
         self._substeps = round(self.control_dt_s / self.model.opt.timestep)
         self._max_coverage = 0.0
-        self._renderer: mujoco.Renderer | None = None
 
     @property
     def state(self) -> np.ndarray:
         """Agent x, y, block x, y (px) and block angle (rad), as in the human demonstrations."""
-        return state_from_qpos(self.data.qpos)
+        return self.block.state_from_qpos(self.data.qpos)
 
     @property
-    def neutral_action(self) -> np.ndarray:
-        """The last target, which holds the agent where it is; after a reset, its position."""
+    def neutral_action(self) -> np.ndarray:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The last target, which holds the agent where it goes; after a reset, its position."""
+        if self._under_way:
+            return self._under_way[-1].astype(np.float32)
         return (self.data.ctrl / UNITS_PER_PX).astype(np.float32)
+
+    def expert(self, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
+        """Straight pushes, planned two ahead; `rng` draws those to choose from. It covers the goal
+        in every one of 200 episodes, in a median of 71 steps."""
+        pusher = Pusher(self.block, self.goal_pose, rng)
+        return lambda observation: pusher(state_from_observation(observation))
 
     def observations_from(self, arrays: Mapping[str, Any]) -> np.ndarray:
         """Observations [N, D_o] of recorded demonstrations, from their `demonstration_arrays`."""
@@ -165,42 +197,27 @@ class PushTEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         super().reset(seed=seed)
         if options and "state" in options:
             meaning = "agent x, y, block x, y in px and the block's angle in rad"
-            self._place(qpos_from_state(_checked("options['state']", options["state"], meaning, 5)))
+            state = _checked("options['state']", options["state"], meaning, 5)
+            self._place(self.block.qpos_from_state(state))
         else:
             self._place_at_random()
+        self._under_way.extend([self.data.ctrl / UNITS_PER_PX] * self.actuation_delay)
         self._max_coverage = 0.0
         state = self.state
-        return self._observation(state), self._info(state)
+        return self._sensed(self._observation(state)), self._info(state)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         target = _checked("action", action, "the agent's target x, y in px", 2)
-        self.data.ctrl[:] = target.clip(0.0, TABLE_PX) * UNITS_PER_PX
+        self.data.ctrl[:] = self._actuated(target.clip(0.0, TABLE_PX)) * UNITS_PER_PX
         mujoco.mj_step(self.model, self.data, nstep=self._substeps)
         state = self.state
         info = self._info(state)
         reward = min(info["coverage"] / SUCCESS_COVERAGE, 1.0)
         terminated = info["coverage"] >= SUCCESS_COVERAGE
-        return self._observation(state), reward, terminated, False, info
+        return self._sensed(self._observation(state)), reward, terminated, False, info
 
-    def render(self) -> np.ndarray | None:
-        if self.render_mode is None:
-            gymnasium.logger.warn(
-                "render() draws nothing unless made with render_mode='rgb_array'."
-            )
-            return None
-        if self._renderer is None:
-            self._renderer = open_renderer(self.model)
-        # Poses as they are now, those of the picture included; the next step computes its own.
+    def _pose_picture(self) -> None:
         self.data.mocap_pos[self.model.body("target").mocapid[0], :2] = self.data.ctrl
-        mujoco.mj_kinematics(self.model, self.data)
-        mujoco.mj_camlight(self.model, self.data)
-        self._renderer.update_scene(self.data, camera="top")
-        return self._renderer.render()
-
-    def close(self) -> None:
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
 
     def _place(self, qpos: np.ndarray) -> None:
         mujoco.mj_resetData(self.model, self.data)
@@ -222,7 +239,7 @@ class PushTEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def _info(self, state: np.ndarray) -> dict[str, Any]:
         x, y, angle = state[2:].tolist()
-        now = coverage((x, y, angle), self.goal_pose)
+        now = self.block.coverage((x, y, angle), self.goal_pose)
         best = self._max_coverage = max(self._max_coverage, now)
         return {
             "coverage": now,
@@ -246,6 +263,10 @@ def _checked(name: str, values: Any, meaning: str, count: int) -> np.ndarray:
     if array.shape != (count,) or not np.isfinite(array).all():
         raise ValueError(f"{name} must be {count} finite numbers ({meaning}); got {values!r}.")
     return array
+
+
+def _sides(name: str, values: Any) -> tuple[float, ...]:
+    return tuple(_checked(name, values, "a width and a height in px", 2).tolist())
 
 
 def _recorded(arrays: Mapping[str, Any], name: str) -> np.ndarray:

@@ -1,15 +1,23 @@
-"""The T of Push-T: its shape, its poses and what is observed of it, as pure functions."""
+"""The T of Push-T: its shape, its poses, its place in the model and what is observed of it."""
 
+# MuJoCo's bindings come without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import mujoco
 import numpy as np
 
 from .planar import Box, Pose, shared_area, transform
 
+MODEL_PATH = Path(__file__).parent / "assets" / "pusht.xml"
 UNITS_PER_PX = 0.01
 QPOS_SCALE = np.array([UNITS_PER_PX] * 4 + [1.0])  # four positions and an angle
 
-BLOCK: tuple[Box, ...] = ((-60.0, 0.0, 60.0, 30.0), (-15.0, 30.0, 15.0, 120.0))  # bar, stem
-BLOCK_AREA_PX2 = 120.0 * 30.0 + 30.0 * 90.0
-CENTRE_OF_MASS_PX = 45.0  # down the stem from the block's origin, the middle of the bar's top
+# Inertia over mass, of the nominal block in its model and of its two boxes weighing the same.
+NOMINAL_GYRATION_PX2, NOMINAL_BOXES_PX2 = 3000.0, 1912.5
 
 # Where the human demonstrations have their nine points, in the block's frame.
 KEYPOINTS_PX = np.array(
@@ -27,27 +35,95 @@ KEYPOINTS_PX = np.array(
 )
 
 
-def coverage(block: Pose, goal: Pose) -> float:
-    """area(block ∩ goal) / area(goal)"""
-    return shared_area(BLOCK, block, goal) / BLOCK_AREA_PX2
+@dataclass(frozen=True)
+class Block:
+    """A bar and, from the middle of its lower side, a stem; its frame is the middle of its top."""
+
+    bar_px: tuple[float, ...] = (120.0, 30.0)  # width, height
+    stem_px: tuple[float, ...] = (30.0, 90.0)
+
+    def __post_init__(self):
+        for name, sides in (("bar_px", self.bar_px), ("stem_px", self.stem_px)):
+            if len(sides) != 2 or not all(20 <= side <= 200 for side in sides):
+                raise ValueError(
+                    f"{name} must be a width and a height, each 20 to 200 px; got {sides!r}."
+                )
+
+    @cached_property
+    def boxes(self) -> tuple[Box, Box]:
+        (bar_width, bar_height), (stem_width, stem_height) = self.bar_px, self.stem_px
+        bar = (-bar_width / 2, 0.0, bar_width / 2, bar_height)
+        return bar, (-stem_width / 2, bar_height, stem_width / 2, bar_height + stem_height)
+
+    @cached_property
+    def area_px2(self) -> float:
+        return sum(width * height for width, height in (self.bar_px, self.stem_px))
+
+    @cached_property
+    def centre_of_mass_px(self) -> float:
+        """Down the stem: midway between the boxes' centres, each weighing the same."""
+        return (self.bar_px[1] + self.stem_px[1] / 2 + self.bar_px[1] / 2) / 2
+
+    @cached_property
+    def centred_boxes(self) -> list[Box]:
+        """The boxes about the centre of mass."""
+        down = self.centre_of_mass_px
+        return [(left, top - down, right, bottom - down) for left, top, right, bottom in self.boxes]
+
+    @cached_property
+    def gyration_px2(self) -> float:
+        """Inertia over mass, about the centre of mass."""
+        half_gap = (self.bar_px[1] + self.stem_px[1]) / 4
+        about_own_centres = sum(a * a + b * b for a, b in (self.bar_px, self.stem_px)) / 24
+        return NOMINAL_GYRATION_PX2 / NOMINAL_BOXES_PX2 * (about_own_centres + half_gap**2)
+
+    def coverage(self, pose: Pose, goal: Pose) -> float:
+        """area(block ∩ goal) / area(goal)"""
+        return shared_area(self.boxes, pose, goal) / self.area_px2
+
+    def qpos_from_state(self, state: np.ndarray) -> np.ndarray:
+        """Agent x, y, block x, y, angle (px, rad) → joints, about the centre of mass."""
+        *agent, x, y, angle = state.tolist()
+        [centre] = transform([(0.0, self.centre_of_mass_px)], (x, y, angle))
+        return np.array([*agent, *centre, angle]) * QPOS_SCALE
+
+    def state_from_qpos(self, qpos: np.ndarray) -> np.ndarray:
+        """The inverse of `qpos_from_state`."""
+        *agent, x, y, angle = (qpos / QPOS_SCALE).tolist()
+        [origin] = transform([(0.0, -self.centre_of_mass_px)], (x, y, angle))
+        return np.array([*agent, *origin, angle])
 
 
-def qpos_from_state(state: np.ndarray) -> np.ndarray:
-    """Agent x, y, block x, y, angle (px, rad) → joints, which turn about the centre of mass."""
-    *agent, x, y, angle = state.tolist()
-    [centre] = transform([(0.0, CENTRE_OF_MASS_PX)], (x, y, angle))
-    return np.array([*agent, *centre, angle]) * QPOS_SCALE
+def block_model(block: Block, mass_kg: float, friction_kg_s: float) -> mujoco.MjModel:
+    """The model with this block, and its goal. Friction is viscous: force = −friction · velocity,
+    and a torque to match, so that turning dies away as fast as gliding."""
+    for name, value, low, high in (
+        ("block_mass_kg", mass_kg, 0.1, 100.0),
+        ("table_friction_kg_s", friction_kg_s, 10.0, 1e5),
+    ):
+        if not low <= value <= high:
+            raise ValueError(f"{name} must be between {low:g} and {high:g}; got {value}.")
+    spec = mujoco.MjSpec.from_file(str(MODEL_PATH))
+    for i, name in enumerate(("bar", "stem")):
+        _set_box(spec.geom(name), block.centred_boxes[i])
+        _set_box(spec.site(f"goal_{name}"), block.boxes[i])
+    model = spec.compile()
+    gyration = block.gyration_px2 * UNITS_PER_PX**2
+    body, [first] = model.body("block"), model.joint("block_x").dofadr
+    body.mass, body.inertia[:] = mass_kg, mass_kg * gyration
+    model.dof_damping[first : first + 3] = friction_kg_s * np.array([1.0, 1.0, gyration])
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+    return model
 
 
-def state_from_qpos(qpos: np.ndarray) -> np.ndarray:
-    """The inverse of `qpos_from_state`."""
-    *agent, x, y, angle = (qpos / QPOS_SCALE).tolist()
-    [origin] = transform([(0.0, -CENTRE_OF_MASS_PX)], (x, y, angle))
-    return np.array([*agent, *origin, angle])
+def _set_box(part: mujoco.MjsGeom | mujoco.MjsSite, box: Box) -> None:
+    left, top, right, bottom = box
+    part.size[:2] = (right - left) / 2 * UNITS_PER_PX, (bottom - top) / 2 * UNITS_PER_PX
+    part.pos[1] = (top + bottom) / 2 * UNITS_PER_PX
 
 
 def keypoints_from_state(state: np.ndarray) -> np.ndarray:
-    """Nine points on the block, px: [..., 5] → [..., 9, 2]."""
+    """Nine points on the nominal block, px: [..., 5] → [..., 9, 2]."""
     cos, sin = np.cos(state[..., 4, None]), np.sin(state[..., 4, None])
     u, v = KEYPOINTS_PX.T
     points = np.stack([cos * u - sin * v, sin * u + cos * v], axis=-1)
@@ -65,3 +141,16 @@ def keypoint_observation(keypoint: np.ndarray, state: np.ndarray) -> np.ndarray:
     """[..., 9, 2] and [..., 5] → [..., 20]: the block's points, then the agent."""
     flat = keypoint.reshape(*keypoint.shape[:-2], -1)
     return np.concatenate([flat, state[..., :2]], axis=-1).astype(np.float32)
+
+
+def state_from_observation(observation: np.ndarray) -> np.ndarray:
+    """Agent x, y, block x, y, angle [5] from either kind of observation."""
+    if len(observation) == 6:
+        *agent_and_origin, cos, sin = observation.tolist()
+        return np.array([*agent_and_origin, np.arctan2(sin, cos)])
+    # The rigid motion that takes the nine points nearest to where they are seen (Procrustes).
+    seen, own = observation[:18].reshape(9, 2) @ [1, 1j], KEYPOINTS_PX @ [1, 1j]
+    turn = np.vdot(own - own.mean(), seen - seen.mean())
+    turn /= abs(turn)
+    origin = seen.mean() - turn * own.mean()
+    return np.array([*observation[18:], origin.real, origin.imag, np.angle(turn)])

@@ -10,22 +10,23 @@ import numpy as np
 import pytest
 import zarr
 from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from diffpolicy.envs.planar import relative_pose, shared_area
 from diffpolicy.envs.pusht import PushTEnv
-from diffpolicy.envs.pusht_block import (
-    BLOCK,
-    BLOCK_AREA_PX2,
-    CENTRE_OF_MASS_PX,
-    coverage,
-    keypoints_from_state,
-    qpos_from_state,
-)
+from diffpolicy.envs.pusht_block import Block, keypoints_from_state, state_from_observation
 
 ID = "diffpolicy.envs:PushT-v0"
 GOAL = (256.0, 256.0, math.pi / 4)
 START = [100.0, 120.0, 250.0, 300.0, 1.0]
+BLOCK = Block()
+SHAPES = [
+    {},
+    {"bar_px": (200, 20), "stem_px": (40, 150)},
+    {"bar_px": (50, 60), "stem_px": (20, 20)},
+]
 
 
 def rollout(env: PushTEnv, actions: np.ndarray, **reset) -> np.ndarray:
@@ -74,11 +75,11 @@ def test_human_demonstrations_replay_as_in_the_original(human):
 def test_episodes_start_where_the_human_demonstrations_start(human):
     """Agent and centre of mass, each coordinate by Kolmogorov and Smirnov's two-sample test."""
     first_rows = human["state"][[0, *human["episode_ends"][:-1]]]
-    theirs = np.array([qpos_from_state(row)[:4] * 100 for row in first_rows])
+    theirs = np.array([BLOCK.qpos_from_state(row)[:4] * 100 for row in first_rows])
     env, ours = PushTEnv(), []
     for seed in range(1000):
         env.reset(seed=seed)
-        ours.append(qpos_from_state(env.state)[:4] * 100)
+        ours.append(BLOCK.qpos_from_state(env.state)[:4] * 100)
     for column, (mine, human_ones) in enumerate(zip(np.transpose(ours), theirs.T, strict=True)):
         assert stats.ks_2samp(mine, human_ones).pvalue > 0.05, column
         assert abs(mine.min() - human_ones.min()) < 10 > abs(mine.max() - human_ones.max()), column
@@ -112,9 +113,9 @@ def test_recorded_arrays_give_what_a_reset_to_them_gives(human, observation):
 
 
 def test_coverage_is_one_at_the_goal_and_none_far_away():
-    assert coverage(GOAL, GOAL) == pytest.approx(1.0)
-    assert coverage((256.0, 256.0, GOAL[2] + 2 * math.pi), GOAL) == pytest.approx(1.0)
-    assert coverage((500.0, 500.0, 0.0), GOAL) == 0.0
+    assert BLOCK.coverage(GOAL, GOAL) == pytest.approx(1.0)
+    assert BLOCK.coverage((256.0, 256.0, GOAL[2] + 2 * math.pi), GOAL) == pytest.approx(1.0)
+    assert BLOCK.coverage((500.0, 500.0, 0.0), GOAL) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -130,8 +131,8 @@ def test_coverage_is_one_at_the_goal_and_none_far_away():
 def test_coverage_of_a_shifted_block_is_known(shift, shared, angle):
     cos, sin = math.cos(angle), math.sin(angle)
     x, y = cos * shift[0] - sin * shift[1], sin * shift[0] + cos * shift[1]
-    found = coverage((200 + x, 300 + y, angle), (200.0, 300.0, angle))
-    assert found * BLOCK_AREA_PX2 == pytest.approx(shared)
+    found = BLOCK.coverage((200 + x, 300 + y, angle), (200.0, 300.0, angle))
+    assert found * BLOCK.area_px2 == pytest.approx(shared)
 
 
 def random_poses(count: int) -> list[tuple[float, float, float]]:
@@ -142,13 +143,13 @@ def random_poses(count: int) -> list[tuple[float, float, float]]:
 
 def test_coverage_is_symmetric():
     for pose in random_poses(100):
-        assert coverage(pose, GOAL) == pytest.approx(coverage(GOAL, pose))
+        assert BLOCK.coverage(pose, GOAL) == pytest.approx(BLOCK.coverage(GOAL, pose))
 
 
 def inside(points: np.ndarray) -> np.ndarray:
     """Which of [M, 2] points, in the block's frame, lie in the block."""
     x, y = points.T
-    return np.any([(a < x) & (x < c) & (b < y) & (y < d) for a, b, c, d in BLOCK], axis=0)
+    return np.any([(a < x) & (x < c) & (b < y) & (y < d) for a, b, c, d in BLOCK.boxes], axis=0)
 
 
 def test_coverage_agrees_with_counting_points():
@@ -161,18 +162,65 @@ def test_coverage_agrees_with_counting_points():
             [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
         )
         counted = inside(points @ rotation.T + [x, y]).mean()
-        assert coverage(pose, GOAL) == pytest.approx(counted, abs=3e-3)
+        assert BLOCK.coverage(pose, GOAL) == pytest.approx(counted, abs=3e-3)
 
 
-def test_the_shape_covered_is_the_shape_pushed():
-    model = PushTEnv().model
-    for name, (x_min, y_min, x_max, y_max) in zip(("bar", "stem"), BLOCK, strict=True):
-        centre = model.geom(name).pos[:2] * 100 + [0, CENTRE_OF_MASS_PX]
-        half = model.geom(name).size[:2] * 100
-        np.testing.assert_allclose(
-            [*(centre - half), *(centre + half)], [x_min, y_min, x_max, y_max]
+# The block
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_shape_covered_is_the_shape_pushed_and_the_shape_shown(shape):
+    env = PushTEnv(**shape)
+    for name, box in zip(("bar", "stem"), env.block.boxes, strict=True):
+        for part, down in (
+            (env.model.geom(name), env.block.centre_of_mass_px),
+            (env.model.site(f"goal_{name}"), 0.0),
+        ):
+            centre, half = part.pos[:2] * 100 + [0, down], part.size[:2] * 100
+            np.testing.assert_allclose([*(centre - half), *(centre + half)], box, atol=1e-9)
+    assert shared_area(env.block.boxes, GOAL, GOAL) == pytest.approx(env.block.area_px2)
+    assert env.block.coverage(GOAL, GOAL) == pytest.approx(1.0)
+
+
+def second_moment_px2(block: Block) -> float:
+    """About the centre of mass, of a bar and a stem of equal mass, by summing over a grid."""
+    moments = []
+    for left, top, right, bottom in block.boxes:
+        x, y = (
+            a + (np.arange(400) + 0.5) / 400 * (b - a) for a, b in ((left, right), (top, bottom))
         )
-    assert shared_area(BLOCK, GOAL, GOAL) == pytest.approx(BLOCK_AREA_PX2)
+        moments.append(np.mean(x**2) + np.mean((y - block.centre_of_mass_px) ** 2))
+    return float(np.mean(moments))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("mass_kg", [0.1, 1.0, 100.0])
+def test_inertia_follows_shape_and_mass(shape, mass_kg):
+    env = PushTEnv(**shape, block_mass_kg=mass_kg)
+    ratio = second_moment_px2(env.block) / second_moment_px2(BLOCK)
+    assert env.model.body("block").mass == mass_kg
+    np.testing.assert_allclose(env.model.body("block").inertia, 0.3 * mass_kg * ratio, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mass_kg, friction_kg_s", [(1.0, 1000.0), (2.0, 10.0), (100.0, 300.0)])
+def test_a_block_let_go_glides_for_mass_over_friction(mass_kg, friction_kg_s):
+    """In straight lines and in turning: distance = velocity · mass / friction."""
+    env = PushTEnv(block_mass_kg=mass_kg, table_friction_kg_s=friction_kg_s)
+    env.reset(options={"state": [20, 20, 256, 256, 0]})
+    before, velocity = env.data.qpos[2:].copy(), np.array([0.5, -1.0, 2.0])
+    env.data.qvel[2:] = velocity
+    for _ in range(50):
+        env.step(env.neutral_action)
+    glided = velocity * mass_kg / friction_kg_s
+    np.testing.assert_allclose(env.data.qpos[2:] - before, glided, rtol=1e-3)
+
+
+@pytest.mark.parametrize("observation", ["state", "keypoint"])
+def test_the_state_can_be_read_off_an_observation(observation):
+    env = PushTEnv(observation=observation)
+    for seed in range(20):
+        observed, _ = env.reset(seed=seed)
+        np.testing.assert_allclose(state_from_observation(observed), env.state, atol=1e-3)
 
 
 # The environment
@@ -203,7 +251,7 @@ def test_reset_reproduces_a_state_row():
     np.testing.assert_allclose(observed[:4], START[:4], rtol=1e-6)
     np.testing.assert_allclose(observed[4:], [math.cos(1.0), math.sin(1.0)], rtol=1e-6)
     assert info["coverage"] == info["max_coverage"]
-    assert info["coverage"] == pytest.approx(coverage((250.0, 300.0, 1.0), GOAL))
+    assert info["coverage"] == pytest.approx(BLOCK.coverage((250.0, 300.0, 1.0), GOAL))
 
 
 def test_random_starts_touch_nothing_and_move_nothing():
@@ -238,6 +286,61 @@ def test_neutral_action_is_the_last_target_and_holds_the_agent():
     np.testing.assert_allclose(observed[:2], action, atol=0.01)
 
 
+def test_a_delay_shifts_what_the_agent_does():
+    now, later, actions = PushTEnv(), PushTEnv(actuation_delay=3), random_actions(40)
+    first = rollout(now, actions, seed=2)
+    delayed = rollout(later, actions, seed=2)
+    np.testing.assert_allclose(delayed[:4], np.tile(first[0], (4, 1)), atol=1e-4)
+    np.testing.assert_allclose(delayed[3:], first[:-3], atol=1e-2)
+
+
+def test_neutral_action_is_the_last_target_also_while_it_is_under_way():
+    env = PushTEnv(actuation_delay=3)
+    observed, _ = env.reset(seed=0)
+    np.testing.assert_allclose(env.neutral_action, observed[:2])
+    for action in random_actions(5):
+        env.step(action)
+        np.testing.assert_array_equal(env.neutral_action, action)
+    for _ in range(20):
+        observed, *_ = env.step(env.neutral_action)
+    np.testing.assert_allclose(observed[:2], action, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "observation, units", [("state", [1, 1, 1, 1, 0.01, 0.01]), ("keypoint", 1)]
+)
+def test_noise_is_on_what_is_observed_and_nowhere_else(observation, units):
+    clean, noisy = (PushTEnv(observation=observation, sensor_noise=noise) for noise in (0.0, 2.0))
+    options, actions = {"state": [100, 120, 250, 300, 0.8]}, random_actions(400) * 0.2
+    clean.reset(options=options), noisy.reset(options=options, seed=0)
+    errors = []
+    for action in actions:
+        seen, *expected = clean.step(action)
+        disturbed, *rest = noisy.step(action)
+        assert rest == expected
+        errors.append(disturbed - seen)
+    np.testing.assert_allclose(np.std(errors, axis=0), 2.0 * np.array(units), rtol=0.15)
+
+
+@pytest.mark.parametrize("observation", ["state", "keypoint"])
+@pytest.mark.parametrize("imperfect", [{}, {"sensor_noise": 1.0, "actuation_delay": 2}])
+def test_save_and_restore_continue_to_the_last_bit(observation, imperfect):
+    env, other = (PushTEnv(observation=observation, **imperfect) for _ in range(2))
+    rollout(env, random_actions(30), seed=1)
+    saved, actions = env.save(), random_actions(50, seed=9)
+
+    def rest(one: PushTEnv) -> list:
+        return [one.step(action) for action in actions]
+
+    expected = rest(env)
+    rollout(other, random_actions(7), seed=5)
+    for one in (env, other):
+        one.restore(saved)
+        for (seen, *others), (seen_before, *others_before) in zip(rest(one), expected, strict=True):
+            np.testing.assert_array_equal(seen, seen_before)
+            assert others == others_before
+
+
 def test_max_coverage_and_score_remember_the_best():
     env = PushTEnv()
     env.reset(seed=7)
@@ -261,6 +364,40 @@ def test_observations_stay_in_their_space_whatever_is_pushed_where(observation):
             assert env.observation_space.contains(env.step(target)[0])
 
 
+sides = st.tuples(st.sampled_from([20.0, 75.0, 200.0]), st.sampled_from([20.0, 75.0, 200.0]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    kind=st.sampled_from(["random", "constant", "extreme"]),
+    shape=st.fixed_dictionaries({}, optional={"bar_px": sides, "stem_px": sides}),
+    physics=st.fixed_dictionaries(
+        {},
+        optional={
+            "block_mass_kg": st.sampled_from([0.1, 100.0]),
+            "table_friction_kg_s": st.sampled_from([10.0, 1e5]),
+            "sensor_noise": st.sampled_from([1.0, 1e3]),
+            "actuation_delay": st.integers(1, 5),
+        },
+    ),
+)
+def test_whatever_is_done_to_whatever_block_stays_finite_and_in_its_space(
+    seed, kind, shape, physics
+):
+    env, rng = PushTEnv(**shape, **physics), np.random.default_rng(seed)
+    env.reset(seed=seed)
+    constant = rng.uniform(0, 512, 2)
+    for _ in range(150):
+        aimed = env.state[2:4] + rng.uniform(-150, 150, 2)
+        extreme = rng.choice([0.0, 512.0], 2)
+        action = {"random": aimed, "constant": constant, "extreme": extreme}[kind]
+        observation, reward, *_ = env.step(action)
+        assert observation in env.observation_space and 0 <= reward <= 1
+    assert np.isfinite(env.data.qpos).all()
+    assert not any(warning.number for warning in env.data.warning)
+
+
 def test_actions_beyond_the_table_are_clipped_to_it():
     env = PushTEnv()
     env.reset(options={"state": START})
@@ -273,7 +410,21 @@ def test_actions_beyond_the_table_are_clipped_to_it():
 
 @pytest.mark.parametrize(
     "arguments, message",
-    [({"observation": "image"}, "'state' or 'keypoint'"), ({"goal_pose": (256, 256)}, "goal_pose")],
+    [
+        ({"observation": "image"}, "'state' or 'keypoint'"),
+        ({"goal_pose": (256, 256)}, "goal_pose"),
+        ({"bar_px": (120,)}, "bar_px must be 2 finite numbers"),
+        ({"bar_px": 120}, "bar_px must be 2 finite numbers"),
+        ({"stem_px": (30, math.nan)}, "stem_px must be 2 finite numbers"),
+        ({"stem_px": (19, 90)}, "stem_px must be .* 20 to 200 px"),
+        ({"bar_px": (120, 201)}, "bar_px must be .* 20 to 200 px"),
+        ({"bar_px": (150, 30), "observation": "keypoint"}, "keypoint.* default block"),
+        ({"block_mass_kg": 0.0}, "block_mass_kg must be between 0.1 and 100; got 0.0"),
+        ({"block_mass_kg": math.nan}, "block_mass_kg"),
+        ({"table_friction_kg_s": 0.0}, "table_friction_kg_s must be between 10 and 100000"),
+        ({"sensor_noise": -1.0}, "sensor_noise"),
+        ({"actuation_delay": 0.5}, "actuation_delay"),
+    ],
 )
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
