@@ -48,14 +48,22 @@ def train(config: TrainConfig) -> Path:
 def _checked(config: TrainConfig) -> TrainConfig:
     if config.steps is not None and config.minutes is not None:
         raise DiffpolicyError("give --steps or --minutes, not both")
+    _check_run_folder(config)
     if config.steps is None and config.minutes is None:
-        config = replace(config, steps=DEFAULT_STEPS)
+        config = replace(config, **_target(config))
     if not 0 <= config.validation_fraction < 1:
         raise DiffpolicyError(
             f"--validation-fraction must lie in [0, 1); got {config.validation_fraction}"
         )
-    _check_run_folder(config)
     return config
+
+
+def _target(config: TrainConfig) -> dict[str, Any]:
+    """How long to train where nobody says: as long as the run that is resumed was to."""
+    if not (config.resume and checkpoints.policy_path(config.out).exists()):
+        return {"steps": DEFAULT_STEPS}
+    policy = checkpoints.load_policy(config.out)
+    return {name: policy.specification.training["config"][name] for name in ("steps", "minutes")}
 
 
 def _check_run_folder(config: TrainConfig) -> None:
@@ -65,6 +73,8 @@ def _check_run_folder(config: TrainConfig) -> None:
         raise DiffpolicyError(
             f"{config.out} already holds a run; go on with it by --resume, or choose another --out"
         )
+    if config.resume and not taken:
+        print(f"nothing to go on with in {config.out}: training starts from the beginning")
     if taken and not resumable:
         raise DiffpolicyError(
             f"{config.out} holds a policy without {checkpoints.TRAINING_FILE}, so it cannot be "

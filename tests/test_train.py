@@ -114,6 +114,18 @@ def test_survives_kill_at_random_moments(config, uninterrupted, tmp_path):
     assert_same(config.out, uninterrupted)
 
 
+def test_resume_goes_on_to_the_target_of_before(config, tmp_path):
+    out = tmp_path / "run"
+    training.train(replace(config, out=out, steps=7))
+    training.train(replace(config, out=out, steps=None, resume=True))
+    assert load_tensors(out / TRAINING_FILE)[1]["step"] == 7
+
+
+def test_resume_of_nothing_says_so(config, tmp_path, capsys):
+    training.train(replace(config, out=tmp_path / "typo", steps=1, resume=True))
+    assert "nothing to go on with in" in capsys.readouterr().out
+
+
 def test_interrupt_leaves_a_usable_checkpoint(config, tmp_path):
     config = replace(config, out=tmp_path / "run")
     process = start_training(replace(config, data=config.data))
