@@ -7,8 +7,6 @@ from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.noise import CLEAN, alpha_bar_table
 
-SHOWN = 12  # timesteps that an audit line prints
-
 
 class Chain(NamedTuple):
     """What a sampler needs besides the network and the noise."""
@@ -54,15 +52,3 @@ def audit(chain: Chain) -> dict[str, Any]:
         "duplicates": grids.duplicates(chain.grid),
         "noise_injected": sum(step.injected > 0 for step in chain.steps),
     }
-
-
-def audit_line(name: str, chain: Chain) -> str:
-    """The same as one line for the terminal."""
-    found = audit(chain)
-    times = [str(t) for t in found["timesteps"]]
-    if len(times) > SHOWN:
-        times = [*times[: SHOWN // 2], "…", *times[-SHOWN // 2 :]]
-    return (
-        f"{name}: {found['network_evals']} network evaluations at t = {' '.join(times)}; "
-        f"√ᾱ at the start {found['sqrt_alpha_bar_start']:.4f}; duplicates {found['duplicates']}"
-    )

@@ -20,6 +20,7 @@ import numpy as np
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.headless import prefer_egl
 
+SuccessRule = Callable[[Mapping[str, Any]], bool]  # of a step's info
 SUCCESS_KEYS = ("success", "is_success", "task_completions")
 
 
@@ -105,24 +106,28 @@ def episode_limit(env) -> int:
     return int(limit)
 
 
-def success_of(info: Mapping[str, Any], condition: str | None) -> bool:
-    """Success as the environment's `info` tells it.
+def success_rule(condition: str | None) -> SuccessRule:
+    """Whether a step's `info` tells of success: a function of it.
 
     condition is the name of a key, "key>number" or "key<number"; by default the first of the usual
     keys, or that no task is left to complete. A list (of completed tasks, say) stands for its
     length.
     """
-    if condition is None and "tasks_to_complete" in info:
-        return len(info["tasks_to_complete"]) == 0
-    name, sign, threshold = parse_condition(condition)
-    for key in SUCCESS_KEYS if name is None else (name,):
-        if key in info:
-            return _holds(key, info[key], sign, threshold)
-    expected = " or ".join(SUCCESS_KEYS) if name is None else name
-    raise DiffpolicyError(
-        f"info has no {expected}; it holds: {', '.join(map(str, info)) or 'nothing'}. "
-        "Name the key, or a condition such as key>0.5, with --success-from"
-    )
+    name, sign, threshold = _parsed(condition)
+    keys = SUCCESS_KEYS if name is None else (name,)
+
+    def success(info: Mapping[str, Any]) -> bool:
+        if condition is None and "tasks_to_complete" in info:
+            return len(info["tasks_to_complete"]) == 0
+        for key in keys:
+            if key in info:
+                return _holds(key, info[key], sign, threshold)
+        raise DiffpolicyError(
+            f"info has no {' or '.join(keys)}; it holds: {', '.join(map(str, info)) or 'nothing'}. "
+            "Name the key, or a condition such as key>0.5, with --success-from"
+        )
+
+    return success
 
 
 def _holds(key: str, value: Any, sign: str, threshold: float) -> bool:
@@ -137,7 +142,7 @@ def _holds(key: str, value: Any, sign: str, threshold: float) -> bool:
     return bool(np.all(number > threshold if sign == ">" else number < threshold))
 
 
-def parse_condition(text: str | None) -> tuple[str | None, str, float]:
+def _parsed(text: str | None) -> tuple[str | None, str, float]:
     """ "key", "key>number" or "key<number" as (key, sign or "", number)."""
     key, *rest = re.split(r"\s*([<>])\s*", text or "", maxsplit=1)
     sign, number = rest or ("", "0")

@@ -110,29 +110,33 @@ class Learner:
     ) -> Tensor:
         """The mean of ‖target - network‖² over a random batch (arXiv 2006.11239, eq. 14).
 
-        Regression: the network sees no chunk, always the last timestep, and is asked for x0.
-
         Where actions are no position targets, those beyond the episode's ends do not count.
         """
-        draw = {"generator": generator, "device": self.device}
-        index = torch.randint(len(windows), (batch,), **draw)
-        t = torch.randint(len(self.alpha_bar), (batch,), **draw)
+        index = torch.randint(len(windows), (batch,), generator=generator, device=self.device)
         observation, action, real = gather(windows, index)
-        ε = torch.randn(action.shape, **draw)
-        level = self.alpha_bar[t].float()[:, None, None]
-        x_t = sampler.add_noise(action, ε, level)
-        target = sampler.training_target(action, ε, level, self.prediction)
-        if self.regression:
-            x_t, t, target = (
-                torch.zeros_like(x_t),
-                t.new_full(t.shape, len(self.alpha_bar) - 1),
-                action,
-            )
+        x_t, t, target = self._question(action, generator)
         error = (network(x_t, t, observation) - target).square()
         if not self.masked:
             return error.mean()
         weight = real[..., None].expand_as(error)
         return (error * weight).sum() / weight.sum()
+
+    def _question(
+        self, action: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """x_t, t and what the network should say to them, for the chunks `action`.
+
+        Regression: it sees no chunk, always the last timestep, and should give x0.
+        """
+        count, timesteps = len(action), len(self.alpha_bar)
+        if self.regression:
+            last = torch.full((count,), timesteps - 1, device=self.device)
+            return torch.zeros_like(action), last, action
+        t = torch.randint(timesteps, (count,), generator=generator, device=self.device)
+        ε = torch.randn(action.shape, generator=generator, device=self.device)
+        level = self.alpha_bar[t].float()[:, None, None]
+        x_t = sampler.add_noise(action, ε, level)
+        return x_t, t, sampler.training_target(action, ε, level, self.prediction)
 
 
 def gather(windows: Windows, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffpolicy.budget import sampler_name
 from diffpolicy.chain import make_chain
 from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling
@@ -85,7 +86,7 @@ class Policy:
             job = self.job(batch)
             if self._engine == "auto":
                 self._engines[key], why = choose(job, self._folder)
-                print(f"{self.ddim_steps} steps: {why}")
+                print(f"{sampler_name(self)}: {why}")
             else:
                 self._engines[key] = build_engine(self._engine, job)
         return self._engines[key]
@@ -188,9 +189,11 @@ class Policy:
         shape = self.noise_shape(len(history))
         if noise is None:
             noise = self._rng.standard_normal(shape, np.float32)
-        noise = np.asarray(noise, np.float32) * (not self.regression)  # it has seen none
+        noise = np.asarray(noise, np.float32)
         if noise.shape != shape:
             raise DiffpolicyError(f"noise must be {list(shape)}; got {list(noise.shape)}")
+        if self.regression:
+            noise = np.zeros_like(noise)  # it has seen none
         given = self._normalize(history), np.ascontiguousarray(noise)
         return torch.from_numpy(given[0]), torch.from_numpy(given[1])
 

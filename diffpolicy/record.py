@@ -23,7 +23,7 @@ def record(config: RecordConfig) -> None:
     crash and a second call equals that of one call.
     """
     kwargs = environment.parse_kwargs(config.env_kwargs)
-    environment.parse_condition(config.success_from)
+    succeeds = environment.success_rule(config.success_from)
     env = environment.make(config.env, kwargs, config.max_steps)
     try:
         environment.episode_limit(env)
@@ -39,14 +39,20 @@ def record(config: RecordConfig) -> None:
             "first_seed": config.seed,
         }
         writer = DemonstrationWriter(config.out, attributes)
-        tried = _fill(env, make_expert, writer, config)
+        tried = _fill(env, make_expert, succeeds, writer, config)
     finally:
         env.close()
     kept = len(writer.seeds)
     print(f"{config.out}: {kept} episodes kept, {tried - kept} of {tried} tried were dropped")
 
 
-def _fill(env, make_expert: Callable[[int], Expert], writer: DemonstrationWriter, config) -> int:
+def _fill(
+    env,
+    make_expert: Callable[[int], Expert],
+    succeeds: environment.SuccessRule,
+    writer: DemonstrationWriter,
+    config: RecordConfig,
+) -> int:
     """Records until the store is full; returns how many seeds were tried in all."""
     seed = writer.seeds[-1] + 1 if writer.seeds else config.seed
     failures = 0
@@ -54,7 +60,7 @@ def _fill(env, make_expert: Callable[[int], Expert], writer: DemonstrationWriter
         total=config.episodes, initial=len(writer.seeds), desc="record", unit="episode"
     ) as bar:
         while len(writer.seeds) < config.episodes:
-            arrays, success = run_expert(env, make_expert(seed), seed, config.success_from)
+            arrays, success = run_expert(env, make_expert(seed), seed, succeeds)
             failures = 0 if success else failures + 1
             if success:
                 writer.append(arrays, seed)
@@ -83,7 +89,7 @@ def expert_maker(env, reference: str | None) -> Callable[[int], Expert]:
 
 
 def run_expert(
-    env, expert: Expert, seed: int, success_from: str | None = None
+    env, expert: Expert, seed: int, succeeds: environment.SuccessRule
 ) -> tuple[dict[str, np.ndarray], bool]:
     """One episode: observation [T, D_o], action [T, D_a] (row t acts on row t), and success."""
     observation, _ = env.reset(seed=seed)
@@ -94,7 +100,7 @@ def run_expert(
         observations.append(observation)
         actions.append(action)
         observation, _, terminated, truncated, info = env.step(action)
-        success |= environment.success_of(info, success_from)
+        success |= succeeds(info)
         over = terminated or truncated
     arrays = {
         "observation": np.asarray(observations, np.float32),

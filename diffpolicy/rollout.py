@@ -63,6 +63,7 @@ class Slot:
     seed: int
     history: deque
     controller: RecedingHorizon
+    succeeds: environment.SuccessRule
     tick: int = 0
     success: bool = False
     score: float = 0.0
@@ -129,7 +130,8 @@ def begin(env, seed: int, policy: Policy, delays: Iterator[int], options: Rollou
         neutral=environment.neutral_rule(env, options.neutral),
         cold_start=options.cold_start,
     )
-    return Slot(env, seed, deque([observation] * length, maxlen=length), controller)
+    history = deque([observation] * length, maxlen=length)
+    return Slot(env, seed, history, controller, environment.success_rule(options.success_from))
 
 
 def _tick(
@@ -149,7 +151,7 @@ def _tick(
         _replan(observing[i : i + options.batch], policy, options.batch)
     running = []
     for slot in slots:
-        if not (slot.failure or act(slot, options)):
+        if not (slot.failure or act(slot)):
             running.append(slot)
             continue
         done[slot.seed] = slot.episode(options.control_dt_s)
@@ -182,14 +184,14 @@ def episode_noise(seed: int, tick: int, shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng([seed, tick, NOISE_STREAM]).standard_normal(shape, np.float32)
 
 
-def act(slot: Slot, options: RolloutOptions) -> bool:
+def act(slot: Slot) -> bool:
     """Applies this tick's action; True where the episode is over."""
     space = slot.env.action_space
     action = np.clip(slot.controller.act(slot.tick), space.low, space.high).astype(space.dtype)
     observation, _, terminated, truncated, info = slot.env.step(action)
     slot.history.append(observation)
     slot.tick += 1
-    slot.success |= environment.success_of(info, options.success_from)
+    slot.success |= slot.succeeds(info)
     slot.score = float(info.get("score", slot.success))
     if not 0 <= slot.score <= 1:
         raise DiffpolicyError(f"info['score'] must lie in [0, 1]; got {slot.score}")

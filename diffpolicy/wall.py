@@ -72,7 +72,7 @@ def _episode(
         if controller.wants_observation(slot.tick):
             controller.begin(slot.tick)
             work = worker.submit(_infer, policy, slot.history.copy(), seed, slot.tick)
-        if slot.failure or act(slot, options):
+        if slot.failure or act(slot):
             break
         _wait(start + slot.tick * options.control_dt_s, options.control_dt_s, timing)
     if work:

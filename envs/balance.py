@@ -119,7 +119,8 @@ class BalanceEnv(SimulatedEnv):
                 f"impulses_per_episode must be between 0 and {MAX_IMPULSES} (more do not fit, "
                 f"{IMPULSE_GAP_TICKS} ticks apart), not {impulses_per_episode}"
             )
-        super().__init__(MODEL_PATH, sensor_noise, actuation_delay, render_mode)
+        model = mujoco.MjModel.from_xml_path(str(MODEL_PATH))
+        super().__init__(model, sensor_noise, actuation_delay, render_mode)
         bounds = np.array([3.0, 10.0, np.pi / 2, 20.0])
         self.observation_space = spaces.Box(-bounds, bounds, dtype=np.float64)
         self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
@@ -140,7 +141,7 @@ class BalanceEnv(SimulatedEnv):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self.data.qvel[HINGE] += self.impulses.get(self.tick, 0.0)
-        self.data.ctrl[:] = self._actuated(action)
+        self.data.ctrl[:] = self._actuated(action, self.neutral_action)
         mujoco.mj_step(self.model, self.data)
         position_m, angle_rad = self.data.qpos
         up = bool(abs(angle_rad) <= FALLEN_RAD and abs(position_m) <= TRACK_HALF_LENGTH_M)

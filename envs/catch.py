@@ -139,7 +139,8 @@ class CatchEnv(SimulatedEnv):
             raise ValueError(
                 f"deflection_m must be between 0 and {MAX_DEFLECTION_M}; got {deflection_m}"
             )
-        super().__init__(MODEL_PATH, sensor_noise, actuation_delay, render_mode)
+        model = mujoco.MjModel.from_xml_path(str(MODEL_PATH))
+        super().__init__(model, sensor_noise, actuation_delay, render_mode)
         bounds = np.array([1.0, 5.0, 2.0, 15.0, 10.0, 10.0])
         self.observation_space = spaces.Box(-bounds, bounds, dtype=np.float64)
         self.action_space = spaces.Box(-RAIL_HALF_LENGTH_M, RAIL_HALF_LENGTH_M, (1,), np.float32)
@@ -150,7 +151,7 @@ class CatchEnv(SimulatedEnv):
         self._set_up_model(arm_mass_kg, rail_friction_n)
 
     @property
-    def neutral_action(self) -> np.ndarray:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def neutral_action(self) -> np.ndarray:
         """The servo's last target; after a reset, where the cup rests."""
         return self.data.ctrl.astype(np.float32)
 
@@ -173,7 +174,7 @@ class CatchEnv(SimulatedEnv):
         if self.tick == self.bounce_tick:
             self.data.qvel[BALL_Z] *= -RESTITUTION
             self.data.qvel[BALL_Z] += self.deflected_m / RISE_S
-        self.data.ctrl[:] = self._actuated(action)
+        self.data.ctrl[:] = self._actuated(action, self.neutral_action)
         mujoco.mj_step(self.model, self.data, self._substeps)
         self.tick += 1
         self.path.append((self.data.qpos[BALL_X], self.data.qpos[BALL_Z]))

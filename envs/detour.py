@@ -122,7 +122,8 @@ class DetourEnv(SimulatedEnv):
         actuation_delay: int = 0,
         render_mode: str | None = None,
     ):
-        super().__init__(MODEL_PATH, sensor_noise, actuation_delay, render_mode)
+        model = mujoco.MjModel.from_xml_path(str(MODEL_PATH))
+        super().__init__(model, sensor_noise, actuation_delay, render_mode)
         bounds = np.array([np.pi, np.pi, 20.0, 20.0, 1.5, 1.5])
         self.observation_space = spaces.Box(-bounds, bounds, dtype=np.float64)
         self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -139,7 +140,9 @@ class DetourEnv(SimulatedEnv):
         return self._sensed(self._observation()), self._info(success=False)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        self.neutral_action = np.clip(self._actuated(action), -1.0, 1.0).astype(np.float32)
+        self.neutral_action = np.clip(
+            self._actuated(action, self.neutral_action), -1.0, 1.0
+        ).astype(np.float32)
         self.data.ctrl[:] = HOME_RAD + self.neutral_action
         touched = self._advance()
         success = not touched and self._arrived()

@@ -13,7 +13,6 @@ from gymnasium import spaces
 
 from .planar import Pose
 from .pusht_block import (
-    MODEL_PATH,
     QPOS_SCALE,
     UNITS_PER_PX,
     Block,
@@ -147,22 +146,20 @@ class PushTEnv(SimulatedEnv):
         x, y, angle = _checked("goal_pose", goal_pose, "x, y in px and an angle in rad", 3).tolist()
         if observation not in DEMONSTRATION_ARRAYS:
             raise ValueError(f"observation must be 'state' or 'keypoint'; got {observation!r}.")
-        super().__init__(MODEL_PATH, sensor_noise, actuation_delay, render_mode)
         self.block = Block(_sides("bar_px", bar_px), _sides("stem_px", stem_px))
         if observation == "keypoint" and self.block != NOMINAL:
             raise ValueError(f"observation='keypoint' is of the default block; got {self.block}.")
+        model = block_model(self.block, block_mass_kg, table_friction_kg_s)
+        goal = model.body("goal")
+        goal.pos[:2] = x * UNITS_PER_PX, y * UNITS_PER_PX
+        goal.quat[:] = math.cos(angle / 2), 0.0, 0.0, math.sin(angle / 2)
+        super().__init__(model, sensor_noise, actuation_delay, render_mode)
         self.goal_pose: Pose = (x, y, angle)
         self.observation = observation
         self.demonstration_arrays = DEMONSTRATION_ARRAYS[observation]
         self.observation_space = _observation_space(observation)
         self.sensor_units = SENSOR_UNITS[observation]
         self.action_space = spaces.Box(0.0, TABLE_PX, (2,), np.float32)
-
-        self.model = block_model(self.block, block_mass_kg, table_friction_kg_s)
-        goal = self.model.body("goal")
-        goal.pos[:2] = x * UNITS_PER_PX, y * UNITS_PER_PX
-        goal.quat[:] = math.cos(angle / 2), 0.0, 0.0, math.sin(angle / 2)
-        self.data = mujoco.MjData(self.model)
         self._substeps = round(self.control_dt_s / self.model.opt.timestep)
         self._max_coverage = 0.0
 
@@ -172,7 +169,7 @@ class PushTEnv(SimulatedEnv):
         return self.block.state_from_qpos(self.data.qpos)
 
     @property
-    def neutral_action(self) -> np.ndarray:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def neutral_action(self) -> np.ndarray:
         """The last target, which holds the agent where it goes; after a reset, its position."""
         if self._under_way:
             return self._under_way[-1].astype(np.float32)
@@ -201,14 +198,14 @@ class PushTEnv(SimulatedEnv):
             self._place(self.block.qpos_from_state(state))
         else:
             self._place_at_random()
-        self._under_way.extend([self.data.ctrl / UNITS_PER_PX] * self.actuation_delay)
         self._max_coverage = 0.0
         state = self.state
         return self._sensed(self._observation(state)), self._info(state)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         target = _checked("action", action, "the agent's target x, y in px", 2)
-        self.data.ctrl[:] = self._actuated(target.clip(0.0, TABLE_PX)) * UNITS_PER_PX
+        followed = self._actuated(target.clip(0.0, TABLE_PX), self.data.ctrl / UNITS_PER_PX)
+        self.data.ctrl[:] = followed * UNITS_PER_PX
         mujoco.mj_step(self.model, self.data, nstep=self._substeps)
         state = self.state
         info = self._info(state)

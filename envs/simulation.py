@@ -6,7 +6,6 @@ and the whole state of an episode, to keep and to go back to."""
 
 from collections import deque
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -28,12 +27,11 @@ class SimulatedEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
     camera = "picture"
     sensor_units: np.ndarray  # [D_o], of good sensors
-    neutral_action: np.ndarray  # what the motors follow before the first action has reached them
     episode_attributes: tuple[str, ...] = ()  # what an episode changes outside of MuJoCo's data
 
     def __init__(
         self,
-        model_path: Path,
+        model: mujoco.MjModel,
         sensor_noise: float = 0.0,
         actuation_delay: int = 0,
         render_mode: str | None = None,
@@ -44,8 +42,7 @@ class SimulatedEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             raise ValueError(f"actuation_delay must be a count of ticks; got {actuation_delay}")
         self.sensor_noise, self.actuation_delay = sensor_noise, int(actuation_delay)
         self.render_mode = render_mode
-        self.model = mujoco.MjModel.from_xml_path(str(model_path))
-        self.data = mujoco.MjData(self.model)
+        self.model, self.data = model, mujoco.MjData(model)
         self._under_way: deque[np.ndarray] = deque()
         self._renderer: mujoco.Renderer | None = None
 
@@ -101,11 +98,12 @@ class SimulatedEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def _pose_picture(self) -> None:
         """What only the picture shows; a task may set colours and mocap bodies here."""
 
-    def _actuated(self, action: np.ndarray) -> np.ndarray:
-        """What reaches the motors now: the action of `actuation_delay` ticks ago."""
+    def _actuated(self, action: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """What reaches the motors now: the action of `actuation_delay` ticks ago, or `before`
+        while there is none."""
         self._under_way.append(np.array(action))
         if len(self._under_way) <= self.actuation_delay:
-            return self.neutral_action
+            return before
         return self._under_way.popleft()
 
     def _sensed(self, observation: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from diffpolicy.chain import audit_line
+from diffpolicy.budget import audit_line
 from diffpolicy.checkpoint import Checkpoint, load_policy, policy_path
 from diffpolicy.config import Sampling
 from diffpolicy.errors import DiffpolicyError
@@ -15,7 +15,7 @@ from diffpolicy.policy import Policy
 
 from .config import SweepConfig
 from .header import set_threads
-from .success import policy_of, sampler_name
+from .success import policy_of
 
 REGRESSION = "regression"  # the baseline's folder in a run
 
@@ -33,7 +33,7 @@ def load_budgets(config: SweepConfig) -> list[Policy]:
     policies = baseline(config, checkpoint)
     policies += [policy_of(config, checkpoint, sampling) for sampling in samplings]
     for policy in policies:
-        print(audit_line(sampler_name(policy), policy.chain))
+        print(audit_line(policy))
     return policies
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from diffpolicy import environment
-from diffpolicy.chain import audit_line
+from diffpolicy.budget import audit_line, sampler_name
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.errors import DiffpolicyError
@@ -21,7 +21,6 @@ from diffpolicy.rollout import check_fit
 
 from .config import DenoiseConfig
 from .pictures import png
-from .success import sampler_name
 
 COLUMNS = 6
 FRAME_MS, LAST_FRAME_MS = 120, 1500
@@ -74,7 +73,7 @@ def trace(config: DenoiseConfig) -> list[Trajectory]:
     noise = rng.standard_normal(policies[0].noise_shape(config.chunks), np.float32)
     found = []
     for policy in policies:
-        print(audit_line(sampler_name(policy), policy.chain))
+        print(audit_line(policy))
         xs, x0s = policy.states(history, noise)
         times = [t for t, _ in policy.chain.grid]
         found.append(Trajectory(sampler_name(policy), times, xs, x0s))

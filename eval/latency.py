@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from diffpolicy.chain import audit_line
+from diffpolicy.budget import audit_line
 from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.device import choose_device
@@ -90,7 +90,7 @@ def _timed(config: LatencyConfig, checkpoint: Checkpoint) -> Iterator[Timed]:
             Policy(checkpoint, Sampling(k), config.device, engine=name, precision=config.precision)
             for name in dict.fromkeys(config.engine)
         ]
-        print(audit_line(f"{k} steps", policies[0].chain))
+        print(audit_line(policies[0]))
         observation = _observation(policies[0], rng)
         for policy in {p.engine().name: p for p in policies}.values():
             engine = policy.engine()

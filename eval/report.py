@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from diffpolicy import latency
+from diffpolicy.budget import sampler_name
 from diffpolicy.files import write_text
 from diffpolicy.latency import LatencyProfile
 from diffpolicy.policy import Policy
 
 from .pictures import clock_label, data_uri, film_strip, png
-from .success import World, sampler_name
+from .success import World
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem;
@@ -39,42 +40,64 @@ def write_report(
     """plot: a PNG; films: (policy, clock, what the budget costs) of each rollout to be drawn."""
     title = f"How many denoising steps can {result['header']['env']} afford?"
     parts = [
-        f"<h1>{html.escape(title)}</h1>",
         *map(_verdict, result["recommendations"]),
         "<h2>Success and score against latency</h2>",
         f'<img alt="success and score against latency" src="{data_uri(plot)}">',
         "<p>Bars are 95 % intervals; numbers are denoising steps. Every budget met the same "
         "episodes with the same starting noise.</p>",
         "<h2>Every budget on every clock</h2>",
-        _table(result["records"]),
+        html_table(
+            [title for title, _ in COLUMNS],
+            [[cell(record) for _, cell in COLUMNS] for record in result["records"]],
+        ),
         "<h2>Paired differences</h2>",
         _comparisons(result["recommendations"]),
         *_films(world, films),
         "<h2>How it was measured</h2>",
         f"<pre>{html.escape(json.dumps(result['header'], indent=2))}</pre>",
     ]
-    write_text(
-        path,
+    write_text(path, page(title, parts))
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    """A self-contained page, headed by its title."""
+    title = html.escape(title)
+    body = "\n".join([f"<h1>{title}</h1>", *parts])
+    return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>"
-        + "\n".join(parts)
-        + "</body></html>\n",
+        f"<title>{title}</title><style>{STYLE}</style></head><body>{body}</body></html>\n"
     )
 
 
+def html_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A row of titles and the rows under it."""
+    head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def headline(advice: dict[str, Any]) -> str:
+    """What a recommendation comes to, in a few words."""
+    budget = f"use {advice['name']}" if advice["name"] else "no budget can be recommended"
+    if advice["regression_suffices"]:
+        return f"regression is enough, no step earns its cost; with denoising, {budget}"
+    return budget
+
+
 def _verdict(advice: dict[str, Any]) -> str:
-    headline = f"Use {html.escape(advice['name'])}" if advice["name"] else "No recommendation"
     kind = "verdict" if advice["name"] else "verdict none"
     return (
-        f'<div class="{kind}"><b>{headline}</b>, {html.escape(clock_label(advice))}, '
+        f'<div class="{kind}"><b>{html.escape(headline(advice))}</b>, '
+        f"{html.escape(clock_label(advice))}, "
         f"margin {advice['margin']:g}: {html.escape(advice['reason'])}.</div>"
     )
 
 
 def _comparisons(recommendations: Sequence[dict[str, Any]]) -> str:
     """Paired differences of the recommended (else the best) budget from every other."""
-    head = "<tr><th>clock</th><th>budget</th><th>against</th><th>difference</th><th>95 %</th>"
-    head += "<th>p, loses the margin</th><th>p, McNemar</th></tr>"
+    titles = ["clock", "budget", "against", "difference", "95 %", "p, loses the margin"]
     rows = []
     for advice in recommendations:
         for c in advice["comparisons"]:
@@ -82,8 +105,8 @@ def _comparisons(recommendations: Sequence[dict[str, Any]]) -> str:
             cells = [clock_label(advice), c["reference"], c["other"], f"{c['difference']:+.3f}"]
             cells.append("–" if interval is None else "{:+.3f} to {:+.3f}".format(*interval))
             cells += [f"{c['p_noninferior']:.3g}", _optional(c["p_mcnemar"], "{:.3g}")]
-            rows.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
-    return f"<table>{head}" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+            rows.append(cells)
+    return html_table([*titles, "p, McNemar"], rows)
 
 
 COLUMNS = (
@@ -104,15 +127,6 @@ COLUMNS = (
 
 def _optional(value: float | None, form: str) -> str:
     return "–" if value is None else form.format(value)
-
-
-def _table(records: Sequence[dict[str, Any]]) -> str:
-    head = "".join(f"<th>{title}</th>" for title, _ in COLUMNS)
-    rows = (
-        "".join(f"<td>{html.escape(cell(record))}</td>" for _, cell in COLUMNS)
-        for record in records
-    )
-    return f"<table><tr>{head}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
 
 
 def _films(world: World, films: Sequence[tuple[Policy, str, LatencyProfile]]) -> list[str]:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from diffpolicy import environment, latency
-from diffpolicy.chain import audit, audit_line
+from diffpolicy.budget import audit_line, kind, sampler_name
+from diffpolicy.chain import audit
 from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling, sampling_of
 from diffpolicy.control import starves
@@ -35,7 +36,7 @@ def evaluate_budget(config: EvalConfig) -> None:
     if config.json:
         check_writable(config.json)
     policy = policy_of(config, load_policy(config.run), sampling_of(config))
-    print(audit_line(sampler_name(policy), policy.chain))
+    print(audit_line(policy))
     with World(config, policy) as world:
         world.prepare(policy, [config.clock])
         [profile] = profiles_of([policy], config, world.options.control_dt_s, [config.clock])
@@ -60,7 +61,7 @@ class World:
         task = policy.task
         self.config, self.training = config, policy.specification.training
         self.env_id = config.env or task.env_id
-        environment.parse_condition(config.success_from)
+        environment.success_rule(config.success_from)
         same = config.env in (None, task.env_id)
         self.kwargs = task.env_kwargs if same else {}
         if config.env_kwargs is not None:
@@ -139,43 +140,6 @@ class World:
             **asdict(self.options),
             "neutral": self.config.neutral or "declared by the environment, else hold",
         }
-
-
-def sampler_name(policy: Policy) -> str:
-    """As it stands in tables: "10 steps", "10 steps, leading, η 0.5", or "DDPM 100"."""
-    if policy.regression:
-        return "regression"
-    steps = policy.ddim_steps
-    if is_ddpm(policy):
-        return f"DDPM {steps}"
-    return ", ".join(filter(None, [f"{steps} step{'s' if steps > 1 else ''}", variant(policy)]))
-
-
-def is_ddpm(policy: Policy) -> bool:
-    """Ancestral sampling over the whole chain."""
-    timesteps = policy.specification.model.train_timesteps
-    return policy.sampling == Sampling(timesteps, eta=1.0)
-
-
-def kind(policy: Policy) -> str:
-    """What its line in a plot is: DDPM, regression, or how it differs from the default sampler."""
-    if is_ddpm(policy):
-        return "DDPM"
-    return "regression" if policy.regression else variant(policy)
-
-
-def variant(policy: Policy) -> str:
-    """What differs from the default sampler, but for the number of steps; "" where nothing does."""
-    s, usual = policy.sampling, Sampling()
-    parts = {
-        f"grid {s.grid}": s.grid != usual.grid,
-        f"start {s.start}": s.start is not None,
-        f"end {s.end}": s.end != usual.end,
-        f"η {s.eta:g}": s.eta != usual.eta,
-        f"noise × {s.noise_scale:g}": s.noise_scale != usual.noise_scale,
-        f"clip {s.clip}": s.clip is not None,
-    }
-    return ", ".join(text for text, differs in parts.items() if differs)
 
 
 def warn_of_starvation(policy: Policy, profile: LatencyProfile, control_dt_s: float) -> None:

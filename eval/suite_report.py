@@ -1,7 +1,6 @@
 """The suite's report: tasks × budgets with intervals, means over tasks, pictures."""
 
 import html
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ from diffpolicy.files import write_text
 
 from .compare import mean_interval, over_tasks, wilson
 from .pictures import data_uri
-from .report import STYLE
+from .report import headline, html_table, page
 from .table import print_table
 
 OUTCOMES = ("success", "score")
@@ -84,7 +83,7 @@ def cells(result: dict[str, Any], clock: str, outcome: str) -> tuple[list[str], 
 def verdict(swept: dict[str, Any]) -> str:
     """The recommendation of a task, in one sentence."""
     advice = swept["recommendation"]
-    return f"use {advice['name']}: {advice['reason']}" if advice["name"] else advice["reason"]
+    return f"{headline(advice)}: {advice['reason']}"
 
 
 def suite_plot(result: dict[str, Any]) -> Figure:
@@ -116,8 +115,7 @@ def write_suite_report(
 ) -> None:
     """One self-contained page; plot and films {task: …} are PNG."""
     title = f"diffpolicy suite, {result['budget']}: how many denoising steps can you afford?"
-    parts = [f"<h1>{html.escape(title)}</h1>"]
-    parts += [
+    parts = [
         f'<div class="verdict"><b>{task}</b>: {html.escape(verdict(swept))}.</div>'
         for task, swept in result["tasks"].items()
     ]
@@ -125,7 +123,7 @@ def write_suite_report(
     for clock in clocks_of(result):
         for outcome in OUTCOMES:
             parts.append(f"<h2>{outcome.capitalize()}, {clock}</h2>")
-            parts.append(_html_table(*cells(result, clock, outcome)))
+            parts.append(html_table(*cells(result, clock, outcome)))
     parts.append(
         "<p>Means with 95 % intervals over episodes, of one training each. IQM: the mean of the "
         "middle half of the tasks (Agarwal et al., 2021), its interval by a bootstrap within each "
@@ -133,17 +131,4 @@ def write_suite_report(
     )
     for task, film in films.items():
         parts.append(f'<h2>{task}</h2><img alt="{task}, one episode" src="{data_uri(film)}">')
-    head = f"<meta charset='utf-8'><title>{html.escape(title)}</title><style>{STYLE}</style>"
-    body = "\n".join(parts)
-    write_text(
-        path, f"<!doctype html><html lang='en'><head>{head}</head><body>{body}</body></html>"
-    )
-
-
-def _html_table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
+    write_text(path, page(title, parts))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from diffpolicy.budget import is_ddpm, sampler_name
 from diffpolicy.checkpoint import policy_path
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes, write_text
@@ -21,8 +22,8 @@ from .config import SweepConfig
 from .header import header
 from .pictures import clock_label, png, success_against_latency
 from .profiles import profiles_of
-from .report import write_report
-from .success import World, is_ddpm, outruns, print_records, sampler_name
+from .report import headline, write_report
+from .success import World, outruns, print_records
 from .table import print_table
 
 DISCORDANCES, POWERS = (0.05, 0.1, 0.2, 0.4), (0.8, 0.9)
@@ -112,16 +113,15 @@ def _episodes(
     world: World, policies: Sequence[Policy], clocks: Sequence[Clock]
 ) -> tuple[list[list[dict[str, Any]]], list[Clock]]:
     """For each clock, one record for each policy; the clocks with the latencies met on them."""
-    rows, met = [], []
+    rows, met = [[] for _ in clocks], [[] for _ in clocks]
     with tqdm(total=len(clocks) * len(policies), desc="sweep", unit="budget") as bar:
-        for clock in clocks:
-            found = []
-            for policy, profile in zip(policies, clock.profiles, strict=True):
-                found.append(world.record(policy, clock.name, profile))
+        for i, policy in enumerate(policies):  # one after the other: workers keep its engine
+            for clock, records, profiles in zip(clocks, rows, met, strict=True):
+                record, profile = world.record(policy, clock.name, clock.profiles[i])
+                records.append(record)
+                profiles.append(profile)
                 bar.update(1)
-            rows.append([record for record, _ in found])
-            met.append(Clock(clock.name, [profile for _, profile in found]))
-    return rows, met
+    return rows, [Clock(c.name, profiles) for c, profiles in zip(clocks, met, strict=True)]
 
 
 def _outcome(config: SweepConfig, rows: Sequence[Sequence[dict[str, Any]]]) -> str:
@@ -175,18 +175,21 @@ def _advise(
         "ddim_steps": advice.ddim_steps,
         "name": advice.name,
         "margin": advice.margin,
-        "reason": advice.reason + _earned(reference, others, config.margin) + _fit(clock, dt),
+        "reason": advice.reason + _plain(others) + _fit(clock, dt),
+        "regression_suffices": _suffices(reference, others, config.margin),
         "comparisons": [compare(reference, other, config.margin) for other in others],
     }
 
 
-def _earned(chosen: Candidate, others: Sequence[Candidate], margin: float) -> str:
-    """Whether the chosen budget earns its cost against no denoising at all."""
-    for plain in (c for c in others if c.ddim_steps == 0):
-        equal = noninferior(plain, chosen, margin)
-        verdict = ", and loses less than the margin: no step earns its cost" if equal else ""
-        return f"; regression, without denoising, reaches {np.mean(plain.outcomes):.2f}{verdict}"
-    return ""
+def _plain(others: Sequence[Candidate]) -> str:
+    """What no denoising at all comes to."""
+    found = [float(np.mean(c.outcomes)) for c in others if c.ddim_steps == 0]
+    return f"; regression, without denoising, reaches {found[0]:.2f}" if found else ""
+
+
+def _suffices(chosen: Candidate, others: Sequence[Candidate], margin: float) -> bool:
+    """Whether no step earns its cost: regression loses less than the margin to the budget."""
+    return any(noninferior(c, chosen, margin) for c in others if c.ddim_steps == 0)
 
 
 def _fit(clock: Clock, control_dt_s: float) -> str:
@@ -200,8 +203,7 @@ def _fit(clock: Clock, control_dt_s: float) -> str:
 def _print(result: dict[str, Any]) -> None:
     print_records(result["records"])
     for advice in result["recommendations"]:
-        verdict = f"use {advice['name']}" if advice["name"] else "no recommendation"
-        print(f"{clock_label(advice)}: {verdict}: {advice['reason']}")
+        print(f"{clock_label(advice)}: {headline(advice)}: {advice['reason']}")
 
 
 def _films(

@@ -2,7 +2,6 @@
 
 import cmath
 import math
-import warnings
 from collections import Counter
 from itertools import pairwise, product
 
@@ -10,7 +9,6 @@ import gymnasium
 import mujoco
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,18 +63,6 @@ def pictured():
     yield env
     env.close()
     env.close()
-
-
-def test_gymnasium_finds_nothing_to_remark():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        check_env(gymnasium.make("Detour-v0").unwrapped, skip_render_check=True)
-
-
-def test_gymnasium_finds_nothing_to_remark_on_pictures(pictured):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        check_env(gymnasium.make("Detour-v0").unwrapped)
 
 
 def test_declares_what_a_harness_needs():

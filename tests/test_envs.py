@@ -3,10 +3,12 @@
 import inspect
 import pickle
 import re
+import warnings
 
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -111,6 +113,25 @@ def test_nothing_breaks_a_task(task, data):
         if terminated or truncated:
             env.reset()
     assert not env.unwrapped.data.warning.number.any()
+
+
+@pytest.mark.parametrize(
+    ("task", "kwargs"),
+    [*((task, {}) for task in TASKS), ("PushT-v0", {"observation": "keypoint"})],
+    ids=str,
+)
+def test_gymnasium_finds_nothing_to_remark_but_pixels_as_actions(task, kwargs):
+    try:
+        make(task, render_mode="rgb_array", **kwargs).unwrapped.render()
+        no_gl = False
+    except RuntimeError:
+        no_gl = True
+    env = gymnasium.make(f"diffpolicy.envs:{task}", **kwargs)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_env(env.unwrapped, skip_render_check=no_gl)
+    said = [str(warning.message) for warning in caught]
+    assert all(task == "PushT-v0" and "symmetric and normalized" in text for text in said), said
 
 
 @pytest.mark.parametrize("task", TASKS)

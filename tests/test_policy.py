@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffpolicy.chain import audit, audit_line
+from diffpolicy.budget import audit_line
+from diffpolicy.chain import audit
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.denoisers import build
@@ -150,7 +151,7 @@ def test_the_grid_is_the_one_asked_for_and_audited(tiny_run, rng, sampling, time
     start = alpha_bar_table("squaredcos", 100)[timesteps[0]] ** 0.5
     assert found["sqrt_alpha_bar_start"] == pytest.approx(start)
     assert f"t = {' '.join(map(str, timesteps))}; √ᾱ at the start {start:.4f}; duplicates 0" in (
-        audit_line("name", policy.chain)
+        audit_line(policy)
     )
     assert np.isfinite(policy(*inputs(policy, rng))).all()
 

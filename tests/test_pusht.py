@@ -2,14 +2,12 @@
 
 import math
 import os
-import warnings
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 import zarr
-from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -224,15 +222,6 @@ def test_the_state_can_be_read_off_an_observation(observation):
 
 
 # The environment
-
-
-@pytest.mark.parametrize("observation", ["state", "keypoint"])
-def test_environment_checker_has_nothing_to_say_but_of_pixel_actions(observation):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        env = gymnasium.make(ID, observation=observation)
-        check_env(env.unwrapped, skip_render_check=True)
-    assert all("symmetric and normalized" in str(warning.message) for warning in caught)
 
 
 def test_same_seed_and_actions_give_the_same_trajectory_to_the_last_bit():

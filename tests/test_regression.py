@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffpolicy.budget import sampler_name
 from diffpolicy.chain import make_chain
 from diffpolicy.checkpoint import Checkpoint, Specification
 from diffpolicy.config import ModelConfig, Sampling, TrainConfig
@@ -17,8 +18,8 @@ from diffpolicy.eval.compare import Candidate, recommend
 from diffpolicy.eval.config import LatencyConfig, SweepConfig
 from diffpolicy.eval.latency import latency
 from diffpolicy.eval.profiles import replay
-from diffpolicy.eval.success import sampler_name
-from diffpolicy.eval.sweep import _earned, sweep
+from diffpolicy.eval.report import headline
+from diffpolicy.eval.sweep import _plain, _suffices, sweep
 from diffpolicy.learner import Learner
 from diffpolicy.normalizer import Normalizer
 from diffpolicy.policy import Policy
@@ -141,7 +142,7 @@ def test_what_a_budget_earns_is_said():
     good, poor = np.ones(200, bool), np.zeros(200, bool)
     budget = Candidate("2 steps", 2, 2, True, good)
     equal = Candidate("regression", 0, 1, True, good, rival_only=True)
-    assert "no step earns its cost" in _earned(budget, [equal], 0.05)
+    assert _suffices(budget, [equal], 0.05)
     worse = replace(equal, outcomes=poor)
     advice = recommend([worse, budget], 0.05, 0.5, "success")
     assert advice.ddim_steps == 2 and "cheaper" not in advice.reason
@@ -151,5 +152,11 @@ def test_what_a_budget_earns_is_said():
     assert (
         "2 steps, the best budget" in better.reason and "is worse than regression" in better.reason
     )
-    assert _earned(budget, [worse], 0.05) == "; regression, without denoising, reaches 0.00"
-    assert _earned(budget, [replace(budget, ddim_steps=1)], 0.05) == ""
+    assert not _suffices(budget, [worse], 0.05)
+    assert _plain([worse]) == "; regression, without denoising, reaches 0.00"
+    other = replace(budget, ddim_steps=1)
+    assert not _suffices(budget, [other], 0.05) and _plain([other]) == ""
+    said = {"name": "2 steps", "regression_suffices": False}
+    assert headline(said) == "use 2 steps"
+    assert "regression is enough" in headline({**said, "regression_suffices": True})
+    assert headline({**said, "name": None}) == "no budget can be recommended"

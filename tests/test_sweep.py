@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from diffpolicy.budget import sampler_name
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import Sampling, TrainConfig
 from diffpolicy.errors import DiffpolicyError
@@ -18,7 +19,7 @@ from diffpolicy.eval.config import DenoiseConfig, EvalConfig, LatencyConfig, Swe
 from diffpolicy.eval.denoise import trace
 from diffpolicy.eval.latency import latency
 from diffpolicy.eval.pictures import film_strip
-from diffpolicy.eval.success import World, evaluate_budget, sampler_name
+from diffpolicy.eval.success import World, evaluate_budget
 from diffpolicy.eval.sweep import sweep
 from diffpolicy.latency import PAUSED
 from diffpolicy.policy import Policy
