@@ -1,11 +1,14 @@
 """One step budget worked out: which levels it visits, at which coefficients, and what that says."""
 
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from diffpolicy import grids, sampler
 from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.noise import CLEAN, alpha_bar_table
+
+DEFAULT_STEPS = 10
 
 
 class Chain(NamedTuple):
@@ -28,16 +31,16 @@ def make_chain(model: ModelConfig, clip_range: float | None, sampling: Sampling)
     timesteps = model.train_timesteps
     table = alpha_bar_table(model.schedule, timesteps)
     if model.regression:  # one step from T - 1 that ends at the network's answer
-        if sampling != Sampling(0):
+        if sampling not in (Sampling(), Sampling(0)):
+            given = {k: v for k, v in asdict(sampling).items() if v != getattr(Sampling(), k)}
             raise DiffpolicyError(
-                "this is a regression policy, without denoising steps; give it --ddim-steps 0 and "
-                f"no other sampler's option, not {sampling}"
+                "this is a regression policy, without denoising steps; give it --ddim-steps 0, or "
+                f"nothing, and no other sampler's option; got {given}"
             )
         grid = [(timesteps - 1, CLEAN)]
         return Chain(grid, sampler.make_steps(table, grid), sampler.Reading("x0", clip_range))
-    grid = grids.parse_grid(
-        timesteps, sampling.grid, sampling.ddim_steps, sampling.start, sampling.end
-    )
+    count = DEFAULT_STEPS if sampling.ddim_steps is None else sampling.ddim_steps
+    grid = grids.parse_grid(timesteps, sampling.grid, count, sampling.start, sampling.end)
     steps = sampler.make_steps(table, grid, sampling.eta, sampling.noise_scale)
     clip = clip_range if sampling.clip is None else sampling.clip or None
     return Chain(grid, steps, sampler.Reading(model.prediction, clip))

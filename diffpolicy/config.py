@@ -48,8 +48,8 @@ class ModelConfig(Checked):
 class Sampling(Checked):
     """How an action chunk is sampled; a policy has one."""
 
-    ddim_steps: int = 10
-    """Denoising steps a chunk; 0 is for a regression policy, and for that alone."""
+    ddim_steps: int | None = None
+    """Denoising steps a chunk; by default 10, and 0 for a regression policy, which has none."""
     grid: str = "trailing"
     """Which timesteps: trailing, leading, linspace, loop, quadratic, or a list like 85,20."""
     start: int | None = None

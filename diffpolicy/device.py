@@ -1,8 +1,13 @@
-"""Where tensors live."""
+"""Where tensors live, and whether its cores are free."""
+
+import time
 
 import torch
 
 from diffpolicy.errors import DiffpolicyError
+
+PRODUCTS = 51
+SLOWER = 1.5  # threads that are this much slower than one are in each other's way
 
 
 def choose_device(name: str) -> torch.device:
@@ -12,3 +17,29 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise DiffpolicyError("--device cuda: torch sees no CUDA device here; use cpu or auto")
     return torch.device(name)
+
+
+def warn_of_busy_cores() -> None:
+    """Says so where torch's threads, which wait for one another, are slower than one alone.
+
+    That is what other work on the same cores does to them, by up to ten times.
+    """
+    threads = torch.get_num_threads()
+    together, alone = _product_ms(threads), _product_ms(1)
+    torch.set_num_threads(threads)
+    if threads > 1 and together > SLOWER * alone:
+        print(
+            f"warning: {threads} threads take {together / alone:.1f} times as long as one here, "
+            "for the cores have other work; --threads 1 is faster while that lasts"
+        )
+
+
+def _product_ms(threads: int) -> float:
+    """Median time of a matrix product of a training step's size."""
+    torch.set_num_threads(threads)
+    a, samples = torch.ones(256, 256), []
+    for _ in range(PRODUCTS):
+        start = time.perf_counter_ns()
+        torch.mm(a, a)
+        samples.append((time.perf_counter_ns() - start) / 1e6)
+    return sorted(samples)[PRODUCTS // 2]

@@ -6,6 +6,7 @@ command line says what it does not declare.
 """
 
 import importlib
+import inspect
 import json
 import math
 import re
@@ -64,8 +65,9 @@ def make(
     try:
         env = gymnasium.make(env_id, disable_env_checker=True, **options, **kwargs)
     except (gymnasium.error.Error, ImportError, TypeError, ValueError, AssertionError) as error:
-        why = str(error) or f"{type(error).__name__}, which may be a matter of versions"
-        raise DiffpolicyError(f"cannot make the environment {env_id!r}: {why}") from error
+        text = str(error) or f"{type(error).__name__}, which may be a matter of versions"
+        remedy = _remedy(error, env_id)
+        raise DiffpolicyError(f"cannot make the environment {env_id!r}: {text}{remedy}") from error
     if not isinstance(env.action_space, gymnasium.spaces.Box) or len(env.action_space.shape) != 1:
         raise DiffpolicyError(f"{env_id} must take a flat Box of actions; has {env.action_space}")
     if not isinstance(env.observation_space, gymnasium.spaces.Box):
@@ -75,6 +77,20 @@ def make(
             f"{env_id} must give flat observations; has the shape {env.observation_space.shape}"
         )
     return env
+
+
+def _remedy(error: Exception, env_id: str) -> str:
+    """What would do, where that can be told."""
+    from gymnasium.envs import registration
+    from gymnasium.error import UnregisteredEnv
+
+    if isinstance(error, UnregisteredEnv) and ":" not in env_id:
+        return " Environments of a package are named module:Name-v0"
+    if "unexpected keyword argument" not in str(error):
+        return ""
+    made_by = registration.spec(env_id).entry_point
+    made_by = registration.load_env_creator(made_by) if isinstance(made_by, str) else made_by
+    return f". It takes: {', '.join(inspect.signature(made_by).parameters)}" if made_by else ""
 
 
 def _see_working_directory() -> None:

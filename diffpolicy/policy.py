@@ -86,7 +86,7 @@ class Policy:
             job = self.job(batch)
             if self._engine == "auto":
                 self._engines[key], why = choose(job, self._folder)
-                print(f"{sampler_name(self)}: {why}")
+                print(f"{sampler_name(self)}: engine {why}")
             else:
                 self._engines[key] = build_engine(self._engine, job)
         return self._engines[key]
@@ -133,7 +133,7 @@ class Policy:
     @property
     def ddim_steps(self) -> int:
         """K, the steps of the solver; 0 for a regression policy."""
-        return self.sampling.ddim_steps if self.regression else len(self.chain.steps)
+        return 0 if self.regression else len(self.chain.steps)
 
     @property
     def regression(self) -> bool:

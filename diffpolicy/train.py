@@ -16,7 +16,7 @@ from tqdm import tqdm
 from diffpolicy import checkpoint as checkpoints
 from diffpolicy.checkpoint import Checkpoint
 from diffpolicy.config import TrainConfig
-from diffpolicy.device import choose_device
+from diffpolicy.device import choose_device, warn_of_busy_cores
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_text
 from diffpolicy.learner import Learner
@@ -35,6 +35,8 @@ def train(config: TrainConfig) -> Path:
     config = _checked(config)
     device = choose_device(config.device)
     torch.set_num_threads(config.threads or torch.get_num_threads())
+    if device.type == "cpu":
+        warn_of_busy_cores()
     trainer = Trainer(config, prepare(config), device)
     config.out.mkdir(parents=True, exist_ok=True)
     stopped = trainer.run()
@@ -42,6 +44,7 @@ def train(config: TrainConfig) -> Path:
     if stopped:
         print(f"stopped at step {trainer.learner.step}; the checkpoint is usable, --resume goes on")
         raise KeyboardInterrupt
+    print(f"{config.out}: {trainer.summary()}")
     return checkpoints.policy_path(config.out)
 
 
@@ -67,6 +70,8 @@ def _target(config: TrainConfig) -> dict[str, Any]:
 
 
 def _check_run_folder(config: TrainConfig) -> None:
+    if config.out.exists() and not config.out.is_dir():
+        raise DiffpolicyError(f"--out {config.out} is a file; a folder was expected")
     resumable = (config.out / checkpoints.TRAINING_FILE).exists()
     taken = resumable or checkpoints.policy_path(config.out).exists()
     if taken and not config.resume:
@@ -126,6 +131,14 @@ class Trainer:
                     self.save()
                     saved_at = time.monotonic()
             return bool(stopped)
+
+    def summary(self) -> str:
+        """What training came to."""
+        step, minutes = self.learner.step, self.elapsed_s / 60
+        text = f"a policy after {step:,} steps in {minutes:.1f} min"
+        if self.validation is None:
+            return text
+        return f"{text}, validation loss {self.learner.validation_loss(self.validation):.4g}"
 
     def _report(self, loss: float) -> dict[str, Any]:
         """One log line, with the validation loss now and then."""

@@ -13,16 +13,21 @@ from diffpolicy.noise import alpha_bar_table, betas_of
 PREDICTION_TYPES: dict[str, Any] = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
 
 
+def scheduler_class() -> Any:
+    """Of a package that is no requirement; DiffpolicyError where it is not there."""
+    try:
+        from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    except ImportError as error:
+        raise DiffpolicyError(
+            f"--baseline diffusers needs `pip install diffusers`: {error}"
+        ) from error
+    return DDIMScheduler
+
+
 class DiffusersLoop:
     """numpy in, numpy out, on the same weights and the trailing grid; nothing is hoisted."""
 
     def __init__(self, checkpoint: Checkpoint, ddim_steps: int, device: torch.device):
-        try:
-            from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-        except ImportError as error:
-            raise DiffpolicyError(
-                f"--baseline diffusers needs `pip install diffusers`: {error}"
-            ) from error
         spec = checkpoint.specification
         network = build(spec.model, spec.horizons, spec.task.observation_dim, spec.task.action_dim)
         network.load_state_dict(checkpoint.weights)
@@ -32,7 +37,7 @@ class DiffusersLoop:
         self.normalize = checkpoint.observation_normalizer.normalize
         self.unnormalize = checkpoint.action_normalizer.unnormalize
         model = spec.model
-        self.scheduler: Any = DDIMScheduler(
+        self.scheduler = scheduler_class()(
             num_train_timesteps=model.train_timesteps,
             trained_betas=betas_of(alpha_bar_table(model.schedule, model.train_timesteps)).tolist(),
             clip_sample=spec.clip_range is not None,

@@ -40,7 +40,7 @@ class Trajectory:
         """x_t, x̂0 (None before the first step) and where that is, at a share of the way."""
         k = round(progress * len(self.times))
         level = f"t = {self.times[k]}" if k < len(self.times) else "clean"
-        return self.xs[k], self.x0s[k - 1] if k else None, f"after {k} steps, {level}"
+        return self.xs[k], self.x0s[k - 1] if k else None, f"after {k} step{'s' * (k != 1)}, {level}"
 
 
 def denoise(config: DenoiseConfig) -> None:
@@ -81,7 +81,10 @@ def trace(config: DenoiseConfig) -> list[Trajectory]:
 
 
 def draw_strip(trajectories: Sequence[Trajectory]) -> Figure:
-    """Two rows for each budget, x_t and x̂0; from noise on the left to actions on the right."""
+    """Two rows for each budget, x_t and x̂0; from noise on the left to actions on the right.
+
+    Budgets keep pace: a short one changes in some of the columns only, and is drawn in those.
+    """
     figure, axes = plt.subplots(
         2 * len(trajectories),
         COLUMNS,
@@ -90,8 +93,14 @@ def draw_strip(trajectories: Sequence[Trajectory]) -> Figure:
         constrained_layout=True,
     )
     for row, trajectory in enumerate(trajectories):
+        drawn = ""
         for column, progress in enumerate(np.linspace(0, 1, COLUMNS)):
-            _draw_moment(axes[2 * row : 2 * row + 2, column], trajectory, progress)
+            pair, where = axes[2 * row : 2 * row + 2, column], trajectory.at(progress)[2]
+            if where == drawn:
+                pair[0].axis("off"), pair[1].axis("off")
+            else:
+                _draw_moment(pair, trajectory, progress)
+            drawn = where
     return figure
 
 

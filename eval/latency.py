@@ -27,7 +27,7 @@ from diffpolicy.files import check_writable, write_text
 from diffpolicy.latency import BLOCK, LatencyProfile, percentiles
 from diffpolicy.policy import Policy
 
-from .baseline import DiffusersLoop
+from .baseline import DiffusersLoop, scheduler_class
 from .config import LatencyConfig
 from .header import header, set_threads
 from .nets import fresh_checkpoint
@@ -72,6 +72,8 @@ def latency(config: LatencyConfig) -> None:
 def _checkpoint(config: LatencyConfig) -> Checkpoint:
     if not config.ddim_steps or not config.engine:
         raise DiffpolicyError("--ddim-steps and --engine need at least one value each")
+    if config.baseline:
+        scheduler_class()  # before anything is measured
     if config.run and not config.net:
         checkpoint = load_policy(config.run)
         if config.baseline and checkpoint.specification.model.regression:

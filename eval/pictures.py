@@ -25,6 +25,7 @@ from .success import World
 FRAMES = 6
 LINES = ("-", "--", ":", "-.")
 MARKS = {"DDPM": "D", "regression": "s"}
+NUMBERS = ((3, 5), (3, -11))  # points from a mark to its number: above, or below
 COLOURS = ("#3b6fb6", "#d1495b", "#3a9a6c", "#8d6cab")
 
 
@@ -39,13 +40,14 @@ def success_against_latency(result: dict[str, Any]) -> Figure:
     """Success and score over the latency of each budget, one line a clock, 95 % intervals."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharex=True, constrained_layout=True)
     records = result["records"]
-    for label, colour in zip(dict.fromkeys(map(clock_label, records)), COLOURS * 9, strict=False):
+    labels = dict.fromkeys(map(clock_label, records))
+    for i, (label, colour) in enumerate(zip(labels, COLOURS * 9, strict=False)):
         rows = [r for r in records if clock_label(r) == label]
         for axis, rate, interval in (
             (axes[0], "success_rate", "success_ci"),
             (axes[1], "score_mean", "score_ci"),
         ):
-            _draw_clock(axis, rows, rate, interval, label, colour)
+            _draw_clock(axis, rows, rate, interval, label, colour, NUMBERS[i % 2])
     tick_ms = 1000 * result["header"]["control_dt_s"]
     for axis, title in zip(axes, ("success rate", "mean score"), strict=True):
         axis.axvline(tick_ms, color="0.6", lw=1, ls=":")
@@ -57,9 +59,11 @@ def success_against_latency(result: dict[str, Any]) -> Figure:
     return figure
 
 
-def _draw_clock(axis, rows, rate: str, interval: str, label: str, colour: str) -> None:
+def _draw_clock(
+    axis, rows, rate: str, interval: str, label: str, colour: str, numbers: tuple[int, int]
+) -> None:
     """Budgets as a line for each variant, with their numbers of steps; the others as a mark."""
-    variants = dict.fromkeys(r["variant"] for r in rows)
+    variants = sorted({r["variant"]: None for r in rows}, key=lambda kind: kind in MARKS)
     for kind, line in zip(variants, LINES * len(variants), strict=False):
         mark = MARKS.get(kind)
         group = [r for r in rows if r["variant"] == kind]
@@ -72,7 +76,7 @@ def _draw_clock(axis, rows, rate: str, interval: str, label: str, colour: str) -
         for r, px, py in zip(group, x, y, strict=True):
             text = "" if mark else str(r["ddim_steps"])
             axis.annotate(
-                text, (px, py), (4, 5), textcoords="offset points", fontsize=7, color=colour
+                text, (px, py), numbers, textcoords="offset points", fontsize=7, color=colour
             )
 
 

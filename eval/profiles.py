@@ -33,6 +33,12 @@ def profiles_of(
     return measure(policies, config.latency_seconds)
 
 
+def check_source(policies: Sequence[Policy], config: Latencies) -> None:
+    """Whatever is wrong with a file of latencies shows here, before anything is built."""
+    if config.latency_from is not None:
+        replay(config.latency_from, policies)
+
+
 def replay(path: Path, policies: Sequence[Policy]) -> list[LatencyProfile]:
     """The profiles that a file holds for these policies; of several engines the fastest.
 

@@ -24,7 +24,7 @@ from diffpolicy.workers import Workers, one_thread, worker_count
 from .compare import mean_interval, wilson
 from .config import EvalConfig, TaskConfig
 from .header import header, set_threads
-from .profiles import profiles_of
+from .profiles import check_source, profiles_of
 from .table import print_table
 
 ROWS = 16  # in batches of a multiple of these a row's result does not depend on its place
@@ -37,6 +37,7 @@ def evaluate_budget(config: EvalConfig) -> None:
         check_writable(config.json)
     policy = policy_of(config, load_policy(config.run), sampling_of(config))
     print(audit_line(policy))
+    check_source([policy], config)
     with World(config, policy) as world:
         world.prepare(policy, [config.clock])
         [profile] = profiles_of([policy], config, world.options.control_dt_s, [config.clock])
@@ -70,7 +71,7 @@ class World:
         env = self.make()
         try:
             check_fit(policy, env)
-            environment.episode_limit(env)
+            self.limit = environment.episode_limit(env)
             environment.neutral_rule(env, config.neutral)
             override = config.control_dt or (task.control_dt_s if same else None)
             dt = environment.control_dt_s(env, override)
@@ -112,6 +113,8 @@ class World:
         label = f"{sampler_name(policy)}, {clock}"
         dt = self.options.control_dt_s
         if clock == "wall":
+            minutes = len(self.seeds) * self.limit * dt / 60
+            print(f"real time, one episode after the other: {minutes:.1f} min at most")
             episodes, timing = run_on_wall_clock(policy, self.make, self.seeds, self.options, label)
             profile = LatencyProfile(np.array(timing.latency_ms or [0.0]), "wall clock")
             record = make_record(policy, clock, profile, episodes, dt, policy.engine().name)
@@ -224,6 +227,7 @@ def print_records(records: Sequence[dict[str, Any]]) -> None:
     """The table on the terminal."""
     titles = ["budget", "clock", "latency", "success", "95 % interval", "score", "p50 ms"]
     titles += ["delay ticks", "age ms", "starved"]
+    print()  # apart from what the engines said
     print_table(titles, [_row(record) for record in records])
 
 

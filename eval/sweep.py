@@ -21,7 +21,7 @@ from .compare import Candidate, compare, episodes_needed, noninferior, recommend
 from .config import SweepConfig
 from .header import header
 from .pictures import clock_label, png, success_against_latency
-from .profiles import profiles_of
+from .profiles import check_source, profiles_of
 from .report import headline, write_report
 from .success import World, outruns, print_records
 from .table import print_table
@@ -45,6 +45,7 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     if not config.clocks:
         raise DiffpolicyError("--clocks needs at least one of paused and simulated")
     policies = load_budgets(config)
+    check_source(policies, config)
     with open_world(config, policies) as world:
         profiles = profiles_of(policies, config, world.options.control_dt_s, config.clocks)
         clocks = [Clock(name, profiles) for name in config.clocks]

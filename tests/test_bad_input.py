@@ -106,6 +106,10 @@ BAD = [
         (f'{command} --env-kwargs {{{{"colour":1}}}}', "unexpected keyword argument 'colour'")
         for command in (EVAL, TRAIN, RECORD)
     ),
+    (f'{EVAL} --env-kwargs {{{{"colour":1}}}}', "It takes: impulses_per_episode, tip_mass_kg"),
+    (f"{EVAL} --env PushT-v0", "Environments of a package are named module:Name-v0"),
+    (f"train --data {{store}} --out {{file}} {SIZE}", "file is a file; a folder was expected"),
+    (f"{SWEEP[: SWEEP.index('{out}')]}{{file}}", "file is a file; a folder was expected"),
     (f"{EVAL} --env {PUSHT}", "PushT-v0 has 6 observations and 2 actions"),
     (f"{SWEEP} --env {PUSHT}", "PushT-v0 has 6 observations and 2 actions"),
     (f"{EVAL} --env CartPole-v1", "must take a flat Box of actions"),

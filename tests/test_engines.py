@@ -269,11 +269,14 @@ def test_auto_rejects_nan():
 
 def test_auto_keeps_its_choice_for_the_same_job_alone(tmp_path, monkeypatch):
     monkeypatch.setitem(auto.CANDIDATES, "cpu", ("native", "eager"))
+    monkeypatch.setattr(auto, "_median_ms", lambda engine, job: 2.0)
     job = make_job()
     engine, why = auto.choose(job, tmp_path)
     assert "ms a chunk at batch 1" in why and "compiled not tried" in why
     kept, again = auto.choose(job, tmp_path)
     assert (kept.name, again) == (engine.name, why + " (kept from before)")
+    monkeypatch.setattr(auto, "_median_ms", lambda engine, job: 4.0)
+    assert "kept" not in auto.choose(job, tmp_path)[1]  # measured on a busier or an idler machine
     auto.choose(make_job(sampling=Sampling(7)), tmp_path)
     assert len(json.loads((tmp_path / "engines.json").read_text())) == 2
     (tmp_path / "engines.json").write_text("{")

@@ -25,9 +25,10 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_text
 
 CANDIDATES = {"cpu": ("native", "onnx", "eager"), "cuda": ("cuda-graph", "eager")}
-UNTRIED = {"compiled": "not tried: it takes minutes to build; ask for it by name"}
+UNTRIED = {"compiled": "not tried (minutes to build)"}
 TOLERANCE = {"float32": 1e-4, "tf32": 0.01, "bfloat16": 0.05, "float64": 1e-4}
 SECONDS, FEWEST, CHECKED = 0.25, 5, 4
+STALE = 1.5  # a kept choice that has become slower or faster than this is made again
 FEW = 4  # samples of a batch that may go one after the other
 CACHE_FILE = "engines.json"
 
@@ -55,23 +56,24 @@ def choose(job: Job, folder: Path | None = None) -> tuple[Engine, str]:
         try:
             engine = build_engine(known["engine"], replace(job, threads=known["threads"]))
             verify(engine, job)
-            return engine, known["why"] + " (kept from before)"
-        except (DiffpolicyError, KeyError, TypeError):
+            if 1 / STALE < _median_ms(engine, job) / known["ms"] < STALE:
+                return engine, known["why"] + " (kept from before)"
+        except (DiffpolicyError, KeyError, TypeError, ZeroDivisionError):
             pass  # what worked then does not now: choose again
-    engine, threads, why = _try_all(job)
+    engine, best, why = _try_all(job)
     if cache:
-        choice = {"engine": engine.name, "threads": threads, "why": why}
+        choice = {"engine": engine.name, "threads": best.threads, "ms": best.ms, "why": why}
         with contextlib.suppress(OSError):  # a run that cannot be written to can still be run
             write_text(cache, json.dumps({**_read(cache), key: choice}, indent=1))
     return engine, why
 
 
-def _try_all(job: Job) -> tuple[Engine, int, str]:
-    """The fastest engine, its threads, and why."""
+def _try_all(job: Job) -> tuple[Engine, Tried, str]:
+    """The fastest engine, how it did, and why it was taken."""
     tried, working = [], []
     for name in CANDIDATES[job.denoiser.device.type]:
         if name == "native" and job.batch > FEW:
-            tried.append(Tried(name, 1, None, "not tried: it takes one sample after the other"))
+            tried.append(Tried(name, 1, None, f"not tried (for batches up to {FEW})"))
             continue
         counts = {"native": {1, job.threads}, "onnx": {1}}.get(name, {job.threads})
         for threads in sorted(counts):  # on a busy machine one is faster than all
@@ -87,8 +89,8 @@ def _try_all(job: Job) -> tuple[Engine, int, str]:
     best, engine = min(working, key=lambda pair: pair[0].ms)
     losers = [str(t) for t in tried if t is not best]
     losers += [f"{name} {reason}" for name, reason in UNTRIED.items()]
-    why = f"engine {best} a chunk at batch {job.batch}; {'; '.join(losers)}"
-    return engine, best.threads, why
+    why = f"{best} a chunk at batch {job.batch}; {'; '.join(losers)}"
+    return engine, best, why
 
 
 def verify(engine: Engine, job: Job) -> float:
