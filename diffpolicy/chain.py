@@ -8,8 +8,6 @@ from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.noise import CLEAN, alpha_bar_table
 
-DEFAULT_STEPS = 10
-
 
 class Chain(NamedTuple):
     """What a sampler needs besides the network and the noise."""
@@ -28,6 +26,8 @@ def make_chain(model: ModelConfig, clip_range: float | None, sampling: Sampling)
         raise DiffpolicyError(
             f"eta must lie between 0 (DDIM) and 1 (ancestral); got {sampling.eta}"
         )
+    if sampling.noise_scale != 1 and not sampling.eta:
+        raise DiffpolicyError("a noise scale needs --eta above 0: DDIM injects no noise")
     timesteps = model.train_timesteps
     table = alpha_bar_table(model.schedule, timesteps)
     if model.regression:  # one step from T - 1 that ends at the network's answer
@@ -39,8 +39,9 @@ def make_chain(model: ModelConfig, clip_range: float | None, sampling: Sampling)
             )
         grid = [(timesteps - 1, CLEAN)]
         return Chain(grid, sampler.make_steps(table, grid), sampler.Reading("x0", clip_range))
-    count = DEFAULT_STEPS if sampling.ddim_steps is None else sampling.ddim_steps
-    grid = grids.parse_grid(timesteps, sampling.grid, count, sampling.start, sampling.end)
+    grid = grids.parse_grid(
+        timesteps, sampling.grid, sampling.ddim_steps, sampling.start, sampling.end
+    )
     steps = sampler.make_steps(table, grid, sampling.eta, sampling.noise_scale)
     clip = clip_range if sampling.clip is None else sampling.clip or None
     return Chain(grid, steps, sampler.Reading(model.prediction, clip))

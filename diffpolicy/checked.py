@@ -6,21 +6,14 @@ from diffpolicy.errors import DiffpolicyError
 
 # Options by their range, wherever they occur.
 NOT_NEGATIVE = {
-    *("clip", "end", "eta", "floor", "latency_ms", "latency_ticks", "margin", "ms_per_step"),
+    *("clip", "end", "eta", "floor", "latency_ms", "latency_ticks", "ms_per_step"),
     *("noise_scale", "seed", "start", "weight_decay"),
 }
 POSITIVE = {
     *("batch", "blocks", "chunks", "condition", "control_dt", "deadline_ms", "demonstrations"),
     *("envs", "episodes", "hidden", "latency_seconds", "lr", "max_steps", "minutes", "seconds"),
-    *(
-        "steps",
-        "threads",
-        "workers",
-        "train_timesteps",
-        "unet_channels",
-        "unet_groups",
-        "unet_kernel",
-    ),
+    *("margin", "steps", "threads", "workers", "train_timesteps"),
+    *("unet_channels", "unet_groups", "unet_kernel"),
     *("observation_horizon", "prediction_horizon", "action_horizon"),
 }
 

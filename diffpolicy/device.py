@@ -25,9 +25,11 @@ def warn_of_busy_cores() -> None:
     That is what other work on the same cores does to them, by up to ten times.
     """
     threads = torch.get_num_threads()
+    if threads == 1:
+        return
     together, alone = _product_ms(threads), _product_ms(1)
     torch.set_num_threads(threads)
-    if threads > 1 and together > SLOWER * alone:
+    if together > SLOWER * alone:
         print(
             f"warning: {threads} threads take {together / alone:.1f} times as long as one here, "
             "for the cores have other work; --threads 1 is faster while that lasts"

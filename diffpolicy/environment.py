@@ -88,7 +88,7 @@ def _remedy(error: Exception, env_id: str) -> str:
         return " Environments of a package are named module:Name-v0"
     if "unexpected keyword argument" not in str(error):
         return ""
-    made_by = registration.spec(env_id).entry_point
+    made_by = registration.spec(env_id.rpartition(":")[2]).entry_point
     made_by = registration.load_env_creator(made_by) if isinstance(made_by, str) else made_by
     return f". It takes: {', '.join(inspect.signature(made_by).parameters)}" if made_by else ""
 
@@ -153,6 +153,8 @@ def _holds(key: str, value: Any, sign: str, threshold: float) -> bool:
         number = np.asarray(value, np.float64)
     except (TypeError, ValueError) as error:
         raise DiffpolicyError(f"info[{key!r}] is no number and no list: {value!r}") from error
+    if not number.size or np.isnan(number).any():
+        raise DiffpolicyError(f"info[{key!r}] is no number and no list: {value!r}")
     if not sign:
         return bool(np.all(number))
     return bool(np.all(number > threshold if sign == ">" else number < threshold))
@@ -163,11 +165,12 @@ def _parsed(text: str | None) -> tuple[str | None, str, float]:
     key, *rest = re.split(r"\s*([<>])\s*", text or "", maxsplit=1)
     sign, number = rest or ("", "0")
     try:
-        return key or None, sign, float(number)
-    except ValueError as error:
-        raise DiffpolicyError(
-            f"--success-from must be key, key>number or key<number; got {text!r}"
-        ) from error
+        threshold = float(number)
+    except ValueError:
+        threshold = math.nan
+    if not math.isfinite(threshold) or (sign and not key):
+        raise DiffpolicyError(f"--success-from must be key, key>number or key<number; got {text!r}")
+    return key or None, sign, threshold
 
 
 def neutral_rule(env, text: str | None) -> Callable[[np.ndarray | None], np.ndarray]:

@@ -50,6 +50,7 @@ def quadratic(n: int, k: int) -> list[int]:
     return [(n - 1) * i**2 // k**2 for i in range(k, 0, -1)]
 
 
+DEFAULT_STEPS = 10
 SPACINGS = {f.__name__: f for f in (trailing, leading, linspace, loop, quadratic)}
 
 
@@ -96,10 +97,14 @@ def listed_grid(timesteps: int, times: Sequence[int], final: int = CLEAN) -> Gri
     return pairs(times, final)
 
 
-def parse_grid(timesteps: int, text: str, ddim_steps: int, start: int | None, end: int) -> Grid:
-    """A spacing by its name, or a list of timesteps like "85,20", which is its own budget."""
+def parse_grid(
+    timesteps: int, text: str, ddim_steps: int | None, start: int | None, end: int
+) -> Grid:
+    """A spacing by its name (10 steps where none are given), or a list of timesteps like "85,20",
+    which is its own budget."""
     if text in SPACINGS:
-        return make_grid(timesteps, ddim_steps, text, start, end)
+        steps = DEFAULT_STEPS if ddim_steps is None else ddim_steps
+        return make_grid(timesteps, steps, text, start, end)
     try:
         times = [int(part) for part in text.split(",")]
     except ValueError:
@@ -107,6 +112,11 @@ def parse_grid(timesteps: int, text: str, ddim_steps: int, start: int | None, en
         raise DiffpolicyError(
             f"a grid must be one of {names}, or timesteps like 85,20; got {text!r}"
         ) from None
+    if start is not None or end or ddim_steps not in (None, len(times)):
+        raise DiffpolicyError(
+            f"the timesteps {text} are a grid of {len(times)} steps with its own ends; leave out "
+            "--ddim-steps, --start and --end"
+        )
     return listed_grid(timesteps, times)
 
 

@@ -17,6 +17,7 @@ class LatencyProfile:
     samples_ms: np.ndarray
     source: str
     exact: bool = False  # declared, not sampled: its percentiles are known
+    engine: str | None = None  # what was measured, where something was
 
     def delays(self, seed: int, control_dt_s: float) -> Iterator[int]:
         """Endless delays in ticks, drawn in contiguous blocks; one seed gives one sequence."""

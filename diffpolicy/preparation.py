@@ -114,15 +114,17 @@ def _observations(
 def _task(
     config: TrainConfig, attributes: Mapping[str, Any], env, env_id: str, kwargs: dict[str, Any]
 ) -> Task:
-    targets = config.position_targets
-    if targets is None:
-        targets = bool(environment.declared(env, "position_targets"))
+    said = (
+        config.position_targets,
+        attributes.get("position_targets"),
+        environment.declared(env, "position_targets"),
+    )
     return Task(
         env_id=env_id,
         control_dt_s=environment.control_dt_s(
             env, config.control_dt or attributes.get("control_dt_s")
         ),
-        position_targets=targets,
+        position_targets=bool(next((s for s in said if s is not None), False)),
         observation_dim=env.observation_space.shape[0],
         action_dim=env.action_space.shape[0],
         env_kwargs=kwargs,

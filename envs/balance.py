@@ -132,7 +132,7 @@ class BalanceEnv(SimulatedEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed)
+        self._begin(seed)
         self.tick = 0
         self.data.qpos[:] = self.np_random.uniform(-START_SPREAD, START_SPREAD, 2)
         self.data.qvel[:] = self.np_random.uniform(-START_SPREAD, START_SPREAD, 2)

@@ -153,12 +153,16 @@ class CatchEnv(SimulatedEnv):
     @property
     def neutral_action(self) -> np.ndarray:
         """The servo's last target; after a reset, where the cup rests."""
+        return self._latest(self._followed).astype(np.float32)
+
+    @property
+    def _followed(self) -> np.ndarray:
         return self.data.ctrl.astype(np.float32)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed)
+        self._begin(seed)
         rng = self.np_random
         self.bounce_tick = int(rng.integers(FALL_TICKS[0], FALL_TICKS[1], endpoint=True))
         cup_m = rng.uniform(-START_HALF_RANGE_M, START_HALF_RANGE_M)
@@ -174,7 +178,7 @@ class CatchEnv(SimulatedEnv):
         if self.tick == self.bounce_tick:
             self.data.qvel[BALL_Z] *= -RESTITUTION
             self.data.qvel[BALL_Z] += self.deflected_m / RISE_S
-        self.data.ctrl[:] = self._actuated(action, self.neutral_action)
+        self.data.ctrl[:] = self._actuated(action, self._followed)
         mujoco.mj_step(self.model, self.data, self._substeps)
         self.tick += 1
         self.path.append((self.data.qpos[BALL_X], self.data.qpos[BALL_Z]))

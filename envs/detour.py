@@ -112,7 +112,7 @@ class DetourEnv(SimulatedEnv):
     control_dt_s = 0.05
     position_targets = True
     sensor_units = np.array([*np.radians([0.1, 0.1, 1.0, 1.0]), 1e-3, 1e-3])
-    episode_attributes = ("goal", "start_distance_m", "neutral_action")
+    episode_attributes = ("goal", "start_distance_m")
 
     def __init__(
         self,
@@ -131,19 +131,26 @@ class DetourEnv(SimulatedEnv):
         self._place(0.0, 0.0)
         self._set_up_model(payload_kg, joint_friction_nm)
 
+    @property
+    def neutral_action(self) -> np.ndarray:
+        """The servos' newest target; after a reset, where they hold the arm."""
+        return self._latest(self._followed)
+
+    @property
+    def _followed(self) -> np.ndarray:
+        return (self.data.ctrl - HOME_RAD).astype(np.float32)
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed)
+        self._begin(seed)
         tool_y, goal_y = self.np_random.choice(TOOL_Y_M), self.np_random.choice(GOAL_Y_M)
         self._place(float(tool_y), float(goal_y))
         return self._sensed(self._observation()), self._info(success=False)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        self.neutral_action = np.clip(
-            self._actuated(action, self.neutral_action), -1.0, 1.0
-        ).astype(np.float32)
-        self.data.ctrl[:] = HOME_RAD + self.neutral_action
+        target = np.clip(action, -1.0, 1.0).astype(np.float32)
+        self.data.ctrl[:] = HOME_RAD + self._actuated(target, self._followed)
         touched = self._advance()
         success = not touched and self._arrived()
         observation = self._sensed(self._observation())
@@ -166,8 +173,8 @@ class DetourEnv(SimulatedEnv):
 
     def _place(self, tool_y: float, goal_y: float) -> None:
         self.goal = complex(GOAL_X_M, goal_y)
-        self.neutral_action = action_towards(complex(TOOL_X_M, tool_y))
-        self.data.qpos[:] = self.data.ctrl[:] = HOME_RAD + self.neutral_action
+        start = action_towards(complex(TOOL_X_M, tool_y))
+        self.data.qpos[:] = self.data.ctrl[:] = HOME_RAD + start
         self.start_distance_m = self._distance_m()
 
     def _set_up_model(self, payload_kg: float, joint_friction_nm: float) -> None:

@@ -171,9 +171,7 @@ class PushTEnv(SimulatedEnv):
     @property
     def neutral_action(self) -> np.ndarray:
         """The last target, which holds the agent where it goes; after a reset, its position."""
-        if self._under_way:
-            return self._under_way[-1].astype(np.float32)
-        return (self.data.ctrl / UNITS_PER_PX).astype(np.float32)
+        return self._latest(self.data.ctrl / UNITS_PER_PX).astype(np.float32)
 
     def expert(self, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
         """Straight pushes, planned two ahead; `rng` draws those to choose from. It covers the goal
@@ -191,7 +189,7 @@ class PushTEnv(SimulatedEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed)
+        self._begin(seed)
         if options and "state" in options:
             meaning = "agent x, y, block x, y in px and the block's angle in rad"
             state = _checked("options['state']", options["state"], meaning, 5)

@@ -38,7 +38,7 @@ class SimulatedEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     ):
         if not 0 <= sensor_noise < np.inf:
             raise ValueError(f"sensor_noise must be 0 or more, and finite; got {sensor_noise}")
-        if actuation_delay != int(actuation_delay) or actuation_delay < 0:
+        if actuation_delay < 0 or not float(actuation_delay).is_integer():
             raise ValueError(f"actuation_delay must be a count of ticks; got {actuation_delay}")
         self.sensor_noise, self.actuation_delay = sensor_noise, int(actuation_delay)
         self.render_mode = render_mode
@@ -46,14 +46,11 @@ class SimulatedEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._under_way: deque[np.ndarray] = deque()
         self._renderer: mujoco.Renderer | None = None
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Seeds, and empties the motors' queue; tasks go on from here."""
+    def _begin(self, seed: int | None) -> None:
+        """Seeds, and empties the motors' queue; a task's reset goes on from here."""
         super().reset(seed=seed)
         mujoco.mj_resetData(self.model, self.data)
         self._under_way.clear()
-        return np.empty(0), {}
 
     def save(self) -> dict[str, Any]:
         """Everything that the rest of the episode depends on (a TimeLimit counts by itself)."""
@@ -105,6 +102,10 @@ class SimulatedEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if len(self._under_way) <= self.actuation_delay:
             return before
         return self._under_way.popleft()
+
+    def _latest(self, followed: np.ndarray) -> np.ndarray:
+        """The newest action, also while it is under way; `followed` where none is."""
+        return self._under_way[-1] if self._under_way else followed
 
     def _sensed(self, observation: np.ndarray) -> np.ndarray:
         """The observation with its noise, inside the declared space."""

@@ -1,6 +1,5 @@
 """What a sweep compares: every budget of a run, ancestral DDPM, and plain regression."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -26,10 +25,15 @@ def load_budgets(config: SweepConfig) -> list[Policy]:
     if not config.ddim_steps:
         raise DiffpolicyError("--ddim-steps needs at least one budget")
     checkpoint = load_policy(config.run)
-    samplings = list(combinations(config))
+    samplings = combinations(config)
     ancestral = Sampling(checkpoint.specification.model.train_timesteps, eta=1.0)
     if config.ddpm and ancestral not in samplings:
         samplings.append(ancestral)
+    if set(samplings) == {ancestral}:
+        raise DiffpolicyError(
+            "a sweep needs a budget beside ancestral sampling over all T steps; give other "
+            "--ddim-steps, or another --eta"
+        )
     policies = baseline(config, checkpoint)
     policies += [policy_of(config, checkpoint, sampling) for sampling in samplings]
     for policy in policies:
@@ -90,15 +94,20 @@ def _effort(checkpoint: Checkpoint) -> str:
     )
 
 
-def combinations(config: SweepConfig) -> Iterator[Sampling]:
-    """Every budget with every grid, start, end, η, noise scale and clip; a listed grid once."""
+def combinations(config: SweepConfig) -> list[Sampling]:
+    """Every budget with every grid, start, end, η, noise scale and clip; what is the same, once."""
     starts, clips = config.start or (None,), config.clip or (None,)
     variants = product(config.grid, starts, config.end, config.eta, config.noise_scale, clips)
-    listed = set()
-    for grid, start, end, eta, scale, clip in variants:
-        if grid in SPACINGS:
-            for ddim_steps in sorted(set(config.ddim_steps)):
-                yield Sampling(ddim_steps, grid, start, end, eta, scale, clip)
-        elif (grid, eta, scale, clip) not in listed:
-            listed.add((grid, eta, scale, clip))
-            yield Sampling(1, grid, None, 0, eta, scale, clip)
+    found = (
+        _meant(Sampling(k, grid, start, end, eta, scale, clip))
+        for grid, start, end, eta, scale, clip in variants
+        for k in sorted(set(config.ddim_steps))
+    )
+    return list(dict.fromkeys(found))
+
+
+def _meant(sampling: Sampling) -> Sampling:
+    """Without what has no say: a list is its own budget and ends, and η = 0 injects no noise."""
+    if sampling.grid not in SPACINGS:
+        sampling = replace(sampling, ddim_steps=None, start=None, end=0)
+    return sampling if sampling.eta else replace(sampling, noise_scale=1.0)

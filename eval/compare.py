@@ -41,17 +41,22 @@ def _bootstrap_means(values: np.ndarray, seed: int = SEED) -> np.ndarray:
     return counts @ values / len(values)
 
 
-def over_tasks(by_task: Sequence[np.ndarray], trim: float) -> tuple[float, float, float]:
-    """The mean over tasks of their means, less a share `trim` at each end, and its 95 % interval.
+def over_tasks(
+    by_task: Sequence[np.ndarray], trims: Sequence[float]
+) -> list[tuple[float, float, float]]:
+    """Means over tasks of their means, less a share `trims` at both ends, with 95 % intervals.
 
-    0.25 is the interquartile mean (Agarwal et al., arXiv 2108.13264): of four tasks the best and
-    the worst are left out. The interval is a bootstrap of episodes [E] within each task; it knows
-    nothing of other training seeds.
+    0.25 is an interquartile mean (after Agarwal et al., arXiv 2108.13264, who take it over runs and
+    tasks): of four tasks the best and the worst are left out. Intervals are a bootstrap of episodes
+    [E] within each task; they know nothing of other training seeds.
     """
-    means = np.stack([_bootstrap_means(o, seed) for seed, o in enumerate(by_task)])
-    value = stats.trim_mean([outcomes.mean() for outcomes in by_task], trim)
-    low, high = np.percentile(stats.trim_mean(means, trim, axis=0), [2.5, 97.5])
-    return float(value), float(low), float(high)
+    drawn = np.stack([_bootstrap_means(o, seed) for seed, o in enumerate(by_task)])
+    means = [outcomes.mean() for outcomes in by_task]
+    found = []
+    for trim in trims:
+        low, high = np.percentile(stats.trim_mean(drawn, trim, axis=0), [2.5, 97.5])
+        found.append((float(stats.trim_mean(means, trim)), float(low), float(high)))
+    return found
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray) -> float:

@@ -16,6 +16,7 @@ from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes
+from diffpolicy.grids import SPACINGS
 from diffpolicy.policy import Policy
 from diffpolicy.rollout import check_fit
 
@@ -40,7 +41,11 @@ class Trajectory:
         """x_t, x̂0 (None before the first step) and where that is, at a share of the way."""
         k = round(progress * len(self.times))
         level = f"t = {self.times[k]}" if k < len(self.times) else "clean"
-        return self.xs[k], self.x0s[k - 1] if k else None, f"after {k} step{'s' * (k != 1)}, {level}"
+        return (
+            self.xs[k],
+            self.x0s[k - 1] if k else None,
+            f"after {k} step{'s' * (k != 1)}, {level}",
+        )
 
 
 def denoise(config: DenoiseConfig) -> None:
@@ -62,7 +67,8 @@ def trace(config: DenoiseConfig) -> list[Trajectory]:
     if not config.ddim_steps:
         raise DiffpolicyError("--ddim-steps needs at least one budget")
     checkpoint = load_policy(config.run)
-    policies = [Policy(checkpoint, Sampling(k, config.grid)) for k in config.ddim_steps]
+    budgets = config.ddim_steps if config.grid in SPACINGS else (None,)  # a list is its own
+    policies = [Policy(checkpoint, Sampling(k, config.grid)) for k in budgets]
     task, horizons = policies[0].task, policies[0].horizons
     env = environment.make(task.env_id, task.env_kwargs)
     check_fit(policies[0], env)
@@ -97,7 +103,8 @@ def draw_strip(trajectories: Sequence[Trajectory]) -> Figure:
         for column, progress in enumerate(np.linspace(0, 1, COLUMNS)):
             pair, where = axes[2 * row : 2 * row + 2, column], trajectory.at(progress)[2]
             if where == drawn:
-                pair[0].axis("off"), pair[1].axis("off")
+                for axis in pair:
+                    axis.axis("off")
             else:
                 _draw_moment(pair, trajectory, progress)
             drawn = where

@@ -208,7 +208,10 @@ def measure_calls(
                     if _unfinished(samples[i], seconds, wanted):
                         samples[i].append(_time_ms(timed[i]))
                         bar.update(1)
-    return [LatencyProfile(np.array(s), "measured") for s in samples]
+    return [
+        LatencyProfile(np.array(s), "measured", engine=t.engine)
+        for t, s in zip(timed, samples, strict=True)
+    ]
 
 
 def _unfinished(samples_ms: list[float], seconds: float, wanted: int) -> bool:

@@ -42,22 +42,24 @@ def check_source(policies: Sequence[Policy], config: Latencies) -> None:
 def replay(path: Path, policies: Sequence[Policy]) -> list[LatencyProfile]:
     """The profiles that a file holds for these policies; of several engines the fastest.
 
-    DiffpolicyError where it has none of a budget, or belongs to another network.
+    DiffpolicyError where it has none of a budget, or belongs to another network or precision.
     """
     records = _samples_in(path)
     found = []
     for policy in policies:
         mine = [r for r in records if r["network_evals"] == policy.network_evals]
         mine = [r for r in mine if r["parameters"] == policy.parameters]
+        mine = [r for r in mine if r.get("precision", "float32") == policy.precision]
         if not mine:
             held = sorted({(r["network_evals"], r["parameters"]) for r in records})
             raise DiffpolicyError(
                 f"{path} holds no latencies of {policy.network_evals} evaluations of a network of "
-                f"{policy.parameters} parameters; it has (evaluations, parameters) {held}"
+                f"{policy.parameters} parameters in {policy.precision}; it has (evaluations, "
+                f"parameters) {held}"
             )
         best = min(mine, key=lambda r: np.median(r["samples_ms"]))
-        source = f"replayed, {best['engine']}"
-        found.append(LatencyProfile(np.array(best["samples_ms"], float), source))
+        samples, engine = np.array(best["samples_ms"], float), best["engine"]
+        found.append(LatencyProfile(samples, f"replayed, {engine}", engine=engine))
     return found
 
 

@@ -134,8 +134,8 @@ def _films(world: World, films: Sequence[tuple[Policy, str, LatencyProfile]]) ->
     for policy, clock, profile in films:
         felt = latency.PAUSED if clock == "paused" else profile
         figure, caption = film_strip(world, policy, felt, world.seeds.start)
-        source = "" if clock == "paused" else f" ({profile.source})"
-        text = html.escape(f"{sampler_name(policy)}, {clock}{source}; {caption}")
+        told = clock if clock == "paused" else f"simulated ({profile.source})"
+        text = html.escape(f"{sampler_name(policy)}, {told}; {caption}")
         image = f'<img alt="{text}" src="{data_uri(png(figure))}">'
         parts.append(f"<figure>{image}<figcaption>{text}</figcaption></figure>")
     return parts

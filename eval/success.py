@@ -14,6 +14,7 @@ from diffpolicy.chain import audit
 from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling, sampling_of
 from diffpolicy.control import starves
+from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_text
 from diffpolicy.latency import LatencyProfile
 from diffpolicy.policy import Policy
@@ -116,8 +117,13 @@ class World:
             minutes = len(self.seeds) * self.limit * dt / 60
             print(f"real time, one episode after the other: {minutes:.1f} min at most")
             episodes, timing = run_on_wall_clock(policy, self.make, self.seeds, self.options, label)
-            profile = LatencyProfile(np.array(timing.latency_ms or [0.0]), "wall clock")
-            record = make_record(policy, clock, profile, episodes, dt, policy.engine().name)
+            if not timing.latency_ms:
+                raise DiffpolicyError(
+                    "the episodes are too short for an inference on the wall clock"
+                )
+            engine = policy.engine().name
+            profile = LatencyProfile(np.array(timing.latency_ms), "wall clock", engine=engine)
+            record = make_record(policy, clock, profile, episodes, dt, engine)
             return {**record, **timing_record(timing, policy)}, profile
         if clock == "simulated":
             warn_of_starvation(policy, profile, dt)
@@ -138,7 +144,6 @@ class World:
             "seeds": [self.seeds.start, self.seeds.stop - 1],
             "padded_batch": self.options.batch,
             "workers": self.workers.count,
-            "episode_threads": 1,
             "max_steps": self.config.max_steps,
             **asdict(self.options),
             "neutral": self.config.neutral or "declared by the environment, else hold",
@@ -186,6 +191,7 @@ def make_record(
         "clock": clock,
         "latency_source": profile.source,
         "engine": engine,
+        "latency_engine": profile.engine,
         "episodes": len(episodes),
         "successes": successes,
         "success_rate": successes / len(episodes),
@@ -215,6 +221,7 @@ def timing_record(timing: Timing, policy: Policy) -> dict[str, Any]:
         "tick_late_ms": {"p50": float(np.median(late_ms)), "max": float(late_ms.max())},
         "missed_ticks": timing.missed,
         "parameters": policy.parameters,
+        "precision": policy.precision,
         "samples_ms": np.round(timing.latency_ms, 5).tolist(),
     }
 

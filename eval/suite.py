@@ -15,7 +15,7 @@ from .config import SuiteConfig, SweepConfig
 from .pictures import film_strip, png
 from .recipe import Recipe, make_run
 from .success import World, policy_of
-from .suite_report import print_suite, suite_plot, write_suite_report
+from .suite_report import print_suite, suite_plot, tables_of, write_suite_report
 from .sweep import sweep
 
 TASKS = ("PushT-v0", "Balance-v0", "Detour-v0", "Catch-v0")
@@ -46,19 +46,22 @@ def suite(config: SuiteConfig) -> dict[str, Any]:
     tasks = {task: _task(task, config, protocol) for task in TASKS}
     result = {"budget": config.budget, "protocol": protocol, "tasks": tasks}
     write_text(config.out / "suite.json", json.dumps(result, indent=1))
-    plot = png(suite_plot(result))
+    tables = tables_of(result)
+    plot = png(suite_plot(result, tables))
     write_bytes(config.out / "suite.png", plot)
     films = {task: (config.out / task / "film.png").read_bytes() for task in TASKS}
-    write_suite_report(config.out / "suite.html", result, plot, films)
-    print_suite(result)
+    write_suite_report(config.out / "suite.html", result, tables, plot, films)
+    print_suite(result, tables)
     print(f"wrote suite.json, suite.png and suite.html to {config.out}")
     return result
 
 
 def _keep_protocol(path: Path, protocol: dict[str, Any]) -> None:
     """A folder belongs to one protocol."""
-    if path.exists() and json.loads(path.read_text()) != protocol:
-        raise DiffpolicyError(f"{path} is another protocol, or device; choose another --out")
+    before = json.loads(path.read_text()) if path.exists() else protocol
+    if changed := {k: before.get(k) for k in protocol if before.get(k) != protocol[k]}:
+        asked = {name: protocol[name] for name in changed}
+        raise DiffpolicyError(f"{path} says {changed}, not {asked}; choose another --out")
     write_text(path, json.dumps(protocol, indent=1))
 
 

@@ -1,6 +1,7 @@
 """The suite's report: tasks × budgets with intervals, means over tasks, pictures."""
 
 import html
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,11 +28,22 @@ class Estimate(NamedTuple):
     high: float
 
     def __str__(self) -> str:
+        if self.low == self.high:  # all alike: a bootstrap knows nothing of the spread
+            return f"{self.value:.2f}"
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-def table_of(result: dict[str, Any], clock: str, outcome: str) -> dict[str, dict[str, Estimate]]:
-    """{budget: {task: estimate, "mean" and "IQM" over tasks}}; outcome: success or score."""
+Table = dict[str, dict[str, Estimate]]  # {budget: {task, "mean" or "IQM": estimate}}
+
+
+def tables_of(result: dict[str, Any]) -> dict[tuple[str, str], Table]:
+    """{(clock, success or score): table}"""
+    clocks = clocks_of(result)
+    return {(c, o): table_of(result, c, o) for c in clocks for o in OUTCOMES}
+
+
+def table_of(result: dict[str, Any], clock: str, outcome: str) -> Table:
+    """Every budget's success (or score) in every task, and over tasks."""
     rows: dict[str, dict[str, np.ndarray]] = {}
     for task, swept in result["tasks"].items():
         for record in swept["records"]:
@@ -41,10 +53,15 @@ def table_of(result: dict[str, Any], clock: str, outcome: str) -> dict[str, dict
     return {
         budget: {
             **{task: _estimate(found, outcome) for task, found in by_task.items()},
-            **{n: Estimate(*over_tasks(list(by_task.values()), t)) for n, t in OVER_TASKS.items()},
+            **_over_tasks(list(by_task.values())),
         }
         for budget, by_task in rows.items()
     }
+
+
+def _over_tasks(by_task: Sequence[np.ndarray]) -> dict[str, Estimate]:
+    found = over_tasks(by_task, list(OVER_TASKS.values()))
+    return {name: Estimate(*e) for name, e in zip(OVER_TASKS, found, strict=True)}
 
 
 def _estimate(found: np.ndarray, outcome: str) -> Estimate:
@@ -60,20 +77,18 @@ def clocks_of(result: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(r["clock"] for r in records))
 
 
-def print_suite(result: dict[str, Any]) -> None:
+def print_suite(result: dict[str, Any], tables: dict[tuple[str, str], Table]) -> None:
     """Every table and every recommendation on the terminal."""
-    for clock in clocks_of(result):
-        for outcome in OUTCOMES:
-            print(f"{outcome}, {clock}")
-            print_table(*cells(result, clock, outcome))
+    for (clock, outcome), table in tables.items():
+        print(f"\n{outcome}, {clock}")
+        print_table(*cells(table, result["tasks"]))
     for task, swept in result["tasks"].items():
         print(f"{task}: {verdict(swept)}")
 
 
-def cells(result: dict[str, Any], clock: str, outcome: str) -> tuple[list[str], list[list[Any]]]:
+def cells(table: Table, tasks: Iterable[str]) -> tuple[list[str], list[list[str]]]:
     """Titles and rows of one table."""
-    titles = ["budget", *result["tasks"], *OVER_TASKS]
-    table = table_of(result, clock, outcome)
+    titles = ["budget", *tasks, *OVER_TASKS]
     return titles, [
         [budget, *(str(row.get(column, "–")) for column in titles[1:])]
         for budget, row in table.items()
@@ -86,14 +101,14 @@ def verdict(swept: dict[str, Any]) -> str:
     return f"{headline(advice)}: {advice['reason']}"
 
 
-def suite_plot(result: dict[str, Any]) -> Figure:
+def suite_plot(result: dict[str, Any], tables: dict[tuple[str, str], Table]) -> Figure:
     """Score of every task, and their mean, over the budgets, a panel for each clock."""
     clocks = clocks_of(result)
     figure, axes = plt.subplots(
         1, len(clocks), figsize=(5.5 * len(clocks), 4), sharey=True, squeeze=False
     )
     for axis, clock in zip(axes[0], clocks, strict=True):
-        table = table_of(result, clock, "score")
+        table = tables[clock, "score"]
         for column in (*result["tasks"], "mean"):
             y = np.array([row[column] for row in table.values() if column in row])
             spread = np.abs(y[:, 1:].T - y[:, 0])
@@ -111,7 +126,11 @@ def suite_plot(result: dict[str, Any]) -> Figure:
 
 
 def write_suite_report(
-    path: Path, result: dict[str, Any], plot: bytes, films: dict[str, bytes]
+    path: Path,
+    result: dict[str, Any],
+    tables: dict[tuple[str, str], Table],
+    plot: bytes,
+    films: dict[str, bytes],
 ) -> None:
     """One self-contained page; plot and films {task: …} are PNG."""
     title = f"diffpolicy suite, {result['budget']}: how many denoising steps can you afford?"
@@ -120,14 +139,13 @@ def write_suite_report(
         for task, swept in result["tasks"].items()
     ]
     parts.append(f'<img alt="score over budgets" src="{data_uri(plot)}">')
-    for clock in clocks_of(result):
-        for outcome in OUTCOMES:
-            parts.append(f"<h2>{outcome.capitalize()}, {clock}</h2>")
-            parts.append(html_table(*cells(result, clock, outcome)))
+    for (clock, outcome), table in tables.items():
+        parts.append(f"<h2>{outcome.capitalize()}, {clock}</h2>")
+        parts.append(html_table(*cells(table, result["tasks"])))
     parts.append(
         "<p>Means with 95 % intervals over episodes, of one training each. IQM: the mean of the "
-        "middle half of the tasks (Agarwal et al., 2021), its interval by a bootstrap within each "
-        "task.</p>"
+        "middle half of the tasks (after Agarwal et al., 2021). Intervals of both are a bootstrap "
+        "of the episodes within each task; where all came out alike there is none.</p>"
     )
     for task, film in films.items():
         parts.append(f'<h2>{task}</h2><img alt="{task}, one episode" src="{data_uri(film)}">')

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from diffpolicy.latency import LatencyProfile, delay_ticks, slow_ms
 from diffpolicy.policy import Policy
 
 from .budgets import load_budgets
-from .compare import Candidate, compare, episodes_needed, noninferior, recommend
+from .compare import Candidate, compare, episodes_needed, recommend
 from .config import SweepConfig
 from .header import header
 from .pictures import clock_label, png, success_against_latency
@@ -54,8 +54,6 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
 
 def print_plan(margin: float) -> dict[str, Any]:
     """Episodes that show a budget to lose less than the margin to an equal one, {share: count}."""
-    if margin <= 0:
-        raise DiffpolicyError(f"a plan needs a --margin above 0; got {margin}")
     plan = {
         share: [episodes_needed(share, margin, power) for power in POWERS] for share in DISCORDANCES
     }
@@ -177,7 +175,7 @@ def _advise(
         "name": advice.name,
         "margin": advice.margin,
         "reason": advice.reason + _plain(others) + _fit(clock, dt),
-        "regression_suffices": _suffices(reference, others, config.margin),
+        "regression_suffices": _suffices(candidates, config.margin, config.floor),
         "comparisons": [compare(reference, other, config.margin) for other in others],
     }
 
@@ -188,9 +186,11 @@ def _plain(others: Sequence[Candidate]) -> str:
     return f"; regression, without denoising, reaches {found[0]:.2f}" if found else ""
 
 
-def _suffices(chosen: Candidate, others: Sequence[Candidate], margin: float) -> bool:
-    """Whether no step earns its cost: regression loses less than the margin to the budget."""
-    return any(noninferior(c, chosen, margin) for c in others if c.ddim_steps == 0)
+def _suffices(candidates: Sequence[Candidate], margin: float, floor: float) -> bool:
+    """Whether no step earns its cost: regression passes all that a recommended budget must."""
+    plain = [replace(c, rival_only=False) for c in candidates if c.ddim_steps == 0]
+    others = [replace(c, rival_only=True) for c in candidates if c.ddim_steps != 0]
+    return bool(plain) and recommend([*plain, *others], margin, floor, "").name is not None
 
 
 def _fit(clock: Clock, control_dt_s: float) -> str:

@@ -75,6 +75,11 @@ BAD = [
     (f"{EVAL} --noise-scale -1", "--noise-scale must be at least 0"),
     (f"{SWEEP} --clip -1", "--clip must be at least 0"),
     (f"{DENOISE} --ddim-steps 2 101", "between 1 and the 100 timesteps of the chain; got 101"),
+    (f"{SWEEP} --margin 0", "--margin must be positive; got 0"),
+    ("sweep --run {run} --plan --margin 0", "--margin must be positive; got 0"),
+    (f"{EVAL} --grid 85,20 --ddim-steps 10", "leave out --ddim-steps, --start and --end"),
+    (f"{EVAL} --grid 85,20 --start 50", "leave out --ddim-steps, --start and --end"),
+    (f"{EVAL} --noise-scale 0.5", "a noise scale needs --eta above 0"),
     (f"{DENOISE} --chunks 0", "--chunks must be positive"),
     ("denoise --run {run} --out new.png", "--out must be a .gif; got new.png"),
     *(
@@ -107,7 +112,7 @@ BAD = [
         for command in (EVAL, TRAIN, RECORD)
     ),
     (f'{EVAL} --env-kwargs {{{{"colour":1}}}}', "It takes: impulses_per_episode, tip_mass_kg"),
-    (f"{EVAL} --env PushT-v0", "Environments of a package are named module:Name-v0"),
+    (f"{EVAL} --env Nowhere-v0", "Environments of a package are named module:Name-v0"),
     (f"train --data {{store}} --out {{file}} {SIZE}", "file is a file; a folder was expected"),
     (f"{SWEEP[: SWEEP.index('{out}')]}{{file}}", "file is a file; a folder was expected"),
     (f"{EVAL} --env {PUSHT}", "PushT-v0 has 6 observations and 2 actions"),
@@ -132,7 +137,6 @@ BAD = [
     ("latency --run nowhere", "no policy.safetensors in nowhere"),
     (f"sweep --run nowhere {QUICK}", "no policy.safetensors in nowhere"),
     (f"train --data {{store}} --out {{run}} {SIZE}", "already holds a run"),
-    (f"train --data {{store}} --out {{file}} {SIZE}", "File exists: file"),
     (f"record --env {BALANCE} --out {{file}} --episodes 1", "no demonstration store at file"),
     (f"record --env {BALANCE} --out {{run}} --episodes 1", "run cannot be read"),
     (f"record --env {BALANCE} --out {{file}}/x --episodes 1", "Not a directory"),

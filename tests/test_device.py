@@ -20,16 +20,8 @@ def test_threads_in_each_other_s_way_are_told(monkeypatch, capsys, threads, toge
     torch.set_num_threads(threads)
     try:
         device.warn_of_busy_cores()
-        assert torch.get_num_threads() == threads and asked == [threads, 1]
+        assert torch.get_num_threads() == threads and asked == ([threads, 1] if threads > 1 else [])
     finally:
         torch.set_num_threads(before)
     said = "2 threads take 4.0 times as long as one" in capsys.readouterr().out
     assert said == (together_ms == 4.0)
-
-
-def test_a_product_takes_some_time():
-    before = torch.get_num_threads()
-    try:
-        assert device._product_ms(1) > 0
-    finally:
-        torch.set_num_threads(before)

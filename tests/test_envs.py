@@ -71,16 +71,50 @@ def test_vectors_and_other_processes_see_the_same_to_the_bit(task, vector):
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("kwargs", [{}, IMPERFECT], ids=str)
-def test_a_saved_state_goes_on_elsewhere_to_the_bit(task, kwargs):
+def test_an_episode_is_its_seed_s_whatever_was_played_before(task, kwargs):
+    env, actions = make(task, **kwargs), actions_of(task)
+    play(env, actions_of(task, 1)[:17], 1)
+    expected = play(make(task, **kwargs), actions, 7)
+    np.testing.assert_array_equal(play(env, actions, 7), expected)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_looking_changes_nothing(task):
+    seen, actions = make(task, render_mode="rgb_array"), actions_of(task)[:8]
+    expected = play(make(task), actions, 0)
+    found = [seen.reset(seed=0)[0]]
+    for action in actions[: len(expected) - 1].astype(np.float32):
+        try:
+            seen.render()
+        except RuntimeError as error:
+            pytest.skip(str(error))
+        found.append(seen.step(action)[0])
+    np.testing.assert_array_equal(found, expected)
+    seen.close()
+
+
+@pytest.mark.parametrize("ticks", [1, 12, 33], ids="after {}".format)  # Catch's ball has bounced
+@pytest.mark.parametrize(
+    ("task", "kwargs"),
+    [
+        *((task, kwargs) for task in TASKS for kwargs in ({}, IMPERFECT)),
+        ("PushT-v0", {"observation": "keypoint", **IMPERFECT}),
+    ],
+    ids=str,
+)
+def test_a_saved_state_goes_on_elsewhere_to_the_bit(task, kwargs, ticks):
     env, other = make(task, **kwargs).unwrapped, make(task, **kwargs).unwrapped
     actions = actions_of(task, 1)
-    play(env, actions[:10], 3)
+    env.reset(seed=3)
+    for action in actions[:ticks]:
+        env.step(action.astype(np.float32))
     saved = pickle.dumps(env.save())
-    expected = [env.step(a.astype(np.float32))[:4] for a in actions[10:20]]
+    others = actions[ticks : ticks + 7].astype(np.float32)
+    expected = [env.step(a)[:4] for a in others]
     other.reset(seed=99)
     for target in (other, env):
         target.restore(pickle.loads(saved))
-        found = [target.step(a.astype(np.float32))[:4] for a in actions[10:20]]
+        found = [target.step(a)[:4] for a in others]
         for (seen, *rest), (seen_before, *rest_before) in zip(found, expected, strict=True):
             np.testing.assert_array_equal(seen, seen_before)
             assert rest == rest_before
@@ -145,7 +179,12 @@ def test_the_docstring_names_every_argument(task):
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize(
-    "kwargs", [{"sensor_noise": -1.0}, {"sensor_noise": float("nan")}, {"actuation_delay": 1.5}]
+    "kwargs",
+    [
+        *({"sensor_noise": bad} for bad in (-1.0, float("nan"), float("inf"))),
+        *({"actuation_delay": bad} for bad in (-1, 1.5, float("nan"), float("inf"))),
+    ],
+    ids=str,
 )
 def test_sensors_and_motors_that_cannot_be_are_refused(task, kwargs):
     [name] = kwargs
@@ -161,3 +200,19 @@ def test_a_late_motor_follows_the_action_of_then(task):
     calm = np.array(still.neutral_action)
     for action in actions_of(task)[:3].astype(np.float32):
         np.testing.assert_array_equal(late.step(action)[0], still.step(calm)[0])
+
+
+@pytest.mark.parametrize("task", ["PushT-v0", "Detour-v0", "Catch-v0"])
+def test_where_actions_are_targets_the_neutral_one_is_the_newest_also_under_way(task):
+    """Else starved ticks would repeat what is under way, over and over."""
+    env = make(task, actuation_delay=3).unwrapped
+    env.reset(seed=0)
+    start = env.neutral_action
+    assert start in env.action_space
+    assert make(task).unwrapped.position_targets
+    for action in actions_of(task)[:5].astype(np.float32):
+        env.step(action)
+        np.testing.assert_array_equal(env.neutral_action, action)
+        for _ in range(2):
+            env.step(env.neutral_action)
+            np.testing.assert_array_equal(env.neutral_action, action)

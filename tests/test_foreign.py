@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("gymnasium_robotics", reason="gymnasium-robotics is not installed")
-
 from diffpolicy import environment
 from diffpolicy.demonstrations import open_demonstrations
 from diffpolicy.errors import DiffpolicyError
@@ -21,8 +19,14 @@ DOOR = "gymnasium_robotics:AdroitHandDoor-v1"
 RECIPES = Path(__file__).parent.parent / "datasets"
 
 
+@pytest.fixture(scope="module")
+def robotics():
+    """Gymnasium-Robotics, where it is installed."""
+    return pytest.importorskip("gymnasium_robotics", reason="gymnasium-robotics is not installed")
+
+
 def test_door_is_recorded_trained_and_evaluated_by_the_command_line(
-    call, demos, tmp_path, monkeypatch
+    robotics, call, demos, tmp_path, monkeypatch
 ):
     if not (demos / "adroit_experts").is_dir():
         pytest.skip("DIFFPOLICY_DEMOS holds no adroit_experts/")
@@ -43,7 +47,7 @@ def test_door_is_recorded_trained_and_evaluated_by_the_command_line(
     assert record["episodes"] == 2
 
 
-def test_dict_observations_are_flattened():
+def test_dict_observations_are_flattened(robotics):
     env = environment.make("gymnasium_robotics:PointMaze_UMaze-v3", {})
     observation, _ = env.reset(seed=0)
     assert env.observation_space.shape == observation.shape == (8,)
@@ -52,7 +56,7 @@ def test_dict_observations_are_flattened():
 
 
 @pytest.fixture(scope="module")
-def human_door(demos, tmp_path_factory):
+def human_door(robotics, demos, tmp_path_factory):
     """The recipe's module and the store that it makes."""
     path = demos / "adroit_door_human" / "door-v0_demos.pickle"
     if not path.is_file():
@@ -136,7 +140,7 @@ def test_other_peoples_environments_need_no_code(env_id):
     try:
         env = environment.make(env_id, {})
     except DiffpolicyError as error:
-        pytest.skip(f"not with this version of mujoco: {error}")
+        pytest.skip(f"not with these packages: {error}")
     condition = key if ">" in key else None
     observation, _ = env.reset(seed=0)
     assert observation.shape == env.observation_space.shape == (observations,)
@@ -157,33 +161,3 @@ def test_metaworld_runs_where_it_is_importable():
     *_, info = env.step(env.action_space.sample())
     assert environment.success_rule(None)(info) in (True, False)
     env.close()
-
-
-@pytest.mark.parametrize(
-    ("info", "condition", "expected"),
-    [
-        ({"success": np.True_}, None, True),
-        ({"is_success": 0.0}, None, False),
-        ({"task_completions": []}, None, False),
-        ({"task_completions": ["kettle"]}, None, True),
-        ({"tasks_to_complete": ["kettle"], "success": True}, None, False),
-        ({"tasks_to_complete": []}, None, True),
-        ({"hinge_rad": 1.2}, "hinge_rad > 1.0", True),
-        ({"hinge_rad": 1.2}, "hinge_rad<1", False),
-        ({"task_completions": ["kettle", "light"]}, "task_completions > 1", True),
-        ({"success": False, "tails": True}, "tails", True),
-    ],
-)
-def test_success_is_what_info_says(info, condition, expected):
-    assert environment.success_rule(condition)(info) is expected
-
-
-@pytest.mark.parametrize("condition", ["hinge>far", "<", "nothing"])
-def test_a_condition_that_cannot_be_read_is_refused(condition):
-    with pytest.raises(DiffpolicyError, match="--success-from"):
-        environment.success_rule(condition)({"hinge": 1.0})
-
-
-def test_what_is_neither_number_nor_list_is_no_success():
-    with pytest.raises(DiffpolicyError, match="is no number and no list: 'open'"):
-        environment.success_rule("door")({"door": "open"})

@@ -97,7 +97,7 @@ def test_duplicates_are_counted():
 def test_a_falling_list_is_a_grid(times):
     times.sort(reverse=True)
     assert listed_grid(100, times) == pairs(times)
-    assert parse_grid(100, ",".join(map(str, times)), 1, None, 0) == pairs(times)
+    assert parse_grid(100, ",".join(map(str, times)), None, None, 0) == pairs(times)
 
 
 @pytest.mark.parametrize("times", [[], [100], [5, -1], [5, 5], [5, 7], [0, 99]])
@@ -109,7 +109,7 @@ def test_a_list_that_does_not_fall_in_range_is_refused(times):
 @pytest.mark.parametrize("text", ["uniform", "", "85;20", "8.5,2"])
 def test_what_is_neither_a_spacing_nor_a_list_is_refused(text):
     with pytest.raises(DiffpolicyError, match=r"one of trailing, leading, .* or timesteps like"):
-        parse_grid(100, text, 10, None, 0)
+        parse_grid(100, text, None, None, 0)
 
 
 @given(chains, st.integers(0, 1000))

@@ -95,9 +95,7 @@ def test_one_evaluation_whatever_the_noise_on_every_engine(run_with_baseline, en
 
 def test_a_regression_policy_has_no_budgets(run_with_baseline, refused):
     path = run_with_baseline / "regression"
-    with pytest.raises(
-        DiffpolicyError, match=r"--ddim-steps 0, .* got \{'ddim_steps': 3\}"
-    ):
+    with pytest.raises(DiffpolicyError, match=r"--ddim-steps 0, .* got \{'ddim_steps': 3\}"):
         Policy.load(path, ddim_steps=3)
     with pytest.raises(DiffpolicyError, match="no other sampler's option"):
         Policy.load(path, ddim_steps=0, eta=1.0)
@@ -141,24 +139,40 @@ def test_latencies_of_a_baseline_can_be_replayed(run_with_baseline, tmp_path, re
         latency(replace(config, baseline="diffusers"))
 
 
-def test_what_a_budget_earns_is_said():
-    good, poor = np.ones(200, bool), np.zeros(200, bool)
+def test_a_budget_is_recommended_against_regression():
+    good = np.ones(200, bool)
     budget = Candidate("2 steps", 2, 2, True, good)
-    equal = Candidate("regression", 0, 1, True, good, rival_only=True)
-    assert _suffices(budget, [equal], 0.05)
-    worse = replace(equal, outcomes=poor)
+    plain = Candidate("regression", 0, 1, True, good, rival_only=True)
+    worse = replace(plain, outcomes=~good)
     advice = recommend([worse, budget], 0.05, 0.5, "success")
     assert advice.ddim_steps == 2 and "cheaper" not in advice.reason
-    better = recommend(
-        [equal, replace(budget, outcomes=good & (np.arange(200) > 40))], 0.05, 0.5, "s"
-    )
-    assert (
-        "2 steps, the best budget" in better.reason and "is worse than regression" in better.reason
-    )
-    assert not _suffices(budget, [worse], 0.05)
-    assert _plain([worse]) == "; regression, without denoising, reaches 0.00"
-    other = replace(budget, ddim_steps=1)
-    assert not _suffices(budget, [other], 0.05) and _plain([other]) == ""
+    assert _plain([worse, budget]) == "; regression, without denoising, reaches 0.00"
+    assert _plain([budget]) == ""
+    beaten = replace(budget, outcomes=np.arange(200) > 40)
+    better = recommend([plain, beaten], 0.05, 0.5, "success").reason
+    assert "2 steps, the best budget" in better and "is worse than regression" in better
+
+
+def test_regression_is_enough_where_it_passes_all_that_a_budget_must():
+    good = np.ones(400, bool)
+    budget = Candidate("2 steps", 2, 2, True, good)
+    plain = Candidate("regression", 0, 1, True, good, rival_only=True)
+    assert _suffices([plain, budget], 0.05, 0.5)
+    assert not _suffices([budget], 0.05, 0.5)
+    for worse in (
+        replace(plain, outcomes=~good),
+        replace(plain, meets_deadline=False),
+        replace(plain, outcomes=np.arange(400) >= 16),  # 0.96: loses 4 points, too many to tell
+    ):
+        assert not _suffices([worse, budget], 0.05, 0.5)
+    poor = np.arange(400) < 100
+    assert not _suffices([replace(plain, outcomes=poor), replace(budget, outcomes=poor)], 0.05, 0.5)
+    few = replace(budget, name="1 step", ddim_steps=1, outcomes=np.arange(400) >= 14)
+    nearly = replace(plain, outcomes=np.arange(400) >= 16)  # as good as 1 step, not as 2
+    assert not _suffices([nearly, few, budget], 0.05, 0.5)
+
+
+def test_the_headline_says_what_is_enough():
     said = {"name": "2 steps", "regression_suffices": False}
     assert headline(said) == "use 2 steps"
     assert "regression is enough" in headline({**said, "regression_suffices": True})

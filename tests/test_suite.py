@@ -44,6 +44,12 @@ def test_a_suite_is_whole_and_a_second_call_keeps_what_is_there(tiny, monkeypatc
         for row in table.values():
             assert list(row) == ["Balance-v0", "Catch-v0", "mean", "IQM"]
             assert all(e.low <= e.value <= e.high for e in row.values())
+        for task, swept in result["tasks"].items():
+            rates = {r["name"]: r["success_rate"] for r in swept["records"] if r["clock"] == clock}
+            assert {name: row[task].value for name, row in table.items()} == rates
+        for row in table.values():
+            both = [row[task].value for task in result["tasks"]]
+            assert row["mean"].value == pytest.approx(np.mean(both))
     page = (tiny.out / "suite.html").read_text()
     assert page.count("data:image/png") == 3  # the plot, and a film of each task
 
@@ -78,20 +84,20 @@ def test_an_interrupted_suite_goes_on_with_the_next_task(tiny, monkeypatch):
 def test_a_folder_of_another_protocol_is_refused(tiny, monkeypatch):
     tiny.out.mkdir()
     (tiny.out / "protocol.json").write_text("{}")
-    with pytest.raises(DiffpolicyError, match="is another protocol"):
+    with pytest.raises(DiffpolicyError, match=r"protocol\.json says .*demonstrations"):
         suites.suite(tiny)
 
 
 def test_the_interquartile_mean_leaves_out_the_best_task_and_the_worst():
     tasks = [np.full(50, score) for score in (0.0, 0.4, 0.6, 1.0)]
-    assert over_tasks(tasks, 0.25) == pytest.approx((0.5, 0.5, 0.5))
-    assert over_tasks(tasks[1:], 0.0)[0] == pytest.approx(2 / 3)
+    assert over_tasks(tasks, [0.25]) == [pytest.approx((0.5, 0.5, 0.5))]
+    assert over_tasks(tasks[1:], [0.0])[0][0] == pytest.approx(2 / 3)
 
 
 def test_the_interval_over_tasks_is_stratified():
     """Tasks that differ add no spread; episodes do, each task's own."""
     rng = np.random.default_rng(0)
     tasks = [mean + 0.1 * rng.standard_normal(200) for mean in (0.2, 0.8)]
-    value, low, high = over_tasks(tasks, 0.0)
+    [(value, low, high)] = over_tasks(tasks, [0.0])
     assert low < value < high
     assert high - low == pytest.approx(2 * 1.96 * 0.1 / np.sqrt(400), rel=0.15)

@@ -20,7 +20,7 @@ from diffpolicy.eval.denoise import trace
 from diffpolicy.eval.latency import latency
 from diffpolicy.eval.pictures import film_strip
 from diffpolicy.eval.success import World, evaluate_budget
-from diffpolicy.eval.sweep import sweep
+from diffpolicy.eval.sweep import _outcome, sweep
 from diffpolicy.latency import PAUSED
 from diffpolicy.policy import Policy
 from diffpolicy.train import train
@@ -70,11 +70,13 @@ def test_header_says_where_the_result_comes_from(result):
     assert header["seeds"] == [100_000, 100_005]
 
 
-def test_recommendation_is_given_or_refused_with_a_reason(result):
+def test_the_recommendation_is_the_last_clock_s_and_follows_from_the_floor(result):
+    """Six episodes of an untrained policy succeed never."""
     advice = result[0]["recommendation"]
     assert advice == result[0]["recommendations"][-1]
-    assert advice["margin"] == 0.05
-    assert advice["reason"]
+    assert (advice["clock"], advice["margin"], advice["name"]) == ("simulated", 0.05, None)
+    best = max(r["score_mean"] for r in result[0]["records"] if r["clock"] == "simulated")
+    assert advice["reason"] == f"the best budget reaches score {best:.2f}, under 0.5"
 
 
 def test_report_is_self_contained(result):
@@ -142,7 +144,7 @@ def test_comparisons_are_paired_and_against_every_other_budget(result):
         assert result[0]["header"]["outcome"] in ("success", "score")
 
 
-def test_measured_latencies_stand_in_the_result(result):
+def test_latencies_stand_in_the_result(result):
     profiles = {p["name"]: p["samples_ms"] for p in result[0]["profiles"]}
     assert profiles == {"1 step": [2.0], "4 steps": [8.0], "DDPM 100": [200.0]}
 
@@ -177,8 +179,11 @@ def test_grids_and_the_rest_are_combined_with_every_budget(tiny_run, tmp_path, c
 
 
 def test_an_ancestral_chain_that_was_asked_for_is_not_added_again(tiny_run):
-    config = SweepConfig(run=tiny_run, ddim_steps=(100,), eta=(1.0,))
-    assert [sampler_name(policy) for policy in load_budgets(config)] == ["DDPM 100"]
+    config = SweepConfig(run=tiny_run, ddim_steps=(5, 100), eta=(1.0,))
+    names = [sampler_name(policy) for policy in load_budgets(config)]
+    assert names == ["5 steps, η 1", "DDPM 100"]
+    with pytest.raises(DiffpolicyError, match="needs a budget beside ancestral sampling"):
+        load_budgets(replace(config, ddim_steps=(100,)))
 
 
 @pytest.mark.parametrize("store", ["balance", "pusht"])
@@ -267,14 +272,22 @@ def test_a_listed_grid_is_run_once_whatever_the_ends(tiny_run):
     config = SweepConfig(
         run=tiny_run, ddim_steps=(1, 2), grid=("85,20", "linspace"), start=(90, 80), end=(0, 10)
     )
-    found = list(combinations(config))
-    assert [s for s in found if s.grid == "85,20"] == [Sampling(1, "85,20")]
+    found = combinations(config)
+    assert [s for s in found if s.grid == "85,20"] == [Sampling(None, "85,20")]
     assert len(found) == 1 + 2 * 2 * 2
 
 
-def test_a_plan_needs_a_margin(refused, tiny_run):
-    said = refused("sweep", "--run", tiny_run, "--plan", "--margin", 0)
-    assert "a plan needs a --margin above 0" in said
+def test_noise_is_scaled_where_there_is_some(tiny_run):
+    config = SweepConfig(run=tiny_run, ddim_steps=(2,), eta=(0.0, 1.0), noise_scale=(0.2, 1.0))
+    found = [(s.eta, s.noise_scale) for s in combinations(config)]
+    assert found == [(0.0, 1.0), (1.0, 0.2), (1.0, 1.0)]
+
+
+@pytest.mark.parametrize(("best", "noun"), [(0.5, "success"), (0.49, "score")])
+def test_scores_are_compared_where_success_is_rare(tiny_run, best, noun):
+    rows = [[{"success_rate": 0.0}, {"success_rate": best}]]
+    assert _outcome(SweepConfig(run=tiny_run), rows) == noun
+    assert _outcome(SweepConfig(run=tiny_run, outcome="score"), rows) == "score"
 
 
 def test_a_sweep_on_the_wall_clock_is_judged_by_what_it_felt(tiny_run, tmp_path):

@@ -1,6 +1,7 @@
 """Training: resume is exact, whatever ends a run leaves a usable checkpoint, the loss is masked."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+import zarr
 
 from diffpolicy import train as training
 from diffpolicy.checkpoint import POLICY_FILE, TRAINING_FILE, Specification, load_tensors
@@ -212,3 +214,19 @@ def test_log_is_cut_back_to_the_resumed_step(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 100}\n{"step": 200}\n{"step": 3')
     training.Log(tmp_path, 150).write({"step": 200})
     assert (tmp_path / "log.jsonl").read_text() == '{"step": 100}\n{"step": 200}\n'
+
+
+@pytest.mark.parametrize(
+    ("option", "stored", "expected"),
+    [(None, None, False), (None, True, True), (False, True, False), (True, False, True)],
+)
+def test_position_targets_are_the_option_s_the_store_s_or_the_environment_s(
+    balance_store, tmp_path, option, stored, expected
+):
+    shutil.copytree(balance_store, tmp_path / "store")
+    attributes = zarr.open_group(tmp_path / "store", mode="a").attrs
+    attributes.update({"position_targets": stored})
+    small = {"steps": 1, "hidden": 16, "blocks": 1, "device": "cpu", "position_targets": option}
+    out = tmp_path / "run"
+    training.train(TrainConfig(data=tmp_path / "store", out=out, **small))
+    assert Policy.load(out).task.position_targets is expected

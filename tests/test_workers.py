@@ -107,14 +107,13 @@ def test_workers_end_with_their_parent(tiny_run, tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT.format(run=tiny_run, found=found))
     with subprocess.Popen([sys.executable, script]) as parent:
-        while not found.exists():
-            assert parent.poll() is None, "the parent has ended"
-            time.sleep(0.05)
+        _wait_until(lambda: found.exists() or parent.poll() is not None)
+        assert found.exists(), "the parent has ended"
         parent.kill()
     pids = [int(pid) for pid in found.read_text().split()]
     assert len(pids) == 2
-    while any(map(_runs, pids)):  # ends within moments, or the test never does
-        time.sleep(0.05)
+    _wait_until(lambda: not any(map(_runs, pids)))
+    assert not any(map(_runs, pids))
 
 
 def test_rows_of_a_unet_do_not_depend_on_their_place():
@@ -129,6 +128,14 @@ def test_rows_of_a_unet_do_not_depend_on_their_place():
             t = torch.full((batch,), 50)
             shuffled = denoiser(x[order], t, observation[order])
             assert torch.equal(shuffled, denoiser(x, t, observation)[order])
+
+
+def _wait_until(done) -> None:
+    """Two minutes at most: what takes longer has failed."""
+    for _ in range(2400):
+        if done():
+            return
+        time.sleep(0.05)
 
 
 def _runs(pid: int) -> bool:
