@@ -34,10 +34,11 @@ class Estimate(NamedTuple):
 
 
 Table = dict[str, dict[str, Estimate]]  # {budget: {task, "mean" or "IQM": estimate}}
+Tables = dict[tuple[str, str], Table]  # by clock, and success or score
 
 
-def tables_of(result: dict[str, Any]) -> dict[tuple[str, str], Table]:
-    """{(clock, success or score): table}"""
+def tables_of(result: dict[str, Any]) -> Tables:
+    """Every table of the report."""
     clocks = clocks_of(result)
     return {(c, o): table_of(result, c, o) for c in clocks for o in OUTCOMES}
 
@@ -77,7 +78,7 @@ def clocks_of(result: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(r["clock"] for r in records))
 
 
-def print_suite(result: dict[str, Any], tables: dict[tuple[str, str], Table]) -> None:
+def print_suite(result: dict[str, Any], tables: Tables) -> None:
     """Every table and every recommendation on the terminal."""
     for (clock, outcome), table in tables.items():
         print(f"\n{outcome}, {clock}")
@@ -101,7 +102,7 @@ def verdict(swept: dict[str, Any]) -> str:
     return f"{headline(advice)}: {advice['reason']}"
 
 
-def suite_plot(result: dict[str, Any], tables: dict[tuple[str, str], Table]) -> Figure:
+def suite_plot(result: dict[str, Any], tables: Tables) -> Figure:
     """Score of every task, and their mean, over the budgets, a panel for each clock."""
     clocks = clocks_of(result)
     figure, axes = plt.subplots(
@@ -128,7 +129,7 @@ def suite_plot(result: dict[str, Any], tables: dict[tuple[str, str], Table]) -> 
 def write_suite_report(
     path: Path,
     result: dict[str, Any],
-    tables: dict[tuple[str, str], Table],
+    tables: Tables,
     plot: bytes,
     films: dict[str, bytes],
 ) -> None:
