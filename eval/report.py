@@ -82,7 +82,7 @@ def headline(advice: dict[str, Any]) -> str:
     """What a recommendation comes to, in a few words."""
     budget = f"use {advice['name']}" if advice["name"] else "no budget can be recommended"
     if advice["regression_suffices"]:
-        return f"regression is enough, no step earns its cost; with denoising, {budget}"
+        return f"regression is sufficient; with denoising, {budget}"
     return budget
 
 
@@ -97,7 +97,7 @@ def _verdict(advice: dict[str, Any]) -> str:
 
 def _comparisons(recommendations: Sequence[dict[str, Any]]) -> str:
     """Paired differences of the recommended (else the best) budget from every other."""
-    titles = ["clock", "budget", "against", "difference", "95 %", "p, loses the margin"]
+    titles = ["clock", "budget", "against", "difference", "95 %", "p (non-inferiority)"]
     rows = []
     for advice in recommendations:
         for c in advice["comparisons"]:

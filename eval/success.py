@@ -22,10 +22,10 @@ from diffpolicy.rollout import Episode, RolloutOptions, check_fit
 from diffpolicy.wall import Timing, run_on_wall_clock
 from diffpolicy.workers import Workers, one_thread, worker_count
 
-from .compare import mean_interval, wilson
 from .config import EvalConfig, TaskConfig
 from .header import header, set_threads
 from .profiles import check_source, profiles_of
+from .significance import mean_interval, wilson
 from .table import print_table
 
 ROWS = 16  # in batches of a multiple of these a row's result does not depend on its place

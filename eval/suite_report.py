@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from diffpolicy.files import write_text
 
-from .compare import mean_interval, over_tasks, wilson
 from .pictures import data_uri
 from .report import headline, html_table, page
+from .significance import mean_interval, over_tasks, wilson
 from .table import print_table
 
 OUTCOMES = ("success", "score")

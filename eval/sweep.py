@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,17 @@ from diffpolicy.latency import LatencyProfile, delay_ticks, slow_ms
 from diffpolicy.policy import Policy
 
 from .budgets import load_budgets
-from .compare import Candidate, compare, episodes_needed, recommend
+from .compare import Candidate, compare, recommend
 from .config import SweepConfig
 from .header import header
 from .pictures import clock_label, png, success_against_latency
 from .profiles import check_source, profiles_of
 from .report import headline, write_report
+from .significance import ALPHA, episodes_needed
 from .success import World, outruns, print_records
 from .table import print_table
 
-DISCORDANCES, POWERS = (0.05, 0.1, 0.2, 0.4), (0.8, 0.9)
+DISCORDANCES = (0.05, 0.1, 0.2, 0.4)
 MOSTLY = 0.5  # success is "rare" where no budget reaches this
 
 
@@ -41,7 +42,7 @@ class Clock:
 def sweep(config: SweepConfig) -> dict[str, Any]:
     """All budgets on all clocks; writes sweep.json, sweep.png, report.html; the result."""
     if config.plan:
-        return print_plan(config.margin)
+        return print_plan(config.margin, max(1, len(set(config.ddim_steps))))
     if not config.clocks:
         raise DiffpolicyError("--clocks needs at least one of paused and simulated")
     policies = load_budgets(config)
@@ -52,15 +53,22 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
         return run_sweep(config, world, policies, clocks)
 
 
-def print_plan(margin: float) -> dict[str, Any]:
-    """Episodes that show a budget to lose less than the margin to an equal one, {share: count}."""
+def print_plan(margin: float, budgets: int) -> dict[str, Any]:
+    """Paired episodes that establish non-inferiority of equals, {discordant share: counts}.
+
+    The counts are for a power of 80 % and 90 % at ALPHA, which the last of several budgets is
+    tested at, and for 90 % at ALPHA / budgets, which the first one is tested at.
+    """
+    aims = [(0.8, ALPHA), (0.9, ALPHA), (0.9, ALPHA / budgets)]
     plan = {
-        share: [episodes_needed(share, margin, power) for power in POWERS] for share in DISCORDANCES
+        share: [episodes_needed(share, margin, power, level) for power, level in aims]
+        for share in DISCORDANCES
     }
-    print(f"episodes needed to show, at level 0.05, a loss of less than {margin:g} between equals:")
-    titles = ["episodes that come out differently", *(f"power {power:.0%}" for power in POWERS)]
+    print(f"paired episodes that establish non-inferiority of two equals at margin {margin:g}:")
+    titles = ["discordant pairs", *(f"power {power:.0%}, α {level:.2g}" for power, level in aims)]
     print_table(titles, [[f"{share:.0%}", *counts] for share, counts in plan.items()])
-    return {"margin": margin, "episodes": plan}
+    print(f"{budgets} budgets share α = {ALPHA}: the first is tested at {ALPHA / budgets:.2g}")
+    return {"margin": margin, "budgets": budgets, "episodes": plan}
 
 
 def open_world(config: SweepConfig, policies: Sequence[Policy]) -> World:
@@ -175,22 +183,15 @@ def _advise(
         "name": advice.name,
         "margin": advice.margin,
         "reason": advice.reason + _plain(others) + _fit(clock, dt),
-        "regression_suffices": _suffices(candidates, config.margin, config.floor),
+        "regression_suffices": advice.regression_suffices,
         "comparisons": [compare(reference, other, config.margin) for other in others],
     }
 
 
 def _plain(others: Sequence[Candidate]) -> str:
-    """What no denoising at all comes to."""
+    """Regression's mean outcome, as a clause."""
     found = [float(np.mean(c.outcomes)) for c in others if c.ddim_steps == 0]
     return f"; regression, without denoising, reaches {found[0]:.2f}" if found else ""
-
-
-def _suffices(candidates: Sequence[Candidate], margin: float, floor: float) -> bool:
-    """Whether no step earns its cost: regression passes all that a recommended budget must."""
-    plain = [replace(c, rival_only=False) for c in candidates if c.ddim_steps == 0]
-    others = [replace(c, rival_only=True) for c in candidates if c.ddim_steps != 0]
-    return bool(plain) and recommend([*plain, *others], margin, floor, "").name is not None
 
 
 def _fit(clock: Clock, control_dt_s: float) -> str:

@@ -19,7 +19,7 @@ from diffpolicy.eval.config import LatencyConfig, SweepConfig
 from diffpolicy.eval.latency import latency
 from diffpolicy.eval.profiles import replay
 from diffpolicy.eval.report import headline
-from diffpolicy.eval.sweep import _plain, _suffices, sweep
+from diffpolicy.eval.sweep import _plain, sweep
 from diffpolicy.learner import Learner
 from diffpolicy.normalizer import Normalizer
 from diffpolicy.policy import Policy
@@ -157,23 +157,27 @@ def test_regression_is_enough_where_it_passes_all_that_a_budget_must():
     good = np.ones(400, bool)
     budget = Candidate("2 steps", 2, 2, True, good)
     plain = Candidate("regression", 0, 1, True, good, rival_only=True)
-    assert _suffices([plain, budget], 0.05, 0.5)
-    assert not _suffices([budget], 0.05, 0.5)
+
+    def suffices(*candidates: Candidate) -> bool:
+        return recommend(candidates, 0.05, 0.5, "success").regression_suffices
+
+    assert suffices(plain, budget)
+    assert not suffices(budget)
     for worse in (
         replace(plain, outcomes=~good),
         replace(plain, meets_deadline=False),
         replace(plain, outcomes=np.arange(400) >= 16),  # 0.96: loses 4 points, too many to tell
     ):
-        assert not _suffices([worse, budget], 0.05, 0.5)
+        assert not suffices(worse, budget)
     poor = np.arange(400) < 100
-    assert not _suffices([replace(plain, outcomes=poor), replace(budget, outcomes=poor)], 0.05, 0.5)
+    assert not suffices(replace(plain, outcomes=poor), replace(budget, outcomes=poor))
     few = replace(budget, name="1 step", ddim_steps=1, outcomes=np.arange(400) >= 14)
     nearly = replace(plain, outcomes=np.arange(400) >= 16)  # as good as 1 step, not as 2
-    assert not _suffices([nearly, few, budget], 0.05, 0.5)
+    assert not suffices(nearly, few, budget)
 
 
 def test_the_headline_says_what_is_enough():
     said = {"name": "2 steps", "regression_suffices": False}
     assert headline(said) == "use 2 steps"
-    assert "regression is enough" in headline({**said, "regression_suffices": True})
+    assert "regression is sufficient" in headline({**said, "regression_suffices": True})
     assert headline({**said, "name": None}) == "no budget can be recommended"

@@ -7,8 +7,8 @@ import pytest
 
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval import suite as suites
-from diffpolicy.eval.compare import over_tasks
 from diffpolicy.eval.config import SuiteConfig
+from diffpolicy.eval.significance import over_tasks
 from diffpolicy.eval.suite_report import table_of
 
 EVALUATION = {"episodes": 5, "envs": 5, "batch": 5, "max_steps": 40, "engine": "eager"}

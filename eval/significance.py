@@ -1,0 +1,198 @@
+"""Statistics of episodes as pure functions: intervals, McNemar's test, non-inferiority tests.
+
+Outcomes a, b [E] are successes (bool) or scores (float) of two policies over the same number of
+episodes. Paired means that episode i of both had the same seed and the same starting noise.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import special, stats
+
+CONFIDENCE = 0.95
+ALPHA = 0.05  # one-sided, for non-inferiority
+RESAMPLES = 10_000
+FEWEST_DISCORDANT = 10  # below this the moments of the differences are not used
+CONTINUITY = 0.25  # pairs
+SEED = 0
+
+
+def wilson(successes: int, episodes: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a rate."""
+    interval = stats.binomtest(successes, episodes).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def mean_interval(scores: np.ndarray) -> tuple[float, float]:
+    """Bootstrap 95 % interval (percentile) of the mean of scores [E], with a fixed seed."""
+    if np.ptp(scores) == 0:
+        return float(scores[0]), float(scores[0])
+    return _percentiles(_bootstrap_means(scores))
+
+
+def difference_interval(a: np.ndarray, b: np.ndarray, paired: bool) -> tuple[float, float] | None:
+    """Bootstrap 95 % interval of mean(a) - mean(b); None below 10 pairs that differ."""
+    if not paired:
+        return _percentiles(_bootstrap_means(a) - _bootstrap_means(b, SEED + 1))
+    difference = a.astype(float) - b
+    enough = np.count_nonzero(difference) >= FEWEST_DISCORDANT
+    return mean_interval(difference) if enough else None
+
+
+def _percentiles(means: np.ndarray) -> tuple[float, float]:
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _bootstrap_means(values: np.ndarray, seed: int = SEED) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=RESAMPLES)
+    return counts @ values / len(values)
+
+
+def over_tasks(
+    by_task: Sequence[np.ndarray], trims: Sequence[float]
+) -> list[tuple[float, float, float]]:
+    """Trimmed means of task means with 95 % intervals; `trims` are the shares cut at both ends.
+
+    0.25 is an interquartile mean (after Agarwal et al., arXiv 2108.13264, who take it over runs and
+    tasks): of four tasks the best and the worst are left out. Intervals are a bootstrap of episodes
+    [E] within each task; they do not cover other training seeds.
+    """
+    drawn = np.stack([_bootstrap_means(o, seed) for seed, o in enumerate(by_task)])
+    means = [outcomes.mean() for outcomes in by_task]
+    found = []
+    for trim in trims:
+        low, high = _percentiles(stats.trim_mean(drawn, trim, axis=0))
+        found.append((float(stats.trim_mean(means, trim)), low, high))
+    return found
+
+
+def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
+    """Exact two-sided p-value that paired successes a, b [E] bool have one rate."""
+    only_a, only_b = int(np.sum(a & ~b)), int(np.sum(~a & b))
+    if only_a + only_b == 0:
+        return 1.0
+    return float(stats.binomtest(only_a, only_a + only_b).pvalue)
+
+
+def noninferior(a: np.ndarray, b: np.ndarray, margin: float, paired: bool = True) -> float:
+    """One-sided p-value against H0: mean(a) ≤ mean(b) - margin, by the test that fits."""
+    if not paired:
+        return noninferior_unpaired(a, b, margin)
+    test = noninferior_success if a.dtype == bool else noninferior_score
+    return test(a, b, margin)
+
+
+def noninferior_success(a: np.ndarray, b: np.ndarray, margin: float) -> float:
+    """p-value against H0: rate(a) ≤ rate(b) - margin, for paired successes [E] bool.
+
+    Tango's score test (Statistics in Medicine 17:891, 1998) with a continuity correction of a
+    quarter of a pair: without one its level at 5 % reaches 6.9 %, with this one it stays below 5 %.
+    """
+    n, only_a, only_b = len(a), int(np.sum(a & ~b)), int(np.sum(~a & b))
+    q = _null_discordance(n, only_a, only_b, margin)
+    variance = n * (2 * q - margin * (1 + margin)) if q > 0 else 0.0
+    difference = only_a - only_b + n * margin
+    difference = max(difference - CONTINUITY, min(difference, 0.0))
+    if variance <= 0:
+        return 0.0 if difference > 0 else 1.0
+    return float(special.ndtr(-difference / math.sqrt(variance)))
+
+
+def _null_discordance(n: int, only_a: int, only_b: int, margin: float) -> float:
+    """q = P(only b succeeds) by maximum likelihood under rate(a) = rate(b) - margin.
+
+    With Δ = -margin the score equation is 2n q² + linear · q + constant = 0.
+    """
+    Δ = -margin
+    linear = (2 * n - only_a + only_b) * Δ - only_a - only_b
+    constant = -only_b * Δ * (1 - Δ)
+    discriminant = max(linear**2 - 8 * n * constant, 0.0)  # 0 where both roots meet
+    return (math.sqrt(discriminant) - linear) / (4 * n)
+
+
+def noninferior_score(a: np.ndarray, b: np.ndarray, margin: float) -> float:
+    """p-value against H0: mean(a) ≤ mean(b) - margin, for paired scores [E].
+
+    A t-test corrected for skewness. Under 10 pairs that differ it is replaced by a bound that
+    assumes nothing: the loss is at most P(a < b) times the range of the scores, and p is the
+    chance of seeing so few losses if that were the margin.
+    """
+    difference, share = a - b, _share(a, b, margin)
+    if np.count_nonzero(difference) < FEWEST_DISCORDANT:
+        return float(special.bdtr(np.count_nonzero(difference < 0), len(a), share))
+    mean, variance, third = _moments(difference)
+    return max(_skewed_t(mean + margin, variance, third, len(a)), (1 - share) ** len(a))
+
+
+def noninferior_unpaired(a: np.ndarray, b: np.ndarray, margin: float) -> float:
+    """p-value against H0: mean(a) ≤ mean(b) - margin, for independent successes or scores [E].
+
+    Welch's t-test, corrected for skewness.
+    """
+    (mean_a, variance_a, third_a), (mean_b, variance_b, third_b) = _moments(a), _moments(b)
+    p = _skewed_t(
+        mean_a - mean_b + margin, variance_a + variance_b, third_a - third_b, min(len(a), len(b))
+    )
+    return max(p, (1 - _share(a, b, margin)) ** len(a))
+
+
+def _share(a: np.ndarray, b: np.ndarray, margin: float) -> float:
+    """The margin as a share of the range of outcomes, which is 1 for successes and scores.
+
+    A policy that loses the whole range in this share of the episodes loses the margin, and shows
+    no loss with probability (1 - share)^E: no p-value is below that.
+    """
+    values = np.concatenate([a, b]).astype(float)
+    return min(margin / max(1.0, float(np.ptp(values))), 1.0)
+
+
+def _moments(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean of values [E], and variance and third central moment of that mean."""
+    n, centred = len(values), values - np.mean(values)
+    variance = float(np.sum(centred**2)) / max(n - 1, 1) / n
+    return float(np.mean(values)), variance, float(np.mean(centred**3)) / n**2
+
+
+def _skewed_t(distance: float, variance: float, third: float, n: int) -> float:
+    """P(T ≥ t) for t = distance / √variance, or for Johnson's t where that is smaller.
+
+    Johnson's t corrects for the third moment (JASA 73:536, 1978, eq. 2.8): rare large losses make
+    the plain t too optimistic.
+    """
+    if variance <= 0:
+        return 0.0 if distance > 0 else 1.0
+    correction = third / (6 * variance) + third * distance**2 / (3 * variance**2)
+    t = (distance + min(correction, 0.0)) / math.sqrt(variance)
+    return float(special.stdtr(max(n - 1, 1), -t))
+
+
+def episodes_needed(
+    variance: float, margin: float, power: float = 0.9, level: float = ALPHA
+) -> int:
+    """Paired episodes that show non-inferiority of equals with this power (normal theory).
+
+    variance: of the paired difference; for success it is the share of discordant pairs.
+    """
+    z = special.ndtri(1 - level) + special.ndtri(power)
+    return math.ceil(z**2 * variance / margin**2)
+
+
+def share_alpha(p_values: Sequence[float], alpha: float = ALPHA) -> tuple[list[int], list[float]]:
+    """(rejected hypotheses, level at which each hypothesis was last tested), by a graph in a ring.
+
+    Every hypothesis starts with an equal share of alpha; a rejected one hands its share to the next
+    open one in the given order, from the last on to the first. The chance of any false rejection
+    is at most alpha, whatever the dependence (Bretz, Maurer, Brannath and Posch, Statistics in
+    Medicine 28:586, 2009).
+    """
+    levels = [alpha / len(p_values)] * len(p_values) if p_values else []
+    ring = list(range(len(p_values)))
+    while (i := next((i for i in ring if p_values[i] <= levels[i]), None)) is not None:
+        heir = ring[(ring.index(i) + 1) % len(ring)]
+        ring.remove(i)
+        if ring:
+            levels[heir] += levels[i]
+    return [i for i in range(len(p_values)) if i not in ring], levels
