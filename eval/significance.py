@@ -157,16 +157,16 @@ def _moments(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def _skewed_t(distance: float, variance: float, third: float, n: int) -> float:
-    """P(T ≥ t) for t = distance / √variance, or for Johnson's t where that is smaller.
+    """P(T ≥ t) for t = distance / √variance, or for its skewness-corrected form where smaller.
 
-    Johnson's t corrects for the third moment (JASA 73:536, 1978, eq. 2.8): rare large losses make
-    the plain t too optimistic.
+    The correction is Hall's monotone cubic (JRSS B 54:221, 1992): rare large losses make the plain
+    t too optimistic.
     """
     if variance <= 0:
         return 0.0 if distance > 0 else 1.0
-    correction = third / (6 * variance) + third * distance**2 / (3 * variance**2)
-    t = (distance + min(correction, 0.0)) / math.sqrt(variance)
-    return float(special.stdtr(max(n - 1, 1), -t))
+    t, skewness = distance / math.sqrt(variance), third / variance**1.5
+    corrected = t + skewness * t**2 / 3 + skewness**2 * t**3 / 27 + skewness / 6
+    return float(special.stdtr(max(n - 1, 1), -min(t, corrected)))
 
 
 def episodes_needed(

@@ -233,6 +233,15 @@ def test_rare_large_losses_pass_at_most_one_time_in_twenty(margin, size):
         assert chance <= 1.1 * ALPHA
 
 
+@given(st.integers(0, 9), st.floats(0.05, 0.9))
+def test_a_larger_lead_is_never_less_convincing(seed, lead):
+    """Also with skewed scores and leads of many deviations."""
+    rng = np.random.default_rng(seed)
+    b = rng.choice([0.0, 0.2, 1.0], 100, p=[0.7, 0.2, 0.1])
+    p = [noninferior_score(b * 0.05 + gain, b, 0.05) for gain in (0.0, lead / 2, lead)]
+    assert p[0] >= p[1] >= p[2]
+
+
 def test_returns_are_judged_by_their_range():
     """Scores of any unit: nothing changes where all of them and the margin are scaled."""
     rng = np.random.default_rng(2)
