@@ -14,7 +14,7 @@ CONFIDENCE = 0.95
 ALPHA = 0.05  # one-sided, for non-inferiority
 RESAMPLES = 10_000
 FEWEST_DISCORDANT = 10  # below this the moments of the differences are not used
-CONTINUITY = 0.25  # pairs
+CONTINUITY = 0.25  # of one episode's outcome
 SEED = 0
 
 
@@ -116,37 +116,42 @@ def _null_discordance(n: int, only_a: int, only_b: int, margin: float) -> float:
 def noninferior_score(a: np.ndarray, b: np.ndarray, margin: float) -> float:
     """p-value against H0: mean(a) ≤ mean(b) - margin, for paired scores [E].
 
-    A t-test corrected for skewness. Under 10 pairs that differ it is replaced by a bound that
-    assumes nothing: the loss is at most P(a < b) times the range of the scores, and p is the
-    chance of seeing so few losses if that were the margin.
+    A t-test corrected for skewness and continuity. Under 10 pairs that differ it is replaced by a
+    bound that assumes nothing: the loss is at most P(a < b) times the range of the scores, and p
+    is the chance of seeing so few losses if that were the margin.
     """
-    difference, share = a - b, _share(a, b, margin)
+    difference, span = a - b, _span(a, b)
+    share = min(margin / span, 1.0)
     if np.count_nonzero(difference) < FEWEST_DISCORDANT:
         return float(special.bdtr(np.count_nonzero(difference < 0), len(a), share))
     mean, variance, third = _moments(difference)
-    return max(_skewed_t(mean + margin, variance, third, len(a)), (1 - share) ** len(a))
+    distance = mean + margin - CONTINUITY * span / len(a)
+    return max(_skewed_t(distance, variance, third, len(a)), _unseen(share, len(a)))
 
 
 def noninferior_unpaired(a: np.ndarray, b: np.ndarray, margin: float) -> float:
     """p-value against H0: mean(a) ≤ mean(b) - margin, for independent successes or scores [E].
 
-    Welch's t-test, corrected for skewness.
+    Welch's t-test, corrected for skewness and continuity.
     """
+    n, span = min(len(a), len(b)), _span(a, b)
     (mean_a, variance_a, third_a), (mean_b, variance_b, third_b) = _moments(a), _moments(b)
-    p = _skewed_t(
-        mean_a - mean_b + margin, variance_a + variance_b, third_a - third_b, min(len(a), len(b))
-    )
-    return max(p, (1 - _share(a, b, margin)) ** len(a))
+    distance = mean_a - mean_b + margin - CONTINUITY * span / n
+    p = _skewed_t(distance, variance_a + variance_b, third_a - third_b, n)
+    return max(p, _unseen(min(margin / span, 1.0), n))
 
 
-def _share(a: np.ndarray, b: np.ndarray, margin: float) -> float:
-    """The margin as a share of the range of outcomes, which is 1 for successes and scores.
+def _span(a: np.ndarray, b: np.ndarray) -> float:
+    """The range of the outcomes: 1 for successes and for scores in [0, 1]."""
+    return max(1.0, float(np.ptp(np.concatenate([a, b]).astype(float))))
 
-    A policy that loses the whole range in this share of the episodes loses the margin, and shows
-    no loss with probability (1 - share)^E: no p-value is below that.
+
+def _unseen(share: float, episodes: int) -> float:
+    """Chance that losses of the whole range, in this share of the episodes, do not show at all.
+
+    No p-value is smaller: such losses of the margin look like none.
     """
-    values = np.concatenate([a, b]).astype(float)
-    return min(margin / max(1.0, float(np.ptp(values))), 1.0)
+    return (1 - share) ** episodes
 
 
 def _moments(values: np.ndarray) -> tuple[float, float, float]:

@@ -209,7 +209,7 @@ def test_scores_agree_with_normal_theory_where_there_are_many(loss):
     a = b + rng.normal(0, 0.2, 500)
     a += b.mean() - loss - a.mean()
     normal = stats.norm.sf((0.05 - loss) / (np.std(a - b) / math.sqrt(500)))
-    assert noninferior_score(a, b, margin=0.05) == pytest.approx(normal, abs=0.015)
+    assert noninferior_score(a, b, margin=0.05) == pytest.approx(normal, abs=0.035)
 
 
 def test_no_test_of_scores_claims_more_than_rare_total_losses_allow():
