@@ -22,10 +22,10 @@ def delays(config: DelaysConfig) -> dict[str, Any]:
     set_threads(config.threads)
     out = config.out or policy_path(config.run).parent / "delays"
     policy = policy_of(config, load_policy(config.run), sampling_of(config))
-    for name in ("delays.json", "delays.png"):
-        check_writable(out / name)
     with World(config, policy) as world:
         world.prepare(policy, ["simulated"])
+        for name in ("delays.json", "delays.png"):
+            check_writable(out / name)
         dt = world.options.control_dt_s
         records = [
             {**world.record(policy, "simulated", constant_ticks(ticks, dt))[0], "ticks": ticks}

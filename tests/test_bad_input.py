@@ -182,6 +182,7 @@ BAD = [
         for command in (EVAL, TRAIN, RECORD)
     ),
     (f'{EVAL} --env-kwargs {{{{"colour":1}}}}', "It takes: impulses_per_episode, tip_mass_kg"),
+    (f"delays --run {{run}} {QUICK} --out {{out}} --env-kwargs x", "must be a JSON object"),
     (f"{EVAL} --env Nowhere-v0", "Environments of a package are named module:Name-v0"),
     (f"train --data {{store}} --out {{file}} {SIZE}", "file is a file; a folder was expected"),
     (f"{SWEEP[: SWEEP.index('{out}')]}{{file}}", "file is a file; a folder was expected"),
