@@ -22,10 +22,6 @@ def make_chain(model: ModelConfig, clip_range: float | None, sampling: Sampling)
 
     Raises DiffpolicyError where the budget, its grid or η do not fit the model.
     """
-    if not 0 <= sampling.eta <= 1:
-        raise DiffpolicyError(
-            f"eta must lie between 0 (DDIM) and 1 (ancestral); got {sampling.eta}"
-        )
     if sampling.noise_scale != 1 and not sampling.eta:
         raise DiffpolicyError("a noise scale needs --eta above 0: DDIM injects no noise")
     timesteps = model.train_timesteps

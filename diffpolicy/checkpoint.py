@@ -9,24 +9,28 @@ Each is one file, renamed into place: it is wholly there or not at all.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from diffpolicy.config import ModelConfig
+from diffpolicy.checked import Range, parse_json, shown, validate
+from diffpolicy.config import MINUTES, STEPS, THREADS, ModelConfig
+from diffpolicy.denoisers import build
 from diffpolicy.environment import Task
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_atomically
 from diffpolicy.normalizer import Normalizer
 from diffpolicy.windows import Horizons
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no constants in its normalisers, and no target in its training state
 POLICY_FILE = "policy.safetensors"
 TRAINING_FILE = "training.safetensors"
 HEADER = "diffpolicy"
+NORMALIZED = ("observation", "action")
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,33 @@ class Specification:
     model: ModelConfig
     horizons: Horizons
     task: Task
-    clip_range: float | None  # in normalised units
+    clip_range: Annotated[float | None, Range(1e-30, 1e6)]  # in normalised units
     training: dict[str, Any]  # provenance: data, fingerprint, seed, steps, versions
+
+
+@dataclass(frozen=True)
+class PolicyHeader:
+    """The header of the policy file."""
+
+    specification: Specification
+
+
+@dataclass(frozen=True)
+class Target:
+    """How long a run shall train: one of both."""
+
+    steps: Annotated[int | None, STEPS]
+    minutes: Annotated[float | None, MINUTES]
+
+
+@dataclass(frozen=True)
+class TrainingState(Target):
+    """The header of the training file: how far a run has come, and which run it is."""
+
+    step: Annotated[int, Range(0, 10**12)]
+    elapsed_s: Annotated[float, Range(0, 1e12)]
+    threads: Annotated[int, THREADS]
+    identity: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -75,17 +104,29 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         )
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+            text = (file.metadata() or {}).get(HEADER, "{}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise DiffpolicyError(f"{path} is damaged or no checkpoint: {error}") from error
-    version = header.get("format_version") if isinstance(header, dict) else None
-    if version != FORMAT_VERSION:
+    header = parse_json(text, f"{path}: header")
+    version = header.pop("format_version", None) if isinstance(header, dict) else None
+    if version not in (1, FORMAT_VERSION) or isinstance(version, bool):
         raise DiffpolicyError(
             f"{path} is not a diffpolicy checkpoint of format {FORMAT_VERSION}; its header says "
-            f"{version!r}"
+            f"{shown(version)}"
         )
-    return tensors, header
+    return tensors, _migrate(header) if version == 1 else header
+
+
+def _migrate(header: dict[str, Any]) -> dict[str, Any]:
+    """A header of version 1 as one of version 2; what is not in its place is left as it is."""
+    match header:
+        case {"specification": {"task": {**task}, **others}}:
+            task["observation_keys"] = None
+            return {**header, "specification": {**others, "task": task}}
+        case {"identity": _}:
+            return {**header, "steps": None, "minutes": None}
+    return header
 
 
 def policy_path(run: str | Path) -> Path:
@@ -97,48 +138,90 @@ def policy_path(run: str | Path) -> Path:
 def save_policy(path: Path, checkpoint: Checkpoint) -> None:
     """Writes the policy file."""
     tensors = {f"weights.{name}": tensor for name, tensor in checkpoint.weights.items()}
-    tensors |= _pack("observation", checkpoint.observation_normalizer)
-    tensors |= _pack("action", checkpoint.action_normalizer)
+    normalizers = checkpoint.observation_normalizer, checkpoint.action_normalizer
+    for name, normalizer in zip(NORMALIZED, normalizers, strict=True):
+        tensors |= _pack(name, normalizer)
     save_tensors(path, tensors, {"specification": asdict(checkpoint.specification)})
 
 
 def load_policy(run: str | Path) -> Checkpoint:
-    """Reads the policy file of a run folder."""
+    """Reads the policy file of a run folder; DiffpolicyError unless it is whole and sound."""
     path = policy_path(run)
     tensors, header = load_tensors(path)
-    try:
-        specification = parse_specification(header["specification"])
-        of_observations, of_actions = (_unpack(name, tensors) for name in ("observation", "action"))
-    except (KeyError, TypeError) as error:
-        raise DiffpolicyError(f"{path} lacks or does not know {error}") from error
+    specification = validate(PolicyHeader, header, f"{path}: header").specification
+    if specification.model.clip == (specification.clip_range is None):
+        raise DiffpolicyError(
+            f"{path}: header has clip = {specification.model.clip} with clip_range = "
+            f"{specification.clip_range}, of which one is wrong"
+        )
+    _check_fit(specification, tensors, path)
     prefix = "weights."
     weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    return Checkpoint(specification, weights, of_observations, of_actions, path.parent)
+    check_finite(weights, path)
+    normalizers = (_unpack(name, tensors, path) for name in NORMALIZED)
+    return Checkpoint(specification, weights, *normalizers, folder=path.parent)
 
 
-def parse_specification(data: Mapping[str, Any]) -> Specification:
-    """The inverse of asdict."""
-    model = {**data["model"], "unet_channels": tuple(data["model"]["unet_channels"])}
-    return Specification(
-        model=ModelConfig(**model),
-        horizons=Horizons(**data["horizons"]),
-        task=Task(**data["task"]),
-        clip_range=data["clip_range"],
-        training=data["training"],
-    )
+def load_training(path: Path) -> tuple[dict[str, Tensor], TrainingState]:
+    """Reads the training file of a run folder; the learner knows its tensors."""
+    tensors, header = load_tensors(path)
+    return tensors, validate(TrainingState, header, f"{path}: header")
+
+
+def _check_fit(specification: Specification, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """The file holds what its header says; nothing is allocated for that."""
+    task = specification.task
+    try:
+        with torch.device("meta"):
+            network = build(
+                specification.model, specification.horizons, task.observation_dim, task.action_dim
+            )
+    except (DiffpolicyError, RuntimeError, ValueError) as error:
+        raise DiffpolicyError(f"{path}: header describes no network: {error}") from error
+    expected = {f"weights.{name}": weight for name, weight in network.state_dict().items()}
+    for name, dims in zip(NORMALIZED, (task.observation_dim, task.action_dim), strict=True):
+        for part in (field.name for field in fields(Normalizer)):
+            key = f"normalizer.{name}.{part}"
+            if part != "constant" or key in tensors:
+                expected[key] = torch.empty(dims, device="meta")
+    check_tensors(tensors, expected, path)
+
+
+def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+    """DiffpolicyError unless names, shapes and types are the expected ones."""
+    for name in sorted(found.keys() | expected.keys()):
+        has, wanted = (
+            f"{t.dtype} {list(t.shape)}" if (t := given.get(name)) is not None else "nothing"
+            for given in (found, expected)
+        )
+        if has != wanted:
+            raise DiffpolicyError(
+                f"{path}: {shown(name)} does not fit the header; expected {wanted}, got {has}"
+            )
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """DiffpolicyError where a number is NaN or infinite."""
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise DiffpolicyError(f"{path}: {shown(name)} is not finite (NaN or inf)")
 
 
 def _pack(name: str, normalizer: Normalizer) -> dict[str, Tensor]:
-    import torch
-
-    return {
-        f"normalizer.{name}.scale": torch.from_numpy(normalizer.scale),
-        f"normalizer.{name}.offset": torch.from_numpy(normalizer.offset),
-    }
+    parts = {part: value for part, value in vars(normalizer).items() if value is not None}
+    return {f"normalizer.{name}.{part}": torch.from_numpy(x) for part, x in parts.items()}
 
 
-def _unpack(name: str, tensors: Mapping[str, Tensor]) -> Normalizer:
-    def array(part: str) -> np.ndarray:
-        return tensors[f"normalizer.{name}.{part}"].numpy()
-
-    return Normalizer(array("scale"), array("offset"))
+def _unpack(name: str, tensors: Mapping[str, Tensor], path: Path) -> Normalizer:
+    prefix = f"normalizer.{name}."
+    arrays = {n.removeprefix(prefix): t.numpy() for n, t in tensors.items() if n.startswith(prefix)}
+    found = Normalizer(**arrays)
+    constant = np.full_like(found.scale, np.nan) if found.constant is None else found.constant
+    finite = np.isfinite(found.scale) & np.isfinite(found.offset) & ~np.isinf(constant)
+    if not (finite & ((found.scale == 0) == np.isfinite(constant))).all():
+        raise DiffpolicyError(
+            f"{path}: the normaliser of {name}s is not finite, or has a scale of 0 where nothing "
+            f"is constant; got scale {shown(found.scale.tolist())}, offset "
+            f"{shown(found.offset.tolist())}"
+        )
+    return found

@@ -1,7 +1,9 @@
 """The `diffpolicy` command: a table of subcommands, each loaded by name when it is called."""
 
+import re
 import sys
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 from diffpolicy.errors import DiffpolicyError
@@ -53,16 +55,29 @@ def _run(name: str, arguments: list[str]) -> int:
 
     options, function = COMMANDS[name]
     try:
+        _check_given(arguments)
         config = tyro.cli(named(options), args=arguments, prog=f"diffpolicy {name}")
         named(function)(config)
     except DiffpolicyError as error:
         return _fail(str(error))
     except OSError as error:
         return _fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "allocate" not in str(error):
+            raise
+        return _fail(f"not enough memory: {str(error) or 'choose smaller sizes'}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _check_given(arguments: list[str]) -> None:
+    """An empty text is no path and no name; a shell gives one for a variable that is not set."""
+    for before, argument in pairwise(["", *arguments]):
+        if argument == "" or re.fullmatch(r"--[\w-]+=", argument):
+            option = argument.rstrip("=") or before or "the first argument"
+            raise DiffpolicyError(f"{option} is empty; expected a value")
 
 
 def named(reference: str) -> Any:

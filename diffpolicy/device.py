@@ -1,5 +1,6 @@
 """Where tensors live, and whether its cores are free."""
 
+import os
 import time
 from statistics import median
 
@@ -18,6 +19,18 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise DiffpolicyError("--device cuda: torch sees no CUDA device here; use cpu or auto")
     return torch.device(name)
+
+
+def check_memory(needed: int, device: torch.device, what: str) -> None:
+    """DiffpolicyError where something takes more bytes than the device has."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+    if needed > memory:
+        raise DiffpolicyError(
+            f"{what} takes at least {needed / 2**30:.3g} GiB of memory; {device.type} has "
+            f"{memory / 2**30:.3g} GiB. Choose smaller sizes"
+        )
 
 
 def warn_of_busy_cores() -> None:

@@ -7,17 +7,18 @@ command line says what it does not declare.
 
 import importlib
 import inspect
-import json
 import math
 import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from diffpolicy.checked import parse_json, shown, validate
+from diffpolicy.config import CONTROL_DT, WIDTH
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.headless import prefer_egl
 
@@ -30,22 +31,22 @@ class Task:
     """The facts that training writes down and control needs again."""
 
     env_id: str
-    control_dt_s: float
+    control_dt_s: Annotated[float, CONTROL_DT]
     position_targets: bool
-    observation_dim: int
-    action_dim: int
+    observation_dim: Annotated[int, WIDTH]
+    action_dim: Annotated[int, WIDTH]
     env_kwargs: dict[str, Any] = field(default_factory=dict)
+    observation_keys: tuple[str, ...] | None = None  # of a Dict, in the order of the flat vector
 
 
 def parse_kwargs(text: str | None) -> dict[str, Any]:
     """A JSON object from the command line."""
     try:
-        kwargs = json.loads(text or "{}")
-    except json.JSONDecodeError as error:
-        raise DiffpolicyError(f"--env-kwargs must be a JSON object; got {text!r}") from error
-    if not isinstance(kwargs, dict):
-        raise DiffpolicyError(f"--env-kwargs must be a JSON object; got {text!r}")
-    return kwargs
+        return validate(dict[str, Any], parse_json(text or "{}", "it"), "it")
+    except DiffpolicyError as error:
+        raise DiffpolicyError(
+            f"--env-kwargs must be a JSON object; got {shown(text)}: {error}"
+        ) from error
 
 
 def make(

@@ -1,6 +1,7 @@
 """Files that are either wholly there or not there at all."""
 
 import errno
+import fcntl
 import os
 import signal
 import tempfile
@@ -8,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from diffpolicy.errors import DiffpolicyError
 
 
 @contextmanager
@@ -28,6 +31,42 @@ def writing(path: Path) -> Iterator[None]:
             signal.signal(signal.SIGINT, previous)
     if received:
         signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """The one process that writes a run; the lock ends with the process, however that ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DiffpolicyError(
+                f"another process is training in {folder}; wait for it, or choose another --out"
+            ) from None
+        except OSError as error:  # some network file systems have no locks for folders
+            print(f"warning: {folder} cannot be locked ({error.strerror}); train there once only")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove_partials(folder: Path) -> None:
+    """Removes the temporary files of processes that were killed while they wrote."""
+    for path in folder.glob(".*.partial"):
+        process = path.name.split(".")[-2]
+        if process.isdecimal() and not _alive(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -83,6 +83,15 @@ class Learner:
             found |= {f"adam.{kind}.{self.names[number]}": m for kind, m in moments.items()}
         return found
 
+    def restorable(self, step: int) -> dict[str, Tensor]:
+        """Tensors of the names, shapes and types that `restore` takes after so many steps."""
+        kinds = ["network", "ema", *(f"adam.{kind}" for kind in ADAM if step)]
+        return {
+            f"{kind}.{name}": torch.empty(() if kind == "adam.step" else p.shape, device="meta")
+            for kind in kinds
+            for name, p in zip(self.names, self.parameters, strict=True)
+        }
+
     def restore(self, tensors: dict[str, Tensor], step: int) -> None:
         """The inverse of `tensors`, for a learner of the same specification."""
         self.network.load_state_dict({n: tensors[f"network.{n}"] for n in self.names})
@@ -137,6 +146,18 @@ class Learner:
         level = self.alpha_bar[t].float()[:, None, None]
         x_t = sampler.add_noise(action, ε, level)
         return x_t, t, sampler.training_target(action, ε, level, self.prediction)
+
+
+def bytes_needed(specification: Specification, batch: int) -> int:
+    """The least memory that a step takes: weights, their gradients, EMA and Adam's two moments;
+    each window and what each layer makes of it."""
+    task, horizons = specification.task, specification.horizons
+    with torch.device("meta"):
+        network = build(specification.model, horizons, task.observation_dim, task.action_dim)
+    weights = list(network.parameters())
+    window = horizons.observation * task.observation_dim + horizons.prediction * task.action_dim
+    outputs = sum(len(w) for w in weights if w.ndim > 1)
+    return 4 * (5 * sum(w.numel() for w in weights) + batch * (window + outputs))
 
 
 def gather(windows: Windows, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Policy: observation history → action chunk, numpy in and numpy out."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from diffpolicy.chain import make_chain
 from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.denoisers import Denoiser, build
-from diffpolicy.device import choose_device
+from diffpolicy.device import check_memory, choose_device
 from diffpolicy.engines import Engine, build_engine
 from diffpolicy.engines.auto import choose
 from diffpolicy.engines.eager import EagerEngine
@@ -102,10 +103,7 @@ class Policy:
             torch.backends.cudnn.allow_tf32 = False
         spec = self.specification
         denoiser = build(spec.model, spec.horizons, spec.task.observation_dim, spec.task.action_dim)
-        try:
-            denoiser.load_state_dict(weights)
-        except RuntimeError as error:
-            raise DiffpolicyError(f"the weights do not fit the network: {error}") from error
+        denoiser.load_state_dict(weights)
         return denoiser.to(self.device).eval().requires_grad_(False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -119,6 +117,10 @@ class Policy:
 
     def job(self, batch: int = 1) -> Job:
         """What an engine for this batch size is built from."""
+        widest = max(len(weight) for weight in self._denoiser.parameters())
+        observed = self.horizons.observation * self.task.observation_dim
+        numbers = math.prod(self.noise_shape(batch)) + batch * (observed + widest)
+        check_memory(4 * numbers, self.device, f"a batch of {batch} for {self.ddim_steps} steps")
         return Job(
             denoiser=self._denoiser,
             chain=self.chain,

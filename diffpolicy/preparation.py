@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffpolicy import __version__, environment
-from diffpolicy.checkpoint import Specification
+from diffpolicy.checkpoint import Checkpoint, Specification
 from diffpolicy.config import ModelConfig, TrainConfig
 from diffpolicy.demonstrations import Demonstrations, array_names, open_demonstrations
 from diffpolicy.environment import Task
@@ -29,8 +29,11 @@ class Prepared:
     action_normalizer: Normalizer
 
 
-def prepare(config: TrainConfig) -> Prepared:
-    """Reads the store, asks the environment for its facts, fits normalisers, cuts windows."""
+def prepare(config: TrainConfig, started: Checkpoint | None = None) -> Prepared:
+    """Reads the store, asks the environment for its facts, fits normalisers, cuts windows.
+
+    A run that was started on the same data keeps the normalisers of its policy.
+    """
     demonstrations, observations, task = _read(config)
     horizons = default_horizons(
         task.control_dt_s,
@@ -41,8 +44,11 @@ def prepare(config: TrainConfig) -> Prepared:
     ends = demonstrations.episode_ends
     train, held_out = split_episodes(len(ends), config.validation_fraction, config.seed)
     rows = _rows_of(ends, train)
-    fit = FITS[config.normalizer]
-    of_observation, of_action = fit(observations[rows]), fit(demonstrations.action[rows])
+    provenance, fit = _provenance(config, demonstrations, observations), FITS[config.normalizer]
+    if started and started.specification.training.get("fingerprint") == provenance["fingerprint"]:
+        of_observation, of_action = started.observation_normalizer, started.action_normalizer
+    else:
+        of_observation, of_action = fit(observations[rows]), fit(demonstrations.action[rows])
     normal_observations = of_observation.normalize(observations)
     normal_actions = of_action.normalize(demonstrations.action)
 
@@ -54,7 +60,7 @@ def prepare(config: TrainConfig) -> Prepared:
         horizons=horizons,
         task=task,
         clip_range=float(np.abs(normal_actions[rows]).max()) if config.clip else None,
-        training=_provenance(config, demonstrations, observations),
+        training=provenance,
     )
     validation = windows(held_out) if len(held_out) else None
     return Prepared(specification, windows(train), validation, of_observation, of_action)

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from diffpolicy.noise import alpha_bar_at
 
+NO_SIGNAL = (
+    "at √ᾱ = 0 (zero terminal SNR) ε says nothing of x0: predict x0 or v, or clip the predicted x0"
+)
 Denoise = Callable[[Tensor, int], Tensor]
 
 
@@ -97,6 +100,9 @@ def to_x0_and_epsilon(x: Tensor, output: Tensor, step: Step, prediction: str):
 
 def read(x: Tensor, output: Tensor, step: Step, reading: Reading) -> tuple[Tensor, Tensor]:
     """(x̂0, ε̂), with x̂0 in range and ε̂ derived again from it where the reading says so."""
+    bounded = reading.clip is not None and reading.threshold is None
+    if step.signal_t == 0 and reading.prediction == "epsilon" and not bounded:
+        raise ValueError(NO_SIGNAL)
     x0, ε = to_x0_and_epsilon(x, output, step, reading.prediction)
     if reading.threshold is None and reading.clip is None:
         return x0, ε

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ import torch
 from tqdm import tqdm
 
 from diffpolicy import checkpoint as checkpoints
-from diffpolicy.checkpoint import Checkpoint
+from diffpolicy.checked import parse_json, validate
+from diffpolicy.checkpoint import Checkpoint, Specification, Target, TrainingState
 from diffpolicy.config import TrainConfig
-from diffpolicy.device import choose_device, warn_of_busy_cores
+from diffpolicy.device import check_memory, choose_device, warn_of_busy_cores
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.files import write_text
-from diffpolicy.learner import Learner
+from diffpolicy.files import alone_in, remove_partials, write_bytes
+from diffpolicy.learner import Learner, bytes_needed
 from diffpolicy.preparation import Prepared, prepare
 
 DEFAULT_STEPS = 20_000
@@ -32,15 +33,23 @@ def train(config: TrainConfig) -> Path:
     Raises DiffpolicyError on bad input, before anything is written, or where training diverges;
     KeyboardInterrupt after a signal, once the checkpoint is saved.
     """
-    config = _checked(config)
+    _check_options(config)
+    started = _started(config)
+    config = _with_target(config, started)
+    if config.resume and not (config.out / checkpoints.TRAINING_FILE).exists():
+        print(f"nothing to go on with in {config.out}: training starts from the beginning")
     device = choose_device(config.device)
     torch.set_num_threads(config.threads or torch.get_num_threads())
     if device.type == "cpu":
         warn_of_busy_cores()
-    trainer = Trainer(config, prepare(config), device)
+    trainer = Trainer(config, prepare(config, started), device)
     config.out.mkdir(parents=True, exist_ok=True)
-    stopped = trainer.run()
-    trainer.save()
+    with alone_in(config.out):
+        _check_run_folder(config)  # again: another training may have ended since
+        remove_partials(config.out)
+        trainer.restore()
+        stopped = trainer.run()
+        trainer.save()
     if stopped:
         print(f"stopped at step {trainer.learner.step}; the checkpoint is usable, --resume goes on")
         raise KeyboardInterrupt
@@ -48,25 +57,36 @@ def train(config: TrainConfig) -> Path:
     return checkpoints.policy_path(config.out)
 
 
-def _checked(config: TrainConfig) -> TrainConfig:
+def _check_options(config: TrainConfig) -> None:
     if config.steps is not None and config.minutes is not None:
         raise DiffpolicyError("give --steps or --minutes, not both")
-    _check_run_folder(config)
-    if config.steps is None and config.minutes is None:
-        config = replace(config, **_target(config))
     if not 0 <= config.validation_fraction < 1:
         raise DiffpolicyError(
             f"--validation-fraction must lie in [0, 1); got {config.validation_fraction}"
         )
-    return config
+    _check_run_folder(config)
 
 
-def _target(config: TrainConfig) -> dict[str, Any]:
-    """How long to train where nobody says: as long as the run that is resumed was to."""
-    if not (config.resume and checkpoints.policy_path(config.out).exists()):
-        return {"steps": DEFAULT_STEPS}
-    policy = checkpoints.load_policy(config.out)
-    return {name: policy.specification.training["config"][name] for name in ("steps", "minutes")}
+def _started(config: TrainConfig) -> Checkpoint | None:
+    """The policy of the run that is resumed; None before its first one."""
+    path = checkpoints.policy_path(config.out)
+    return checkpoints.load_policy(path) if config.resume and path.exists() else None
+
+
+def _with_target(config: TrainConfig, started: Checkpoint | None) -> TrainConfig:
+    """Where nobody says how long to train: as long as the run that is resumed was to."""
+    if config.steps is not None or config.minutes is not None:
+        return config
+    path = config.out / checkpoints.TRAINING_FILE
+    if not (config.resume and path.exists()):
+        return replace(config, steps=DEFAULT_STEPS)
+    target: Target = checkpoints.load_training(path)[1]
+    if started and not (target.steps or target.minutes):  # format 1 says it in the policy alone
+        said = started.specification.training.get("config")
+        target = validate(Target, said, f"the configuration of {config.out}", others=True)
+    if not (target.steps or target.minutes):
+        raise DiffpolicyError(f"{path} does not say how long to train; give --steps or --minutes")
+    return replace(config, steps=target.steps, minutes=target.minutes)
 
 
 def _check_run_folder(config: TrainConfig) -> None:
@@ -78,8 +98,6 @@ def _check_run_folder(config: TrainConfig) -> None:
         raise DiffpolicyError(
             f"{config.out} already holds a run; go on with it by --resume, or choose another --out"
         )
-    if config.resume and not taken:
-        print(f"nothing to go on with in {config.out}: training starts from the beginning")
     if taken and not resumable:
         raise DiffpolicyError(
             f"{config.out} holds a policy without {checkpoints.TRAINING_FILE}, so it cannot be "
@@ -92,6 +110,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, prepared: Prepared, device: torch.device):
         self.config, self.prepared, self.device = config, prepared, device
+        self._check()
         self.learner = Learner(
             prepared.specification, device, config.lr, config.weight_decay, config.seed
         )
@@ -100,9 +119,14 @@ class Trainer:
         if device.type == "cuda":
             self.windows = self.windows.to(device)
             self.validation = self.validation and self.validation.to(device)
-        path = config.out / checkpoints.TRAINING_FILE
-        if config.resume and path.exists():
-            self._restore(path)
+
+    def _check(self) -> None:
+        """Whatever would only show at the first step or the first save."""
+        specification, batch = self.prepared.specification, self.config.batch
+        said = json.dumps(asdict(specification))
+        validate(Specification, parse_json(said, "the policy's header"), "the policy's header")
+        what = f"training this network with --batch {batch}"
+        check_memory(bytes_needed(specification, batch), self.device, what)
 
     @property
     def progress(self) -> float:
@@ -158,48 +182,56 @@ class Trainer:
 
         Weights that are not finite never replace a checkpoint.
         """
-        if not all(bool(p.isfinite().all()) for p in self.learner.parameters):
+        tensors = self.learner.tensors()
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
             raise DiffpolicyError(
                 f"the weights are no longer finite at step {self.learner.step}; the last "
                 "checkpoint stands. Lower --lr or look at the data"
             )
-        specification = self.prepared.specification
+        specification, config = self.prepared.specification, self.config
         progress = {
             "step": self.learner.step,
             "elapsed_s": self.elapsed_s,
             "threads": torch.get_num_threads(),
         }
-        path = self.config.out / checkpoints.TRAINING_FILE
-        header = {**progress, "identity": self._identity()}
-        checkpoints.save_tensors(path, self.learner.tensors(), header)
+        state = TrainingState(config.steps, config.minutes, **progress, identity=self._identity())
+        checkpoints.save_tensors(config.out / checkpoints.TRAINING_FILE, tensors, asdict(state))
         policy = Checkpoint(
             replace(specification, training={**specification.training, **progress}),
             self.learner.ema,
             self.prepared.observation_normalizer,
             self.prepared.action_normalizer,
         )
-        checkpoints.save_policy(checkpoints.policy_path(self.config.out), policy)
+        checkpoints.save_policy(checkpoints.policy_path(config.out), policy)
 
-    def _restore(self, path: Path) -> None:
-        tensors, header = checkpoints.load_tensors(path)
-        started, now = header["identity"], self._identity()
+    def restore(self) -> None:
+        """Goes on from the run's last checkpoint, where there is one."""
+        path = self.config.out / checkpoints.TRAINING_FILE
+        if not (self.config.resume and path.exists()):
+            return
+        tensors, state = checkpoints.load_training(path)
+        started, now = state.identity, self._identity()
         for name in now:
             if started.get(name) != now[name]:
                 raise DiffpolicyError(
                     f"{path.parent} was started with {name} = {started.get(name)}, not "
                     f"{now[name]}; resume with the data and options it was started with"
                 )
-        self.learner.restore(tensors, header["step"])
-        self.elapsed_s = header["elapsed_s"]
+        checkpoints.check_tensors(tensors, self.learner.restorable(state.step), path)
+        checkpoints.check_finite(tensors, path)
+        self.learner.restore(tensors, state.step)
+        self.elapsed_s = state.elapsed_s
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a resumed run to be the same run, as JSON has it."""
         specification, config = self.prepared.specification, self.config
+        task = asdict(specification.task)
+        del task["observation_keys"]  # older runs have none, and the data's fingerprint says it
         parts = {
             "data": specification.training["fingerprint"],
             **asdict(specification.model),
             **{f"{name}_horizon": n for name, n in asdict(specification.horizons).items()},
-            "task": asdict(specification.task),
+            "task": task,
             "batch": config.batch,
             "seed": config.seed,
             "lr": config.lr,
@@ -226,14 +258,21 @@ def stop_on_signal() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+@dataclass(frozen=True)
+class Logged:
+    """The part of a log line that resuming reads."""
+
+    step: int
+
+
 class Log:
     """log.jsonl, cut back to the step that a resumed run starts from."""
 
     def __init__(self, out: Path, step: int):
         self.path = out / "log.jsonl"
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        lines = self.path.read_bytes().splitlines() if self.path.exists() else []
         kept = [line for line in lines if _step_of(line) <= step]
-        write_text(self.path, "".join(line + "\n" for line in kept))
+        write_bytes(self.path, b"".join(line + b"\n" for line in kept))
 
     def write(self, record: dict[str, Any]) -> None:
         """Appends one line."""
@@ -241,11 +280,11 @@ class Log:
             file.write(json.dumps(record) + "\n")
 
 
-def _step_of(line: str) -> float:
-    """The step of a log line; a line cut short by a crash counts as never written."""
+def _step_of(line: bytes) -> float:
+    """The step of a log line; a line that a crash cut short or damaged counts as never written."""
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+        return validate(Logged, parse_json(line, "a line"), "a line", others=True).step
+    except DiffpolicyError:
         return math.inf
 
 

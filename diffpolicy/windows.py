@@ -12,10 +12,11 @@ Rows before an episode's start repeat its first row, rows beyond its end the las
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from diffpolicy.config import HORIZON
 from diffpolicy.errors import DiffpolicyError
 
 
@@ -23,9 +24,9 @@ from diffpolicy.errors import DiffpolicyError
 class Horizons:
     """Lengths in control ticks: T_o observations seen, T_p actions predicted, T_a executed."""
 
-    observation: int
-    prediction: int
-    action: int
+    observation: Annotated[int, HORIZON]
+    prediction: Annotated[int, HORIZON]
+    action: Annotated[int, HORIZON]
 
     def __post_init__(self):
         if min(self.observation, self.prediction, self.action) < 1 or self.action > self.usable:

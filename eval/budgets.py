@@ -1,11 +1,12 @@
 """What a sweep compares: every budget of a run, ancestral DDPM, and plain regression."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from diffpolicy.budget import audit_line
+from diffpolicy.checked import validate
 from diffpolicy.checkpoint import Checkpoint, load_policy, policy_path
 from diffpolicy.config import Sampling
 from diffpolicy.errors import DiffpolicyError
@@ -22,8 +23,6 @@ REGRESSION = "regression"  # the baseline's folder in a run
 def load_budgets(config: SweepConfig) -> list[Policy]:
     """One policy for each budget; regression first, ancestral DDPM over all T steps last."""
     set_threads(config.threads)
-    if not config.ddim_steps:
-        raise DiffpolicyError("--ddim-steps needs at least one budget")
     checkpoint = load_policy(config.run)
     samplings = combinations(config)
     ancestral = Sampling(checkpoint.specification.model.train_timesteps, eta=1.0)
@@ -80,17 +79,34 @@ def _comparable(checkpoint: Checkpoint) -> dict[str, Any]:
         "regression": specification.model.regression,
         "network": replace(specification.model, regression=True),
         "horizons": specification.horizons,
-        "task": specification.task,
+        "task": replace(specification.task, observation_keys=None),  # older runs have none
         "data": specification.training.get("fingerprint"),
     }
 
 
+@dataclass(frozen=True)
+class Options:
+    """The part of a run's configuration that is told here."""
+
+    batch: int
+    lr: float
+
+
+@dataclass(frozen=True)
+class Effort:
+    """The part of a run's provenance that is told here."""
+
+    step: int
+    elapsed_s: float
+    config: Options
+
+
 def _effort(checkpoint: Checkpoint) -> str:
-    training = checkpoint.specification.training
-    config = training["config"]
+    where = f"the provenance in {checkpoint.folder}"
+    effort: Effort = validate(Effort, checkpoint.specification.training, where, others=True)
     return (
-        f"{training['step']} steps in {training['elapsed_s'] / 60:.1f} min "
-        f"(batch {config['batch']}, lr {config['lr']:g})"
+        f"{effort.step} steps in {effort.elapsed_s / 60:.1f} min "
+        f"(batch {effort.config.batch}, lr {effort.config.lr:g})"
     )
 
 

@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from diffpolicy.checked import Checked
-from diffpolicy.config import Sampling
+from diffpolicy.checked import NOT_EMPTY, Checked, Range
+from diffpolicy.config import CONTROL_DT, EPISODES, LEVEL, MINUTES, SEED, THREADS, TICKS, Sampling
 from diffpolicy.errors import DiffpolicyError
 
 EngineName = Literal["auto", "eager", "compiled", "native", "onnx", "cuda-graph"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 ClockName = Literal["paused", "simulated", "wall"]
+MILLISECONDS = Range(0, 1e7)
+SECONDS = Range(1e-6, 1e6)
+DELAY = Range(0, 10**6)  # control ticks
 SOURCES = ("ms_per_step", "latency_ms", "latency_ticks", "latency_from")
 
 
@@ -27,23 +30,23 @@ class TaskConfig(Checked):
     success_from: str | None = None
     """Key of `info` that says success, or a condition such as key>0.5; by default success,
     is_success, task_completions, or that no tasks_to_complete are left."""
-    control_dt: float | None = None
+    control_dt: Annotated[float | None, CONTROL_DT] = None
     """Seconds between two actions; by default those of training."""
     neutral: str | None = None
     """What a starved tick applies: hold, zero or a vector like 0,0.5; by default what the
     environment declares, else hold."""
-    max_steps: int | None = None
+    max_steps: Annotated[int | None, TICKS] = None
     """Ticks an episode; by default the environment's own limit."""
-    episodes: int = 100
+    episodes: Annotated[int, EPISODES] = 100
     """Episodes for each budget and clock, every one counted."""
-    seed: int = 100_000
+    seed: Annotated[int, SEED] = 100_000
     """Seed of the first episode; the next ones count up."""
-    envs: int = 64
+    envs: Annotated[int, Range(1, 4096)] = 64
     """Environments that run side by side, in each worker."""
-    workers: int | None = None
+    workers: Annotated[int | None, Range(1, 1024)] = None
     """Processes that run episodes; by default one for each core, from 50 episodes each on, and one
     beside a GPU. Results are the same with any number."""
-    batch: int = 64
+    batch: Annotated[int, Range(1, 16_384)] = 64
     """Fixed, padded batch of a policy call, part of what makes results repeat; rounded up to a
     multiple of 16, where a row's result does not depend on its place."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -52,7 +55,7 @@ class TaskConfig(Checked):
     """What runs the denoising loop; auto takes the fastest that works here, and says which."""
     precision: Precision = "float32"
     """The network's: tf32 is for cuda-graph, bfloat16 for eager, compiled and cuda-graph."""
-    threads: int | None = None
+    threads: Annotated[int | None, THREADS] = None
     """CPU threads for torch where latency is measured; by default all cores. Episodes run on one in
     each worker."""
     cold_start: bool = False
@@ -63,16 +66,16 @@ class TaskConfig(Checked):
 class Latencies(Checked):
     """What inference costs on the simulated clock: measured here, unless one of these is given."""
 
-    ms_per_step: float | None = None
+    ms_per_step: Annotated[float | None, MILLISECONDS] = None
     """Declare a robot with this many milliseconds a step."""
-    latency_ms: float | None = None
+    latency_ms: Annotated[float | None, MILLISECONDS] = None
     """Every chunk takes this many milliseconds, whatever the budget."""
-    latency_ticks: int | None = None
+    latency_ticks: Annotated[int | None, DELAY] = None
     """Every chunk takes this many control ticks, whatever the budget."""
     latency_from: Path | None = None
     """Replay what `diffpolicy latency --json` (or eval --json on the wall clock) wrote, here or on
     another machine."""
-    latency_seconds: float = 5.0
+    latency_seconds: Annotated[float, SECONDS] = 5.0
     """At most this long measuring the latency of each budget."""
 
     def __post_init__(self):
@@ -101,25 +104,25 @@ class LatencyConfig(Checked):
     """Run folder (or a policy.safetensors in it)."""
     net: Literal["unet-large", "unet-small", "edifice", "mlp", "default"] | None = None
     """Instead of a run: a network of a well-known size, with fresh weights."""
-    ddim_steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 100)
+    ddim_steps: Annotated[tuple[int, ...], NOT_EMPTY] = (1, 2, 4, 8, 16, 32, 100)
     """Step budgets."""
-    engine: tuple[EngineName, ...] = ("auto",)
+    engine: Annotated[tuple[EngineName, ...], NOT_EMPTY] = ("auto",)
     """Engines to measure, interleaved."""
     precision: Precision = "float32"
     """The network's: tf32 is for cuda-graph, bfloat16 for eager, compiled and cuda-graph."""
     baseline: Literal["diffusers"] | None = None
     """Measure this loop too, on the same weights, and print the ratios to it."""
-    deadline_ms: float | None = None
+    deadline_ms: Annotated[float | None, Range(1e-6, 1e9)] = None
     """Name the largest budget that meets this; by default the environment's control tick."""
     stress: bool = False
     """Keep all other cores busy meanwhile."""
-    seconds: float = 5.0
+    seconds: Annotated[float, SECONDS] = 5.0
     """At most this long for each budget."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the policy runs."""
-    threads: int | None = None
+    threads: Annotated[int | None, THREADS] = None
     """CPU threads for torch; by default all cores."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Seed of the order of measurement."""
     json: Path | None = None
     """Write the result here, every sample included: a profile that `--latency-from` replays."""
@@ -129,7 +132,7 @@ class LatencyConfig(Checked):
 class DelaysConfig(Sampling, TaskConfig):
     """Success at constant delays of a chunk: what being late costs in this task."""
 
-    ticks: tuple[int, ...] = (0, 1, 2, 3, 4)
+    ticks: Annotated[tuple[int, ...], DELAY, NOT_EMPTY] = (0, 1, 2, 3, 4)
     """Delays, in control ticks."""
     out: Path | None = None
     """Folder for delays.json and delays.png; by default delays/ in the run folder."""
@@ -143,13 +146,13 @@ class DenoiseConfig(Checked):
     """Run folder (or a policy.safetensors in it)."""
     out: Path = Path("denoise.gif")
     """GIF to write; a PNG strip of the same name is written beside it."""
-    ddim_steps: tuple[int, ...] = (2, 10)
+    ddim_steps: Annotated[tuple[int, ...], NOT_EMPTY] = (2, 10)
     """Step budgets to set side by side."""
     grid: str = "trailing"
     """Which timesteps: trailing, leading, linspace, loop, quadratic, or a list like 85,20."""
-    chunks: int = 16
+    chunks: Annotated[int, Range(1, 1000)] = 16
     """Chunks drawn from different noise, for the same observation."""
-    seed: int = 100_000
+    seed: Annotated[int, SEED] = 100_000
     """Seed of the observation (the first of its episode) and of the noise."""
 
 
@@ -160,30 +163,30 @@ class SweepConfig(Latencies, TaskConfig):
     Several grids, starts and so on are all combined with each other and with every budget.
     """
 
-    ddim_steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 100)
+    ddim_steps: Annotated[tuple[int, ...], NOT_EMPTY] = (1, 2, 4, 8, 16, 32, 100)
     """Step budgets."""
-    grid: tuple[str, ...] = ("trailing",)
+    grid: Annotated[tuple[str, ...], NOT_EMPTY] = ("trailing",)
     """Which timesteps: trailing, leading, linspace, loop, quadratic, or lists like 85,20."""
-    start: tuple[int, ...] = ()
+    start: Annotated[tuple[int, ...], LEVEL] = ()
     """Timesteps that a named grid starts from; by default the chain's last, T - 1."""
-    end: tuple[int, ...] = (0,)
+    end: Annotated[tuple[int, ...], LEVEL, NOT_EMPTY] = (0,)
     """The lowest timesteps that a named grid may use."""
-    eta: tuple[float, ...] = (0.0,)
+    eta: Annotated[tuple[float, ...], Range(0, 1), NOT_EMPTY] = (0.0,)
     """0 is DDIM, 1 ancestral sampling."""
-    noise_scale: tuple[float, ...] = (1.0,)
+    noise_scale: Annotated[tuple[float, ...], Range(0, 1000), NOT_EMPTY] = (1.0,)
     """Multiplies the noise that η > 0 injects."""
-    clip: tuple[float, ...] = ()
+    clip: Annotated[tuple[float, ...], Range(0, 1e6)] = ()
     """Ranges of the predicted clean actions (normalised); by default as trained, 0 for none."""
-    clocks: tuple[ClockName, ...] = ("paused", "simulated")
+    clocks: Annotated[tuple[ClockName, ...], NOT_EMPTY] = ("paused", "simulated")
     """paused: the world waits. simulated: the latency ages the actions. wall: real time."""
     regression: str = "auto"
     """Run of a regression policy (train --regression) with the same data and network: one row more,
     which every budget has to earn its cost against. auto: RUN/regression where it exists. none."""
     ddpm: bool = True
     """One row more: ancestral sampling over all T steps."""
-    margin: float = 0.05
+    margin: Annotated[float, Range(1e-6, 1e6)] = 0.05
     """Loss of success (or score) that would still be accepted."""
-    floor: float = 0.5
+    floor: Annotated[float, Range(0, 1e6)] = 0.5
     """No recommendation where the best budget stays below this."""
     outcome: Literal["auto", "success", "score"] = "auto"
     """What is compared; auto takes the score where no budget succeeds half of the time."""
@@ -205,7 +208,7 @@ class SuiteConfig(Checked):
     """Folder to write; a second call goes on where the first one stopped."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where policies are trained and run."""
-    threads: int | None = None
+    threads: Annotated[int | None, THREADS] = None
     """CPU threads for torch; by default all cores."""
 
 
@@ -215,19 +218,19 @@ class QuickstartConfig(Checked):
 
     out: Path = Path("quickstart")
     """Folder to write."""
-    minutes: float = 2.0
+    minutes: Annotated[float, MINUTES] = 2.0
     """Training time of the diffusion policy, and of the regression one."""
-    demonstrations: int = 200
+    demonstrations: Annotated[int, EPISODES] = 200
     """Expert episodes to record."""
-    episodes: int = 100
+    episodes: Annotated[int, EPISODES] = 100
     """Evaluation episodes for each budget and clock."""
-    ddim_steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 100)
+    ddim_steps: Annotated[tuple[int, ...], Range(1, 100), NOT_EMPTY] = (1, 2, 4, 8, 16, 32, 100)
     """Step budgets."""
-    ms_per_step: float = 2.0
+    ms_per_step: Annotated[float, MILLISECONDS] = 2.0
     """The declared robot: milliseconds a denoising step."""
-    margin: float = 0.1
+    margin: Annotated[float, Range(1e-6, 1e6)] = 0.1
     """Loss of success that would still be accepted; 100 episodes cannot show less."""
-    latency_seconds: float = 5.0
+    latency_seconds: Annotated[float, SECONDS] = 5.0
     """At most this long measuring the latency of each budget."""
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**61)] = 0
     """Seed of demonstrations and training; evaluation takes 100,000 more."""

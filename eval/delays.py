@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from diffpolicy.checkpoint import load_policy, policy_path
 from diffpolicy.config import sampling_of
-from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes, write_text
 from diffpolicy.latency import constant_ticks
 
@@ -21,16 +20,12 @@ from .success import World, policy_of, print_records
 def delays(config: DelaysConfig) -> dict[str, Any]:
     """The same episodes at every delay; writes delays.json and delays.png."""
     set_threads(config.threads)
-    if not config.ticks or min(config.ticks) < 0:
-        raise DiffpolicyError(
-            f"--ticks must be at least one delay of 0 or more; got {config.ticks}"
-        )
     out = config.out or policy_path(config.run).parent / "delays"
     policy = policy_of(config, load_policy(config.run), sampling_of(config))
-    for name in ("delays.json", "delays.png"):
-        check_writable(out / name)
     with World(config, policy) as world:
         world.prepare(policy, ["simulated"])
+        for name in ("delays.json", "delays.png"):
+            check_writable(out / name)
         dt = world.options.control_dt_s
         records = [
             {**world.record(policy, "simulated", constant_ticks(ticks, dt))[0], "ticks": ticks}

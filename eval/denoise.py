@@ -64,8 +64,6 @@ def denoise(config: DenoiseConfig) -> None:
 
 def trace(config: DenoiseConfig) -> list[Trajectory]:
     """Every budget from the same observation, the seed's first, and the same noise."""
-    if not config.ddim_steps:
-        raise DiffpolicyError("--ddim-steps needs at least one budget")
     checkpoint = load_policy(config.run)
     budgets = config.ddim_steps if config.grid in SPACINGS else (None,)  # a list is its own
     policies = [Policy(checkpoint, Sampling(k, config.grid)) for k in budgets]

@@ -1,18 +1,19 @@
 """What each budget costs: declared, constant, replayed from a file, or measured here."""
 
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from diffpolicy import latency
+from diffpolicy.checked import NOT_EMPTY, Range, read_json, validate
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.latency import LatencyProfile
 from diffpolicy.policy import Policy
 
-from .config import Latencies
+from .config import MILLISECONDS, Latencies
 from .latency import measure
 
 
@@ -39,45 +40,59 @@ def check_source(policies: Sequence[Policy], config: Latencies) -> None:
         replay(config.latency_from, policies)
 
 
+@dataclass(frozen=True)
+class Result:
+    """The part of a result's file that is read here."""
+
+    records: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The part of a result's record that can be replayed."""
+
+    network_evals: Annotated[int, Range(1, 10**6)]
+    parameters: Annotated[int, Range(1, 10**12)]
+    precision: str
+    engine: str
+    samples_ms: Annotated[list[float], MILLISECONDS, NOT_EMPTY]
+
+
 def replay(path: Path, policies: Sequence[Policy]) -> list[LatencyProfile]:
     """The profiles that a file holds for these policies; of several engines the fastest.
 
     DiffpolicyError where it has none of a budget, or belongs to another network or precision.
     """
-    records = _samples_in(path)
+    records = _measured_in(path)
     found = []
     for policy in policies:
-        mine = [r for r in records if r["network_evals"] == policy.network_evals]
-        mine = [r for r in mine if r["parameters"] == policy.parameters]
-        mine = [r for r in mine if r.get("precision", "float32") == policy.precision]
+        wanted = policy.network_evals, policy.parameters, policy.precision
+        mine = [r for r in records if (r.network_evals, r.parameters, r.precision) == wanted]
         if not mine:
-            held = sorted({(r["network_evals"], r["parameters"]) for r in records})
+            held = sorted({(r.network_evals, r.parameters) for r in records})
             raise DiffpolicyError(
                 f"{path} holds no latencies of {policy.network_evals} evaluations of a network of "
                 f"{policy.parameters} parameters in {policy.precision}; it has (evaluations, "
                 f"parameters) {held}"
             )
-        best = min(mine, key=lambda r: np.median(r["samples_ms"]))
-        samples, engine = np.array(best["samples_ms"], float), best["engine"]
-        found.append(LatencyProfile(samples, f"replayed, {engine}", engine=engine))
+        best = min(mine, key=lambda r: np.median(r.samples_ms))
+        samples = np.array(best.samples_ms, float)
+        found.append(LatencyProfile(samples, f"replayed, {best.engine}", engine=best.engine))
     return found
 
 
-def _samples_in(path: Path) -> list[dict[str, Any]]:
+def _measured_in(path: Path) -> list[Measured]:
     """The records of a result that hold samples, but for a baseline's."""
     try:
-        records = json.loads(path.read_text())["records"]
-        kept = [r for r in records if r.get("samples_ms") and r["engine"] != "diffusers"]
-        for record in kept:
-            samples = np.array(record["samples_ms"], float)
-            if not (samples.ndim == 1 and np.isfinite(samples).all() and (samples >= 0).all()):
-                raise ValueError("latencies must be milliseconds, 0 or more")
-            if missing := {"network_evals", "parameters"} - record.keys():
-                raise KeyError(", ".join(sorted(missing)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        records = validate(Result, read_json(path), str(path), others=True).records
+        kept = [
+            validate(Measured, {"precision": "float32", **r}, f"{path}: a record", others=True)
+            for r in records
+            if r.get("samples_ms") and r.get("engine") != "diffusers"
+        ]
+    except (OSError, DiffpolicyError) as error:
         raise DiffpolicyError(
-            f"{path} is no latency profile ({type(error).__name__}: {error}); "
-            "`diffpolicy latency --json` writes one"
+            f"{path} is no latency profile: {error}; `diffpolicy latency --json` writes one"
         ) from error
     if not kept:
         raise DiffpolicyError(f"{path} holds no latency samples")

@@ -1,9 +1,11 @@
 """`diffpolicy suite`: one protocol over our tasks, from nothing to one report."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from diffpolicy.checked import NOT_EMPTY, Range, read_json, validate
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.device import choose_device
@@ -34,6 +36,42 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "seed": 0,
     },
 }
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """How the episodes of a budget ended."""
+
+    success: Annotated[list[int], Range(0, 1), NOT_EMPTY]
+    score: Annotated[list[float], NOT_EMPTY]
+
+
+@dataclass(frozen=True)
+class Record:
+    """The part of a sweep's record that the suite reads."""
+
+    name: str
+    clock: str
+    outcomes: Outcomes
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The part of a recommendation that the suite reads."""
+
+    name: str | None
+    reason: str
+    regression_suffices: bool
+
+
+@dataclass(frozen=True)
+class Swept:
+    """The part of a sweep.json that the suite reads."""
+
+    records: Annotated[list[Record], NOT_EMPTY]
+    recommendation: Advice
+
+
 FILES = ("protocol.json", "suite.json", "suite.png", "suite.html")
 
 
@@ -58,7 +96,7 @@ def suite(config: SuiteConfig) -> dict[str, Any]:
 
 def _keep_protocol(path: Path, protocol: dict[str, Any]) -> None:
     """A folder belongs to one protocol."""
-    before = json.loads(path.read_text()) if path.exists() else protocol
+    before = validate(dict[str, Any], read_json(path), str(path)) if path.exists() else protocol
     if changed := {k: before.get(k) for k in protocol if before.get(k) != protocol[k]}:
         asked = {name: protocol[name] for name in changed}
         raise DiffpolicyError(f"{path} says {changed}, not {asked}; choose another --out")
@@ -87,7 +125,9 @@ def _task(task: str, config: SuiteConfig, protocol: dict[str, Any]) -> dict[str,
         sweep(swept)
     if not film.exists():
         write_bytes(film, _film(swept))
-    return json.loads(done.read_text())
+    result = read_json(done)
+    validate(Swept, result, str(done), others=True)
+    return result
 
 
 def _film(config: SweepConfig) -> bytes:

@@ -1,5 +1,6 @@
 """What several test files share: demonstrations, a tiny trained run, and the command itself."""
 
+import json
 import os
 import re
 import signal
@@ -63,6 +64,28 @@ def tiny_run(balance_store, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("tiny") / "run"
     train(TrainConfig(data=balance_store, out=out, steps=20, hidden=32, blocks=1, device="cpu"))
     return out
+
+
+def rewrite(file: Path, change) -> None:
+    """change(header, tensors) edits a safetensors file of a run, or returns its header's text."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with safe_open(file, framework="pt") as opened:
+        header = json.loads(opened.metadata()["diffpolicy"])
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    text = change(header, tensors)
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(whole, file, {"diffpolicy": text or json.dumps(header)})
+
+
+def as_version_1(header, tensors) -> None:
+    """The layout of format 1: no target in the training state, no keys of observations."""
+    header["format_version"] = 1
+    if "specification" in header:
+        del header["specification"]["task"]["observation_keys"]
+    else:
+        del header["steps"], header["minutes"]
 
 
 class Outcome(NamedTuple):

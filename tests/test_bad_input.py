@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import zarr
+from conftest import rewrite
 
 from diffpolicy.cli import COMMANDS
 from diffpolicy.demonstrations import open_demonstrations
@@ -65,7 +66,7 @@ BAD = [
     (f"{EVAL} --ms-per-step nan", "--ms-per-step must be finite"),
     (f"{EVAL} --ms-per-step -1", "--ms-per-step must be at least 0"),
     (f"{EVAL} --eta -1", "--eta must be at least 0"),
-    (f"{EVAL} --eta 2", "eta must lie between 0 (DDIM) and 1"),
+    *((f"{command} --eta 2", "--eta must be at most 1; got 2.0") for command in (EVAL, SWEEP)),
     *((f"{c} --grid uniform", "one of trailing, leading") for c in (EVAL, SWEEP, DENOISE)),
     *((f"{c} --grid 20,85", "must fall strictly, from at most 99") for c in (EVAL, SWEEP, DENOISE)),
     (f"{EVAL} --grid 100,5", "from at most 99 to at least 0; got 100, 5"),
@@ -102,6 +103,75 @@ BAD = [
     (f"{TRAIN} --train-timesteps 0", "--train-timesteps must be positive"),
     (f"{TRAIN} --validation-fraction 1", "--validation-fraction must lie in"),
     (f"{TRAIN} --action-horizon 99", "horizons must be"),
+    # numbers beyond all measure
+    *(
+        (f"{command} --seed {10**30}", f"--seed must be at most 4.61168601843e+18; got {10**30}")
+        for command in (EVAL, SWEEP, TRAIN, RECORD, LATENCY, DENOISE)
+    ),
+    *(
+        (f"{command} --threads {10**9}", "--threads must be at most 1024")
+        for command in (EVAL, TRAIN, LATENCY, "suite")
+    ),
+    *((f"{command} --episodes {10**30}", "--episodes must be") for command in (EVAL, RECORD)),
+    *((f"{command} --max-steps {10**30}", "--max-steps must be") for command in (EVAL, RECORD)),
+    *(
+        (f"{command} --control-dt 1e-308", "--control-dt must be at least 1e-06; got 1e-308")
+        for command in (EVAL, TRAIN, RECORD)
+    ),
+    *((f"{command} --clip 1e308", "--clip must be at most 1000000") for command in (EVAL, SWEEP)),
+    *((f"{command} --ddim-steps {10**30}", "ddim_steps must lie") for command in (EVAL, LATENCY)),
+    *((f"{command} --noise-scale 1e308", "--noise-scale must be") for command in (EVAL, SWEEP)),
+    *((f"{command} --start {10**30}", "--start must be at most") for command in (EVAL, SWEEP)),
+    *((f"{command} --end {10**30}", "--end must be at most") for command in (EVAL, SWEEP)),
+    *((f"{command} --batch {10**30}", "--batch must be at most") for command in (EVAL, TRAIN)),
+    *((f"{command} --ms-per-step 1e308", "--ms-per-step must be") for command in (EVAL, SWEEP)),
+    (f"eval --run {{run}} {QUICK} --latency-ms 1e308", "--latency-ms must be at most 10000000"),
+    (f"eval --run {{run}} {QUICK} --latency-ticks {10**30}", "--latency-ticks must be at most"),
+    (f"eval --run {{run}} {QUICK} --latency-seconds 1e308", "--latency-seconds must be at most"),
+    (f"{EVAL} --envs {10**9}", "--envs must be at most 4096"),
+    (f"{EVAL} --workers {10**9}", "--workers must be at most 1024"),
+    (f"{DENOISE} --chunks {10**9}", "--chunks must be at most 1000"),
+    (f"delays --run {{run}} {QUICK} --ticks 1 {10**30}", "--ticks must be at most 1000000"),
+    (f"{LATENCY} --deadline-ms 1e308", "--deadline-ms must be at most"),
+    (f"{LATENCY} --seconds 1e308", "--seconds must be at most"),
+    (f"{SWEEP} --margin 1e308", "--margin must be at most"),
+    (f"{SWEEP} --floor inf", "--floor must be finite"),
+    (f"quickstart --out {{out}} --demonstrations {10**30}", "--demonstrations must be at most"),
+    *(
+        (f"{TRAIN} --{name} {10**30}", f"--{name} must be at most")
+        for name in ("condition", "unet-kernel", "unet-groups", "train-timesteps", "steps", "lr")
+    ),
+    *(
+        (f"{TRAIN} --{name} {10**30}", f"--{name} must be at most")
+        for name in ("observation-horizon", "prediction-horizon", "action-horizon", "minutes")
+    ),
+    (f"{TRAIN} --unet-channels 8 {10**30}", "--unet-channels must be at most 65536"),
+    (f"{TRAIN} --batch 1000000 --prediction-horizon 9000", "GiB of memory; cpu has"),
+    (
+        "train --data {store} --out {out} --device cpu --hidden 65536 --blocks 1000",
+        "training this network with --batch 256 takes at least 3.21e+05 GiB of memory",
+    ),
+    ("quickstart --out {out} --ddim-steps 1 101", "--ddim-steps must be at most 100; got 101"),
+    *(
+        (f"{command} --env-kwargs {'[' * 100_000}", "nested too deeply")
+        for command in (EVAL, TRAIN, RECORD)
+    ),
+    (f'{TRAIN} --env-kwargs {{{{"x":NaN}}}}', "NaN is not a finite number"),
+    (f'{TRAIN} --env-kwargs {{{{"x":1,"x":2}}}}', "an object has one name twice"),
+    # lists and texts without anything in them
+    *((f"{SWEEP} --{name}", f"--{name} needs at least one value") for name in ("grid", "eta")),
+    *((f"{SWEEP} --{name}", f"--{name} needs at least one value") for name in ("end", "clocks")),
+    *(
+        (f"{command} --ddim-steps", "--ddim-steps needs at least one value")
+        for command in (SWEEP, LATENCY, DENOISE)
+    ),
+    (f"{LATENCY[: LATENCY.rindex(' ')]}", "--engine needs at least one value"),
+    (f"{TRAIN} --unet-channels", "--unet-channels needs at least one value"),
+    *((f"{command} --env ", "--env is empty") for command in (EVAL, TRAIN, RECORD)),
+    ("train --data {store} --out ", "--out is empty; expected a value"),
+    ("train --data {store} --out=", "--out is empty; expected a value"),
+    ("eval --run ", "--run is empty; expected a value"),
+    ("info ", "the first argument is empty; expected a value"),
     # environments
     *((f"{command} --env Nowhere-v0", "'Nowhere-v0'") for command in (EVAL, SWEEP, TRAIN, RECORD)),
     *((f"{command} --env no.where:X-v0", "No module named") for command in (EVAL, TRAIN, RECORD)),
@@ -112,6 +182,7 @@ BAD = [
         for command in (EVAL, TRAIN, RECORD)
     ),
     (f'{EVAL} --env-kwargs {{{{"colour":1}}}}', "It takes: impulses_per_episode, tip_mass_kg"),
+    (f"delays --run {{run}} {QUICK} --out {{out}} --env-kwargs x", "must be a JSON object"),
     (f"{EVAL} --env Nowhere-v0", "Environments of a package are named module:Name-v0"),
     (f"train --data {{store}} --out {{file}} {SIZE}", "file is a file; a folder was expected"),
     (f"{SWEEP[: SWEEP.index('{out}')]}{{file}}", "file is a file; a folder was expected"),
@@ -240,6 +311,10 @@ def test_a_damaged_store_is_one_line_and_changes_nothing(
 
 # Runs that are damaged
 
+SAMPLES = (
+    b'{"records": [{"network_evals": %s, "parameters": 9, "engine": %s, "samples_ms": %s}], "a": 1}'
+)
+
 
 def remove(file):
     file.unlink()
@@ -265,6 +340,72 @@ def test_a_damaged_run_is_one_line_and_changes_nothing(
     spoil(tmp_path / "run" / "policy.safetensors")
     before = snapshot(tmp_path)
     assert "policy.safetensors" in refused(*words(command, at))
+    assert snapshot(tmp_path) == before
+
+
+def nan_weights(file):
+    rewrite(file, lambda h, t: t.update({n: x * np.nan for n, x in t.items() if n[0] == "w"}))
+
+
+def zero_scale(file):
+    rewrite(file, lambda h, t: t["normalizer.action.scale"].zero_())
+
+
+def other_sampler(file):
+    rewrite(file, lambda h, t: h["specification"]["model"].pop("prediction") and None)
+
+
+def negative_clip(file):
+    rewrite(file, lambda h, t: h["specification"].update(clip_range=-1.0))
+
+
+def text_for_a_number(file):
+    rewrite(file, lambda h, t: h["specification"]["model"].update(hidden="32"))
+
+
+def a_bomb(file):
+    rewrite(file, lambda h, t: h["specification"]["model"].update(blocks=10**9))
+
+
+SPOILS = [nan_weights, zero_scale, other_sampler, negative_clip, text_for_a_number, a_bomb]
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
+def test_a_broken_policy_gives_no_result(at, refused, snapshot, tmp_path, spoil):
+    spoil(tmp_path / "run" / "policy.safetensors")
+    before = snapshot(tmp_path)
+    resume = f"train --data {{store}} --out {{run}} {SIZE} --resume --steps 30"
+    for command in (EVAL, SWEEP, LATENCY, DENOISE, "info {run}", resume):
+        assert "run/policy.safetensors: " in refused(*words(command, at))
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (b"\xff", "is no latency profile"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"[]", "must be an object"),
+        (b'{"records": 5}', "records must be a list"),
+        (b'{"records": [5]}', "must be an object"),
+        (b'{"records": []}', "holds no latency samples"),
+        (b'{"records": [{"samples_ms": [1]}]}', "lacks network_evals, parameters, engine"),
+        (SAMPLES % (b"1.5", b'"eager"', b"[1]"), "network_evals must be a whole number; got 1.5"),
+        (SAMPLES % (b"1" * 40, b'"eager"', b"[1]"), "network_evals must be at most 1000000"),
+        (SAMPLES % (b"1", b"7", b"[1]"), "engine must be a text; got 7"),
+        (SAMPLES % (b"1", b'"eager"', b"[NaN]"), "NaN is not a finite number"),
+        (SAMPLES % (b"1", b'"eager"', b"[1, -1]"), "samples_ms must be at least 0; got -1"),
+        (SAMPLES % (b"1", b'"eager"', b"[1e300]"), "samples_ms must be at most 10000000"),
+        (SAMPLES % (b"1", b'"eager"', b'["x"]'), "samples_ms[0] must be a number; got 'x'"),
+        (SAMPLES % (b"1", b'"eager"', b"{}"), "holds no latency samples"),
+        (SAMPLES % (b"1", b'"eager"', b'"abc"'), "samples_ms must be a list; got 'abc'"),
+    ],
+)
+def test_a_latency_profile_that_is_none_is_refused(at, refused, snapshot, tmp_path, text, message):
+    (tmp_path / "profile.json").write_bytes(text)
+    before = snapshot(tmp_path)
+    command = f"eval --run {{run}} {QUICK} --clock simulated --latency-from profile.json"
+    assert message in refused(*words(command, at))
     assert snapshot(tmp_path) == before
 
 

@@ -1,8 +1,11 @@
 """Checkpoints: a round trip, no code from any file, and wholly there or not at all."""
 
 import ast
+import copy
+import functools
 import json
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,22 +16,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import as_version_1, rewrite
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from diffpolicy.checked import validate
 from diffpolicy.checkpoint import (
     HEADER,
+    POLICY_FILE,
+    TRAINING_FILE,
     Checkpoint,
     Specification,
     load_policy,
     load_tensors,
-    parse_specification,
+    load_training,
     policy_path,
     save_policy,
     save_tensors,
 )
 from diffpolicy.config import ModelConfig
 from diffpolicy.demonstrations import open_demonstrations
+from diffpolicy.denoisers import build
 from diffpolicy.environment import Task
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_atomically, write_text
@@ -45,17 +53,22 @@ def checkpoint() -> Checkpoint:
     def normalizer(width):
         return Normalizer(*rng.standard_normal((2, width), np.float32))
 
+    model = ModelConfig(
+        **{"denoiser": "unet", "unet_channels": (8, 16), "prediction": "v", "clip": False}
+    )
+    horizons = Horizons(3, 16, 8)
+    constant = replace(normalizer(2), scale=np.float32([0, 2]), constant=np.float32([3, np.nan]))
     return Checkpoint(
         Specification(
-            model=ModelConfig(denoiser="unet", unet_channels=(8, 16), prediction="v"),
-            horizons=Horizons(3, 16, 8),
+            model=model,
+            horizons=horizons,
             task=Task("Some-v0", 0.05, True, 5, 2, {"goal": [1, 2.5], "name": "ü"}),
             clip_range=None,
             training={"fingerprint": "f", "step": 7, "config": {"lr": 1e-3, "obs": ["a"]}},
         ),
-        {"a.weight": torch.randn(3, 4), "b": torch.arange(3), "t": torch.randn(4, 3).T},
+        build(model, horizons, 5, 2).state_dict(),
         normalizer(5),
-        normalizer(2),
+        constant,
     )
 
 
@@ -71,9 +84,10 @@ def test_what_was_saved_is_loaded(tmp_path):
     for name, tensor in saved.weights.items():
         assert torch.equal(loaded.weights[name], tensor)
     for name in ("observation_normalizer", "action_normalizer"):
-        for part in ("scale", "offset"):
+        for part in ("scale", "offset", "constant"):
             expected = getattr(getattr(saved, name), part)
             np.testing.assert_array_equal(getattr(getattr(loaded, name), part), expected)
+    assert saved.observation_normalizer.constant is None
 
 
 def test_a_run_folder_and_its_policy_file_are_the_same_policy(tiny_run):
@@ -85,8 +99,9 @@ def test_a_run_folder_and_its_policy_file_are_the_same_policy(tiny_run):
 def test_the_header_is_readable_by_anybody(tiny_run):
     with safe_open(tiny_run / "policy.safetensors", framework="np") as file:
         header = json.loads(file.metadata()[HEADER])
-    assert header["format_version"] == 1
-    assert parse_specification(header["specification"]) == load_policy(tiny_run).specification
+    assert header["format_version"] == 2
+    specification = validate(Specification, header["specification"], "the header")
+    assert specification == load_policy(tiny_run).specification
 
 
 def test_a_checkpoint_knows_its_data(tiny_run, balance_store):
@@ -130,7 +145,9 @@ def test_a_pickle_is_refused_and_not_run(tmp_path, dump):
         {HEADER: '{"format_version": 99}'},
         {HEADER: '{"format_version": 1}'},
         {HEADER: '{"format_version": 1, "specification": 5}'},
-        {HEADER: '{"format_version": 1, "specification": {"model": {"colour": 1}}}'},
+        {HEADER: '{"format_version": 1, "specification": {"task": {}}}'},
+        {HEADER: '{"format_version": 2, "specification": {"model": {"colour": 1}}}'},
+        {HEADER: '{"format_version": true}'},
     ],
 )
 def test_a_file_with_another_header_is_refused(tmp_path, metadata):
@@ -139,12 +156,157 @@ def test_a_file_with_another_header_is_refused(tmp_path, metadata):
         load_policy(tmp_path)
 
 
+def fields_of(data: dict, *above: str):
+    """The names of all fields, outermost first; provenance may hold anything."""
+    for name, value in data.items():
+        yield *above, name
+        if isinstance(value, dict) and name not in ("training", "env_kwargs", "identity"):
+            yield from fields_of(value, *above, name)
+
+
+WRONG = [None, "x", -1, 0, 1.5, 1e308, 10**30, 10**9, True, [], [1], ["x"], {}, {"a": 1}]
+OPTIONAL = {"observation_keys": (list,), "minutes": (float, int), "steps": (type(None),)}
+
+
+def allowed(name: str, right, value) -> bool:
+    """A value of the field's type may be meant."""
+    kinds = (type(right), *OPTIONAL.get(name, ()), *((int,) if type(right) is float else ()))
+    return type(value) in kinds and value not in (-1, 1e308, 10**30)
+
+
+@pytest.mark.parametrize("file", [POLICY_FILE, TRAINING_FILE])
+def test_no_field_of_a_header_is_believed(tiny_run, tmp_path, file):
+    """Each one left out, unknown or of another type is refused in one short message."""
+    tensors, header = load_tensors(tiny_run / file)
+    header["format_version"] = 2
+
+    def load(changed: dict):
+        save_file(tensors, tmp_path / file, {HEADER: json.dumps(changed)})
+        return load_policy(tmp_path) if file == POLICY_FILE else load_training(tmp_path / file)
+
+    load(header)
+    for *above, name in fields_of(header):
+        for value in ["left out", "unknown", *WRONG]:
+            changed = copy.deepcopy(header)
+            inner = functools.reduce(dict.__getitem__, above, changed)
+            right = inner.pop(name)
+            if value != "left out":
+                inner[name if value != "unknown" else "new"] = value
+            try:
+                load(changed)
+            except DiffpolicyError as error:
+                assert len(str(error)) < 600
+            else:
+                assert allowed(name, right, value), (*above, name, value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a":' * 60 + "1" + "}" * 60, "nested too deeply"),
+        ('{"format_version": 2, "format_version": 2}', "one name twice"),
+        ('{"format_version": NaN}', "NaN is not a finite number"),
+        ('{"format_version": 1e999}', "1e999 is not a finite number"),
+        ('{"format_version": "\\ud800"}', "surrogates not allowed"),
+        ('{"format_version": ' + "1" * 5000 + "}", "no JSON document"),
+    ],
+)
+def test_a_header_that_is_no_plain_json_is_refused(tiny_run, tmp_path, text, message):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    rewrite(tmp_path / "run" / POLICY_FILE, lambda header, tensors: text)
+    with pytest.raises(DiffpolicyError, match=message):
+        load_policy(tmp_path / "run")
+
+
+def test_sizes_of_the_header_are_not_allocated(tiny_run, tmp_path):
+    """65,536 wide and 1000 deep would be terabytes."""
+    shutil.copytree(tiny_run, tmp_path / "run")
+
+    def grow(header, tensors):
+        header["specification"]["model"].update(hidden=65_536, blocks=1000)
+
+    rewrite(tmp_path / "run" / POLICY_FILE, grow)
+    with pytest.raises(DiffpolicyError, match="does not fit the header"):
+        load_policy(tmp_path / "run")
+
+
+def broken(name, change):
+    def spoil(header, tensors):
+        tensors[name] = change(tensors[name])
+
+    return spoil
+
+
+SCALE, OFFSET = "normalizer.action.scale", "normalizer.observation.offset"
+WEIGHT = "weights.enter.weight"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (WEIGHT, lambda x: x.index_fill(0, torch.tensor(0), torch.nan), "is not finite"),
+        (WEIGHT, lambda x: x * torch.inf, "is not finite"),
+        (WEIGHT, lambda x: x.to(torch.complex64), "expected torch.float32"),
+        (WEIGHT, lambda x: x.half(), "got torch.float16"),
+        (WEIGHT, lambda x: x[:1], "does not fit the header"),
+        (SCALE, torch.zeros_like, "a scale of 0 where nothing is constant"),
+        (SCALE, lambda x: x * torch.nan, "the normaliser of actions is not finite"),
+        (SCALE, lambda x: x.repeat(2), "does not fit the header"),
+        (SCALE, lambda x: x.int(), "got torch.int32"),
+        (OFFSET, lambda x: x * 0 + torch.inf, "the normaliser of observations is not finite"),
+        (OFFSET, lambda x: x[:1], "does not fit the header"),
+    ],
+)
+def test_a_broken_policy_is_refused(tiny_run, tmp_path, name, change, message):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    rewrite(tmp_path / "run" / POLICY_FILE, broken(name, change))
+    with pytest.raises(DiffpolicyError, match=message):
+        load_policy(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("constant", "scale"), [(np.inf, 0), (np.nan, 0), (3, 1)])
+def test_a_scale_of_zero_is_for_constants_alone(tiny_run, tmp_path, constant, scale):
+    shutil.copytree(tiny_run, tmp_path / "run")
+
+    def spoil(header, tensors):
+        tensors[SCALE] = torch.tensor([float(scale)])
+        tensors["normalizer.action.constant"] = torch.tensor([float(constant)])
+
+    rewrite(tmp_path / "run" / POLICY_FILE, spoil)
+    with pytest.raises(DiffpolicyError, match="normaliser of actions"):
+        load_policy(tmp_path / "run")
+
+
+def test_clip_and_its_range_belong_together(tiny_run, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    rewrite(
+        tmp_path / "run" / POLICY_FILE,
+        lambda header, tensors: header["specification"].update(clip_range=None),
+    )
+    with pytest.raises(DiffpolicyError, match="clip = True with clip_range = None"):
+        load_policy(tmp_path / "run")
+
+
+def test_a_checkpoint_of_format_1_gives_the_same_actions(tiny_run, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    for name in (POLICY_FILE, TRAINING_FILE):
+        rewrite(tmp_path / "run" / name, as_version_1)
+    old, new = load_policy(tmp_path / "run"), load_policy(tiny_run)
+    assert old.specification == new.specification
+    history = np.random.default_rng(0).uniform(-1, 1, (3, 2, 4)).astype(np.float32)
+    for steps in (1, 10):
+        actions = [Policy.load(p, ddim_steps=steps)(history) for p in (tmp_path / "run", tiny_run)]
+        np.testing.assert_array_equal(*actions)
+    assert load_training(tmp_path / "run" / TRAINING_FILE)[1].steps is None
+
+
 def test_weights_that_do_not_fit_are_refused(tiny_run, tmp_path):
     loaded = load_policy(tiny_run)
     model = replace(loaded.specification.model, hidden=64)
     spec = replace(loaded.specification, model=model)
     save_policy(policy_path(tmp_path), replace(loaded, specification=spec))
-    with pytest.raises(DiffpolicyError, match="the weights do not fit the network"):
+    with pytest.raises(DiffpolicyError, match=r"'weights.*does not fit the header"):
         Policy.load(tmp_path)
 
 
@@ -199,7 +361,7 @@ def test_tensors_that_cannot_be_saved_leave_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(DiffpolicyError, match=r"cannot write .*No space left"):
         save_tensors(tmp_path / "a", {"x": torch.zeros(2)}, {"n": 2})
     tensors, header = load_tensors(tmp_path / "a")
-    assert header == {"format_version": 1, "n": 1} and torch.equal(tensors["x"], torch.ones(2))
+    assert header == {"n": 1} and torch.equal(tensors["x"], torch.ones(2))
     assert len(list(tmp_path.iterdir())) == 1
 
 

@@ -198,6 +198,60 @@ def test_native_without_a_compiler_says_so(monkeypatch, tmp_path):
     native._library.cache_clear()
 
 
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """A folder for compiled code of its own, with the code in it."""
+    native._library.cache_clear()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    build_engine("native", make_job())
+    native._library.cache_clear()
+    yield tmp_path / "diffpolicy"
+    native._library.cache_clear()
+
+
+@pytest.mark.parametrize("kept", [0, 100, 0.5, 0.99, 1.0])
+def test_compiled_code_that_is_damaged_is_compiled_again(cache, kept):
+    """Cut short or changed in place; a loader that believed it would crash."""
+    [code] = cache.glob("*.so")
+    whole = code.read_bytes()
+    count = int(kept * len(whole)) if isinstance(kept, float) else kept
+    other = cache / "other"  # the code itself is still in use in this process
+    other.write_bytes(whole[:count] if count < len(whole) else whole[:-50] + b"?" * 50)
+    other.replace(code)
+    agrees("native", make_job())
+    assert code.read_bytes() == whole
+
+
+def test_compiled_code_that_others_can_write_is_compiled_again(cache, monkeypatch):
+    [code] = cache.glob("*.so")
+    code.chmod(0o722)
+    before = code.stat().st_ino
+    agrees("native", make_job())
+    assert code.stat().st_ino != before and code.stat().st_mode & 0o777 == 0o700
+    native._library.cache_clear()
+    before = code.stat().st_ino
+    agrees("native", make_job())
+    assert code.stat().st_ino == before
+
+
+@pytest.mark.parametrize("trouble", ["writable by others", "of another user"])
+def test_a_cache_that_is_not_ours_alone_is_not_used(cache, monkeypatch, trouble):
+    if trouble == "of another user":
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    else:
+        cache.chmod(0o777)
+    with pytest.raises(DiffpolicyError, match=r"cannot be built here: .*belongs to another user"):
+        build_engine("native", make_job())
+    engine, why = auto.choose(make_job())
+    assert engine.name != "native" and "native is out: the native engine cannot be built" in why
+
+
+def test_a_compiler_that_does_not_start_is_named(cache, monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler-at-all")
+    with pytest.raises(DiffpolicyError, match="'no-such-compiler-at-all' does not start"):
+        build_engine("native", make_job())
+
+
 def test_native_refuses_layers_wider_than_its_workspace(monkeypatch):
     monkeypatch.setattr(program, "WIDEST", 100)
     with pytest.raises(DiffpolicyError, match="takes at most 100 channels"):
@@ -291,6 +345,35 @@ def test_a_choice_that_no_longer_works_is_made_again(tmp_path, monkeypatch):
     cache.write_text(cache.read_text().replace('"eager"', '"cuda-graph"'))
     engine, why = auto.choose(job, tmp_path)
     assert engine.name == "eager" and "kept" not in why
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xff",
+        b"[" * 100_000,
+        b"[]",
+        b'{"KEY": 5}',
+        b'{"KEY": null}',
+        b'{"KEY": {}}',
+        b'{"KEY": {"engine": [], "threads": 1, "ms": 2.0, "why": ""}}',
+        b'{"KEY": {"engine": "compiled", "threads": 1, "ms": 2.0, "why": ""}}',
+        b'{"KEY": {"engine": "eager", "threads": 1000000, "ms": 2.0, "why": ""}}',
+        b'{"KEY": {"engine": "eager", "threads": 1.5, "ms": 2.0, "why": ""}}',
+        b'{"KEY": {"engine": "eager", "threads": 1, "ms": NaN, "why": ""}}',
+        b'{"KEY": {"engine": "eager", "threads": 1, "ms": 0, "why": ""}}',
+        b'{"KEY": {"engine": "eager", "threads": 1, "ms": 2.0, "why": 3}}',
+        b'{"KEY": {"engine": "eager", "threads": 1, "ms": 2.0, "why": "\\u001b[2J"}}',
+    ],
+)
+def test_a_damaged_choice_is_made_again(tmp_path, monkeypatch, text):
+    monkeypatch.setitem(auto.CANDIDATES, "cpu", ("eager",))
+    monkeypatch.setattr(auto, "_median_ms", lambda engine, job: 2.0)
+    job, file = make_job(), tmp_path / "engines.json"
+    file.write_bytes(text.replace(b"KEY", auto._key(job).encode()))
+    engine, why = auto.choose(job, tmp_path)
+    assert engine.name == "eager" and "kept" not in why
+    assert auto.choose(job, tmp_path)[1] == why + " (kept from before)"
 
 
 def test_a_policy_builds_its_engine_once_for_each_batch(tiny_run):

@@ -39,15 +39,49 @@ def test_limits_are_exact_where_numbers_are_round(low, high):
     assert normalizer.unnormalize(np.array([[-1], [1]], np.float32)).tolist() == x.tolist()
 
 
-@given(st.floats(-100, 100, width=32), st.sampled_from(sorted(FITS)))
-def test_a_constant_dimension_is_only_centred(value, kind):
+magnitudes = st.floats(-100, 100, width=32) | st.floats(-(2.0**100), 2.0**100, width=32)
+
+
+@given(magnitudes, st.sampled_from(sorted(FITS)), st.integers(0, 2))
+def test_a_constant_dimension_carries_nothing_and_comes_out_exactly(value, kind, ulps):
+    """Also one that only rounding changes."""
     x = np.full((5, 2), value, np.float32)
+    for _ in range(ulps):
+        x[0, 0] = np.nextafter(x[0, 0], np.float32(np.inf))
     x[:, 1] = [0, 1, 2, 3, 4]
     normalizer = FITS[kind](x)
-    assert normalizer.scale[0] == 1
-    assert normalizer.normalize(x)[:, 0].tolist() == [0] * 5
-    assert normalizer.normalize(x[0] + 1)[0] == pytest.approx(1, abs=1e-5)
-    assert normalizer.unnormalize(np.zeros(2, np.float32))[0] == np.float32(value)
+    assert normalizer.scale[0] == 0
+    seen = np.array([[value, 2], [-7e20, 2], [0, 2]], np.float32)
+    assert normalizer.normalize(seen)[:, 0].tolist() == [0] * 3
+    sampled = np.array([[0, 0.5], [-3, 0.5], [np.nan, 0.5]], np.float32)
+    found = normalizer.unnormalize(sampled)
+    assert found.dtype == np.float32
+    assert (np.abs(found[:, 0] - x[1, 0]) <= ulps * np.spacing(np.abs(x[1, 0]))).all()
+    assert np.ptp(found[:, 0]) == 0
+    alone = FITS[kind](x[:, 1:])
+    assert alone.constant is None
+    assert np.array_equal(found[:, 1:], alone.unnormalize(sampled[:, 1:]))
+
+
+@pytest.mark.parametrize("kind", sorted(FITS))
+@pytest.mark.parametrize("scale", [1e-30, 8e-7, 1.0, 1e30])
+@pytest.mark.parametrize("centre", [0.0, 1000.0])
+def test_errors_are_in_proportion_to_the_range(kind, scale, centre):
+    """A small range is no constant: only its size beside the numbers matters."""
+    x = np.linspace(centre - 1, centre + 1, 101, dtype=np.float32)[:, None] * np.float32(scale)
+    normalizer = FITS[kind](x)
+    normal = normalizer.normalize(x)
+    assert normalizer.constant is None and 0.99 < normal.max() < 2
+    error = np.abs(normalizer.unnormalize(normal) - x) / scale
+    assert error.max() < 1e-6 * (1 + centre)
+    assert normalizer.unnormalize(normal + np.float32(0.1)).max() > x.max()
+
+
+def test_numbers_too_small_for_float32_are_constant():
+    x = np.array([[-1e-40], [1e-40]], np.float32)
+    normalizer = fit_limits(x)
+    assert normalizer.normalize(x).tolist() == [[0], [0]]
+    assert normalizer.unnormalize(x).tolist() == [[0], [0]]
 
 
 def test_gaussian_data_gets_its_moments():

@@ -174,3 +174,9 @@ def test_clip_can_be_another_or_none(tiny_run):
     )
     assert Policy.load(tiny_run, clip=0.5).chain.reading.clip == 0.5
     assert Policy.load(tiny_run, clip=0.0).chain.reading.clip is None
+
+
+def test_a_batch_beyond_the_memory_is_refused_with_its_size(tiny_run):
+    policy = Policy.load(tiny_run, ddim_steps=100, eta=1.0)
+    with pytest.raises(DiffpolicyError, match=r"a batch of \d+ for 100 steps .* GiB of memory"):
+        policy.engine(10**12)

@@ -325,6 +325,16 @@ def test_self_conditioning_shows_the_previous_x0_and_starts_with_none():
             assert torch.equal(shown, x0)
 
 
+def test_epsilon_at_zero_snr_is_refused_where_nothing_bounds_x0():
+    step = make_step(0.0, 0.5)
+    x, output = normal(2, 1, 4, 1)
+    for reading in (Reading(), Reading(threshold=(0.9, 1.0))):
+        with pytest.raises(ValueError, match="zero terminal SNR"):
+            ddim_step(x, output, step, reading)
+    for reading in (CLIPPED, Reading("x0"), Reading("v")):
+        assert ddim_step(x, output, step, reading).isfinite().all()
+
+
 # Golden numbers: diffusers' own suite, and others worked out independently in its setup
 
 LINEAR = alpha_bar_of(SCHEDULES["linear"](1000))

@@ -198,6 +198,22 @@ def test_zero_terminal_snr_is_theirs(schedule):
     assert ours.alphas_cumprod[-1] == 0
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("bounded", [{}, {"clip_sample": True}, {"thresholding": True}])
+@pytest.mark.parametrize("zero", [{"rescale_betas_zero_snr": True}, {"trained_betas": [0.1, 1.0]}])
+def test_epsilon_says_nothing_of_x0_at_zero_snr(prediction, bounded, zero):
+    """It has to be clipped there, or x0 or v predicted; a quantile of infinities is none."""
+    config = {"clip_sample": False, "prediction_type": prediction, **bounded, **zero}
+    if "trained_betas" in zero:
+        config["num_train_timesteps"] = 2
+    if prediction == "epsilon" and "clip_sample" not in bounded:
+        with pytest.raises(ValueError, match="says nothing of x0: predict x0 or v, or clip"):
+            DDIMScheduler(**config)
+    else:
+        scheduler = DDIMScheduler(**config, timestep_spacing="trailing")
+        assert chain(scheduler, half, 2, RAMP + 0.1).isfinite().all()
+
+
 def test_as_it_comes_diffusers_gives_the_same_chain():
     """Untouched, float32, its defaults: 50 steps with the same generator."""
     chains = []

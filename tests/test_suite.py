@@ -88,6 +88,39 @@ def test_a_folder_of_another_protocol_is_refused(tiny, monkeypatch):
         suites.suite(tiny)
 
 
+@pytest.mark.parametrize("text", [b"\xff", b"[" * 100_000, b"[]", b'{"a": NaN}'])
+def test_a_damaged_protocol_is_refused(tiny, text):
+    tiny.out.mkdir()
+    (tiny.out / "protocol.json").write_bytes(text)
+    with pytest.raises(DiffpolicyError, match=r"protocol\.json"):
+        suites.suite(tiny)
+    assert (tiny.out / "protocol.json").read_bytes() == text
+
+
+RECORD = {"name": "1 step", "clock": "paused", "outcomes": {"success": [1], "score": [1.0]}}
+ADVICE = {"name": None, "reason": "none", "regression_suffices": False}
+SWEPT = {"records": [RECORD], "recommendation": ADVICE}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"records": []},
+        {"records": [{}]},
+        {"records": [{**RECORD, "outcomes": {"success": ["x"], "score": [1.0]}}]},
+        {"recommendation": None},
+    ],
+)
+def test_a_damaged_sweep_is_refused(tiny, monkeypatch, change):
+    for task in suites.TASKS:
+        folder = tiny.out / task
+        folder.mkdir(parents=True)
+        (folder / "film.png").touch()
+        (folder / "sweep.json").write_text(json.dumps(SWEPT | change))
+    with pytest.raises(DiffpolicyError, match=r"Balance-v0/sweep\.json"):
+        suites.suite(tiny)
+
+
 def test_the_interquartile_mean_leaves_out_the_best_task_and_the_worst():
     tasks = [np.full(50, score) for score in (0.0, 0.4, 0.6, 1.0)]
     assert over_tasks(tasks, [0.25]) == [pytest.approx((0.5, 0.5, 0.5))]

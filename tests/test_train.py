@@ -13,13 +13,22 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from conftest import as_version_1, rewrite
 
 from diffpolicy import train as training
-from diffpolicy.checkpoint import POLICY_FILE, TRAINING_FILE, Specification, load_tensors
+from diffpolicy.checkpoint import (
+    POLICY_FILE,
+    TRAINING_FILE,
+    Checkpoint,
+    Specification,
+    load_tensors,
+    save_policy,
+)
 from diffpolicy.config import ModelConfig, TrainConfig
 from diffpolicy.environment import Task
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.learner import Learner, ema_decay, learning_rate
+from diffpolicy.normalizer import fit_limits
 from diffpolicy.policy import Policy
 from diffpolicy.windows import Horizons, make_windows
 
@@ -66,20 +75,26 @@ def assert_same(run, expected) -> None:
     assert all(torch.equal(tensors[name], expected[name]) for name in expected)
 
 
-@pytest.mark.parametrize("crash_at", [1, 17, 59])
-def test_resume_ends_with_the_same_weights(config, uninterrupted, crash_at, tmp_path, monkeypatch):
-    config = replace(config, out=tmp_path / "run")
-    monkeypatch.setattr(training, "SAVE_EVERY_S", 0.0)
+def train_until(step: int, config: TrainConfig) -> None:
+    """Trains, saving after every step, until the power is cut."""
     learn = Learner.learn
 
     def crash(self, *arguments):
-        if self.step == crash_at:
+        if self.step == step:
             raise RuntimeError("power cut")
         return learn(self, *arguments)
 
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "SAVE_EVERY_S", 0.0)
         patch.setattr(Learner, "learn", crash)
         training.train(config)
+
+
+@pytest.mark.parametrize("crash_at", [1, 17, 59])
+def test_resume_ends_with_the_same_weights(config, uninterrupted, crash_at, tmp_path):
+    config = replace(config, out=tmp_path / "run")
+    with pytest.raises(RuntimeError, match="power cut"):
+        train_until(crash_at, config)
     training.train(replace(config, resume=True))
     assert_same(config.out, uninterrupted)
 
@@ -156,6 +171,184 @@ def test_weights_that_are_not_finite_never_replace_a_checkpoint(config, tmp_path
         training.train(config)
     assert load_tensors(config.out / TRAINING_FILE)[1]["step"] == 8
     Policy.load(config.out)
+
+
+@pytest.mark.parametrize("name", ["ema.enter.weight", "adam.exp_avg_sq.enter.bias"])
+def test_a_state_that_is_not_finite_is_neither_saved_nor_resumed(
+    config, uninterrupted, tmp_path, monkeypatch, name
+):
+    def spoil(header, tensors):
+        tensors[name] = torch.full_like(tensors[name], torch.nan)
+
+    run = tmp_path / "run"
+    shutil.copytree(config.out, run)
+    rewrite(run / TRAINING_FILE, spoil)
+    with pytest.raises(DiffpolicyError, match=f"{name}' is not finite"):
+        training.train(replace(config, out=run, steps=61, resume=True))
+
+    tensors, broken = Learner.tensors, {name: torch.tensor([torch.inf])}
+    monkeypatch.setattr(Learner, "tensors", lambda self: tensors(self) | broken)
+    with pytest.raises(DiffpolicyError, match="no longer finite at step 1"):
+        training.train(replace(config, out=tmp_path / "other", steps=1))
+    assert not (tmp_path / "other" / TRAINING_FILE).exists()
+
+
+def without(word):
+    def change(header, tensors):
+        for name in [name for name in tensors if word in name]:
+            del tensors[name]
+
+    return change
+
+
+def reshaped(name):
+    return lambda header, tensors: tensors.update({name: torch.ones(3)})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("ema.enter.weight"), "'ema.enter.weight' does not fit"),
+        (without("network.enter.weight"), "'network.enter.weight' does not fit"),
+        (without("exp_avg_sq"), "'adam.exp_avg_sq"),
+        (without("adam.step"), "'adam.step"),
+        (reshaped("ema.enter.bias"), "'ema.enter.bias' does not fit"),
+        (reshaped("adam.exp_avg.enter.bias"), "'adam.exp_avg.enter.bias' does not fit"),
+        (reshaped("adam.step.enter.bias"), "'adam.step.enter.bias' does not fit"),
+        (reshaped("new"), "'new' does not fit the header; expected nothing"),
+        (lambda header, tensors: header.update(step="x"), "step must be a whole number"),
+        (lambda header, tensors: header.update(identity=[]), "identity must be an object"),
+        (lambda header, tensors: header.update(identity={}), "was started with data = None"),
+    ],
+)
+def test_a_damaged_state_is_not_resumed(config, uninterrupted, tmp_path, snapshot, change, message):
+    run = tmp_path / "run"
+    shutil.copytree(config.out, run)
+    rewrite(run / TRAINING_FILE, change)
+    before = snapshot(run)
+    with pytest.raises(DiffpolicyError, match=message):
+        training.train(replace(config, out=run, steps=61, resume=True))
+    assert snapshot(run) == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"\xff\xfe", b'{"step": null}', b'{"step": "1"}', b'{"step": NaN}', b"[" * 100_000, b"[]"],
+)
+def test_lines_of_a_log_that_are_none_are_left_out(tmp_path, line):
+    good = b'{"step": 100}\n'
+    (tmp_path / "log.jsonl").write_bytes(good + line + b"\n" + good)
+    training.Log(tmp_path, 150)
+    assert (tmp_path / "log.jsonl").read_bytes() == good + good
+
+
+def test_a_run_of_format_1_is_resumed_bit_for_bit(config, uninterrupted, tmp_path):
+    """Its target stands in its policy."""
+    config = replace(config, out=tmp_path / "run")
+    with pytest.raises(RuntimeError, match="power cut"):
+        train_until(30, config)
+    for name in (POLICY_FILE, TRAINING_FILE):
+        rewrite(config.out / name, as_version_1)
+    training.train(replace(config, steps=None, resume=True))
+    assert_same(config.out, uninterrupted)
+
+
+def test_a_run_keeps_its_normalisers(config, tmp_path):
+    """Those of format 1 left constants as they were, and shifted; the network has learned that."""
+    run = tmp_path / "run"
+    training.train(replace(config, out=run, steps=2))
+
+    def shift(header, tensors):
+        tensors["normalizer.observation.offset"] += 1
+
+    rewrite(run / POLICY_FILE, shift)
+    expected = Policy.load(run)._normalize(np.zeros(4, np.float32))
+    training.train(replace(config, out=run, steps=4, resume=True))
+    np.testing.assert_array_equal(Policy.load(run)._normalize(np.zeros(4, np.float32)), expected)
+
+
+def test_killed_before_the_first_policy_a_run_keeps_its_target(config, uninterrupted, tmp_path):
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(training, "SAVE_EVERY_S", 0.0)
+        patch.setattr(training.checkpoints, "save_policy", power_cut)
+        training.train(replace(config, out=run))
+    assert (run / TRAINING_FILE).exists() and not (run / POLICY_FILE).exists()
+    training.train(replace(config, out=run, steps=None, resume=True))
+    assert_same(run, uninterrupted)
+
+
+def power_cut(*_):
+    raise RuntimeError("power cut")
+
+
+def test_format_1_without_a_policy_has_to_be_told_its_target(config, uninterrupted, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(config.out, run)
+    (run / POLICY_FILE).unlink()
+    rewrite(run / TRAINING_FILE, as_version_1)
+    with pytest.raises(DiffpolicyError, match="give --steps or --minutes"):
+        training.train(replace(config, out=run, steps=None, resume=True))
+
+
+def test_what_a_killed_writer_left_is_removed(config, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    stale, alive = (run / f".policy.safetensors.{n}.partial" for n in (ended.pid, os.getppid()))
+    stale.touch()
+    alive.touch()
+    training.train(replace(config, out=run, steps=1))
+    assert not stale.exists() and alive.exists()
+
+
+def test_one_folder_is_for_one_training(config, tmp_path, snapshot):
+    run = tmp_path / "run"
+    run.mkdir()
+    code = (
+        "import sys; from pathlib import Path; from diffpolicy.files import alone_in\n"
+        "with alone_in(Path(sys.argv[1])): print('locked', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, run], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout and other.stdout.readline() == b"locked\n"
+    with pytest.raises(DiffpolicyError, match="another process is training in"):
+        training.train(replace(config, out=run, steps=1))
+    assert not snapshot(run)
+    other.kill()
+    other.communicate()
+    training.train(replace(config, out=run, steps=1))
+
+
+@pytest.mark.parametrize("regression", [False, True])
+def test_a_constant_comes_out_exactly_and_goes_in_as_nothing(tmp_path, regression):
+    """At every budget and on every engine; also a policy that was saved and loaded."""
+    rng = np.random.default_rng(0)
+    observations, actions = rng.standard_normal((2, 70, 3)).astype(np.float32)
+    actions[:, 1], actions[:, 2], observations[:, 2] = 0.04, 8e-7 * actions[:, 0], 0.3
+    of_observation, of_action = fit_limits(observations), fit_limits(actions)
+    normal = of_observation.normalize(observations), of_action.normalize(actions)
+    windows = make_windows(*normal, np.array([30, 70]), HORIZONS)
+    task = Task("none", 0.1, False, 3, 3)
+    model = ModelConfig(hidden=32, blocks=1, regression=regression)
+    learner = Learner(Specification(model, HORIZONS, task, 1.0, {}), torch.device("cpu"))
+    for _ in range(300):
+        learner.learn(windows, 64, 0.0)
+    specification = Specification(model, HORIZONS, task, 1.0, {})
+    policy = Checkpoint(specification, learner.ema, of_observation, of_action)
+    save_policy(tmp_path / POLICY_FILE, policy)
+    history = observations[:4].reshape(2, 2, 3)
+    other = history + np.float32([0, 0, 1e6])
+    for steps in (0,) if regression else (1, 2, 100):
+        for engine in ("eager", "native"):
+            policy = Policy.load(tmp_path, ddim_steps=steps, engine=engine)
+            noise = rng.standard_normal(policy.noise_shape(2), np.float32)
+            found = policy(history, noise)
+            np.testing.assert_array_equal(found[..., 1], np.float32(0.04))
+            assert np.ptp(found[..., 2]) > 0 and np.abs(found[..., 2]).max() < 8e-7 * 4
+            np.testing.assert_array_equal(policy(other, noise), found)
 
 
 def test_policy_without_its_training_state_is_not_overwritten(config, uninterrupted, tmp_path):

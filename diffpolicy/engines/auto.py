@@ -10,13 +10,15 @@ import json
 import os
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 
+from diffpolicy.checked import Range, read_json, validate
 from diffpolicy.engines import Engine, build_engine
 from diffpolicy.engines.eager import EagerEngine
 from diffpolicy.engines.job import Job
@@ -48,24 +50,41 @@ class Tried:
         return f"{self.name} on {self.threads} thread{'s' * (self.threads > 1)} {self.ms:.3g} ms"
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What is kept of a choice."""
+
+    engine: str
+    threads: int
+    ms: Annotated[float, Range(1e-6, 1e9)]
+    why: str
+
+
 def choose(job: Job, folder: Path | None = None) -> tuple[Engine, str]:
     """The engine, and one sentence that says why it was taken."""
     cache, key = (folder / CACHE_FILE if folder else None), _key(job)
-    known = _read(cache).get(key)
-    if known:
-        try:
-            engine = build_engine(known["engine"], replace(job, threads=known["threads"]))
+    if (known := _read(cache).get(key)) is not None:
+        with contextlib.suppress(DiffpolicyError):  # damaged, or works no longer: choose again
+            choice: Choice = validate(Choice, known, CACHE_FILE)
+            _check_candidate(choice, job)
+            engine = build_engine(choice.engine, replace(job, threads=choice.threads))
             verify(engine, job)
-            if 1 / STALE < _median_ms(engine, job) / known["ms"] < STALE:
-                return engine, known["why"] + " (kept from before)"
-        except (DiffpolicyError, KeyError, TypeError, ZeroDivisionError):
-            pass  # what worked then does not now: choose again
+            if 1 / STALE < _median_ms(engine, job) / choice.ms < STALE:
+                return engine, choice.why + " (kept from before)"
     engine, best, why = _try_all(job)
     if cache:
-        choice = {"engine": engine.name, "threads": best.threads, "ms": best.ms, "why": why}
+        choice = Choice(engine.name, best.threads, best.ms or 0.0, why)
         with contextlib.suppress(OSError):  # a run that cannot be written to can still be run
-            write_text(cache, json.dumps({**_read(cache), key: choice}, indent=1))
+            write_text(cache, json.dumps({**_read(cache), key: asdict(choice)}, indent=1))
     return engine, why
+
+
+def _check_candidate(choice: Choice, job: Job) -> None:
+    """A file says nothing but what could have been chosen here, in plain text."""
+    candidates = CANDIDATES[job.denoiser.device.type]
+    plain = choice.why.isprintable()
+    if choice.engine not in candidates or choice.threads not in (1, job.threads) or not plain:
+        raise DiffpolicyError(f"{CACHE_FILE} holds a choice that was not made here")
 
 
 def _try_all(job: Job) -> tuple[Engine, Tried, str]:
@@ -162,10 +181,9 @@ def _version(package: str) -> str:
         return "absent"
 
 
-def _read(cache: Path | None) -> dict:
+def _read(cache: Path | None) -> dict[str, Any]:
     """The cache; a damaged or missing one is an empty one."""
     try:
-        found = json.loads(cache.read_text()) if cache else {}
-    except (OSError, ValueError):
+        return validate(dict[str, Any], read_json(cache), str(cache)) if cache else {}
+    except (OSError, DiffpolicyError):
         return {}
-    return found if isinstance(found, dict) else {}

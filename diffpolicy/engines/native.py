@@ -35,6 +35,7 @@ FLAGS = (
 )
 
 
+DIGEST = hashlib.sha256().digest_size
 COEFFICIENTS = ("signal_t", "noise_t", "signal_s", "direction", "injected")
 
 
@@ -134,7 +135,7 @@ def _library() -> ctypes.CDLL:
     source = SOURCE.read_bytes()
     key = hashlib.sha256(source + repr((compiler, FLAGS, processor())).encode()).hexdigest()[:16]
     path = cache_folder() / f"native-{key}.so"
-    if not path.exists():
+    if not _whole(path):
         write_atomically(path, lambda temporary: _compile(compiler, temporary))
     library = ctypes.CDLL(str(path))
     library.engine_open.restype = ctypes.c_void_p
@@ -148,9 +149,33 @@ def _library() -> ctypes.CDLL:
 
 def _compile(compiler: str, path: Path) -> None:
     command = [*compiler.split(), *FLAGS, str(SOURCE), "-o", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    except OSError as error:
+        raise _unbuildable(f"the C compiler {compiler!r} does not start: {error}") from error
     if done.returncode:
         raise DiffpolicyError(f"native.c does not compile: {done.stderr.strip()[:500]}")
+    code = path.read_bytes()
+    path.write_bytes(code + hashlib.sha256(code).digest())  # loaders read no further than the code
+    path.chmod(0o700)
+
+
+def _whole(path: Path) -> bool:
+    """The compiled code is there, is ours alone, and is what the compiler wrote."""
+    if not (path.is_file() and _ours_alone(path)):
+        return False
+    content = path.read_bytes()
+    return hashlib.sha256(content[:-DIGEST]).digest() == content[-DIGEST:]
+
+
+def _ours_alone(path: Path) -> bool:
+    """The path belongs to this user, and nobody else may write there."""
+    status = path.stat()
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
+
+
+def _unbuildable(reason: str) -> DiffpolicyError:
+    return DiffpolicyError(f"the native engine cannot be built here: {reason}")
 
 
 def processor() -> str:
@@ -163,8 +188,19 @@ def processor() -> str:
 
 
 def cache_folder() -> Path:
-    """Where compiled code is kept, for this user alone."""
+    """The folder for compiled code, of this user alone."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(base) / "diffpolicy"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unbuildable(
+            f"{folder} for compiled code cannot be made ({error.strerror}); name another place "
+            "with XDG_CACHE_HOME"
+        ) from error
+    if not _ours_alone(folder):
+        raise _unbuildable(
+            f"{folder} for compiled code belongs to another user or can be written to by others; "
+            "make it yours alone, or name another place with XDG_CACHE_HOME"
+        )
     return folder

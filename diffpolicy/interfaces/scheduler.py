@@ -98,6 +98,9 @@ class DDIMScheduler:
         if self.rescale_betas_zero_snr:
             self._table = noise.zero_terminal_snr(self._table)
             betas = noise.betas_of(self._table)
+        bounded = self.clip_sample and not self.thresholding
+        if self._table[-1] == 0 and self.prediction_type == "epsilon" and not bounded:
+            raise ValueError(sampler.NO_SIGNAL)
         self._final = 1.0 if self.set_alpha_to_one else float(self._table[0])
         # What others read from a scheduler; steps are computed from the float64 table.
         self.alphas_cumprod = torch.tensor(self._table, dtype=torch.float32)
