@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from diffpolicy.budget import audit_line
@@ -30,6 +31,7 @@ from diffpolicy.policy import Policy
 from .baseline import DiffusersLoop, scheduler_class
 from .config import LatencyConfig
 from .header import header, set_threads
+from .load import Block, Watch, verdict
 from .nets import fresh_checkpoint
 from .table import print_table
 
@@ -49,6 +51,7 @@ class Timed:
     observation: np.ndarray
     max_abs_diff: float | None  # from eager; None for the baseline
     gpu_ms: float | None = None  # what the GPU alone needs, where an engine can tell
+    threads: int | None = None  # of torch; None for as many as there are
 
 
 def latency(config: LatencyConfig) -> None:
@@ -58,8 +61,9 @@ def latency(config: LatencyConfig) -> None:
         check_writable(config.json)
     checkpoint = _checkpoint(config)
     timed = list(_timed(config, checkpoint))
-    with _busy_cores(config.stress):
-        profiles = measure_calls(timed, config.seconds, config.seed, MANY_SAMPLES)
+    with _busy_cores(config.stress) as ours:
+        profiles = measure_calls(timed, config.seconds, config.seed, MANY_SAMPLES, ours)
+    timed, profiles = _fastest(timed, profiles)
     records = _records(config, checkpoint, timed, profiles)
     _print(records)
     _print_deadline(config, checkpoint, timed, profiles)
@@ -102,7 +106,20 @@ def _timed(config: LatencyConfig, checkpoint: Checkpoint) -> Iterator[Timed]:
             yield Timed(k, evals, engine.name, policy, observation, difference, gpu_ms)
         if config.baseline:
             loop = DiffusersLoop(checkpoint, k, policies[0].device)
-            yield Timed(k, k, config.baseline, loop, observation, None)
+            counts = {1} if loop.device.type == "cpu" else set()  # threads wait for one another
+            for threads in sorted(counts | {torch.get_num_threads()}):
+                yield Timed(k, k, config.baseline, loop, observation, None, threads=threads)
+
+
+def _fastest(
+    timed: Sequence[Timed], profiles: Sequence[LatencyProfile]
+) -> tuple[list[Timed], list[LatencyProfile]]:
+    """One of each budget and engine: of the baseline on one thread and on all, the faster."""
+    best: dict[tuple[int, str], tuple[Timed, LatencyProfile]] = {}
+    for pair in zip(timed, profiles, strict=True):
+        key = pair[0].ddim_steps, pair[0].engine
+        best[key] = min(best.get(key, pair), pair, key=lambda p: np.median(p[1].samples_ms))
+    return [t for t, _ in best.values()], [profile for _, profile in best.values()]
 
 
 def _records(
@@ -124,6 +141,8 @@ def _records(
                 "network_evals": t.network_evals,
                 "parameters": parameters,
                 "engine": t.engine,
+                "threads": t.threads,
+                "load": profile.load,
                 "p50_ms": p50,
                 "p99_ms": found["p99"],
                 "ratio_to_baseline": baseline and float(np.median(baseline.samples_ms)) / p50,
@@ -143,15 +162,16 @@ def _print(records: Sequence[dict[str, Any]]) -> None:
     rows = [
         [
             r["ddim_steps"],
-            r["engine"],
+            r["engine"] + (f", threads {r['threads']}" if r["threads"] else ""),
             *(r["latency_ms"][k] for k in kinds),
             r["ratio_to_baseline"],
             r["max_abs_diff"],
             r["gpu_ms"],
+            r["load"],
         ]
         for r in records
     ]
-    print_table([*titles, "× baseline", "from eager", "GPU alone ms"], rows)
+    print_table([*titles, "× baseline", "from eager", "GPU alone ms", "load"], rows)
 
 
 def _print_deadline(
@@ -176,7 +196,9 @@ def _print_deadline(
             untold = all(ms is None for _, ms in known)
             best = "too few samples to tell" if untold else max(fits, default="none")
             parts.append(f"at {kind}: {best}")
-        print(f"{engine}: largest budget within {deadline:g} ms {', '.join(parts)}")
+        mine = (p for t, p in zip(timed, profiles, strict=True) if t.engine == engine)
+        mark = " (disturbed)" if any(profile.disturbed for profile in mine) else ""
+        print(f"{engine}: largest budget within {deadline:g} ms {', '.join(parts)}{mark}")
 
 
 def measure(policies: Sequence[Policy], seconds: float, seed: int = 0) -> list[LatencyProfile]:
@@ -190,32 +212,96 @@ def measure(policies: Sequence[Policy], seconds: float, seed: int = 0) -> list[L
 
 
 def measure_calls(
-    timed: Sequence[Timed], seconds: float, seed: int = 0, wanted: int = WANTED_SAMPLES
+    timed: Sequence[Timed],
+    seconds: float,
+    seed: int = 0,
+    wanted: int = WANTED_SAMPLES,
+    ours: Sequence[int] = (),
 ) -> list[LatencyProfile]:
     """Up to `wanted` samples each, or `seconds` of measuring.
 
-    They take turns in random order, a block of consecutive calls at a time.
+    They take turns in random order, a block of consecutive calls at a time. Blocks that the load
+    of other processes disturbed are taken once more, while there is time; `ours` are processes
+    whose load is wanted.
     """
     rng = np.random.default_rng(seed)
-    samples: list[list[float]] = [[] for _ in timed]
-    for t in timed:
-        for _ in range(WARMUP):
-            t.call(t.observation)
-    with tqdm(total=len(timed) * wanted, desc="latency", unit="call") as bar:
-        while open_ := [i for i, s in enumerate(samples) if _unfinished(s, seconds, wanted)]:
+    taken: list[list[Block]] = [[] for _ in timed]
+    watch = Watch(ours)
+
+    def unfinished() -> list[int]:
+        return [i for i, blocks in enumerate(taken) if _unfinished(blocks, seconds, wanted)]
+
+    total = len(timed) * wanted
+    with _threads_kept() as threads, tqdm(total=total, desc="latency", unit="call") as bar:
+        _warm_up(timed, threads, watch)
+        while open_ := unfinished():
             for i in rng.permutation(open_):
-                for _ in range(BLOCK):
-                    if _unfinished(samples[i], seconds, wanted):
-                        samples[i].append(_time_ms(timed[i]))
-                        bar.update(1)
-    return [
-        LatencyProfile(np.array(s), "measured", engine=t.engine)
-        for t, s in zip(timed, samples, strict=True)
-    ]
+                _use_threads(timed[i], threads)
+                taken[i].append(_take(timed[i], 1000 * seconds - _spent_ms(taken[i])))
+                bar.update(len(taken[i][-1].samples_ms))
+                watch.add(taken[i][-1])
+            if not unfinished():
+                watch.finish()
+    profiles = [_profile(t, blocks, wanted) for t, blocks in zip(timed, taken, strict=True)]
+    if any(profile.disturbed for profile in profiles):
+        print(f"warning: {watch.sentence()}, so these latencies are disturbed")
+    return profiles
 
 
-def _unfinished(samples_ms: list[float], seconds: float, wanted: int) -> bool:
-    return not samples_ms or (len(samples_ms) < wanted and sum(samples_ms) < 1000 * seconds)
+def _unfinished(blocks: Sequence[Block], seconds: float, wanted: int) -> bool:
+    quiet = sum(len(b.samples_ms) for b in blocks if not b.disturbed)
+    in_all = sum(len(b.samples_ms) for b in blocks)
+    timely = not blocks or _spent_ms(blocks) < 1000 * seconds
+    return timely and quiet < wanted and in_all < 2 * wanted
+
+
+def _spent_ms(blocks: Sequence[Block]) -> float:
+    return sum(b.total_ms for b in blocks)
+
+
+def _warm_up(timed: Sequence[Timed], threads: int, watch: Watch) -> None:
+    """For long enough, too, that the first blocks end in a whole window."""
+    rounds = 0
+    while rounds < WARMUP or not watch.long_enough():
+        for t in timed:
+            _use_threads(t, threads)
+            t.call(t.observation)
+        rounds += 1
+
+
+def _take(timed: Timed, left_ms: float) -> Block:
+    """BLOCK calls, or fewer where the time is over; one in any case."""
+    samples = [_time_ms(timed)]
+    while len(samples) < BLOCK and sum(samples) < left_ms:
+        samples.append(_time_ms(timed))
+    return Block(samples)
+
+
+def _profile(timed: Timed, blocks: Sequence[Block], wanted: int) -> LatencyProfile:
+    """Of the quiet blocks, if they are half of all; else of all, and so marked."""
+    quiet = [b for b in blocks if not b.disturbed]
+    kept = quiet if 2 * len(quiet) >= len(blocks) else blocks
+    samples = [ms for b in kept for ms in b.samples_ms][:wanted]
+    load = verdict([b.load for b in kept])
+    return LatencyProfile(np.array(samples), "measured", engine=timed.engine, load=load)
+
+
+@contextmanager
+def _threads_kept() -> Iterator[int]:
+    """torch's number of threads, restored in the end."""
+    threads = torch.get_num_threads()
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _use_threads(timed: Timed, threads: int) -> None:
+    """The call's own number of threads; a call that nobody counts starts them."""
+    wanted = timed.threads or threads
+    if wanted != torch.get_num_threads():
+        torch.set_num_threads(wanted)
+        timed.call(timed.observation)
 
 
 def _observation(policy: Policy, rng: np.random.Generator) -> np.ndarray:
@@ -231,14 +317,14 @@ def _time_ms(timed: Timed) -> float:
 
 
 @contextmanager
-def _busy_cores(wanted: bool) -> Iterator[None]:
-    """All cores but one kept busy by processes that do nothing else."""
+def _busy_cores(wanted: bool) -> Iterator[list[int]]:
+    """All cores but one kept busy by processes that do nothing else; their ids."""
     loops = []
     if wanted:
         command = [sys.executable, "-c", "while True: pass"]
         loops = [subprocess.Popen(command) for _ in range((os.cpu_count() or 1) - 1)]
     try:
-        yield
+        yield [loop.pid for loop in loops]
     finally:
         for loop in loops:
             loop.kill()

@@ -59,7 +59,8 @@ def replay(path: Path, policies: Sequence[Policy]) -> list[LatencyProfile]:
             )
         best = min(mine, key=lambda r: np.median(r["samples_ms"]))
         samples, engine = np.array(best["samples_ms"], float), best["engine"]
-        found.append(LatencyProfile(samples, f"replayed, {engine}", engine=engine))
+        load = best.get("load", "unknown")
+        found.append(LatencyProfile(samples, f"replayed, {engine}", engine=engine, load=load))
     return found
 
 
