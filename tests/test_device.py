@@ -36,6 +36,17 @@ def test_float32_is_exact_on_cuda_and_the_program_s_own_switches_come_back():
     subprocess.run([sys.executable, "-c", SWITCHES], check=True)
 
 
+@pytest.mark.gpu
+def test_tensorfloat32_is_what_is_rounded_and_is_off_otherwise():
+    x = torch.randn(512, 512, device="cuda")
+    exact = x.double() @ x.double()
+    with device.float32_products(x.device):
+        near = (x @ x - exact).abs().max()
+    with device.float32_products(x.device, tf32=True):
+        far = (x @ x - exact).abs().max()
+    assert 10 * near < far
+
+
 @pytest.mark.parametrize(("threads", "together_ms"), [(2, 4.0), (2, 1.2), (1, 1.0)])
 def test_threads_in_each_other_s_way_are_told(monkeypatch, capsys, threads, together_ms):
     asked = []
