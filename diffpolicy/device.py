@@ -31,7 +31,7 @@ def float32_products(device: torch.device, tf32: bool = False) -> Iterator[None]
     where a program has used these.
     """
     cudnn: Any = torch.backends.cudnn
-    backends = [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn]
+    backends = [torch.backends.cuda.matmul, cudnn.conv]
     backends = backends if device.type == "cuda" else []
     before = [backend.fp32_precision for backend in backends]
     try:

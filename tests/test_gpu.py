@@ -81,10 +81,10 @@ def observe(policy: Policy, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return history, rng.standard_normal(policy.noise_shape(1), np.float32)
 
 
-@pytest.mark.parametrize("engine", ["eager", "cuda-graph", "auto"])
+@pytest.mark.parametrize("engine", ["eager", "cuda-graph"])
 def test_a_policy_acts_on_cuda_as_on_the_cpu_also_in_another_process(tiny_run, engine):
-    policy = Policy.load(tiny_run, ddim_steps=4, device="cuda", engine=engine)
-    expected = Policy.load(tiny_run, ddim_steps=4)(*observe(policy))
+    policy = Policy.load(tiny_run, ddim_steps=4, start=40, device="cuda", engine=engine)
+    expected = Policy.load(tiny_run, ddim_steps=4, start=40)(*observe(policy))
     np.testing.assert_allclose(policy(*observe(policy)), expected, atol=1e-3)
     again = pickle.loads(pickle.dumps(policy))
     assert again.device.type == "cuda"
