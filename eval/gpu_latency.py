@@ -35,8 +35,8 @@ def latencies(result: Result, plan: Plan) -> None:
     for precision in plan.precisions:
         for net in plan.nets:
             result.once(f"{net}, {precision}", _measured, plan, net, precision, speed)
-    on_cpu = replace(plan, device="cpu", engine=plan.cpu_engine)
-    for net in plan.nets:
+    on_cpu = replace(plan, device="cpu", engine=plan.cpu_engine, baseline=False)
+    for net in reversed(plan.nets):  # the large one last
         result.once(f"{net}, cpu", _measured, on_cpu, net, "float32", None)
     _print_targets(result, plan)
 
@@ -108,7 +108,7 @@ def _timed(plan: Plan, net: str, precision: str) -> Iterator[Timed]:
         difference = float((engine(*inputs) - exact(*inputs)).abs().max())
         gpu_ms = engine.gpu_ms() if isinstance(engine, CudaGraphEngine) else None
         yield Timed(k, k, engine.name, policy, observation, difference, gpu_ms)
-        if precision == "float32":
+        if plan.baseline and precision == "float32":
             loop = DiffusersLoop(checkpoint, k, policy.device)
             yield Timed(k, k, "diffusers", loop, observation, None)
 

@@ -42,7 +42,7 @@ def check(result: Result, plan: Plan) -> None:
             for batch in (1, MANY):
                 name = f"{net}, {plan.engine}, {precision}, batch {batch}"
                 result.once(name, _difference, plan, net, k, plan.engine, precision, batch)
-    result.once("tests", _tests, plan.tests)
+    result.once("tests", _tests, plan.tests, result.path.with_name("gpu_tests.txt"))
     if plan.compiled:
         result.once("mlp, compiled", _difference, plan, "mlp", 2, "compiled", "float32", 1)
 
@@ -55,12 +55,13 @@ def _difference(
     return {"max_abs_diff": verify(policy.engine(batch), policy.job(batch))}
 
 
-def _tests(path: str) -> dict[str, Any]:
-    """pytest's last line; an error, with the names, where one failed."""
-    options = ["-m", "gpu", "-q", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
+def _tests(path: str, log: Path) -> dict[str, Any]:
+    """The last line of pytest, whose log grows meanwhile; an error with the names that failed."""
+    options = ["-m", "gpu", "-v", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", *options, path]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.strip()] or [done.stderr]
+    with log.open("w") as file:
+        done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file, check=False)
+    lines = [line for line in log.read_text().splitlines() if line.strip()] or ["no output"]
     if done.returncode:
         failures = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
         raise DiffpolicyError("; ".join([*failures, lines[-1]]))

@@ -29,6 +29,7 @@ class Plan:
     precisions: tuple[Precision, ...]  # that of the targets first
     budgets: tuple[int, ...]
     seconds: float  # for each budget of a net
+    baseline: bool  # the loop of today beside float32
     targets: tuple[tuple[int, float], ...]  # budgets of the first net, and seconds for each
     copied_bytes: int
     tests: str
@@ -52,6 +53,7 @@ REAL = Plan(
     precisions=("bfloat16", "float32", "tf32"),
     budgets=(1, 2, 4, 8, 10, 16, 32, 100),
     seconds=0.25,
+    baseline=True,
     targets=((10, 6.0), (1, 2.0), (100, 10.0)),
     copied_bytes=2**32,
     tests="tests",
@@ -77,6 +79,7 @@ DRY = Plan(
     precisions=("float32",),
     budgets=(1, 2),
     seconds=0.02,
+    baseline=True,
     targets=((1, 0.02),),
     copied_bytes=2**22,
     tests="tests/test_device.py",
