@@ -17,9 +17,9 @@ from diffpolicy.policy import Policy
 
 from .baseline import DiffusersLoop
 from .gpu_plan import Plan, Result
-from .latency import MANY_SAMPLES, Timed, measure_calls
 from .nets import fresh_checkpoint
 from .table import print_table
+from .timing import MANY_SAMPLES, Timed, measure_calls
 
 TARGETS_MS = {1: (0.4, 0.08), 10: (2.5, 0.5), 100: (25.0, 4.5)}  # p50 to reach, and aim, on an H200
 TAIL = 1.5  # p99.9 over p50, to reach

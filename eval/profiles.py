@@ -13,7 +13,7 @@ from diffpolicy.latency import LatencyProfile
 from diffpolicy.policy import Policy
 
 from .config import Latencies
-from .latency import measure
+from .timing import measure
 
 
 def profiles_of(

@@ -15,7 +15,7 @@ from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.denoisers import build
 from diffpolicy.environment import Task
 from diffpolicy.eval import load
-from diffpolicy.eval.latency import WANTED_SAMPLES, measure
+from diffpolicy.eval.timing import WANTED_SAMPLES, measure
 from diffpolicy.latency import BLOCK, PAUSED, LatencyProfile, declared, delay_ticks, percentiles
 from diffpolicy.normalizer import Normalizer
 from diffpolicy.policy import Policy

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from diffpolicy.eval import latency, load
+from diffpolicy.eval import latency, load, timing
 from diffpolicy.eval.config import EvalConfig, LatencyConfig, SweepConfig
-from diffpolicy.eval.latency import Timed, measure_calls
 from diffpolicy.eval.load import Counters, Load, load_between
 from diffpolicy.eval.profiles import replay
 from diffpolicy.eval.success import evaluate_budget
 from diffpolicy.eval.sweep import sweep
+from diffpolicy.eval.timing import Timed, measure_calls
 from diffpolicy.latency import BLOCK, LatencyProfile, declared
 from diffpolicy.policy import Policy
 
@@ -125,7 +125,7 @@ def calls(monkeypatch) -> list[float]:
         taken.append(float(len(taken)))
         return taken[-1]
 
-    monkeypatch.setattr(latency, "_time_ms", time_ms)
+    monkeypatch.setattr(timing, "_time_ms", time_ms)
     return taken
 
 
