@@ -1,5 +1,6 @@
 """eval/gpu.py in small, as it runs where nothing is installed but the requirements."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import torch
 from diffpolicy.config import TrainConfig
 from diffpolicy.eval import gpu
 from diffpolicy.eval.baseline import DiffusersTraining, OneByOne
+from diffpolicy.eval.gpu_plan import DRY, Result
 from diffpolicy.preparation import prepare
 
 ROOT = Path(__file__).parents[1]
@@ -98,3 +100,18 @@ def test_the_training_loop_of_today_sees_the_same_windows(balance_store, tmp_pat
     before = [p.clone() for p in loop.ema.parameters()]
     assert loop.learn() > 0
     assert any(not torch.equal(a, b) for a, b in zip(before, loop.ema.parameters(), strict=True))
+
+
+def test_a_failure_stops_nothing_and_what_went_well_is_kept(tmp_path):
+    options = argparse.Namespace(out=tmp_path, again=False, dry_run=True)
+    result = Result("check", options, DRY)
+    result.once("bad", lambda: 1 / 0)
+    result.once("good", lambda n: {"n": n}, 3)
+    result.write(complete=not result.failed)
+    found = json.loads((tmp_path / "gpu_check.json").read_text())
+    assert not found["complete"] and "ZeroDivisionError" in found["found"]["bad"]["error"]
+    again = Result("check", options, DRY)
+    again.once("good", lambda n: {"n": n}, 4)
+    assert again.found.keys() == {"good"} and again.found["good"]["n"] == 3
+    options.again = True
+    assert Result("check", options, DRY).found == {}
