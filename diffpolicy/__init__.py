@@ -8,7 +8,7 @@ Names are imported when first used, so `import diffpolicy` does not pay for torc
 """
 
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from diffpolicy.interfaces.scheduler import DDIMScheduler
     from diffpolicy.policy import Policy
 
-__version__ = version("diffpolicy")
+try:
+    __version__ = version("diffpolicy")
+except PackageNotFoundError:  # a source tree on the path
+    __version__ = "not installed"
+
 __all__ = ["DDIMScheduler", "Demonstrations", "DiffpolicyError", "Policy", "__version__"]
 
 _HOMES = {

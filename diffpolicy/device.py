@@ -2,7 +2,10 @@
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -31,6 +34,26 @@ def check_memory(needed: int, device: torch.device, what: str) -> None:
             f"{what} takes at least {needed / 2**30:.3g} GiB of memory; {device.type} has "
             f"{memory / 2**30:.3g} GiB. Choose smaller sizes"
         )
+
+
+@contextmanager
+def float32_products(device: torch.device, tf32: bool = False) -> Iterator[None]:
+    """Keep float32 products on CUDA exact, or use TensorFloat-32 in them; then restore.
+
+    torch rounds convolutions by default. Its older switches, allow_tf32, cannot be read any more
+    where a program has used these.
+    """
+    cudnn: Any = torch.backends.cudnn
+    backends = [torch.backends.cuda.matmul, cudnn.conv]
+    backends = backends if device.type == "cuda" else []
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "tf32" if tf32 else "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def warn_of_busy_cores() -> None:

@@ -18,6 +18,7 @@ class LatencyProfile:
     source: str
     exact: bool = False  # declared, not sampled: its percentiles are known
     engine: str | None = None  # what was measured, where something was
+    load: str | None = None  # of other processes meanwhile: quiet, disturbed or unknown
 
     def delays(self, seed: int, control_dt_s: float) -> Iterator[int]:
         """Endless delays in ticks, drawn in contiguous blocks; one seed gives one sequence."""
@@ -26,6 +27,11 @@ class LatencyProfile:
             start = BLOCK * int(rng.integers(math.ceil(len(self.samples_ms) / BLOCK)))
             for latency_ms in self.samples_ms[start : start + BLOCK]:
                 yield delay_ticks(float(latency_ms), control_dt_s)
+
+    @property
+    def disturbed(self) -> bool:
+        """Measured while other processes were in the way."""
+        return self.load == "disturbed"
 
 
 PAUSED = LatencyProfile(np.zeros(1), "the world waits")

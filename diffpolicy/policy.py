@@ -99,8 +99,6 @@ class Policy:
         return other
 
     def _network(self, weights: Mapping[str, Tensor]) -> Denoiser:
-        if self.device.type == "cuda":  # float32 means float32, also in convolutions
-            torch.backends.cudnn.allow_tf32 = False
         spec = self.specification
         denoiser = build(spec.model, spec.horizons, spec.task.observation_dim, spec.task.action_dim)
         denoiser.load_state_dict(weights)

@@ -196,6 +196,8 @@ class SweepConfig(Latencies, TaskConfig):
     """Folder for sweep.json and report.html; by default sweep/ in the run folder."""
     pictures: bool = True
     """Draw rollouts into the report."""
+    accept_disturbed: bool = False
+    """Recommend also from latencies that were measured while other processes were in the way."""
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,15 @@
-"""Latency of one control step as a robot pays it: numpy observation in, numpy actions out, batch 1.
-
-Budgets and engines are measured interleaved, in random order, after a warm-up, with a cap on time.
-"""
+"""Latency of one control step as a robot pays it: numpy in, numpy out, batch 1."""
 
 import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+import torch
 
 from diffpolicy.budget import audit_line
 from diffpolicy.checkpoint import Checkpoint, load_policy
@@ -24,7 +19,7 @@ from diffpolicy.engines.auto import verify
 from diffpolicy.engines.cuda_graph import CudaGraphEngine
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_text
-from diffpolicy.latency import BLOCK, LatencyProfile, percentiles
+from diffpolicy.latency import LatencyProfile, percentiles
 from diffpolicy.policy import Policy
 
 from .baseline import DiffusersLoop, scheduler_class
@@ -32,23 +27,7 @@ from .config import LatencyConfig
 from .header import header, set_threads
 from .nets import fresh_checkpoint
 from .table import print_table
-
-WARMUP = 5
-WANTED_SAMPLES = 10 * BLOCK  # enough for p99
-MANY_SAMPLES = 94 * BLOCK  # enough for p99.9
-
-
-@dataclass(frozen=True)
-class Timed:
-    """One budget on one engine, and what it is called with."""
-
-    ddim_steps: int
-    network_evals: int
-    engine: str
-    call: Callable[[np.ndarray], np.ndarray]
-    observation: np.ndarray
-    max_abs_diff: float | None  # from eager; None for the baseline
-    gpu_ms: float | None = None  # what the GPU alone needs, where an engine can tell
+from .timing import MANY_SAMPLES, Timed, measure_calls, random_observation
 
 
 def latency(config: LatencyConfig) -> None:
@@ -58,8 +37,9 @@ def latency(config: LatencyConfig) -> None:
         check_writable(config.json)
     checkpoint = _checkpoint(config)
     timed = list(_timed(config, checkpoint))
-    with _busy_cores(config.stress):
-        profiles = measure_calls(timed, config.seconds, config.seed, MANY_SAMPLES)
+    with _busy_cores(config.stress) as ours:
+        profiles = measure_calls(timed, config.seconds, config.seed, MANY_SAMPLES, ours)
+    timed, profiles = _fastest(timed, profiles)
     records = _records(config, checkpoint, timed, profiles)
     _print(records)
     _print_deadline(config, checkpoint, timed, profiles)
@@ -91,7 +71,7 @@ def _timed(config: LatencyConfig, checkpoint: Checkpoint) -> Iterator[Timed]:
             for name in dict.fromkeys(config.engine)
         ]
         print(audit_line(policies[0]))
-        observation = _observation(policies[0], rng)
+        observation = random_observation(policies[0], rng)
         for policy in {p.engine().name: p for p in policies}.values():
             engine = policy.engine()
             gpu_ms = engine.gpu_ms() if isinstance(engine, CudaGraphEngine) else None
@@ -100,7 +80,20 @@ def _timed(config: LatencyConfig, checkpoint: Checkpoint) -> Iterator[Timed]:
             yield Timed(k, evals, engine.name, policy, observation, difference, gpu_ms)
         if config.baseline:
             loop = DiffusersLoop(checkpoint, k, policies[0].device)
-            yield Timed(k, k, config.baseline, loop, observation, None)
+            counts = {1} if loop.device.type == "cpu" else set()  # threads wait for one another
+            for threads in sorted(counts | {torch.get_num_threads()}):
+                yield Timed(k, k, config.baseline, loop, observation, None, threads=threads)
+
+
+def _fastest(
+    timed: Sequence[Timed], profiles: Sequence[LatencyProfile]
+) -> tuple[list[Timed], list[LatencyProfile]]:
+    """One of each budget and engine: of the baseline on one thread and on all, the faster."""
+    best: dict[tuple[int, str], tuple[Timed, LatencyProfile]] = {}
+    for pair in zip(timed, profiles, strict=True):
+        key = pair[0].ddim_steps, pair[0].engine
+        best[key] = min(best.get(key, pair), pair, key=lambda p: np.median(p[1].samples_ms))
+    return [t for t, _ in best.values()], [profile for _, profile in best.values()]
 
 
 def _records(
@@ -122,6 +115,8 @@ def _records(
                 "network_evals": t.network_evals,
                 "parameters": parameters,
                 "engine": t.engine,
+                "threads": t.threads,
+                "load": profile.load,
                 "p50_ms": p50,
                 "p99_ms": found["p99"],
                 "ratio_to_baseline": baseline and float(np.median(baseline.samples_ms)) / p50,
@@ -141,15 +136,16 @@ def _print(records: Sequence[dict[str, Any]]) -> None:
     rows = [
         [
             r["ddim_steps"],
-            r["engine"],
+            r["engine"] + (f", threads {r['threads']}" if r["threads"] else ""),
             *(r["latency_ms"][k] for k in kinds),
             r["ratio_to_baseline"],
             r["max_abs_diff"],
             r["gpu_ms"],
+            r["load"],
         ]
         for r in records
     ]
-    print_table([*titles, "× baseline", "from eager", "GPU alone ms"], rows)
+    print_table([*titles, "× baseline", "from eager", "GPU alone ms", "load"], rows)
 
 
 def _print_deadline(
@@ -174,69 +170,20 @@ def _print_deadline(
             untold = all(ms is None for _, ms in known)
             best = "too few samples to tell" if untold else max(fits, default="none")
             parts.append(f"at {kind}: {best}")
-        print(f"{engine}: largest budget within {deadline:g} ms {', '.join(parts)}")
-
-
-def measure(policies: Sequence[Policy], seconds: float, seed: int = 0) -> list[LatencyProfile]:
-    """One profile for each policy, as `measure_calls` takes it."""
-    rng = np.random.default_rng(seed)
-    timed = [
-        Timed(p.ddim_steps, p.network_evals, p.engine().name, p, _observation(p, rng), None)
-        for p in policies
-    ]
-    return measure_calls(timed, seconds, seed)
-
-
-def measure_calls(
-    timed: Sequence[Timed], seconds: float, seed: int = 0, wanted: int = WANTED_SAMPLES
-) -> list[LatencyProfile]:
-    """Up to `wanted` samples each, or `seconds` of measuring.
-
-    They take turns in random order, a block of consecutive calls at a time.
-    """
-    rng = np.random.default_rng(seed)
-    samples: list[list[float]] = [[] for _ in timed]
-    for t in timed:
-        for _ in range(WARMUP):
-            t.call(t.observation)
-    with tqdm(total=len(timed) * wanted, desc="latency", unit="call") as bar:
-        while open_ := [i for i, s in enumerate(samples) if _unfinished(s, seconds, wanted)]:
-            for i in rng.permutation(open_):
-                for _ in range(BLOCK):
-                    if _unfinished(samples[i], seconds, wanted):
-                        samples[i].append(_time_ms(timed[i]))
-                        bar.update(1)
-    return [
-        LatencyProfile(np.array(s), "measured", engine=t.engine)
-        for t, s in zip(timed, samples, strict=True)
-    ]
-
-
-def _unfinished(samples_ms: list[float], seconds: float, wanted: int) -> bool:
-    return not samples_ms or (len(samples_ms) < wanted and sum(samples_ms) < 1000 * seconds)
-
-
-def _observation(policy: Policy, rng: np.random.Generator) -> np.ndarray:
-    shape = (1, policy.horizons.observation, policy.task.observation_dim)
-    return rng.standard_normal(shape, np.float32)
-
-
-def _time_ms(timed: Timed) -> float:
-    """The noise is drawn inside, as on a robot; the result is numpy, so the device is done."""
-    begin = time.perf_counter_ns()
-    timed.call(timed.observation)
-    return (time.perf_counter_ns() - begin) / 1e6
+        mine = (p for t, p in zip(timed, profiles, strict=True) if t.engine == engine)
+        mark = " (disturbed)" if any(profile.disturbed for profile in mine) else ""
+        print(f"{engine}: largest budget within {deadline:g} ms {', '.join(parts)}{mark}")
 
 
 @contextmanager
-def _busy_cores(wanted: bool) -> Iterator[None]:
-    """All cores but one kept busy by processes that do nothing else."""
+def _busy_cores(wanted: bool) -> Iterator[list[int]]:
+    """All cores but one kept busy by processes that do nothing else; their ids."""
     loops = []
     if wanted:
         command = [sys.executable, "-c", "while True: pass"]
         loops = [subprocess.Popen(command) for _ in range((os.cpu_count() or 1) - 1)]
     try:
-        yield
+        yield [loop.pid for loop in loops]
     finally:
         for loop in loops:
             loop.kill()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from diffpolicy.latency import LatencyProfile
 from diffpolicy.policy import Policy
 
 from .config import MILLISECONDS, Latencies
-from .latency import measure
+from .timing import measure
 
 
 def profiles_of(
@@ -40,6 +40,9 @@ def check_source(policies: Sequence[Policy], config: Latencies) -> None:
         replay(config.latency_from, policies)
 
 
+ABSENT = {"precision": "float32", "load": "unknown"}  # of files that do not say
+
+
 @dataclass(frozen=True)
 class Result:
     """The part of a result's file that is read here."""
@@ -55,6 +58,7 @@ class Measured:
     parameters: Annotated[int, Range(1, 10**12)]
     precision: str
     engine: str
+    load: Literal["quiet", "disturbed", "unknown"] | None
     samples_ms: Annotated[list[float], MILLISECONDS, NOT_EMPTY]
 
 
@@ -77,7 +81,8 @@ def replay(path: Path, policies: Sequence[Policy]) -> list[LatencyProfile]:
             )
         best = min(mine, key=lambda r: np.median(r.samples_ms))
         samples = np.array(best.samples_ms, float)
-        found.append(LatencyProfile(samples, f"replayed, {best.engine}", engine=best.engine))
+        source = f"replayed, {best.engine}"
+        found.append(LatencyProfile(samples, source, engine=best.engine, load=best.load))
     return found
 
 
@@ -86,7 +91,7 @@ def _measured_in(path: Path) -> list[Measured]:
     try:
         records = validate(Result, read_json(path), str(path), others=True).records
         kept = [
-            validate(Measured, {"precision": "float32", **r}, f"{path}: a record", others=True)
+            validate(Measured, {**ABSENT, **r}, f"{path}: a record", others=True)
             for r in records
             if r.get("samples_ms") and r.get("engine") != "diffusers"
         ]

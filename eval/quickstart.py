@@ -4,9 +4,9 @@ from diffpolicy import latency
 
 from .budgets import load_budgets
 from .config import QuickstartConfig, SweepConfig
-from .latency import measure
 from .recipe import Recipe, make_run
 from .sweep import Clock, open_world, run_sweep
+from .timing import measure
 
 ENVIRONMENT = "diffpolicy.envs:Balance-v0"
 BATCH = 64  # room for what each of two workers has of 100 episodes

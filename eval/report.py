@@ -116,6 +116,7 @@ COLUMNS = (
     ("95 %", lambda r: "{:.2f} to {:.2f}".format(*r["success_ci"])),
     ("score", lambda r: f"{r['score_mean']:.3f}"),
     ("95 %", lambda r: "{:.2f} to {:.2f}".format(*r["score_ci"])),
+    ("load", lambda r: r["load"] or "–"),
     ("p50 ms", lambda r: f"{r['latency_ms']['p50']:.2f}"),
     ("p99 ms", lambda r: _optional(r["latency_ms"]["p99"], "{:.2f}")),
     ("delay, ticks", lambda r: f"{r['delay_ticks']:.2f}"),

@@ -24,6 +24,7 @@ from diffpolicy.workers import Workers, one_thread, worker_count
 
 from .config import EvalConfig, TaskConfig
 from .header import header, set_threads
+from .load import load_between, snapshot, verdict
 from .profiles import check_source, profiles_of
 from .significance import mean_interval, wilson
 from .table import print_table
@@ -116,13 +117,16 @@ class World:
         if clock == "wall":
             minutes = len(self.seeds) * self.limit * dt / 60
             print(f"real time, one episode after the other: {minutes:.1f} min at most")
+            begin = snapshot()
             episodes, timing = run_on_wall_clock(policy, self.make, self.seeds, self.options, label)
+            load = verdict([load_between(begin, snapshot())])
             if not timing.latency_ms:
                 raise DiffpolicyError(
                     "the episodes are too short for an inference on the wall clock"
                 )
             engine = policy.engine().name
-            profile = LatencyProfile(np.array(timing.latency_ms), "wall clock", engine=engine)
+            samples = np.array(timing.latency_ms)
+            profile = LatencyProfile(samples, "wall clock", engine=engine, load=load)
             record = make_record(policy, clock, profile, episodes, dt, engine)
             return {**record, **timing_record(timing, policy)}, profile
         if clock == "simulated":
@@ -192,6 +196,7 @@ def make_record(
         "latency_source": profile.source,
         "engine": engine,
         "latency_engine": profile.engine,
+        "load": profile.load,
         "episodes": len(episodes),
         "successes": successes,
         "success_rate": successes / len(episodes),
@@ -243,7 +248,7 @@ def _row(r: dict[str, Any]) -> list[Any]:
     return [
         r["name"],
         r["clock"],
-        r["latency_source"],
+        r["latency_source"] + (", disturbed" if r["load"] == "disturbed" else ""),
         f"{r['success_rate']:.2f}",
         f"{low:.2f} to {high:.2f}",
         f"{r['score_mean']:.3f}",

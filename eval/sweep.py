@@ -17,7 +17,7 @@ from diffpolicy.latency import LatencyProfile, delay_ticks, slow_ms
 from diffpolicy.policy import Policy
 
 from .budgets import load_budgets
-from .compare import Candidate, compare, recommend
+from .compare import Candidate, Recommendation, compare, recommend
 from .config import SweepConfig
 from .header import header
 from .pictures import clock_label, png, success_against_latency
@@ -170,7 +170,9 @@ def _advise(
         )
         for policy, profile, record in zip(policies, clock.profiles, records, strict=True)
     ]
-    advice = recommend(candidates, config.margin, config.floor, noun)
+    disturbed = clock.name != "paused" and any(p.disturbed for p in clock.profiles)
+    withheld = _withheld(config) if disturbed and not config.accept_disturbed else None
+    advice = withheld or recommend(candidates, config.margin, config.floor, noun)
     best = max(
         (c for c in candidates if not c.rival_only), key=lambda c: float(np.mean(c.outcomes))
     )
@@ -182,10 +184,22 @@ def _advise(
         "ddim_steps": advice.ddim_steps,
         "name": advice.name,
         "margin": advice.margin,
-        "reason": advice.reason + _plain(others) + _fit(clock, dt),
+        "reason": advice.reason
+        + _plain(others)
+        + _fit(clock, dt)
+        + ("; latencies are disturbed" if disturbed and not withheld else ""),
         "regression_suffices": advice.regression_suffices,
         "comparisons": [compare(reference, other, config.margin) for other in others],
     }
+
+
+def _withheld(config: SweepConfig) -> Recommendation:
+    """No budget, for no recommendation rests on disturbed latencies unasked."""
+    reason = (
+        "other processes were in the way while latencies were measured; measure again on a quiet "
+        "machine, or take them as they are by `diffpolicy sweep --accept-disturbed`"
+    )
+    return Recommendation(None, None, config.margin, reason)
 
 
 def _plain(others: Sequence[Candidate]) -> str:

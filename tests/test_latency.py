@@ -14,7 +14,8 @@ from diffpolicy.checkpoint import Checkpoint, Specification
 from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.denoisers import build
 from diffpolicy.environment import Task
-from diffpolicy.eval.latency import WANTED_SAMPLES, measure
+from diffpolicy.eval import load
+from diffpolicy.eval.timing import WANTED_SAMPLES, measure
 from diffpolicy.latency import BLOCK, PAUSED, LatencyProfile, declared, delay_ticks, percentiles
 from diffpolicy.normalizer import Normalizer
 from diffpolicy.policy import Policy
@@ -111,6 +112,12 @@ class WatchedPolicy(Policy):
     def __call__(self, observation_history, noise=None):
         self.calls.append((self, observation_history.shape))
         return super().__call__(observation_history, noise)
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    """No other process disturbs these tests."""
+    monkeypatch.setattr(load, "snapshot", lambda ours=(): None)
 
 
 @pytest.fixture

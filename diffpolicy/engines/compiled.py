@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from diffpolicy.device import float32_products
 from diffpolicy.engines.job import Job
 from diffpolicy.engines.loop import ChainLoop
 from diffpolicy.errors import DiffpolicyError
@@ -29,4 +30,5 @@ class CompiledEngine:
 
     @torch.inference_mode()
     def __call__(self, observation: Tensor, noise: Tensor) -> Tensor:
-        return self.compiled(observation.to(self.device), noise.to(self.device)).cpu()
+        with float32_products(self.device):
+            return self.compiled(observation.to(self.device), noise.to(self.device)).cpu()

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffpolicy.device import float32_products
 from diffpolicy.engines.job import Job
 from diffpolicy.engines.loop import ChainLoop
 from diffpolicy.errors import DiffpolicyError
@@ -37,13 +38,8 @@ class CudaGraphEngine:
             noise.copy_(self.noise, non_blocking=True)
             self.chunk.copy_(loop(observation, noise), non_blocking=True)
 
-        tf32 = job.precision == "tf32"
-        before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-        try:
+        with float32_products(job.denoiser.device, tf32=job.precision == "tf32"):
             self.graph = _capture(whole)
-        finally:
-            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
         self.done = torch.cuda.Event()
 
     @torch.inference_mode()

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from diffpolicy.device import float32_products
 from diffpolicy.engines.job import Job
 from diffpolicy.engines.loop import ChainLoop
 from diffpolicy.errors import DiffpolicyError
@@ -21,10 +22,12 @@ class EagerEngine:
 
     @torch.inference_mode()
     def __call__(self, observation: Tensor, noise: Tensor) -> Tensor:
-        return self.loop(observation.to(self.device), noise.to(self.device)).cpu()
+        with float32_products(self.device):
+            return self.loop(observation.to(self.device), noise.to(self.device)).cpu()
 
     @torch.inference_mode()
     def states(self, observation: Tensor, noise: Tensor) -> list[tuple[Tensor, Tensor]]:
         """(x_s, x̂0) after every step, each [B, T_p, D_a]."""
-        states = self.loop.states(observation.to(self.device), noise.to(self.device))
+        with float32_products(self.device):
+            states = self.loop.states(observation.to(self.device), noise.to(self.device))
         return [(x.cpu(), x0.cpu()) for x, x0 in states]

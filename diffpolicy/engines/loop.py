@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from diffpolicy.chain import Chain
 from diffpolicy.denoisers import Denoiser
+from diffpolicy.device import float32_products
 from diffpolicy.sampler import Denoise, ddim_sample, ddim_states
 
 
@@ -26,7 +27,7 @@ class ChainLoop(nn.Module):
         whole = denoiser.dtype == dtype
         self.denoiser = denoiser if whole else copy.deepcopy(denoiser).to(dtype)
         widest = self.denoiser if dtype == torch.float64 else denoiser
-        with torch.no_grad():
+        with torch.no_grad(), float32_products(denoiser.device):
             times = torch.tensor([step.t for step in chain.steps], device=denoiser.device)
             films = widest.time_film(times)
         self.register_buffer("time_films", films.to(dtype), persistent=False)
