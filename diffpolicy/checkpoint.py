@@ -119,10 +119,12 @@ def load_policy(run: str | Path) -> Checkpoint:
 def parse_specification(data: Mapping[str, Any]) -> Specification:
     """The inverse of asdict."""
     model = {**data["model"], "unet_channels": tuple(data["model"]["unet_channels"])}
+    keys = data["task"].get("observation_keys")
+    task = {**data["task"], "observation_keys": None if keys is None else tuple(keys)}
     return Specification(
         model=ModelConfig(**model),
         horizons=Horizons(**data["horizons"]),
-        task=Task(**data["task"]),
+        task=Task(**task),
         clip_range=data["clip_range"],
         training=data["training"],
     )
