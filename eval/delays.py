@@ -61,6 +61,7 @@ def success_against_delay(result: dict[str, Any]) -> Figure:
         y = [r[rate] for r in records]
         spread = [[abs(r[interval][i] - r[rate]) for r in records] for i in (0, 1)]
         of.errorbar(ticks, y, spread, fmt="o-", capsize=3, ms=4, label=name, color=colour)
+        of.set_ylabel(name if beyond else "")
     dt_ms = 1000 * result["header"]["control_dt_s"]
     axis.set(
         xlabel=f"delay of every chunk (control ticks of {dt_ms:g} ms)",
