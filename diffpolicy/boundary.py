@@ -59,8 +59,10 @@ class Boundary(gymnasium.Wrapper):
             )
         self._shape = observations.shape if isinstance(observations, spaces.Box) else None
         self.action_shape = actions.shape
-        self.action_space = flatten_space(actions)
-        self.observation_space = flatten_space(observations)
+        if len(actions.shape) != 1:
+            self.action_space = flatten_space(actions)
+        if self._shape is None or len(self._shape) != 1:
+            self.observation_space = flatten_space(observations)
 
     @property
     def spec(self):

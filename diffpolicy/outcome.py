@@ -120,7 +120,7 @@ def new_outcome(
 ) -> Outcome:
     """Of an episode that begins. DiffpolicyError for options that cannot be read or fulfilled."""
     held = held_ticks(success)
-    if held and held > episode_limit(env):
+    if held and held > 1 and held > episode_limit(env):
         raise DiffpolicyError(
             f"--success {success} can never hold: episodes last {episode_limit(env)} ticks at most"
         )

@@ -226,6 +226,15 @@ def test_the_order_of_a_dict_is_that_of_the_data_or_not_known():
     assert environment.fitting_keys(flat, None) is None
 
 
+def test_a_mapping_of_recorded_arrays_that_raises_is_one_line(
+    store, tmp_path, refused, monkeypatch
+):
+    monkeypatch.setattr(DriftEnv, "demonstration_arrays", ("observation",), raising=False)
+    monkeypatch.setattr(DriftEnv, "observations_from", lambda self, arrays: 1 / 0, raising=False)
+    line = refused("train", "--data", store, "--out", tmp_path / "run", "--steps", 1)
+    assert "observations_from of Drift-v0 failed: ZeroDivisionError: division by zero (" in line
+
+
 def test_what_an_environment_raises_while_it_runs_is_one_line(run, refused):
     words = ("eval", "--run", run, "--episodes", 2, *QUICK)
     line = refused(*words, "--env-kwargs", '{"raises": 4}')
