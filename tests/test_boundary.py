@@ -210,7 +210,7 @@ def test_a_step_that_is_no_step_is_named(outcome, message):
         env.step(GOOD)
 
 
-def test_numbers_of_numpy_and_torch_are_numbers():
+def test_numbers_of_numpy_are_numbers():
     outcome = (GOOD, np.ones(1), np.array(True), np.int64(0), {})
     env = habit(step=lambda env: outcome)
     env.reset(seed=0)
