@@ -144,14 +144,17 @@ class RecordConfig(Checked):
     policy: str | None = None
     """module:function with function(observation) -> action; by default the environment's expert."""
     success_from: str | None = None
-    """Key of `info` that says success, or a condition such as key>0.5; by default success,
-    is_success, task_completions, or that no tasks_to_complete are left."""
+    """Key of `info` that says success (a bool, 0 or 1; a list stands for its length), or a
+    condition such as key>0.5; by default success, is_success, task_completions, or that no
+    tasks_to_complete are left. Where the key is absent, success has not come yet."""
     control_dt: Annotated[float | None, CONTROL_DT] = None
     """Seconds between two actions, where the environment does not say."""
     max_steps: Annotated[int | None, TICKS] = None
     """Ticks an episode; by default the environment's own limit."""
     seed: Annotated[int, SEED] = 0
     """Seed of the first episode; the next ones count up."""
+    success: str = "at-any-tick"
+    """When an episode succeeds: at-any-tick, at-end, or held:N ticks in a row."""
 
 
 @dataclass(frozen=True)

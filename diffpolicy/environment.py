@@ -1,29 +1,31 @@
 """What a control loop has to know about a Gymnasium environment, whoever made it.
 
 An environment may declare, on its unwrapped object: `control_dt_s` (or `dt`), `neutral_action`,
-`position_targets`, `expert(rng)`, `observations_from(arrays)` with `demonstration_arrays`. The
-command line says what it does not declare.
+`position_targets`, `score_key` (of `info`, a score in [0, 1]), `expert(rng)`,
+`observations_from(arrays)` with `demonstration_arrays`. The command line says what it does not
+declare.
 """
 
 import importlib
 import inspect
 import math
-import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import gymnasium
 import numpy as np
+from gymnasium.envs import registration
 
+from diffpolicy.boundary import Boundary, told
 from diffpolicy.checked import parse_json, shown, validate
 from diffpolicy.config import CONTROL_DT, WIDTH
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.headless import prefer_egl
 
-SuccessRule = Callable[[Mapping[str, Any]], bool]  # of a step's info
-SUCCESS_KEYS = ("success", "is_success", "task_completions")
+CALLED = ("expert", "observations_from")  # what an environment declares as a function
 
 
 @dataclass(frozen=True)
@@ -55,37 +57,27 @@ def make(
     max_steps: int | None = None,
     render_mode: str | None = None,
 ):
-    """gymnasium.make with one flat observation and one clear error; actions must be a Box."""
+    """gymnasium.make with flat observations and actions and one clear error: see `Boundary`."""
     prefer_egl()
     _see_working_directory()
-    import gymnasium
-
     options: dict[str, Any] = {} if max_steps is None else {"max_episode_steps": max_steps}
     if render_mode:
         options["render_mode"] = render_mode
     try:
         env = gymnasium.make(env_id, disable_env_checker=True, **options, **kwargs)
-    except (gymnasium.error.Error, ImportError, TypeError, ValueError, AssertionError) as error:
-        text = str(error) or f"{type(error).__name__}, which may be a matter of versions"
-        remedy = _remedy(error, env_id)
-        raise DiffpolicyError(f"cannot make the environment {env_id!r}: {text}{remedy}") from error
-    if not isinstance(env.action_space, gymnasium.spaces.Box) or len(env.action_space.shape) != 1:
-        raise DiffpolicyError(f"{env_id} must take a flat Box of actions; has {env.action_space}")
-    if not isinstance(env.observation_space, gymnasium.spaces.Box):
-        env = gymnasium.wrappers.FlattenObservation(env)
-    if len(env.observation_space.shape or ()) != 1:
-        raise DiffpolicyError(
-            f"{env_id} must give flat observations; has the shape {env.observation_space.shape}"
-        )
-    return env
+    except DiffpolicyError:
+        raise
+    except Exception as error:
+        text = f"cannot make the environment {env_id!r}: {told(error)}"
+        if not str(error):
+            text += ", which may be a matter of versions"
+        raise DiffpolicyError(text + _remedy(error, env_id)) from error
+    return Boundary(env, env_id)
 
 
 def _remedy(error: Exception, env_id: str) -> str:
     """What would do, where that can be told."""
-    from gymnasium.envs import registration
-    from gymnasium.error import UnregisteredEnv
-
-    if isinstance(error, UnregisteredEnv) and ":" not in env_id:
+    if isinstance(error, gymnasium.error.UnregisteredEnv) and ":" not in env_id:
         return " Environments of a package are named module:Name-v0"
     if "unexpected keyword argument" not in str(error):
         return ""
@@ -102,17 +94,44 @@ def _see_working_directory() -> None:
 
 def declared(env, name: str) -> Any:
     """An attribute of the unwrapped environment, or None."""
-    return getattr(env.unwrapped, name, None)
+    try:
+        value = getattr(env.unwrapped, name, None)
+    except Exception as error:
+        raise DiffpolicyError(f"{env.spec.id} failed in its {name}: {told(error)}") from error
+    if value is not None and callable(value) != (name in CALLED):
+        kind = "a function" if name in CALLED else "a value, such as a property"
+        raise DiffpolicyError(f"{name} of {env.spec.id} must be {kind}; got {value!r}")
+    return value
 
 
 def control_dt_s(env, override: float | None = None) -> float:
     """Seconds between two actions: the override, `control_dt_s`, or MuJoCo's usual `dt`."""
-    found = override or declared(env, "control_dt_s") or declared(env, "dt")
-    if not found or not 0 < found < math.inf:
+    try:
+        found = override or declared(env, "control_dt_s") or declared(env, "dt")
+        if found and 0 < float(found) < math.inf:
+            return float(found)
+        trouble = f"{env.spec.id} does not say how long a control tick lasts"
+    except (DiffpolicyError, TypeError, ValueError) as error:
+        trouble = f"{env.spec.id} does not say how long a control tick lasts: {error}"
+    raise DiffpolicyError(f"{trouble}; give --control-dt SECONDS")
+
+
+def fitting_keys(env, known: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The parts of a Dict observation in their order, which must be the known one, if any."""
+    found = env.observation_keys
+    if known is not None and found is not None and tuple(known) != found:
         raise DiffpolicyError(
-            f"{env.spec.id} does not say how long a control tick lasts; give --control-dt SECONDS"
+            f"{env.spec.id} observes {', '.join(found)}, in this order; expected, as in the data, "
+            f"{', '.join(known)}. Try the environment and the versions of the recording, or a "
+            "Dict with sort_keys=False in that order"
         )
-    return float(found)
+    return found or (None if known is None else tuple(known))
+
+
+def applicable(action: np.ndarray, space: Any) -> np.ndarray:
+    """A new action inside the space and of its type; rounded where that is a whole number's."""
+    inside = np.clip(action, space.low, space.high)
+    return (inside if space.dtype.kind == "f" else np.rint(inside)).astype(space.dtype)
 
 
 def episode_limit(env) -> int:
@@ -123,79 +142,35 @@ def episode_limit(env) -> int:
     return int(limit)
 
 
-def success_rule(condition: str | None) -> SuccessRule:
-    """Whether a step's `info` tells of success: a function of it.
-
-    condition is the name of a key, "key>number" or "key<number"; by default the first of the usual
-    keys, or that no task is left to complete. A list (of completed tasks, say) stands for its
-    length.
-    """
-    name, sign, threshold = _parsed(condition)
-    keys = SUCCESS_KEYS if name is None else (name,)
-
-    def success(info: Mapping[str, Any]) -> bool:
-        if condition is None and "tasks_to_complete" in info:
-            return len(info["tasks_to_complete"]) == 0
-        for key in keys:
-            if key in info:
-                return _holds(key, info[key], sign, threshold)
-        raise DiffpolicyError(
-            f"info has no {' or '.join(keys)}; it holds: {', '.join(map(str, info)) or 'nothing'}. "
-            "Name the key, or a condition such as key>0.5, with --success-from"
-        )
-
-    return success
-
-
-def _holds(key: str, value: Any, sign: str, threshold: float) -> bool:
-    if isinstance(value, list | tuple | set):
-        value = len(value)
-    try:
-        number = np.asarray(value, np.float64)
-    except (TypeError, ValueError) as error:
-        raise DiffpolicyError(f"info[{key!r}] is no number and no list: {value!r}") from error
-    if not number.size or np.isnan(number).any():
-        raise DiffpolicyError(f"info[{key!r}] is no number and no list: {value!r}")
-    if not sign:
-        return bool(np.all(number))
-    return bool(np.all(number > threshold if sign == ">" else number < threshold))
-
-
-def _parsed(text: str | None) -> tuple[str | None, str, float]:
-    """ "key", "key>number" or "key<number" as (key, sign or "", number)."""
-    key, *rest = re.split(r"\s*([<>])\s*", text or "", maxsplit=1)
-    sign, number = rest or ("", "0")
-    try:
-        threshold = float(number)
-    except ValueError:
-        threshold = math.nan
-    if not math.isfinite(threshold) or (sign and not key):
-        raise DiffpolicyError(f"--success-from must be key, key>number or key<number; got {text!r}")
-    return key or None, sign, threshold
-
-
 def neutral_rule(env, text: str | None) -> Callable[[np.ndarray | None], np.ndarray]:
     """What a tick without any action applies: a function of the last applied action (or None).
 
     text is hold, zero, a vector like "0,0.5", or None for the environment's own declaration, and
     hold where it declares none. hold before any action is zero.
     """
-    space = env.action_space
+    [size], dtype = env.action_space.shape, np.result_type(env.action_space.dtype, np.float32)
     if text is None and declared(env, "neutral_action") is not None:
-        return lambda last: np.asarray(declared(env, "neutral_action"), space.dtype)
-    if text in (None, "hold"):
-        return lambda last: np.zeros(space.shape, space.dtype) if last is None else last
-    if text == "zero":
-        return lambda last: np.zeros(space.shape, space.dtype)
-    try:
-        vector = np.array([float(x) for x in text.split(",")], space.dtype)
-    except ValueError:
-        vector = np.empty(0)
-    if vector.shape != space.shape or not np.isfinite(vector).all():
-        raise DiffpolicyError(
-            f"--neutral must be hold, zero or {space.shape[0]} numbers with commas; got {text!r}"
+        return lambda last: _vector(
+            declared(env, "neutral_action"), size, dtype, f"neutral_action of {env.spec.id} must be"
         )
+    if text in (None, "hold"):
+        return lambda last: np.zeros(size, dtype) if last is None else last
+    if text == "zero":
+        return lambda last: np.zeros(size, dtype)
+    vector = _vector(text, size, dtype, "--neutral must be hold, zero or")
     return lambda last: vector
+
+
+def _vector(values: Any, size: int, dtype: np.dtype, what: str) -> np.ndarray:
+    """A new action [D_a] of finite numbers, from an array or from text like "0,0.5"."""
+    try:
+        parts = values.split(",") if isinstance(values, str) else values
+        vector = np.array(parts, dtype).ravel()
+    except (TypeError, ValueError):
+        vector = np.empty(0)
+    if vector.shape != (size,) or not np.isfinite(vector).all():
+        raise DiffpolicyError(f"{what} {size} numbers (with commas, as text); got {values!r}")
+    return vector
 
 
 def load_function(reference: str) -> Callable[..., Any]:
@@ -204,9 +179,10 @@ def load_function(reference: str) -> Callable[..., Any]:
     _see_working_directory()
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, SyntaxError, TypeError, ValueError) as error:
+    except Exception as error:
         raise DiffpolicyError(
-            f"--policy must be module:function, importable from here; got {reference!r}: {error}"
+            f"--policy must be module:function, importable from here; got {reference!r}: "
+            f"{told(error)}"
         ) from error
     if not callable(function):
         raise DiffpolicyError(f"--policy must be module:function; {reference!r} is {function!r}")

@@ -12,5 +12,5 @@ def prefer_egl() -> None:
     where there is no display. EGL needs none, but naming it where it is missing would break the
     import itself.
     """
-    if sys.platform == "linux" and find_library("EGL"):
-        os.environ.setdefault("MUJOCO_GL", "egl")
+    if sys.platform == "linux" and "MUJOCO_GL" not in os.environ and find_library("EGL"):
+        os.environ["MUJOCO_GL"] = "egl"  # asking for the library starts a process: once is enough

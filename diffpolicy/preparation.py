@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffpolicy import __version__, environment
+from diffpolicy.boundary import told
 from diffpolicy.checkpoint import Checkpoint, Specification
 from diffpolicy.config import ModelConfig, TrainConfig
 from diffpolicy.demonstrations import Demonstrations, array_names, open_demonstrations
@@ -114,6 +115,9 @@ def _observations(
         mapped = mapping(demonstrations.arrays)
     except ValueError as error:
         raise DiffpolicyError(f"{config.data}: {error}") from error
+    except Exception as error:
+        name = f"observations_from of {env.spec.id}"
+        raise DiffpolicyError(f"{config.data}: {name} failed: {told(error)}") from error
     return np.asarray(mapped, np.float32)
 
 
@@ -125,6 +129,8 @@ def _task(
         attributes.get("position_targets"),
         environment.declared(env, "position_targets"),
     )
+    if sorted(config.obs) == sorted(env.observation_keys or ()):
+        environment.fitting_keys(env, config.obs)
     return Task(
         env_id=env_id,
         control_dt_s=environment.control_dt_s(
@@ -134,6 +140,7 @@ def _task(
         observation_dim=env.observation_space.shape[0],
         action_dim=env.action_space.shape[0],
         env_kwargs=kwargs,
+        observation_keys=environment.fitting_keys(env, attributes.get("observation_keys")),
     )
 
 

@@ -1,14 +1,17 @@
 """`diffpolicy record`: run an expert, keep the successes, say how many it dropped."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from diffpolicy import environment
+from diffpolicy.boundary import told
 from diffpolicy.config import RecordConfig
 from diffpolicy.demonstrations import DemonstrationWriter
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.outcome import Outcome, new_outcome
 
 EXPERT_STREAM = 0xE4  # apart from the environment's own stream of the same seed
 TRIES_WITHOUT_SUCCESS = 50  # an expert that fails this often in a row is not one
@@ -23,10 +26,10 @@ def record(config: RecordConfig) -> None:
     crash and a second call equals that of one call.
     """
     kwargs = environment.parse_kwargs(config.env_kwargs)
-    succeeds = environment.success_rule(config.success_from)
     env = environment.make(config.env, kwargs, config.max_steps)
     try:
         environment.episode_limit(env)
+        new_outcome(env, config.success_from, config.success)
         make_expert = expert_maker(env, config.policy)
         attributes = {
             "env_id": config.env,
@@ -37,9 +40,12 @@ def record(config: RecordConfig) -> None:
             "success_from": config.success_from,
             "max_steps": config.max_steps,
             "first_seed": config.seed,
+            "observation_keys": list(env.observation_keys or ()) or None,
+            # None, as in stores from before there was a choice
+            "success": None if config.success == "at-any-tick" else config.success,
         }
         writer = DemonstrationWriter(config.out, attributes)
-        tried = _fill(env, make_expert, succeeds, writer, config)
+        tried = _fill(env, make_expert, writer, config)
     finally:
         env.close()
     kept = len(writer.seeds)
@@ -49,7 +55,6 @@ def record(config: RecordConfig) -> None:
 def _fill(
     env,
     make_expert: Callable[[int], Expert],
-    succeeds: environment.SuccessRule,
     writer: DemonstrationWriter,
     config: RecordConfig,
 ) -> int:
@@ -60,7 +65,8 @@ def _fill(
         total=config.episodes, initial=len(writer.seeds), desc="record", unit="episode"
     ) as bar:
         while len(writer.seeds) < config.episodes:
-            arrays, success = run_expert(env, make_expert(seed), seed, succeeds)
+            outcome = new_outcome(env, config.success_from, config.success)
+            arrays, success = run_expert(env, make_expert(seed), seed, outcome)
             failures = 0 if success else failures + 1
             if success:
                 writer.append(arrays, seed)
@@ -85,38 +91,70 @@ def expert_maker(env, reference: str | None) -> Callable[[int], Expert]:
             f"{env.spec.id} offers no expert; give --policy module:function, with "
             "function(observation) -> action"
         )
-    return lambda seed: offered(np.random.default_rng([seed, 0, EXPERT_STREAM]))
+    return lambda seed: _asked(
+        offered, np.random.default_rng([seed, 0, EXPERT_STREAM]), f"the start of seed {seed}"
+    )
 
 
 def run_expert(
-    env, expert: Expert, seed: int, succeeds: environment.SuccessRule
+    env, expert: Expert, seed: int, outcome: Outcome
 ) -> tuple[dict[str, np.ndarray], bool]:
-    """One episode: observation [T, D_o], action [T, D_a] (row t acts on row t), and success."""
+    """One episode: observation [T, D_o], action [T, D_a] (row t acts on row t), and success.
+
+    The action that is applied is the one that is stored: in float32, inside the space.
+    """
     observation, _ = env.reset(seed=seed)
-    space = env.action_space
-    observations, actions, success, over = [], [], False, False
+    observations, actions, tick, over = [], [], 0, False
     while not over:
-        action = _as_action(expert(observation), space)
-        observations.append(observation)
+        when = f"tick {tick} of seed {seed}"
+        observations.append(_single(observation, "the environment observes", when))
+        given = _asked(expert, observation, when)
+        action = _as_action(given, env, when)
         actions.append(action)
-        observation, _, terminated, truncated, info = env.step(action)
-        success |= succeeds(info)
+        observation, reward, terminated, truncated, info = env.step(action.copy())
         over = terminated or truncated
+        outcome.see(reward, info, over)
+        tick += 1
     arrays = {
-        "observation": np.asarray(observations, np.float32),
+        "observation": np.array(observations),
         "action": np.asarray(actions, np.float32),
     }
-    return arrays, success
+    return arrays, outcome.success
 
 
-def _as_action(given, space) -> np.ndarray:
-    """What the expert gave, clipped to the space."""
+def _asked(expert: Callable[[Any], Any], question: Any, when: str) -> Any:
+    """Its answer, or one line for whatever it raises."""
     try:
-        action = np.asarray(given, space.dtype)
+        return expert(question)
+    except DiffpolicyError:
+        raise
+    except Exception as error:
+        raise DiffpolicyError(f"the expert failed at {when}: {told(error)}") from error
+
+
+def _single(values: np.ndarray, who: str, when: str) -> np.ndarray:
+    """A copy in float32, all of it finite."""
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused below
+        single = np.array(values, np.float32)
+    if not np.isfinite(single).all():
+        where = int(np.flatnonzero(~np.isfinite(single))[0])
+        raise DiffpolicyError(
+            f"{who} {values[where]} at index {where}, {when}; expected finite numbers that "
+            "float32 can hold"
+        )
+    return single
+
+
+def _as_action(given: Any, env, when: str) -> np.ndarray:
+    """What the expert gave, as float32 can store it, clipped to the space."""
+    try:
+        action = np.asarray(given, np.float64)
     except (TypeError, ValueError) as error:
-        raise DiffpolicyError(f"the expert gives no numbers: {given!r}") from error
-    if action.shape != space.shape:
-        raise DiffpolicyError(f"the expert gives {action.shape}; actions are {space.shape}")
+        raise DiffpolicyError(f"the expert gives no numbers: {given!r}, {when}") from error
+    space = env.action_space
+    if action.shape not in (space.shape, env.action_shape):
+        raise DiffpolicyError(f"the expert gives {action.shape}; actions are {space.shape}, {when}")
     if not np.isfinite(action).all():
-        raise DiffpolicyError(f"the expert gives an action that is not finite: {action}")
-    return np.clip(action, space.low, space.high)
+        raise DiffpolicyError(f"the expert gives an action that is not finite: {action}, {when}")
+    inside = np.clip(action.ravel(), space.low, space.high)
+    return environment.applicable(_single(inside, "the expert gives", when), space)

@@ -17,6 +17,7 @@ from diffpolicy import environment
 from diffpolicy.control import RecedingHorizon, seam_jerks, seam_jumps
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.latency import LatencyProfile
+from diffpolicy.outcome import Outcome, new_outcome
 from diffpolicy.policy import Policy
 
 # NumPy pads seeds with zeros, so [seed, 0] would be the environment's own stream.
@@ -27,7 +28,7 @@ NOISE_STREAM = 0x401
 class Episode:
     """What one episode came to.
 
-    score is `info["score"]` at its end, in [0, 1]; without one, success as 0 or 1.
+    score: see `outcome`. success_tick: ticks until info first told of success, whatever the rule.
     """
 
     seed: int
@@ -41,6 +42,7 @@ class Episode:
     seam_jumps: tuple[float, ...]  # in units of the actions
     seam_jerks: tuple[float, ...]  # in those a second cubed
     failure: str | None = None
+    success_tick: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class RolloutOptions:
     cold_start: bool = False
     success_from: str | None = None
     neutral: str | None = None
+    success: str = "at-any-tick"
+    score_from: str | None = None
 
 
 @dataclass
@@ -63,10 +67,8 @@ class Slot:
     seed: int
     history: deque
     controller: RecedingHorizon
-    succeeds: environment.SuccessRule
+    outcome: Outcome
     tick: int = 0
-    success: bool = False
-    score: float = 0.0
     failure: str | None = None
 
     def check(self, chunk: np.ndarray) -> None:
@@ -80,8 +82,8 @@ class Slot:
         applied = np.array(c.applied)
         return Episode(
             seed=self.seed,
-            success=self.success and self.failure is None,
-            score=0.0 if self.failure else self.score,
+            success=self.outcome.success and self.failure is None,
+            score=0.0 if self.failure else self.outcome.score,
             ticks=self.tick,
             replans=len(c.delay_ticks) + (not c.cold_start),
             starved_ticks=c.starved_ticks,
@@ -90,6 +92,7 @@ class Slot:
             seam_jumps=tuple(seam_jumps(applied, c.seams)),
             seam_jerks=tuple(seam_jerks(applied, c.seams, control_dt_s)),
             failure=self.failure,
+            success_tick=self.outcome.success_tick,
         )
 
 
@@ -131,7 +134,8 @@ def begin(env, seed: int, policy: Policy, delays: Iterator[int], options: Rollou
         cold_start=options.cold_start,
     )
     history = deque([observation] * length, maxlen=length)
-    return Slot(env, seed, history, controller, environment.success_rule(options.success_from))
+    outcome = new_outcome(env, options.success_from, options.success, options.score_from)
+    return Slot(env, seed, history, controller, outcome)
 
 
 def _tick(
@@ -186,15 +190,11 @@ def episode_noise(seed: int, tick: int, shape: tuple[int, ...]) -> np.ndarray:
 
 def act(slot: Slot) -> bool:
     """Applies this tick's action; True where the episode is over."""
-    space = slot.env.action_space
-    action = np.clip(slot.controller.act(slot.tick), space.low, space.high).astype(space.dtype)
-    observation, _, terminated, truncated, info = slot.env.step(action)
+    action = environment.applicable(slot.controller.act(slot.tick), slot.env.action_space)
+    observation, reward, terminated, truncated, info = slot.env.step(action)
     slot.history.append(observation)
     slot.tick += 1
-    slot.success |= slot.succeeds(info)
-    slot.score = float(info.get("score", slot.success))
-    if not 0 <= slot.score <= 1:
-        raise DiffpolicyError(f"info['score'] must lie in [0, 1]; got {slot.score}")
+    slot.outcome.see(reward, info, terminated or truncated)
     return terminated or truncated
 
 
@@ -207,3 +207,4 @@ def check_fit(policy: Policy, env) -> None:
             f"{env.spec.id} has {found[0]} observations and {found[1]} actions; the checkpoint "
             f"was trained for {task.observation_dim} and {task.action_dim} ({task.env_id})"
         )
+    environment.fitting_keys(env, task.observation_keys)

@@ -2,8 +2,9 @@
 
 Each environment declares, on its unwrapped object, what a control harness has to know:
 `control_dt_s` (seconds between two actions), `neutral_action` (what to apply while no fresh
-action is at hand), `position_targets` (whether actions are targets that may be held), and it may
-offer `expert(rng) -> callable(observation) -> action`.
+action is at hand), `position_targets` (whether actions are targets that may be held), `score_key`
+(the key of `info` with a score in [0, 1]), and it may offer
+`expert(rng) -> callable(observation) -> action`.
 """
 
 from gymnasium.envs.registration import register

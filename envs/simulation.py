@@ -25,6 +25,7 @@ class SimulatedEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    score_key = "score"  # of info, in [0, 1]
     camera = "picture"
     sensor_units: np.ndarray  # [D_o], of good sensors
     episode_attributes: tuple[str, ...] = ()  # what an episode changes outside of MuJoCo's data

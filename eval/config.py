@@ -28,8 +28,9 @@ class TaskConfig(Checked):
     env_kwargs: str | None = None
     """JSON object of keyword arguments for the environment; by default those of training."""
     success_from: str | None = None
-    """Key of `info` that says success, or a condition such as key>0.5; by default success,
-    is_success, task_completions, or that no tasks_to_complete are left."""
+    """Key of `info` that says success (a bool, 0 or 1; a list stands for its length), or a
+    condition such as key>0.5; by default success, is_success, task_completions, or that no
+    tasks_to_complete are left. Where the key is absent, success has not come yet."""
     control_dt: Annotated[float | None, CONTROL_DT] = None
     """Seconds between two actions; by default those of training."""
     neutral: str | None = None
@@ -60,6 +61,12 @@ class TaskConfig(Checked):
     each worker."""
     cold_start: bool = False
     """Charge the first chunk's latency too, instead of computing it before tick 0."""
+    success: str = "at-any-tick"
+    """When an episode succeeds: at-any-tick, at-end, or held:N ticks in a row."""
+    score_from: str | None = None
+    """Key of `info` whose last value is the score of an episode, or return, the sum of its rewards;
+    by default what the environment declares, else success as 0 or 1. Such a score need not lie
+    in [0, 1]: --margin and --floor are in its units."""
 
 
 @dataclass(frozen=True)

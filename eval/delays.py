@@ -13,7 +13,7 @@ from diffpolicy.latency import constant_ticks
 
 from .config import DelaysConfig
 from .header import header, set_threads
-from .pictures import png
+from .pictures import is_rate, png
 from .success import World, policy_of, print_records
 
 
@@ -41,17 +41,22 @@ def delays(config: DelaysConfig) -> dict[str, Any]:
 
 
 def success_against_delay(result: dict[str, Any]) -> Figure:
-    """Success and score over the delay in control ticks, 95 % intervals."""
+    """Success and score over the delay in control ticks, 95 % intervals.
+
+    Scores beyond [0, 1] have an axis of their own on the right.
+    """
     figure, axis = plt.subplots(figsize=(5.5, 3.8), constrained_layout=True)
     records = result["records"]
     ticks = [r["ticks"] for r in records]
-    for name, rate, interval in (
-        ("success", "success_rate", "success_ci"),
-        ("score", "score_mean", "score_ci"),
+    beyond = not all(is_rate(r["score_ci"]) for r in records)
+    for name, rate, interval, of, colour in (
+        ("success", "success_rate", "success_ci", axis, "C0"),
+        ("score", "score_mean", "score_ci", axis.twinx() if beyond else axis, "C1"),
     ):
         y = [r[rate] for r in records]
         spread = [[abs(r[interval][i] - r[rate]) for r in records] for i in (0, 1)]
-        axis.errorbar(ticks, y, spread, fmt="o-", capsize=3, ms=4, label=name)
+        of.errorbar(ticks, y, spread, fmt="o-", capsize=3, ms=4, label=name, color=colour)
+        of.set_ylabel(name if beyond else "")
     dt_ms = 1000 * result["header"]["control_dt_s"]
     axis.set(
         xlabel=f"delay of every chunk (control ticks of {dt_ms:g} ms)",
@@ -60,5 +65,5 @@ def success_against_delay(result: dict[str, Any]) -> Figure:
         title=f"{result['header']['env']}, {records[0]['name']}",
     )
     axis.grid(alpha=0.25)
-    axis.legend()
+    figure.legend(loc="outside lower center", ncols=2) if beyond else axis.legend()
     return figure

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -49,14 +50,24 @@ def success_against_latency(result: dict[str, Any]) -> Figure:
         ):
             _draw_clock(axis, rows, rate, interval, label, colour, NUMBERS[i % 2])
     tick_ms = 1000 * result["header"]["control_dt_s"]
-    for axis, title in zip(axes, ("success rate", "mean score"), strict=True):
+    for axis, title, interval in (
+        (axes[0], "success rate", "success_ci"),
+        (axes[1], "mean score", "score_ci"),
+    ):
         axis.axvline(tick_ms, color="0.6", lw=1, ls=":")
-        axis.text(tick_ms, 0.02, "one control tick ", color="0.45", fontsize=8, ha="right")
+        below = {"transform": axis.get_xaxis_transform(), "color": "0.45", "fontsize": 8}
+        axis.text(tick_ms, 0.04, "one control tick ", ha="right", **below)
         axis.set(xscale="log", xlabel="latency of one control step, p50 (ms)", title=title)
-        axis.set_ylim(-0.03, 1.05)
         axis.grid(alpha=0.25)
+        if all(is_rate(r[interval]) for r in records):
+            axis.set_ylim(-0.03, 1.05)
     axes[0].legend(fontsize=8, loc="best")
     return figure
+
+
+def is_rate(interval: Sequence[float]) -> bool:
+    """An interval within [0, 1]: that of success always is, that of a score need not be."""
+    return interval[0] >= 0 and interval[1] <= 1
 
 
 def _draw_clock(

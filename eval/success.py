@@ -17,6 +17,7 @@ from diffpolicy.control import starves
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_text
 from diffpolicy.latency import LatencyProfile
+from diffpolicy.outcome import new_outcome
 from diffpolicy.policy import Policy
 from diffpolicy.rollout import Episode, RolloutOptions, check_fit
 from diffpolicy.wall import Timing, run_on_wall_clock
@@ -64,7 +65,6 @@ class World:
         task = policy.task
         self.config, self.training = config, policy.specification.training
         self.env_id = config.env or task.env_id
-        environment.success_rule(config.success_from)
         same = config.env in (None, task.env_id)
         self.kwargs = task.env_kwargs if same else {}
         if config.env_kwargs is not None:
@@ -75,6 +75,8 @@ class World:
             check_fit(policy, env)
             self.limit = environment.episode_limit(env)
             environment.neutral_rule(env, config.neutral)
+            judged = (config.success_from, config.success, config.score_from)
+            self.score_key = new_outcome(env, *judged).score_key
             override = config.control_dt or (task.control_dt_s if same else None)
             dt = environment.control_dt_s(env, override)
         finally:
@@ -86,6 +88,8 @@ class World:
             cold_start=config.cold_start,
             success_from=config.success_from,
             neutral=config.neutral,
+            success=config.success,
+            score_from=config.score_from,
         )
         self.seeds = range(config.seed, config.seed + config.episodes)
         self.workers = Workers(worker_count(config.workers, config.episodes, policy.device))
@@ -151,6 +155,7 @@ class World:
             "max_steps": self.config.max_steps,
             **asdict(self.options),
             "neutral": self.config.neutral or "declared by the environment, else hold",
+            "score_from": self.score_key or "success, as 0 or 1",
         }
 
 
@@ -180,7 +185,8 @@ def make_record(
 ) -> dict[str, Any]:
     """One budget on one clock, as it stands in the result; engine: what ran the episodes."""
     successes = sum(e.success for e in episodes)
-    scores = np.array([e.score for e in episodes])
+    worst = min(0.0, *(e.score for e in episodes))  # a failed episode gains nothing by its end
+    scores = np.array([worst if e.failure else e.score for e in episodes])
     ages = [age for e in episodes for age in e.ages]
     delays = [delay for e in episodes for delay in e.delay_ticks]
     age_ticks = float(np.median(ages)) if ages else None
@@ -214,7 +220,8 @@ def make_record(
         "failures": [e.failure for e in episodes if e.failure],
         "outcomes": {
             "success": [int(e.success) for e in episodes],
-            "score": [round(e.score, 6) for e in episodes],
+            "score": [round(float(score), 6) for score in scores],
+            "success_tick": [e.success_tick for e in episodes],
         },
     }
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -11,12 +12,15 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+import zarr
 from gymnasium import spaces
 
+from diffpolicy import environment
 from diffpolicy.config import RecordConfig
 from diffpolicy.demonstrations import DemonstrationWriter, open_demonstrations
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.record import record
+from diffpolicy.outcome import new_outcome
+from diffpolicy.record import record, run_expert
 
 BALANCE = "diffpolicy.envs:Balance-v0"
 TOSS = "test_record:Toss-v0"
@@ -279,3 +283,164 @@ def test_a_store_made_otherwise_is_refused_and_untouched(tmp_path, snapshot, opt
 
 def always_right(observation):
     return np.ones(1)
+
+
+def test_a_rule_of_success_is_kept_and_an_older_store_goes_on(tmp_path):
+    toss(tmp_path / "a.zarr", 2)
+    assert open_demonstrations(tmp_path / "a.zarr").attributes["success"] is None
+    with pytest.raises(DiffpolicyError, match="was made with success = None, not 'at-end'"):
+        toss(tmp_path / "a.zarr", 3, success="at-end")
+    del zarr.open_group(tmp_path / "a.zarr").attrs["success"]
+    assert len(toss(tmp_path / "a.zarr", 3).episode_ends) == 3
+    store = toss(tmp_path / "b.zarr", 2, success="at-end")
+    assert store.attributes["success"] == "at-end"
+    with pytest.raises(DiffpolicyError, match="no success in 50 episodes in a row"):
+        toss(tmp_path / "c.zarr", 1, success="held:2")
+
+
+# Environments and experts with habits
+
+
+class SlideEnv(TossEnv):
+    """A point that the action moves; gives one array, written anew at each step."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = spaces.Box(-0.3, 0.3, (1,), np.float64)
+
+    def __init__(self, wrong=None, at=3, **options):
+        super().__init__(**options)
+        self.buffer, self.wrong, self.at = np.zeros(2), wrong, at
+        self.applied = []
+
+    def reset(self, *, seed=None, options=None):
+        self.tick, self.seed = 0, seed
+        self.applied.clear()
+        self.buffer[:] = seed, 0
+        return self.buffer, {}
+
+    def step(self, action):
+        self.tick += 1
+        self.applied.append(action.copy())
+        self.buffer += action
+        action[:] = 9
+        if self.seed == 2 and self.tick == self.at and self.wrong:
+            self.buffer[1] = float(self.wrong)
+        over = self.tick == self.length
+        return self.buffer, 0.0, over, False, {"is_success": True} if over else {}
+
+    def expert(self, rng):
+        answer = np.zeros(1)
+
+        def act(observation):
+            answer[:] = 0.1 + observation[1] / 7  # the same array every time
+            observation[:] = 5
+            return answer
+
+        return act
+
+
+class SlideDictEnv(SlideEnv):
+    observation_space = spaces.Dict({"x": spaces.Box(-9, 9, (1,)), "a": spaces.Box(-9, 9, (1,))})
+
+    def _as_dict(self, outcome):
+        return ({"x": outcome[0][:1], "a": outcome[0][1:]}, *outcome[1:])
+
+    def reset(self, **options):
+        return self._as_dict(super().reset(**options))
+
+    def step(self, action):
+        return self._as_dict(super().step(action))
+
+
+gymnasium.register("Slide-v0", entry_point=SlideEnv, max_episode_steps=20)
+gymnasium.register("SlideDict-v0", entry_point=SlideDictEnv, max_episode_steps=20)
+SLIDE = "test_record:Slide-v0"
+
+
+def slide(out, episodes=4, env=SLIDE, **options):
+    record(RecordConfig(env, episodes=episodes, out=out, **options))
+    return open_demonstrations(out)
+
+
+def test_every_row_is_a_copy(tmp_path):
+    """The environment writes into its observation and into the action; the expert does so too."""
+    store = slide(tmp_path / "a.zarr", 2)
+    observation, action = store.arrays["observation"], store.action
+    np.testing.assert_allclose(np.diff(observation[:5, 1]), action[:4, 0], atol=1e-6)
+    np.testing.assert_allclose(observation[:5, 0] - observation[:5, 1], 0, atol=1e-6)
+    np.testing.assert_allclose(action[:, 0], 0.1 + observation[:, 1] / 7, atol=1e-6)
+    assert len(np.unique(observation[:5], axis=0)) == 5
+
+
+def test_the_action_that_is_stored_is_the_one_that_was_applied(tmp_path):
+    """A space of float64 does not see digits that the store has not."""
+    env = environment.make(SLIDE, {})
+    outcome = new_outcome(env, None, "at-any-tick")
+    arrays, _ = run_expert(env, env.unwrapped.expert(None), 0, outcome)
+    applied = np.array(env.unwrapped.applied)
+    assert applied.dtype == np.float64 and arrays["action"].dtype == np.float32
+    np.testing.assert_array_equal(applied, arrays["action"].astype(np.float64))
+
+
+def test_the_order_of_a_dict_is_written_and_told(tmp_path, call):
+    store = slide(tmp_path / "a.zarr", 2, "test_record:SlideDict-v0")
+    assert store.attributes["observation_keys"] == ["a", "x"]
+    np.testing.assert_allclose(store.arrays["observation"][5:, 1][:1], 1.0)  # x begins at the seed
+    assert "observation_keys: ['a', 'x']" in call("info", tmp_path / "a.zarr").out
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ("nan", "the environment observes nan at index 1, tick 3 of seed 2; expected finite"),
+        ("inf", "the environment observes inf at index 1, tick 3 of seed 2"),
+        (
+            "1e39",
+            r"observes 1e\+39 at index 1, tick 3 of seed 2; expected .* that float32 can hold",
+        ),
+    ],
+)
+def test_an_observation_that_cannot_be_stored_is_named_and_costs_no_episode(
+    tmp_path, recwarn, wrong, message
+):
+    kwargs = f'{{"wrong": "{wrong}"}}'
+    with pytest.raises(DiffpolicyError, match=message):
+        slide(tmp_path / "a.zarr", env_kwargs=kwargs)
+    assert seeds_of(tmp_path / "a.zarr") == [0, 1]
+    assert not [w for w in recwarn if "overflow" in str(w.message)]
+
+
+EXPERTS = """
+import numpy as np
+
+def act(observation):
+    if observation[0] >= 2:
+        raise KeyError("gripper")
+    return np.full(1, 0.1)
+
+def slow(observation):
+    return np.full(1, 0.1) if observation[0] < 2.25 else [np.inf]
+"""
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("act", r"the expert failed at tick 0 of seed 2: KeyError: 'gripper' \(.*experts.py:6\)"),
+        ("slow", r"an action that is not finite: \[inf\], tick 3 of seed 2"),
+    ],
+)
+def test_an_expert_that_fails_is_named_and_costs_no_episode(here, refused, name, message):
+    (here / "experts.py").write_text(EXPERTS)
+    line = refused(
+        "record", "--env", SLIDE, "--episodes", 4, "--out", "a.zarr", "--policy", f"experts:{name}"
+    )
+    sys.modules.pop("experts", None)
+    assert re.search(message, line)
+    assert seeds_of(here / "a.zarr") == [0, 1]
+
+
+def test_an_expert_that_cannot_be_imported_is_named(here):
+    (here / "dead_here.py").write_text("1 / 0")
+    with pytest.raises(DiffpolicyError, match=r"ZeroDivisionError.*dead_here.py:1\)"):
+        slide(here / "a.zarr", policy="dead_here:act")
