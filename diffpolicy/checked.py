@@ -1,6 +1,7 @@
 """Configurations whose numbers are in their ranges."""
 
 import math
+from pathlib import Path
 
 from diffpolicy.errors import DiffpolicyError
 
@@ -22,7 +23,9 @@ class Checked:
     """Every number of a configuration is finite and in its range, or DiffpolicyError."""
 
     def __post_init__(self):
-        for option, value in vars(self).items():
+        for option, value in [*vars(self).items()]:
+            if isinstance(value, Path) and value.parts[:1] == ("~",):  # a shell leaves --out=~/run
+                object.__setattr__(self, option, value.expanduser())
             for number in value if isinstance(value, tuple) else (value,):
                 if isinstance(number, int | float):
                     _check_number(option, number)

@@ -114,6 +114,8 @@ class TrainConfig(ModelConfig):
     """CPU threads for torch; by default all cores."""
     resume: bool = False
     """Go on with the run in --out."""
+    action: str = "action"
+    """Array of the store that holds the actions."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class RecordConfig(Checked):
 
 
 @dataclass(frozen=True)
-class InfoConfig:
+class InfoConfig(Checked):
     """Say what a store of demonstrations or a run folder holds."""
 
     path: Positional[Path]

@@ -1,13 +1,14 @@
 """`diffpolicy record`: run an expert, keep the successes, say how many it dropped."""
 
 from collections.abc import Callable
+from contextlib import closing
 
 import numpy as np
 from tqdm import tqdm
 
 from diffpolicy import environment
 from diffpolicy.config import RecordConfig
-from diffpolicy.demonstrations import DemonstrationWriter
+from diffpolicy.demonstration_writer import DemonstrationWriter
 from diffpolicy.errors import DiffpolicyError
 
 EXPERT_STREAM = 0xE4  # apart from the environment's own stream of the same seed
@@ -38,8 +39,8 @@ def record(config: RecordConfig) -> None:
             "max_steps": config.max_steps,
             "first_seed": config.seed,
         }
-        writer = DemonstrationWriter(config.out, attributes)
-        tried = _fill(env, make_expert, succeeds, writer, config)
+        with closing(DemonstrationWriter(config.out, attributes)) as writer:
+            tried = _fill(env, make_expert, succeeds, writer, config)
     finally:
         env.close()
     kept = len(writer.seeds)

@@ -14,7 +14,8 @@ import pytest
 from gymnasium import spaces
 
 from diffpolicy.config import RecordConfig
-from diffpolicy.demonstrations import DemonstrationWriter, open_demonstrations
+from diffpolicy.demonstration_writer import DemonstrationWriter
+from diffpolicy.demonstrations import open_demonstrations
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.record import record
 
