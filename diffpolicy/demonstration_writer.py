@@ -24,7 +24,7 @@ from diffpolicy.demonstrations import (
 )
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import writing
-from diffpolicy.zarr_store import reading
+from diffpolicy.zarr_store import ZarrStore, open_store, reading
 
 FORMAT_VERSION = 1
 CHUNK_ROWS = 4096
@@ -43,8 +43,9 @@ class DemonstrationWriter:
         self.path = Path(path)
         self.attributes = {VERSION: FORMAT_VERSION, **attributes}
         self.seeds: list[int] = []
-        self._group: Any = None
+        self._store: ZarrStore | None = None
         self._claim: Callable[[], object] | None = None
+        self._names: list[str] = []
         self._clean = True
         if self.path.exists():
             with writing(self.path):
@@ -62,25 +63,26 @@ class DemonstrationWriter:
         _check_episode(arrays)
         # With its empty chunks written, a chunk that is absent from the disk is always a loss.
         with writing(self.path), zarr.config.set({"array.write_empty_chunks": True}):
-            group = self._group or self._create(arrays)
-            stored = {name: group[f"data/{name}"] for name in self._names}
+            store = self._store or self._create(arrays)
+            stored = {name: store.array(f"data/{name}") for name in self._names}
+            stored_seeds, stored_ends = store.array(SEEDS), store.array(ENDS)
             _check_alike(arrays, stored, self.path)
-            ends = self._finished_ends(group)
+            ends = self._finished(stored_ends)
             self._remove_leftovers()
             count, end = len(ends), int(ends[-1]) if len(ends) else 0
             for name, values in arrays.items():
                 _extend(stored[name], end, values)
-            _extend(group[SEEDS], count, np.array([seed]))
-            _extend(group[ENDS], count, np.array([end + len(arrays["action"])]))
+            _extend(stored_seeds, count, np.array([seed]))
+            _extend(stored_ends, count, np.array([end + len(arrays["action"])]))
         self.seeds.append(seed)
 
     def close(self) -> None:
         """Lets other writers open the store."""
-        self._group = None
+        self._store = None
         if self._claim:
             self._claim()
 
-    def _create(self, arrays: Mapping[str, np.ndarray]) -> Any:
+    def _create(self, arrays: Mapping[str, np.ndarray]) -> ZarrStore:
         """Makes the empty store under another name, so that a crash leaves no half of one."""
         import zarr
 
@@ -107,7 +109,8 @@ class DemonstrationWriter:
             group.create_array(name, shape=(0,), chunks=(END_CHUNK,), dtype="int64")
         group.attrs.update(self.attributes)
         temporary.rename(self.path)
-        return self._open_group(list(arrays))
+        self._names, self._store = list(arrays), open_store(self.path, writable=True)
+        return self._store
 
     def _reopen(self) -> None:
         if not self.path.is_dir():
@@ -116,7 +119,7 @@ class DemonstrationWriter:
                 "choose another --out"
             )
         self._hold(self.path)
-        source = contents(self.path)
+        source = contents(self.path, writable=True)
         _check_origin(source, self.attributes)
         for name in source.names:
             array = source.array(name)
@@ -124,27 +127,15 @@ class DemonstrationWriter:
             read_array(source, name, array)  # nothing is appended to a damaged store
         _check_appendable(source.store.array(ENDS), len(source.ends), self.path)
         self.seeds = _stored_seeds(source)
-        self._clean = False
-        with reading(self.path):
-            group = self._open_group(source.names)
-            for name in (*(f"data/{name}" for name in source.names), SEEDS, ENDS):
-                source.store.files.size(f"{name}/.zattrs")  # zarr would wait for a pipe
-                _ = group[name]
-
-    def _open_group(self, names: list[str]) -> Any:
-        import zarr
-
-        self._names = names
-        self._group = zarr.open_group(self.path, mode="r+", use_consolidated=False)
-        return self._group
+        self._names, self._store, self._clean = source.names, source.store, False
 
     def _hold(self, folder: Path) -> None:
         """Keeps other writers out until this one is closed, or gone."""
         self._claim = weakref.finalize(self, os.close, _claimed(folder, self.path))
 
-    def _finished_ends(self, group: Any) -> np.ndarray:
-        """The ends on disk, which no other host has changed meanwhile."""
-        ends = finished(group[ENDS][:], self.path)
+    def _finished(self, stored: Any) -> np.ndarray:
+        """The ends on disk, which nobody (on another host, say) has changed meanwhile."""
+        ends = finished(stored[:], self.path)
         if len(ends) != len(self.seeds):
             raise DiffpolicyError(f"{self.path} was changed by another writer meanwhile")
         return ends

@@ -113,9 +113,9 @@ class Contents:
         ]
 
 
-def contents(path: str | Path) -> Contents:
+def contents(path: str | Path, writable: bool = False) -> Contents:
     """Names, ends and attributes of a store."""
-    store = open_store(Path(path))
+    store = open_store(Path(path), writable)
     names = store.names("data")
     if "episode_ends" not in store.names("meta") or not names:
         raise DiffpolicyError(

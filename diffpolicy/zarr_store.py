@@ -9,7 +9,6 @@ taken for them.
 import json
 import math
 import os
-import stat
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.store_files import Folder, Zip
 
 CODECS = {  # none of them runs code of the store; imagecodecs_* are allowed besides
     *("blosc", "zstd", "lz4", "gzip", "zlib", "bz2", "lzma", "pcodec", "zfpy", "base64"),
@@ -49,53 +49,6 @@ def reading(what: object) -> Iterator[None]:
         raise DiffpolicyError(f"{what} cannot be read: there is not enough memory") from error
     except Exception as error:
         raise DiffpolicyError(f"{what} cannot be read: {error or type(error).__name__}") from error
-
-
-@dataclass(frozen=True)
-class Folder:
-    """Files of a folder by their path inside it."""
-
-    path: Path
-
-    def size(self, key: str) -> int | None:
-        """Bytes of a regular file; None where there is nothing."""
-        try:
-            found = (self.path / key).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        if not stat.S_ISREG(found.st_mode):
-            raise DiffpolicyError(f"{self.path}/{key} is not a regular file; a file was expected")
-        return found.st_size
-
-    def read(self, key: str) -> bytes:
-        """Content of a file."""
-        return (self.path / key).read_bytes()
-
-    def folders(self, key: str) -> list[str]:
-        """Names of the folders in a folder."""
-        folder = self.path / key
-        return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-
-
-@dataclass(frozen=True)
-class Zip:
-    """The same of a zip."""
-
-    file: zipfile.ZipFile
-
-    def size(self, key: str) -> int | None:
-        """Bytes of a file when unpacked; None where there is nothing."""
-        return self.file.NameToInfo[key].file_size if key in self.file.NameToInfo else None
-
-    def read(self, key: str) -> bytes:
-        """Content of a file."""
-        return self.file.read(key)
-
-    def folders(self, key: str) -> list[str]:
-        """Names of the folders in a folder."""
-        prefix = f"{key}/" if key else ""
-        inner = [n.removeprefix(prefix) for n in self.file.NameToInfo if n.startswith(prefix)]
-        return sorted({name.partition("/")[0] for name in inner if "/" in name})
 
 
 @dataclass(frozen=True)
@@ -142,7 +95,8 @@ class ZarrStore:
         """Raw metadata of an array; None where there is none."""
         metadata = self._json(f"{name}/.zarray")
         if metadata is not None:
-            return {**metadata, "zarr_format": 2}
+            attributes = self._json(f"{name}/.zattrs") or {}
+            return {**metadata, "zarr_format": 2, "attributes": attributes}
         metadata = self._json(f"{name}/zarr.json")
         return None if metadata is None or metadata.get("node_type") == "group" else metadata
 
@@ -208,13 +162,13 @@ class ZarrStore:
                 )
 
 
-def open_store(path: Path) -> ZarrStore:
-    """Opens a folder or a zip for reading."""
+def open_store(path: Path, writable: bool = False) -> ZarrStore:
+    """Opens a folder, or a zip for reading."""
     import zarr
     from zarr.storage import LocalStore, ZipStore
 
     if path.is_dir():
-        store = ZarrStore(path, Folder(path), LocalStore(path, read_only=True))
+        store = ZarrStore(path, Folder(path), LocalStore(path, read_only=not writable))
     elif path.is_file() and zipfile.is_zipfile(path):
         with reading(path):
             store = ZarrStore(path, Zip(zipfile.ZipFile(path)), ZipStore(path, mode="r"))

@@ -12,6 +12,7 @@ import zarr
 from stores import edit
 
 from diffpolicy.cli import COMMANDS
+from diffpolicy.demonstration_writer import DemonstrationWriter
 from diffpolicy.demonstrations import open_demonstrations
 from diffpolicy.errors import DiffpolicyError
 
@@ -247,6 +248,16 @@ def test_a_damaged_observation_is_refused_by_training_and_told_by_info(
     assert (code, errors) == (0, [])
     assert said in out and "data/action" in out
     assert snapshot(tmp_path) == before
+
+
+def test_a_store_that_is_being_written_is_not_recorded_to(at, refused, call, tmp_path):
+    command = words(f"record --env {BALANCE} --out {{store}} --episodes 7", at)
+    made_with = open_demonstrations(tmp_path / "store").attributes
+    writer = DemonstrationWriter(tmp_path / "store", made_with)
+    assert "store is being written by another writer" in refused(*command)
+    writer.close()
+    assert call(*command).code == 0
+    assert len(open_demonstrations(tmp_path / "store").episode_ends) == 7
 
 
 # Attributes, and data that the environment cannot mean

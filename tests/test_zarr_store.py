@@ -195,21 +195,16 @@ def test_absent_chunks_of_an_unbelievable_array_are_not_filled_in(tmp_path):
         open_demonstrations(path)
 
 
-@pytest.mark.parametrize("name", ["data/action/0.0", "data/action/.zarray", ".zattrs", ".zgroup"])
+@pytest.mark.parametrize(
+    "name",
+    ["data/action/0.0", "data/action/.zarray", "data/action/.zattrs", ".zattrs", ".zgroup"],
+)
 def test_a_pipe_in_a_file_s_place_is_not_waited_for(tmp_path, monkeypatch, name):
     path = recorded(tmp_path / "store", monkeypatch)
     pipe_instead(path / name)
     for use in (open_demonstrations, lambda path: DemonstrationWriter(path, {})):
         with pytest.raises(DiffpolicyError, match="not a regular file"):
             use(path)
-
-
-def test_nor_in_the_place_of_attributes_that_only_a_writer_reads(tmp_path, monkeypatch):
-    path = recorded(tmp_path / "store", monkeypatch)
-    pipe_instead(path / "data/action/.zattrs")
-    assert len(open_demonstrations(path).action) == 27
-    with pytest.raises(DiffpolicyError, match="not a regular file"):
-        DemonstrationWriter(path, {})
 
 
 def test_a_chunk_larger_than_a_chunk_can_be_is_not_read(tmp_path):
