@@ -122,7 +122,7 @@ class DemonstrationWriter:
         source = contents(self.path, writable=True)
         _check_origin(source, self.attributes)
         for name in source.names:
-            array = source.array(name)
+            array, _ = source.array(name)
             _check_appendable(array, source.rows, self.path)
             read_array(source, name, array)  # nothing is appended to a damaged store
         _check_appendable(source.store.array(ENDS), len(source.ends), self.path)

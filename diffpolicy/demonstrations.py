@@ -32,7 +32,7 @@ ATTRIBUTES = {  # those that are read: (what each must be, the rule, the option 
     "env_id": ("a name", lambda v: isinstance(v, str) and v, "--env"),
     "env_kwargs": ("a JSON object", lambda v: isinstance(v, dict), "--env-kwargs"),
     "control_dt_s": ("a positive number", _is_positive, "--control-dt"),
-    "position_targets": ("a bool", lambda v: isinstance(v, bool), "--position-targets"),
+    "position_targets": ("true or false", lambda v: v in (True, False, None), "--position-targets"),
 }
 
 
@@ -83,16 +83,21 @@ class Contents:
         """N, the last end."""
         return int(self.ends[-1]) if len(self.ends) else 0
 
-    def array(self, name: str) -> Any:
-        """A zarr array under data/ whose first `rows` rows are there."""
+    def array(self, name: str) -> tuple[Any, list[str]]:
+        """A zarr array under data/ whose first `rows` rows are there; notes on it."""
         array = self.store.array(f"data/{name}")
         if array.shape[0] < self.rows:
             raise DiffpolicyError(
                 f"{self.store.path}: data/{name} has shape {array.shape}, but meta/episode_ends "
                 f"counts {self.rows} rows; the store is truncated or was written by something else"
             )
-        self.store.check_chunks(array, self.rows, complete=self.recorded_here)
-        return array
+        absent = self.store.check_chunks(array, self.rows, complete=self.recorded_here)
+        if not absent:
+            return array, []
+        return array, [
+            f"data/{name}: {absent:,} chunks are not on disk and are read as {array.fill_value}, "
+            "the fill value"
+        ]
 
     def check_length(self, name: str, array: Any, actions: int) -> None:
         """Refuses rows that cannot be paired with the actions, one by one."""
@@ -231,9 +236,10 @@ def open_demonstrations(
             raise DiffpolicyError(f"{path} has no data/{name}; it holds: {', '.join(names)}{hint}")
     if not len(source.ends):
         raise DiffpolicyError(f"{path} holds no finished episode")
-    stored = {name: source.array(name) for name in wanted}
-    for name in wanted:
-        source.check_length(name, stored[name], stored[action].shape[0])
+    checked = {name: source.array(name) for name in wanted}
+    stored = {name: array for name, (array, _) in checked.items()}
+    for name, array in stored.items():
+        source.check_length(name, array, stored[action].shape[0])
     read = {name: read_array(source, name, stored[name]) for name in wanted}
     arrays = {name: values for name, (values, _) in read.items()}
     if arrays[action].ndim == 1:
@@ -245,6 +251,6 @@ def open_demonstrations(
     notes = (
         *source.notes,
         *source.unread(max(array.shape[0] for array in stored.values())),
-        *(note for _, lost in read.values() for note in lost),
+        *(note for _, found in (*checked.values(), *read.values()) for note in found),
     )
     return Demonstrations(path, arrays, source.ends, source.store.attributes, action, notes)

@@ -56,7 +56,7 @@ def _print_array(source: Any, name: str, claimed: dict[str, int]) -> DiffpolicyE
     """Prints shape and range, or why the array cannot be used; adds its rows to `claimed`."""
     what = f"{source.store.path}: data/{name}"
     try:
-        array = source.array(name)
+        array, notes = source.array(name)
         source.check_length(name, array, claimed.get("action", array.shape[0]))
         low, high = _range(array, source.rows, what)
     except DiffpolicyError as error:
@@ -66,6 +66,8 @@ def _print_array(source: Any, name: str, claimed: dict[str, int]) -> DiffpolicyE
     claimed[name] = array.shape[0]
     shape = (source.rows, *array.shape[1:])
     print(f"  data/{name:<14} {shape!s:<18} from {low:.4g} to {high:.4g}")
+    for note in notes:
+        print(f"  {note}")
     return None
 
 

@@ -112,6 +112,7 @@ class ZarrStore:
     def array(self, name: str) -> Any:
         """A zarr array of numbers, its metadata checked; nothing of it is decoded yet."""
         import zarr
+        from numcodecs.errors import UnknownCodecError
         from zarr.storage import StorePath
 
         what = f"{self.path}: {name}"
@@ -125,12 +126,18 @@ class ZarrStore:
                         f"{what} is stored with the codec {codec!r}, which is not one that is read "
                         "here; write the array again, as numbers, with blosc or zstd"
                     )
-            array = zarr.Array(zarr.AsyncArray(metadata, StorePath(self.backing, name)))
+            try:
+                array = zarr.Array(zarr.AsyncArray(metadata, StorePath(self.backing, name)))
+            except UnknownCodecError as error:
+                raise DiffpolicyError(
+                    f"{what}: {error}; install it (for imagecodecs_*, pip install "
+                    "imagecodecs-numcodecs)"
+                ) from error
             _check_form(array, what)
         return array
 
-    def check_chunks(self, array: Any, rows: int, complete: bool) -> None:
-        """Looks for every chunk that the first rows need.
+    def check_chunks(self, array: Any, rows: int, complete: bool) -> int:
+        """Looks for every chunk that the first rows need; returns how many are absent.
 
         complete: an absent chunk is a loss; otherwise it stands for the fill value, if defined.
         """
@@ -160,6 +167,7 @@ class ZarrStore:
                 raise DiffpolicyError(
                     f"{what}: {key} has {size:,} bytes, a chunk of at most {largest:,} was expected"
                 )
+        return absent
 
 
 def open_store(path: Path, writable: bool = False) -> ZarrStore:
@@ -221,7 +229,8 @@ def _check_form(array: Any, what: str) -> None:
     grid = array.shards or array.chunks
     if array.ndim < 1 or 0 in array.shape[1:]:
         raise DiffpolicyError(f"{what} must hold rows of numbers; its shape is {array.shape}")
-    if 0 in grid or math.prod(array.shape) >= 2**63 or _bytes(array, grid) > _memory_bytes():
+    too_large = math.prod(array.shape) >= 2**63 or _bytes(array, grid) > _memory_bytes()
+    if too_large or 0 in (*grid, *array.chunks):
         raise DiffpolicyError(
             f"{what} claims the shape {array.shape} in chunks of {grid}, which cannot be; its "
             "metadata are damaged"
