@@ -212,7 +212,7 @@ def lost_changes(stored: np.ndarray, values: np.ndarray, name: str) -> list[str]
         column = flat[:, i] - flat[:, i].min()  # small numbers, exact in float64
         change = np.abs(np.diff(column.astype(np.float64)))
         changed = change > LEAST_CHANGE * float(column.max())
-        lost = int(np.sum(changed & (np.diff(rounded[:, i]) == 0)))
+        lost = int(np.sum(changed & (rounded[1:, i] == rounded[:-1, i])))
         if 2 * lost > np.sum(changed):
             notes.append(
                 f"{name}, dimension {i}: {lost:,} of {int(changed.sum()):,} changes from row to "

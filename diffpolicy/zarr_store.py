@@ -32,6 +32,7 @@ CODECS = {  # none of them runs code of the store; imagecodecs_* are allowed bes
 METADATA_BYTES = 2**26  # of one JSON file
 MOST_GROUPS = 10_000
 MOST_ABSENT = 1_000_000  # chunks that are nothing but the fill value
+SHARE_OF_MEMORY = 0.25  # for one chunk, and for chunks that are absent
 OVERHEAD_BYTES = 2**16  # by which a stored chunk may be larger than its numbers
 INDEX_BYTES = 64  # and for each chunk inside a shard
 
@@ -147,6 +148,7 @@ class ZarrStore:
         needed, absent = math.prod(counts), 0
         inner = math.prod(grid) // math.prod(array.chunks)
         largest = 2 * _bytes(array, grid) + INDEX_BYTES * inner + OVERHEAD_BYTES
+        most_bytes = SHARE_OF_MEMORY * _memory_bytes()
         undefined = array.fill_value is None or array.fill_value != array.fill_value
         for i in range(needed):
             place = tuple(map(int, np.unravel_index(i, counts)))
@@ -159,7 +161,7 @@ class ZarrStore:
                     "truncated: copy it again (or, if its empty chunks were left out, write it "
                     "with write_empty_chunks=True)"
                 )
-            if absent > MOST_ABSENT or absent * _bytes(array, grid) > _memory_bytes():
+            if absent > MOST_ABSENT or absent * _bytes(array, grid) > most_bytes:
                 raise DiffpolicyError(
                     f"{what} claims the shape {array.shape}, and most of it is not on disk"
                 )
@@ -229,8 +231,8 @@ def _check_form(array: Any, what: str) -> None:
     grid = array.shards or array.chunks
     if array.ndim < 1 or 0 in array.shape[1:]:
         raise DiffpolicyError(f"{what} must hold rows of numbers; its shape is {array.shape}")
-    too_large = math.prod(array.shape) >= 2**63 or _bytes(array, grid) > _memory_bytes()
-    if too_large or 0 in (*grid, *array.chunks):
+    too_large = _bytes(array, grid) > SHARE_OF_MEMORY * _memory_bytes()
+    if too_large or math.prod(array.shape) >= 2**63 or 0 in (*grid, *array.chunks):
         raise DiffpolicyError(
             f"{what} claims the shape {array.shape} in chunks of {grid}, which cannot be; its "
             "metadata are damaged"
