@@ -94,10 +94,8 @@ class Contents:
         absent = self.store.check_chunks(array, self.rows, complete=self.recorded_here)
         if not absent:
             return array, []
-        return array, [
-            f"data/{name}: {absent:,} chunks are not on disk and are read as {array.fill_value}, "
-            "the fill value"
-        ]
+        fill = f"read as {array.fill_value}, the fill value"
+        return array, [f"data/{name}: chunks that are not on disk: {absent:,}, {fill}"]
 
     def check_length(self, name: str, array: Any, actions: int) -> None:
         """Refuses rows that cannot be paired with the actions, one by one."""

@@ -561,3 +561,14 @@ def test_opening_a_store_changes_nothing(tmp_path, snapshot):
     assert len(DemonstrationWriter(path, ATTRIBUTES).seeds) == 4
     assert_holds(path, EPISODES)
     assert snapshot(path) == before
+
+
+def test_a_store_in_format_3_is_not_appended_to(tmp_path, snapshot):
+    path = write_plainly(tmp_path / "store.zarr", joined(), ENDS, zarr_format=3)
+    group = zarr.open_group(path, mode="r+")
+    group.create_array("meta/episode_seeds", data=np.arange(4))
+    group.attrs.update({"format_version": 1, **ATTRIBUTES})
+    before = snapshot(path)
+    with pytest.raises(DiffpolicyError, match="is not stored as it was recorded"):
+        DemonstrationWriter(path, ATTRIBUTES)
+    assert snapshot(path) == before

@@ -254,8 +254,8 @@ def test_absent_chunks_of_others_are_the_fill_value(tmp_path, zarr_format):
     np.testing.assert_array_equal(store.action, arrays["action"])
     assert not store.arrays["reward"].any()
     assert store.notes == (
-        "data/action: 4 chunks are not on disk and are read as 0.0, the fill value",
-        "data/reward: 7 chunks are not on disk and are read as 0.0, the fill value",
+        "data/action: chunks that are not on disk: 4, read as 0.0, the fill value",
+        "data/reward: chunks that are not on disk: 7, read as 0.0, the fill value",
     )
 
 
