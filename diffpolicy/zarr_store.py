@@ -131,8 +131,8 @@ class ZarrStore:
                 array = zarr.Array(zarr.AsyncArray(metadata, StorePath(self.backing, name)))
             except UnknownCodecError as error:
                 raise DiffpolicyError(
-                    f"{what} cannot be decoded: {error}; install it (for imagecodecs_*, pip install "
-                    "imagecodecs-numcodecs)"
+                    f"{what} cannot be decoded: {error}; install it (for imagecodecs_*, "
+                    "pip install imagecodecs-numcodecs)"
                 ) from error
             _check_form(array, what)
         return array
