@@ -23,7 +23,8 @@ import numpy as np
 from gymnasium.envs.registration import register
 from tqdm import tqdm
 
-from diffpolicy.demonstrations import DemonstrationWriter, open_demonstrations
+from diffpolicy.demonstration_writer import DemonstrationWriter
+from diffpolicy.demonstrations import open_demonstrations
 from diffpolicy.errors import DiffpolicyError
 
 DOOR = "gymnasium_robotics:AdroitHandDoor-v1"

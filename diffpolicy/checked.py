@@ -36,7 +36,10 @@ class Checked:
 
     def __post_init__(self):
         for name, kind in hints(type(self)).items():
-            _check_rules("--" + name.replace("_", "-"), getattr(self, name), rules_of(kind))
+            value = getattr(self, name)
+            if isinstance(value, Path) and value.parts[:1] == ("~",):  # a shell leaves --out=~/run
+                object.__setattr__(self, name, value.expanduser())
+            _check_rules("--" + name.replace("_", "-"), value, rules_of(kind))
 
 
 @cache

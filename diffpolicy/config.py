@@ -127,6 +127,8 @@ class TrainConfig(ModelConfig):
     resume: bool = False
     """Go on with the run in --out, to its own target unless --steps or --minutes gives another; the
     learning rate then follows the cosine to the new target from here on."""
+    action: str = "action"
+    """Array of the store that holds the actions."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ class RecordConfig(Checked):
 
 
 @dataclass(frozen=True)
-class InfoConfig:
+class InfoConfig(Checked):
     """Say what a store of demonstrations or a run folder holds."""
 
     path: Positional[Path]

@@ -1,50 +1,66 @@
-"""Demonstrations in a zarr store: create, append an episode, validate, open.
+"""Demonstrations in a zarr store: validate and read; demonstration_writer.py writes them.
 
     data/<observation key> [N, …], data/action [N, D_a]   time first, episodes end to end
     meta/episode_ends [E] int64                           cumulative
     meta/episode_seeds [E] int64                          which reset made each (ours only)
 
-Format 2, which Diffusion Policy's reader opens; 2 and 3 are read. `episode_ends` is written last,
-so an episode counts once its end stands there: whatever the crash, finished episodes survive, an
-unfinished one is dropped.
+Format 2, which Diffusion Policy's reader opens; 2 and 3 are read, as a folder or a zip.
+`episode_ends` is written last, so an episode counts once its end stands there: rows beyond the
+last end are not read.
 """
 
 import math
-import shutil
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.files import writing
+from diffpolicy.zarr_store import ZarrStore, check_memory, open_store, reading
 
-FORMAT_VERSION = 1
-CHUNK_ROWS = 4096
-END_CHUNK = 1024
+ENDS, SEEDS, VERSION = "meta/episode_ends", "meta/episode_seeds", "format_version"
+LEAST_CHANGE = 1e-9  # of an array's range: smaller changes are rounding, not motion
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 < value < math.inf and value is not True
+
+
+def _are_names(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+
+
+ATTRIBUTES = {  # those that are read: (what each must be, the rule, the option that overrides it)
+    "env_id": ("a name", lambda v: isinstance(v, str) and v, "--env"),
+    "env_kwargs": ("a JSON object", lambda v: isinstance(v, dict), "--env-kwargs"),
+    "control_dt_s": ("a positive number", _is_positive, "--control-dt"),
+    "position_targets": ("true or false", lambda v: v in (True, False, None), "--position-targets"),
+    "observation_keys": ("a list of names or null", _are_names, "another store"),
+}
 
 
 @dataclass(frozen=True)
 class Demonstrations:
     """Validated arrays in memory.
 
-    arrays: each [N, …] with time first, "action" among them; episode_ends [E] int64.
+    arrays: each [N, …] with time first, the actions among them; episode_ends [E] int64.
     attributes: the store's own (environment id and kwargs, control_dt_s, how it was made).
+    notes: sentences about what was left out or lost on the way.
     """
 
     path: Path
     arrays: dict[str, np.ndarray]
     episode_ends: np.ndarray
     attributes: dict[str, Any]
+    action_key: str = "action"
+    notes: tuple[str, ...] = ()
 
     @property
     def action(self) -> np.ndarray:
         """[N, D_a] float32."""
-        return self.arrays["action"]
+        return self.arrays[self.action_key]
 
     def observation(self, keys: Sequence[str]) -> np.ndarray:
         """The named arrays, flattened and joined in that order: [N, D_o] float32."""
@@ -53,225 +69,191 @@ class Demonstrations:
         return np.concatenate(flat, axis=1) if len(flat) > 1 else flat[0]
 
 
-@contextmanager
-def _reading(what: object) -> Iterator[None]:
-    """zarr and its codecs raise (and warn) what they like on damaged files; this is one error."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except Exception as error:
-        raise DiffpolicyError(f"{what} cannot be read: {error or type(error).__name__}") from error
+@dataclass(frozen=True)
+class Contents:
+    """What a store holds, before any array under data/ is read.
+
+    ends: [E] int64, strictly rising. recorded_here: by DemonstrationWriter, which leaves out no
+    chunk, and whose arrays differ in length where a crash left an unfinished episode.
+    """
+
+    store: ZarrStore
+    names: list[str]
+    ends: np.ndarray
+    recorded_here: bool
+    notes: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        """N, the last end."""
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def array(self, name: str) -> tuple[Any, list[str]]:
+        """A zarr array under data/ whose first `rows` rows are there; notes on it."""
+        array = self.store.array(f"data/{name}")
+        if array.shape[0] < self.rows:
+            raise DiffpolicyError(
+                f"{self.store.path}: data/{name} has shape {array.shape}, but meta/episode_ends "
+                f"counts {self.rows} rows; the store is truncated or was written by something else"
+            )
+        absent = self.store.check_chunks(array, self.rows, complete=self.recorded_here)
+        if not absent:
+            return array, []
+        fill = f"read as {array.fill_value}, the fill value"
+        return array, [f"data/{name}: chunks that are not on disk: {absent:,}, {fill}"]
+
+    def check_length(self, name: str, array: Any, actions: int) -> None:
+        """Refuses rows that cannot be paired with the actions, one by one."""
+        if array.shape[0] != actions and not self.recorded_here:
+            raise DiffpolicyError(
+                f"{self.store.path}: data/{name} has {array.shape[0]:,} rows for {actions:,} "
+                "actions; row t of each array belongs to action t, so leave out, say, the "
+                "observations after the last action of each episode"
+            )
+
+    def unread(self, rows: int) -> list[str]:
+        """A note on the rows beyond the last end, where there are some."""
+        if rows == self.rows:
+            return []
+        return [
+            f"{rows - self.rows:,} of {rows:,} rows lie beyond the last of {ENDS} "
+            f"({self.rows:,}) and are not read"
+        ]
 
 
-def _open_group(path: Path, mode: Literal["r", "r+"] = "r") -> Any:
-    import zarr
-
-    if not path.is_dir():
-        raise DiffpolicyError(f"no demonstration store at {path}: expected a zarr folder")
-    with _reading(path):
-        return zarr.open_group(path, mode=mode)
-
-
-def _members(group: Any, path: Path) -> tuple[dict[str, Any], np.ndarray]:
-    """The arrays under data/ by name, and meta/episode_ends as it stands on disk."""
-    with _reading(path):
-        found = sorted(group.keys())
-        data, ends = group.get("data"), group.get("meta/episode_ends")
-        if hasattr(data, "arrays") and hasattr(ends, "shape"):
-            return dict(data.arrays()), np.asarray(ends[:])
-    raise DiffpolicyError(
-        f"{path} is not a demonstration store: expected the groups data/ and meta/ with "
-        f"meta/episode_ends; found {found}"
-    )
+def contents(path: str | Path, writable: bool = False) -> Contents:
+    """Names, ends and attributes of a store."""
+    store = open_store(Path(path), writable)
+    names = store.names("data")
+    if "episode_ends" not in store.names("meta") or not names:
+        raise DiffpolicyError(
+            f"{path} is not a demonstration store: expected the groups data/ and meta/ with "
+            f"{ENDS}; found {store.files.folders('')}"
+        )
+    recorded_here = "episode_seeds" in store.names("meta") and VERSION in store.attributes
+    ends = _stored_ends(store)
+    if recorded_here:
+        return Contents(store, names, finished(ends, store.path), True, ())
+    steps = np.diff(ends, prepend=0)
+    if np.any(steps < 0):
+        raise DiffpolicyError(f"{path}: {ENDS} must rise; got {ends[:8]} …")
+    empty = int(np.sum(steps == 0))
+    notes = (f"{empty} episodes of no step are left out",) if empty else ()
+    return Contents(store, names, ends[steps > 0], False, notes)
 
 
 def array_names(path: Path) -> list[str]:
     """The names under data/."""
-    return sorted(_members(_open_group(path), path)[0])
+    return contents(path).names
 
 
-def _finished(ends: np.ndarray, path: Path) -> np.ndarray:
-    """Cuts off what a crash left between making room for an end and writing it (one zero)."""
-    if ends.ndim != 1 or ends.dtype.kind not in "iu":
+def attributes_of(path: Path) -> dict[str, Any]:
+    """The store's attributes; no array is read."""
+    return open_store(path).attributes
+
+
+def attribute(attributes: Mapping[str, Any], name: str) -> Any:
+    """One attribute, checked; None where it is absent."""
+    expected, rule, option = ATTRIBUTES[name]
+    if name in attributes and not rule(attributes[name]):
         raise DiffpolicyError(
-            f"{path}: meta/episode_ends must be a row of whole numbers; got {ends.dtype} "
-            f"{list(ends.shape)}"
+            f"the store's attribute {name} is not {expected}; got {attributes[name]!r}; give "
+            f"{option}"
         )
-    ends = ends.astype(np.int64)
-    if len(ends) and ends[-1] == 0:
-        ends = ends[:-1]
-    if np.any(np.diff(ends, prepend=0) <= 0):
-        raise DiffpolicyError(f"{path}: meta/episode_ends must rise; got {ends[:8]} …")
+    return attributes.get(name)
+
+
+def _stored_ends(store: ZarrStore) -> np.ndarray:
+    """meta/episode_ends as int64, as it stands on disk."""
+    array = store.array(ENDS)
+    if array.ndim > 2 or array.shape[1:] not in ((), (1,)) or array.dtype.kind == "b":
+        raise DiffpolicyError(
+            f"{store.path}: {ENDS} must be a row of whole numbers; got {array.dtype} "
+            f"{list(array.shape)}"
+        )
+    # A crash leaves room for one end that is not written yet, perhaps in a chunk of its own.
+    store.check_chunks(array, max(0, array.shape[0] - 1), complete=True)
+    check_memory(array, array.shape[0], f"{store.path}: {ENDS}")
+    with reading(f"{store.path}: {ENDS}"):
+        values = array[:].reshape(-1)
+        ends = values.astype(np.int64)
+    if not np.array_equal(ends, values):
+        raise DiffpolicyError(f"{store.path}: {ENDS} must be whole numbers; got {values[:8]} …")
     return ends
 
 
-def _chunks_of(array: Any, rows: int) -> int:
-    """How many chunks the first rows take; a crash may have made room for more."""
-    shape = (rows, *array.shape[1:])
-    return math.prod(-(-size // chunk) for size, chunk in zip(shape, array.chunks, strict=True))
+def finished(ends: np.ndarray, path: Path) -> np.ndarray:
+    """Cuts off what a crash left between making room for an end and writing it (one zero)."""
+    if len(ends) and ends[-1] == 0:
+        ends = ends[:-1]
+    if np.any(np.diff(ends, prepend=0) <= 0):
+        raise DiffpolicyError(f"{path}: {ENDS} must rise; got {ends[:8]} …")
+    return ends
 
 
-def _rows(array: Any, rows: int, what: str) -> np.ndarray:
-    """The first rows, all of which must be on disk."""
-    if array.ndim < 1 or array.shape[0] < rows:
-        raise DiffpolicyError(
-            f"{what} has shape {array.shape}, but meta/episode_ends counts {rows} rows; the store "
-            "is truncated or was written by something else"
-        )
-    needed, present = _chunks_of(array, rows), array.nchunks_initialized
-    if present < needed:
-        raise DiffpolicyError(
-            f"{what} needs {needed} chunks on disk and has {present}; the store is truncated: "
-            "copy it again (or, if its empty chunks were left out, write it with "
-            "write_empty_chunks=True)"
-        )
-    with _reading(what):
-        return array[:rows]
-
-
-def _read(array: Any, name: str, rows: int, path: Path) -> np.ndarray:
-    if array.dtype.kind not in "fiub":
-        raise DiffpolicyError(f"{path}: data/{name} must hold numbers; its type is {array.dtype}")
-    values = _rows(array, rows, f"{path}: data/{name}")
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused below
-        values = np.asarray(values, dtype=np.float32)
+def read_array(source: Contents, name: str, array: Any) -> tuple[np.ndarray, list[str]]:
+    """The finished rows of data/name as float32, and notes on what that conversion lost."""
+    what = f"{source.store.path}: data/{name}"
+    check_memory(array, source.rows, what)
+    with reading(what):
+        stored = array[: source.rows]
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused below
+            values = np.asarray(stored, dtype=np.float32)
     if not np.isfinite(values).all():
         row = int(np.argwhere(~np.isfinite(values))[0, 0])
-        raise DiffpolicyError(
-            f"{path}: data/{name} is not finite (NaN or inf, in float32) at row {row}"
-        )
-    return values
+        raise DiffpolicyError(f"{what} is not finite (NaN or inf, in float32) at row {row}")
+    return values, lost_changes(stored, values, f"data/{name}")
 
 
-def open_demonstrations(path: str | Path, keys: Sequence[str] | None = None) -> Demonstrations:
-    """Reads and validates data/action and the named arrays (all of them by default)."""
-    path = Path(path)
-    group = _open_group(path)
-    stored, ends = _members(group, path)
-    names = sorted(stored)
-    wanted = list(names) if keys is None else list(dict.fromkeys(keys))
-    absent = [name for name in ["action", *wanted] if name not in names]
-    if absent:
-        raise DiffpolicyError(f"{path} has no data/{absent[0]}; it holds: {', '.join(names)}")
-    ends = _finished(ends, path)
-    if len(ends) == 0:
+def lost_changes(stored: np.ndarray, values: np.ndarray, name: str) -> list[str]:
+    """Dimensions most of whose changes from row to row vanish in float32, as time stamps' do."""
+    if np.can_cast(stored.dtype, np.float32):
+        return []
+    notes = []
+    flat, rounded = stored.reshape(len(stored), -1), values.reshape(len(values), -1)
+    for i in range(flat.shape[1]):
+        column = flat[:, i] - flat[:, i].min()  # small numbers, exact in float64
+        change = np.abs(np.diff(column.astype(np.float64)))
+        changed = change > LEAST_CHANGE * float(column.max())
+        lost = int(np.sum(changed & (rounded[1:, i] == rounded[:-1, i])))
+        if 2 * lost > np.sum(changed):
+            notes.append(
+                f"{name}, dimension {i}: {lost:,} of {int(changed.sum()):,} changes from row to "
+                f"row (about {np.median(change[changed]):.3g}) vanish in float32, which training "
+                f"uses; near {flat[0, i]:.10g} it has steps of {np.spacing(rounded[0, i]):.3g}. "
+                "Store it without its offset"
+            )
+    return notes
+
+
+def open_demonstrations(
+    path: str | Path, keys: Sequence[str] | None = None, action: str = "action"
+) -> Demonstrations:
+    """Reads and validates the actions and the named arrays (all of them by default)."""
+    source = contents(path)
+    names, path = source.names, source.store.path
+    wanted = list(dict.fromkeys([*(names if keys is None else keys), action]))
+    for name in [action, *wanted]:
+        if name not in names:
+            hint = "; name the array of actions with --action" if name == action else ""
+            raise DiffpolicyError(f"{path} has no data/{name}; it holds: {', '.join(names)}{hint}")
+    if not len(source.ends):
         raise DiffpolicyError(f"{path} holds no finished episode")
-    rows = int(ends[-1])
-    arrays = {
-        name: _read(stored[name], name, rows, path) for name in dict.fromkeys([*wanted, "action"])
-    }
-    if arrays["action"].ndim != 2:
+    checked = {name: source.array(name) for name in wanted}
+    stored = {name: array for name, (array, _) in checked.items()}
+    for name, array in stored.items():
+        source.check_length(name, array, stored[action].shape[0])
+    read = {name: read_array(source, name, stored[name]) for name in wanted}
+    arrays = {name: values for name, (values, _) in read.items()}
+    if arrays[action].ndim == 1:
+        arrays[action] = arrays[action][:, None]
+    if arrays[action].ndim != 2:
         raise DiffpolicyError(
-            f"{path}: data/action must be [N, D_a]; its shape is {arrays['action'].shape}"
+            f"{path}: data/{action} must be [N, D_a]; its shape is {arrays[action].shape}"
         )
-    return Demonstrations(path, arrays, ends, dict(group.attrs))
-
-
-class DemonstrationWriter:
-    """Appends episodes to a store, creating it at the first one.
-
-    Opening a store that a crash left behind cuts the unfinished episode off.
-    """
-
-    def __init__(self, path: str | Path, attributes: Mapping[str, Any]):
-        self.path = Path(path)
-        self.attributes = {"format_version": FORMAT_VERSION, **attributes}
-        self.seeds: list[int] = []
-        self._group: Any = None
-        if self.path.exists():
-            with writing(self.path):
-                self._reopen()
-
-    def append(self, arrays: Mapping[str, np.ndarray], seed: int) -> None:
-        """Writes one episode: arrays [T, …] with equal T > 0, "action" among them."""
-        import zarr
-
-        arrays = {name: np.asarray(values) for name, values in arrays.items()}
-        _check_episode(arrays)
-        # With its empty chunks written, a chunk that is absent from the disk is always a loss.
-        with writing(self.path), zarr.config.set({"array.write_empty_chunks": True}):
-            group = self._group or self._create(arrays)
-            stored, ends = _members(group, self.path)
-            _check_alike(arrays, stored, self.path)
-            count = len(self.seeds)
-            end = int(ends[count - 1]) if count else 0
-            for name, values in arrays.items():
-                _extend(stored[name], end, values)
-            _extend(group["meta/episode_seeds"], count, np.array([seed]))
-            _extend(group["meta/episode_ends"], count, np.array([end + len(arrays["action"])]))
-        self.seeds.append(seed)
-
-    def _create(self, arrays: Mapping[str, np.ndarray]) -> Any:
-        """Makes the empty store under another name, so that a crash leaves no half of one."""
-        import zarr
-
-        temporary = self.path.with_name(f".{self.path.name}.partial")
-        shutil.rmtree(temporary, ignore_errors=True)
-        group: Any = zarr.create_group(temporary, zarr_format=2)
-        for name, values in arrays.items():
-            group.create_array(
-                f"data/{name}",
-                shape=(0, *values.shape[1:]),
-                chunks=(CHUNK_ROWS, *values.shape[1:]),
-                dtype=values.dtype,
-                fill_value=np.nan if values.dtype.kind == "f" else 0,
-            )
-        for name in ("episode_seeds", "episode_ends"):
-            group.create_array(f"meta/{name}", shape=(0,), chunks=(END_CHUNK,), dtype="int64")
-        group.attrs.update(self.attributes)
-        temporary.rename(self.path)
-        self._group = _open_group(self.path, "r+")
-        return self._group
-
-    def _reopen(self) -> None:
-        group = _open_group(self.path, "r+")
-        with _reading(self.path):
-            stored_seeds = group.get("meta/episode_seeds")
-        if not hasattr(stored_seeds, "shape"):
-            raise DiffpolicyError(
-                f"{self.path} exists and was not recorded here; choose another --out"
-            )
-        differing = [k for k, v in self.attributes.items() if group.attrs.get(k) != v]
-        if differing:
-            key = differing[0]
-            raise DiffpolicyError(
-                f"{self.path} was made with {key} = {group.attrs.get(key)!r}, not "
-                f"{self.attributes[key]!r}; choose another --out"
-            )
-        stored, ends = _members(group, self.path)
-        ends = _finished(ends, self.path)
-        rows = int(ends[-1]) if len(ends) else 0
-        for name, array in stored.items():
-            _read(array, name, rows, self.path)  # nothing is appended to a damaged store
-        seeds = _rows(stored_seeds, len(ends), f"{self.path}: meta/episode_seeds")
-        for leftover in self.path.rglob("*.partial"):
-            leftover.unlink()
-        group["meta/episode_ends"].resize((len(ends),))
-        stored_seeds.resize((len(ends),))
-        for array in stored.values():
-            array.resize((rows, *array.shape[1:]))
-        self._group, self.seeds = group, [int(seed) for seed in seeds]
-
-
-def _check_episode(arrays: Mapping[str, np.ndarray]) -> None:
-    lengths = {name: len(values) for name, values in arrays.items()}
-    if "action" not in arrays or len(set(lengths.values())) != 1 or not lengths["action"]:
-        raise DiffpolicyError(f"an episode needs 'action' and equal lengths; got {lengths}")
-    for name, values in arrays.items():
-        if not np.isfinite(values).all():
-            raise DiffpolicyError(f"an episode's {name!r} is not finite (NaN or inf)")
-
-
-def _check_alike(arrays: Mapping[str, np.ndarray], stored: Mapping[str, Any], path: Path) -> None:
-    """Every episode brings the same arrays, with rows of the same shape."""
-    found = {name: values.shape[1:] for name, values in arrays.items()}
-    expected = {name: array.shape[1:] for name, array in stored.items()}
-    if found != expected:
-        raise DiffpolicyError(f"{path} holds rows of {expected}; this episode has {found}")
-
-
-def _extend(array: Any, start: int, values: np.ndarray) -> None:
-    """Writes values behind row `start`; rows of an unfinished episode there are overwritten."""
-    array.resize((start + len(values), *array.shape[1:]))
-    array[start:] = values
+    notes = (
+        *source.notes,
+        *source.unread(max(array.shape[0] for array in stored.values())),
+        *(note for _, found in (*checked.values(), *read.values()) for note in found),
+    )
+    return Demonstrations(path, arrays, source.ends, source.store.attributes, action, notes)

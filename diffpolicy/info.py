@@ -1,11 +1,16 @@
 """`diffpolicy info`: what a store of demonstrations or a run folder holds."""
 
 import json
+import math
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
 from diffpolicy.config import InfoConfig
+from diffpolicy.errors import DiffpolicyError
+
+BLOCK_BYTES = 2**20  # read at a time, where a chunk is smaller
 
 
 def info(config: InfoConfig) -> None:
@@ -25,14 +30,60 @@ def _print_run(config: InfoConfig) -> None:
 
 
 def _print_store(config: InfoConfig) -> None:
-    from diffpolicy.demonstrations import open_demonstrations
+    """Prints a line for each array; fails at the end where the actions cannot be used."""
+    from diffpolicy.demonstrations import contents
 
-    store = open_demonstrations(config.path)
-    lengths = np.diff(store.episode_ends, prepend=0)
-    print(f"{config.path}: {len(lengths)} episodes, {int(store.episode_ends[-1]):,} steps")
+    source = contents(config.path)
+    lengths = np.diff(source.ends, prepend=0)
+    if not len(lengths):
+        raise DiffpolicyError(f"{config.path} holds no finished episode")
+    print(f"{config.path}: {len(lengths)} episodes, {source.rows:,} steps")
     print(f"  lengths {lengths.min()} to {lengths.max()}, mean {lengths.mean():.1f}")
-    for name, array in store.arrays.items():
-        flat = array.reshape(len(array), -1)
-        print(f"  data/{name:<14} {array.shape!s:<18} from {flat.min():.4g} to {flat.max():.4g}")
-    for name, value in store.attributes.items():
+    names = sorted(source.names, key=lambda name: name != "action")
+    claimed: dict[str, int] = {}
+    failures = {name: error for name in names if (error := _print_array(source, name, claimed))}
+    for note in (*source.notes, *source.unread(max(claimed.values(), default=source.rows))):
+        print(f"  {note}")
+    if "action" not in names:
+        print("  no data/action: train takes the name of the array of actions with --action")
+    for name, value in source.store.attributes.items():
         print(f"  {name}: {value}")
+    if "action" in failures:
+        raise failures["action"]
+
+
+def _print_array(source: Any, name: str, claimed: dict[str, int]) -> DiffpolicyError | None:
+    """Prints shape and range, or why the array cannot be used; adds its rows to `claimed`."""
+    what = f"{source.store.path}: data/{name}"
+    try:
+        array, notes = source.array(name)
+        source.check_length(name, array, claimed.get("action", array.shape[0]))
+        low, high = _range(array, source.rows, what)
+    except DiffpolicyError as error:
+        reason = " ".join(str(error).removeprefix(what).split())
+        print(f"  data/{name:<14} cannot be used: {reason}")
+        return error
+    claimed[name] = array.shape[0]
+    shape = (source.rows, *array.shape[1:])
+    print(f"  data/{name:<14} {shape!s:<18} from {low:.4g} to {high:.4g}")
+    for note in notes:
+        print(f"  {note}")
+    return None
+
+
+def _range(array: Any, rows: int, what: str) -> tuple[float, float]:
+    """The least and the largest number, read a few chunks at a time."""
+    from diffpolicy.zarr_store import reading
+
+    chunk = (array.shards or array.chunks)[0]
+    row_bytes = math.prod(array.shape[1:]) * array.dtype.itemsize
+    step = chunk * max(1, BLOCK_BYTES // (chunk * row_bytes))
+    low, high = math.inf, -math.inf
+    for start in range(0, rows, step):
+        with reading(what):
+            block = array[start : min(start + step, rows)]
+            low, high = np.minimum(low, block.min()), np.maximum(high, block.max())  # keep NaN
+        if not math.isfinite(low) or not math.isfinite(high):
+            row = start + int(np.argwhere(~np.isfinite(block))[0, 0])
+            raise DiffpolicyError(f"{what} is not finite (NaN or inf) at row {row}")
+    return float(low), float(high)

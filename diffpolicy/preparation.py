@@ -12,11 +12,19 @@ from diffpolicy import __version__, environment
 from diffpolicy.boundary import told
 from diffpolicy.checkpoint import Checkpoint, Specification
 from diffpolicy.config import ModelConfig, TrainConfig
-from diffpolicy.demonstrations import Demonstrations, array_names, open_demonstrations
+from diffpolicy.demonstrations import (
+    Demonstrations,
+    array_names,
+    attribute,
+    attributes_of,
+    open_demonstrations,
+)
 from diffpolicy.environment import Task
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.normalizer import FITS, Normalizer
 from diffpolicy.windows import Windows, default_horizons, make_windows
+
+ROUNDING = 0.01  # of an action's range: this far outside of it is no other unit
 
 
 @dataclass(frozen=True)
@@ -69,23 +77,28 @@ def prepare(config: TrainConfig, started: Checkpoint | None = None) -> Prepared:
 
 def _read(config: TrainConfig) -> tuple[Demonstrations, np.ndarray, Task]:
     """The demonstrations, the observations [N, D_o] that the environment would give, the task."""
-    names = array_names(config.data)
-    attributes = open_demonstrations(config.data, ()).attributes
-    env_id = config.env or attributes.get("env_id")
+    attributes = attributes_of(config.data)
+    env_id = config.env or attribute(attributes, "env_id")
     if not env_id:
         raise DiffpolicyError(f"{config.data} does not name its environment; give --env ID")
-    kwargs: dict[str, Any] = dict(attributes.get("env_kwargs", {}))
     if config.env_kwargs is not None:
         kwargs = environment.parse_kwargs(config.env_kwargs)
+    else:
+        kwargs = dict(attribute(attributes, "env_kwargs") or {})
     env = environment.make(env_id, kwargs)
     try:
-        keys = _observation_keys(config, names, env)
-        demonstrations = open_demonstrations(config.data, keys)
+        keys = _observation_keys(config, array_names(config.data), env)
+        demonstrations = open_demonstrations(config.data, keys, config.action)
         observations = _observations(config, demonstrations, keys, env)
         task = _task(config, attributes, env, env_id, kwargs)
+        space: Any = env.action_space
     finally:
         env.close()
     _check_dimensions(config, task, observations, demonstrations.action)
+    name = f"{config.data}: data/{config.action}"
+    notes = _check_actions(name, demonstrations.action, space.low, space.high)
+    for note in [*demonstrations.notes, *notes]:
+        print(f"warning: {note}")
     return demonstrations, observations, task
 
 
@@ -124,23 +137,23 @@ def _observations(
 def _task(
     config: TrainConfig, attributes: Mapping[str, Any], env, env_id: str, kwargs: dict[str, Any]
 ) -> Task:
-    said = (
-        config.position_targets,
-        attributes.get("position_targets"),
-        environment.declared(env, "position_targets"),
-    )
     if sorted(config.obs) == sorted(env.observation_keys or ()):
         environment.fitting_keys(env, config.obs)
+    targets = config.position_targets
+    if targets is None:
+        targets = attribute(attributes, "position_targets")
+    if targets is None:
+        targets = environment.declared(env, "position_targets")
     return Task(
         env_id=env_id,
         control_dt_s=environment.control_dt_s(
-            env, config.control_dt or attributes.get("control_dt_s")
+            env, config.control_dt or attribute(attributes, "control_dt_s")
         ),
-        position_targets=bool(next((s for s in said if s is not None), False)),
+        position_targets=bool(targets),
         observation_dim=env.observation_space.shape[0],
         action_dim=env.action_space.shape[0],
         env_kwargs=kwargs,
-        observation_keys=environment.fitting_keys(env, attributes.get("observation_keys")),
+        observation_keys=environment.fitting_keys(env, attribute(attributes, "observation_keys")),
     )
 
 
@@ -156,6 +169,33 @@ def _check_dimensions(
                 f"{config.data} has {name} of {data.shape[1]} numbers, {task.env_id} has {wanted}; "
                 "choose other arrays with --obs, or another --env or --env-kwargs"
             )
+
+
+def _check_actions(name: str, actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[str]:
+    """Refuses actions [N, D_a] that cannot be meant; notes on those outside of the action space."""
+    if np.all(actions == actions[0]):
+        raise DiffpolicyError(
+            f"{name} holds the same action {actions[0]} in all {len(actions):,} rows: there is "
+            "nothing to learn; choose another array with --action"
+        )
+    limited = np.isfinite(low) & np.isfinite(high)
+    actions, low, high = actions[:, limited], low[limited], high[limited]
+    excess = np.maximum(low - actions, actions - high) / np.maximum(high - low, 1e-9)
+    outside = np.any(excess > ROUNDING, axis=1)
+    if not outside.any():
+        return []
+    row, worst = np.unravel_index(np.argmax(excess), excess.shape)
+    found = (
+        f"{name} has {int(outside.sum()):,} of {len(actions):,} actions outside of the action "
+        f"space; row {row} has {actions[row, worst]:.4g} in dimension "
+        f"{np.flatnonzero(limited)[worst]}, which ranges from {low[worst]:.4g} to {high[worst]:.4g}"
+    )
+    if np.any(np.mean(excess > 1, axis=0) > 0.5):
+        raise DiffpolicyError(
+            f"{found}: most are farther off than the range is wide, as in another unit; choose "
+            "another array with --action, or another --env or --env-kwargs"
+        )
+    return [f"{found}; control clips what a policy learns from them"]
 
 
 def split_episodes(count: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """`diffpolicy record`: run an expert, keep the successes, say how many it dropped."""
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from tqdm import tqdm
 from diffpolicy import environment
 from diffpolicy.boundary import told
 from diffpolicy.config import RecordConfig
-from diffpolicy.demonstrations import DemonstrationWriter
+from diffpolicy.demonstration_writer import DemonstrationWriter
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.outcome import Outcome, new_outcome
 
@@ -44,8 +45,8 @@ def record(config: RecordConfig) -> None:
             # None, as in stores from before there was a choice
             "success": None if config.success == "at-any-tick" else config.success,
         }
-        writer = DemonstrationWriter(config.out, attributes)
-        tried = _fill(env, make_expert, writer, config)
+        with closing(DemonstrationWriter(config.out, attributes)) as writer:
+            tried = _fill(env, make_expert, writer, config)
     finally:
         env.close()
     kept = len(writer.seeds)

@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from diffpolicy.checkpoint import Specification
 from diffpolicy.config import ModelConfig
-from diffpolicy.demonstrations import DemonstrationWriter, open_demonstrations
+from diffpolicy.demonstration_writer import DemonstrationWriter
+from diffpolicy.demonstrations import open_demonstrations
 from diffpolicy.environment import Task
 from diffpolicy.learner import Learner, gather
 from diffpolicy.windows import Horizons, Windows, make_windows

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import zarr
 from conftest import rewrite
+from stores import edit
 
 from diffpolicy.cli import COMMANDS
+from diffpolicy.demonstration_writer import DemonstrationWriter
 from diffpolicy.demonstrations import open_demonstrations
 from diffpolicy.errors import DiffpolicyError
 
@@ -268,10 +270,6 @@ def shorten_an_array(store):
     zarr.open_group(store)["data/action"].resize((700, 1))
 
 
-def flatten_the_actions(store):
-    replace_array(store, "action", lambda values: values[:, 0])
-
-
 def put_a_nan_inside(store):
     array = zarr.open_group(store)["data/observation"]
     array[777, 2] = np.nan
@@ -292,18 +290,19 @@ def replace_array(store, name, change):
     data.create_array(name, data=values)
 
 
-@pytest.mark.parametrize(
-    "spoil, message",
-    [
-        (delete_a_chunk, "data/action needs 1 chunks on disk and has 0; the store is truncated"),
-        (cut_a_chunk_short, "data/observation cannot be read"),
-        (shorten_an_array, "shape (700, 1), but meta/episode_ends counts 1800 rows"),
-        (flatten_the_actions, "data/action must be [N, D_a]"),
-        (put_a_nan_inside, "data/observation is not finite (NaN or inf, in float32) at row 777"),
-        (take_the_ends_away, "is not a demonstration store"),
-        (spoil_the_metadata, "store cannot be read"),
-    ],
-)
+ACTIONS = [
+    (delete_a_chunk, "data/action needs 1 chunks on disk and data/action/0.0 is absent"),
+    (shorten_an_array, "shape (700, 1), but meta/episode_ends counts 1800 rows"),
+    (spoil_the_metadata, "store: data/action/.zarray cannot be read"),
+    (take_the_ends_away, "is not a demonstration store"),
+]
+OBSERVATIONS = [
+    (cut_a_chunk_short, "data/observation cannot be read", "cannot be used: cannot be read"),
+    (put_a_nan_inside, "in float32) at row 777", "is not finite (NaN or inf) at row 777"),
+]
+
+
+@pytest.mark.parametrize("spoil, message", ACTIONS)
 def test_a_damaged_store_is_one_line_and_changes_nothing(
     at, refused, snapshot, tmp_path, spoil, message
 ):
@@ -312,6 +311,111 @@ def test_a_damaged_store_is_one_line_and_changes_nothing(
     for command in ("info {store}", TRAIN):
         assert message in refused(*words(command, at))
     assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("spoil, message, said", OBSERVATIONS)
+def test_a_damaged_observation_is_refused_by_training_and_told_by_info(
+    at, refused, call, snapshot, tmp_path, spoil, message, said
+):
+    spoil(tmp_path / "store")
+    before = snapshot(tmp_path)
+    assert message in refused(*words(TRAIN, at))
+    code, out, errors = call("info", "store")
+    assert (code, errors) == (0, [])
+    assert said in out and "data/action" in out
+    assert snapshot(tmp_path) == before
+
+
+def test_a_store_that_is_being_written_is_not_recorded_to(at, refused, call, tmp_path):
+    command = words(f"record --env {BALANCE} --out {{store}} --episodes 7", at)
+    made_with = open_demonstrations(tmp_path / "store").attributes
+    writer = DemonstrationWriter(tmp_path / "store", made_with)
+    assert "store is being written by another writer" in refused(*command)
+    writer.close()
+    assert call(*command).code == 0
+    assert len(open_demonstrations(tmp_path / "store").episode_ends) == 7
+
+
+# Attributes, and data that the environment cannot mean
+
+
+def attributes(**changes):
+    return lambda store: edit(store / ".zattrs", **changes)
+
+
+def actions(change):
+    return lambda store: replace_array(store, "action", change)
+
+
+@pytest.mark.parametrize(
+    "spoil, message, remedy",
+    [
+        *(
+            (attributes(env_kwargs=v), "env_kwargs is not a JSON object", "--env-kwargs {}")
+            for v in ("x", [1], 5, None)
+        ),
+        *(
+            (attributes(control_dt_s=v), "control_dt_s is not a positive number", "--control-dt 1")
+            for v in ("0.02", {"a": 1}, 0, -1, float("nan"), float("inf"), True)
+        ),
+        *(
+            (attributes(env_id=v), "env_id is not a name", f"--env {BALANCE}")
+            for v in (5, "", None, [BALANCE])
+        ),
+        (attributes(position_targets="no"), "position_targets is not", "--position-targets True"),
+        (actions(lambda a: a * 0 + 0.5), "the same action [0.5] in all 1,800 rows", None),
+        (actions(lambda a: a * 100 + 200), "1,800 of 1,800 actions outside of the", None),
+    ],
+)
+def test_training_refuses_what_cannot_be_meant(at, refused, call, tmp_path, spoil, message, remedy):
+    spoil(tmp_path / "store")
+    line = refused(*words(TRAIN, at))
+    assert message in line
+    assert not (tmp_path / "new").exists()
+    if remedy:
+        assert f"give {remedy.split()[0]}" in line
+        assert call(*words(f"{TRAIN} --steps 1", at), *remedy.split()).code == 0
+
+
+def test_actions_somewhat_outside_of_the_space_are_told_with_figures(at, call, tmp_path):
+    actions(lambda a: np.where(np.arange(1800)[:, None] < 3, 1.5, a))(tmp_path / "store")
+    code, out, _ = call(*words(f"{TRAIN} --steps 1", at))
+    assert code == 0
+    assert "warning: store: data/action has 3 of 1,800 actions outside of the action space" in out
+    assert "row 0 has 1.5 in dimension 0, which ranges from -1 to 1" in out
+
+
+def test_training_reads_no_array_that_it_does_not_use(at, call, tmp_path):
+    data = zarr.open_group(tmp_path / "store")["data"]
+    data.create_array("text", data=np.full(1800, "push"))
+    data.create_array("force", data=np.full((1800, 3), np.nan))
+    data.create_array("camera", data=np.ones((1800, 4)))
+    (tmp_path / "store/data/camera/0.0").write_bytes(b"")
+    assert call(*words(f"{TRAIN} --steps 1", at)).code == 0
+
+
+def test_training_takes_actions_of_another_name(at, call, refused, tmp_path):
+    data = zarr.open_group(tmp_path / "store")["data"]
+    data.create_array("robot/command", data=data["action"][:, 0])
+    del data["action"]
+    assert "name the array of actions with --action" in refused(*words(TRAIN, at))
+    assert call(*words(f"{TRAIN} --steps 1 --action robot/command", at)).code == 0
+
+
+def test_rows_beyond_the_last_end_are_told(at, call, tmp_path):
+    zarr.open_group(tmp_path / "store")["meta/episode_ends"].resize((5,))
+    said = "300 of 1,800 rows lie beyond the last of meta/episode_ends (1,500) and are not read"
+    assert f"  {said}" in call("info", "store").out
+    assert f"warning: {said}" in call(*words(f"{TRAIN} --steps 1", at)).out
+
+
+def test_a_tilde_that_the_shell_left_is_the_home_folder(at, call, refused, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert call("info", "~/store").code == 0
+    assert call(*words("train --data=~/store --out=~/a/run --steps 1 --hidden 16", at)).code == 0
+    assert (tmp_path / "a/run/policy.safetensors").exists()
+    assert call("record", "--env", BALANCE, "--episodes", 1, "--out=~/b").code == 0
+    assert (tmp_path / "b/.zgroup").exists()
 
 
 # Runs that are damaged

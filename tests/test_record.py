@@ -17,7 +17,8 @@ from gymnasium import spaces
 
 from diffpolicy import environment
 from diffpolicy.config import RecordConfig
-from diffpolicy.demonstrations import DemonstrationWriter, open_demonstrations
+from diffpolicy.demonstration_writer import DemonstrationWriter
+from diffpolicy.demonstrations import open_demonstrations
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.outcome import new_outcome
 from diffpolicy.record import record, run_expert
