@@ -73,7 +73,9 @@ def measure_calls(
             for i in rng.permutation(open_):
                 _use_threads(timed[i], threads)
                 taken[i].append(_take(timed[i], 1000 * seconds - _spent_ms(taken[i])))
-                bar.update(len(taken[i][-1].samples_ms))
+                count = len(taken[i][-1].samples_ms)
+                bar.total = max(bar.total, bar.n + count)  # disturbed blocks are taken again
+                bar.update(count)
                 watch.add(taken[i][-1])
             if not unfinished():
                 watch.finish()
