@@ -203,18 +203,19 @@ def cache(monkeypatch, tmp_path):
     """A folder for compiled code of its own, with the code in it."""
     native._library.cache_clear()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(native, "FLAGS", ("-O0", *native.FLAGS[1:]))  # compiled in no time
     build_engine("native", make_job())
     native._library.cache_clear()
     yield tmp_path / "diffpolicy"
     native._library.cache_clear()
 
 
-@pytest.mark.parametrize("kept", [0, 100, 0.5, 0.99, 1.0])
+@pytest.mark.parametrize("kept", [0, 0.5, 1.0])
 def test_compiled_code_that_is_damaged_is_compiled_again(cache, kept):
     """Cut short or changed in place; a loader that believed it would crash."""
     [code] = cache.glob("*.so")
     whole = code.read_bytes()
-    count = int(kept * len(whole)) if isinstance(kept, float) else kept
+    count = int(kept * len(whole))
     other = cache / "other"  # the code itself is still in use in this process
     other.write_bytes(whole[:count] if count < len(whole) else whole[:-50] + b"?" * 50)
     other.replace(code)
@@ -236,6 +237,7 @@ def test_compiled_code_that_others_can_write_is_compiled_again(cache, monkeypatc
 
 @pytest.mark.parametrize("trouble", ["writable by others", "of another user"])
 def test_a_cache_that_is_not_ours_alone_is_not_used(cache, monkeypatch, trouble):
+    monkeypatch.setitem(auto.CANDIDATES, "cpu", ("native", "eager"))
     if trouble == "of another user":
         monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     else:
