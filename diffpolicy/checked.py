@@ -12,7 +12,7 @@ NOT_NEGATIVE = {
 POSITIVE = {
     *("batch", "blocks", "chunks", "condition", "control_dt", "deadline_ms", "demonstrations"),
     *("envs", "episodes", "hidden", "latency_seconds", "lr", "max_steps", "minutes", "seconds"),
-    *("margin", "steps", "threads", "workers", "train_timesteps"),
+    *("margin", "steps", "step_timeout", "threads", "workers", "train_timesteps"),
     *("unet_channels", "unet_groups", "unet_kernel"),
     *("observation_horizon", "prediction_horizon", "action_horizon"),
 }

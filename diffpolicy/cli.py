@@ -1,5 +1,6 @@
 """The `diffpolicy` command: a table of subcommands, each loaded by name when it is called."""
 
+import signal
 import sys
 from importlib import import_module
 from typing import Any
@@ -21,7 +22,15 @@ COMMANDS = {  # name: (its options, what it does with them)
     "suite": ("diffpolicy.eval.config:SuiteConfig", "diffpolicy.eval.suite:suite"),
     "sweep": ("diffpolicy.eval.config:SweepConfig", "diffpolicy.eval.sweep:sweep"),
 }
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, answered as Ctrl-C is: whatever was started is stopped."""
+
+
+def _terminate(*_: Any) -> None:
+    raise Terminated
 
 
 def main() -> None:
@@ -52,6 +61,7 @@ def _run(name: str, arguments: list[str]) -> int:
     import tyro
 
     options, function = COMMANDS[name]
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         config = tyro.cli(named(options), args=arguments, prog=f"diffpolicy {name}")
         named(function)(config)
@@ -59,9 +69,11 @@ def _run(name: str, arguments: list[str]) -> int:
         return _fail(str(error))
     except OSError as error:
         return _fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 

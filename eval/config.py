@@ -57,6 +57,12 @@ class TaskConfig(Checked):
     each worker."""
     cold_start: bool = False
     """Charge the first chunk's latency too, instead of computing it before tick 0."""
+    on_env_error: Literal["stop", "fail-episode"] = "stop"
+    """An environment that raises, ends its process or hangs: stop, keeping finished episodes for
+    the same command to go on with; or count that episode as a failure and make the environment
+    anew."""
+    step_timeout: float | None = None
+    """Seconds that one reset or step of the environment may take; by default any time."""
 
 
 @dataclass(frozen=True)

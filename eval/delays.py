@@ -29,7 +29,7 @@ def delays(config: DelaysConfig) -> dict[str, Any]:
     policy = policy_of(config, load_policy(config.run), sampling_of(config))
     for name in ("delays.json", "delays.png"):
         check_writable(out / name)
-    with World(config, policy) as world:
+    with World(config, policy, out / "episodes.jsonl") as world:
         world.prepare(policy, ["simulated"])
         dt = world.options.control_dt_s
         records = [
@@ -41,6 +41,7 @@ def delays(config: DelaysConfig) -> dict[str, Any]:
     print_records(records)
     plot = png(success_against_delay(result))
     write_bytes(out / "delays.png", plot)
+    world.kept.remove()
     print(f"wrote delays.json and delays.png to {out}")
     return result
 
