@@ -116,7 +116,7 @@ class Boundary(gymnasium.Wrapper):
         """Close the environment; one that cannot be closed costs no result, but a warning."""
         try:
             self.env.close()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             _warn(f"{self.name} failed in close: {told(error)}")
 
     def _flat(self, value: Any) -> np.ndarray:

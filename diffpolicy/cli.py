@@ -1,6 +1,7 @@
 """The `diffpolicy` command: a table of subcommands, each loaded by name when it is called."""
 
 import re
+import signal
 import sys
 from importlib import import_module
 from itertools import pairwise
@@ -23,7 +24,15 @@ COMMANDS = {  # name: (its options, what it does with them)
     "suite": ("diffpolicy.eval.config:SuiteConfig", "diffpolicy.eval.suite:suite"),
     "sweep": ("diffpolicy.eval.config:SweepConfig", "diffpolicy.eval.sweep:sweep"),
 }
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, answered as Ctrl-C is: whatever was started is stopped."""
+
+
+def _terminate(*_: Any) -> None:
+    raise Terminated
 
 
 def main() -> None:
@@ -54,6 +63,7 @@ def _run(name: str, arguments: list[str]) -> int:
     import tyro
 
     options, function = COMMANDS[name]
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         _check_given(arguments)
         config = tyro.cli(named(options), args=arguments, prog=f"diffpolicy {name}")
@@ -66,9 +76,11 @@ def _run(name: str, arguments: list[str]) -> int:
         if not isinstance(error, MemoryError) and "allocate" not in str(error):
             raise
         return _fail(f"not enough memory: {str(error) or 'choose smaller sizes'}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 

@@ -47,6 +47,8 @@ class Policy:
         self.chain = make_chain(spec.model, spec.clip_range, sampling)
         self._draws = noise_count(self.chain.steps)  # once: it looks at every step
         self.device = choose_device(device)
+        self.observation_normalizer = checkpoint.observation_normalizer
+        self.action_normalizer = checkpoint.action_normalizer
         self._normalize = checkpoint.observation_normalizer.normalize
         self._unnormalize = checkpoint.action_normalizer.unnormalize
         self._denoiser = self._network(checkpoint.weights)

@@ -6,16 +6,28 @@ differs. Nothing here waits for the policy: a tick acts with what it has.
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from diffpolicy.policy import Policy
-from diffpolicy.rollout import Episode, RolloutOptions, act, begin, episode_noise
+from diffpolicy.rollout import (
+    Advance,
+    Episode,
+    RolloutOptions,
+    Slot,
+    act_or_fail,
+    begin,
+    collect,
+    episode_noise,
+    failed_episode,
+    forgive,
+    show,
+)
+from diffpolicy.watched import EnvironmentFailure, Watched
 
 
 @dataclass
@@ -33,31 +45,54 @@ def run_on_wall_clock(
     seeds: Sequence[int],
     options: RolloutOptions,
     description: str = "wall",
-) -> tuple[list[Episode], Timing]:
+) -> list[Episode]:
     """One Episode for each seed, one after the other, each as long as it is in reality."""
-    timing, env = Timing(), make_env()
+    advances = episodes_on_wall_clock(policy, make_env, seeds, options)
+    return collect(advances, seeds, options, description)
+
+
+def episodes_on_wall_clock(
+    policy: Policy,
+    make_env: Callable[[], Any],
+    seeds: Sequence[int],
+    options: RolloutOptions,
+    at: MutableSequence[int] | None = None,
+) -> Iterator[Advance]:
+    """Every seed's episode, as it ends; at: where calls of the environment are put on record."""
+    env = Watched(make_env, seeds[0], at)
     policy.engine()  # built before the clock runs
-    bar = tqdm(seeds, desc=description, unit="episode", leave=False)
     try:
         with ThreadPoolExecutor(1, "inference") as worker:
-            return [_episode(policy, env, seed, options, worker, timing) for seed in bar], timing
+            for seed in seeds:
+                episode = _episode(policy, env, seed, options, worker)
+                yield Advance(options.limit or episode.ticks, [episode])
     finally:
         env.close()
 
 
 def _episode(
-    policy: Policy,
-    env: Any,
-    seed: int,
-    options: RolloutOptions,
-    worker: ThreadPoolExecutor,
-    timing: Timing,
+    policy: Policy, env: Watched, seed: int, options: RolloutOptions, worker: ThreadPoolExecutor
 ) -> Episode:
-    slot = begin(env, seed, policy, iter(()), options)
-    controller = slot.controller
+    try:
+        slot = begin(env, seed, policy, iter(()), options)
+    except EnvironmentFailure as error:
+        return failed_episode(seed, 0, forgive(error, env, options))
+    timing = _run(slot, policy, options, worker)
+    return replace(
+        slot.episode(options.control_dt_s),
+        latency_ms=tuple(timing.latency_ms),
+        late_ms=tuple(timing.late_ms),
+        missed_ticks=timing.missed,
+    )
+
+
+def _run(slot: Slot, policy: Policy, options: RolloutOptions, worker: ThreadPoolExecutor) -> Timing:
+    """Run the episode to its end."""
+    timing, controller = Timing(), slot.controller
     work: Future | None = None
-    if not options.cold_start:
-        first, _ = _infer(policy, slot.history.copy(), seed, 0)
+    if not (options.cold_start or slot.failure):
+        show([slot], policy, np.asarray([slot.history[-1]]))
+        first, _ = _infer(policy, slot.history.copy(), slot.seed, 0)
         slot.check(first)
         controller.start(0, first)
     start = time.perf_counter()
@@ -69,15 +104,16 @@ def _episode(
             slot.check(actions)
             work = None
         controller.deliver(slot.tick)
-        if controller.wants_observation(slot.tick):
+        if not slot.failure and controller.wants_observation(slot.tick):
             controller.begin(slot.tick)
-            work = worker.submit(_infer, policy, slot.history.copy(), seed, slot.tick)
-        if slot.failure or act(slot):
+            show([slot], policy, np.asarray([slot.history[-1]]))
+            work = worker.submit(_infer, policy, slot.history.copy(), slot.seed, slot.tick)
+        if slot.failure or act_or_fail(slot, options):
             break
         _wait(start + slot.tick * options.control_dt_s, options.control_dt_s, timing)
     if work:  # overtaken by the end; dropping its latency would drop the slow ones
         timing.latency_ms.append(work.result()[1])
-    return slot.episode(options.control_dt_s)
+    return timing
 
 
 def _infer(policy: Policy, history: deque, seed: int, tick: int) -> tuple[np.ndarray, float]:

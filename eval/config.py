@@ -67,6 +67,12 @@ class TaskConfig(Checked):
     """Key of `info` whose last value is the score of an episode, or return, the sum of its rewards;
     by default what the environment declares, else success as 0 or 1. Such a score need not lie
     in [0, 1]: --margin and --floor are in its units."""
+    on_env_error: Literal["stop", "fail-episode"] = "stop"
+    """An environment that raises, ends its process or hangs: stop, keeping finished episodes for
+    the same command to go on with; or count that episode as a failure and make the environment
+    anew."""
+    step_timeout: Annotated[float | None, SECONDS] = None
+    """Seconds that one reset or step of the environment may take; by default any time."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def delays(config: DelaysConfig) -> dict[str, Any]:
     set_threads(config.threads)
     out = config.out or policy_path(config.run).parent / "delays"
     policy = policy_of(config, load_policy(config.run), sampling_of(config))
-    with World(config, policy) as world:
+    with World(config, policy, out / "episodes.jsonl") as world:
         world.prepare(policy, ["simulated"])
         for name in ("delays.json", "delays.png"):
             check_writable(out / name)
@@ -36,6 +36,7 @@ def delays(config: DelaysConfig) -> dict[str, Any]:
     print_records(records)
     plot = png(success_against_delay(result))
     write_bytes(out / "delays.png", plot)
+    world.kept.remove()
     print(f"wrote delays.json and delays.png to {out}")
     return result
 

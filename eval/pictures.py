@@ -5,7 +5,6 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-import gymnasium
 import matplotlib
 
 matplotlib.use("Agg")
@@ -14,16 +13,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from diffpolicy import environment
-from diffpolicy.errors import DiffpolicyError
 from diffpolicy.latency import LatencyProfile
 from diffpolicy.policy import Policy
-from diffpolicy.rollout import run_episodes
 from diffpolicy.workers import one_thread
 
+from .film import FRAMES, film
 from .success import World
 
-FRAMES = 6
 LINES = ("-", "--", ":", "-.")
 MARKS = {"DDPM": "D", "regression": "s"}
 NUMBERS = ((3, 5), (3, -11))  # points from a mark to its number: above, or below
@@ -91,62 +87,21 @@ def _draw_clock(
             )
 
 
-class _Filmed(gymnasium.Wrapper):
-    """Keeps pictures {tick: image} and observations: rendering every tick would take minutes."""
-
-    def __init__(self, env):
-        super().__init__(env)
-        self.every = max(1, environment.episode_limit(env) // (4 * FRAMES))
-        self.frames: dict[int, np.ndarray] = {}
-        self.observations: list[np.ndarray] = []
-        self.trouble: str | None = None if env.render_mode else "it has no rgb_array mode"
-
-    def reset(self, **options):
-        outcome = self.env.reset(**options)
-        self._keep(outcome[0], last=False)
-        return outcome
-
-    def step(self, action):
-        outcome = self.env.step(action)
-        self._keep(outcome[0], last=outcome[2] or outcome[3])
-        return outcome
-
-    def _keep(self, observation: np.ndarray, last: bool) -> None:
-        tick = len(self.observations)
-        self.observations.append(observation)
-        if self.trouble or (tick % self.every and not last):
-            return
-        try:
-            self.frames[tick] = np.asarray(self.env.render())
-        except Exception as error:  # drivers fail in many ways; the report says which
-            self.trouble = str(error)
-
-
 def film_strip(world: World, policy: Policy, profile: LatencyProfile, seed: int):
     """(figure, caption) of one rollout; drawn from the observations where nothing can render."""
-    envs: list[_Filmed] = []
-
-    def make_filmed() -> _Filmed:
-        envs.append(_Filmed(_renderable(world)))
-        return envs[-1]
-
-    with one_thread():  # as the episodes were run
-        [episode] = run_episodes(policy, make_filmed, [seed], profile, world.options, "film")
+    with one_thread():
+        engine = policy.engine(world.options.batch).name  # as the episodes were run
+    arguments = (policy.with_engine(engine), world.make, seed, profile, world.options)
+    shown = world.workers.call(film, *arguments, timeout_s=world.options.step_timeout)
+    episode, dt = shown.episode, world.options.control_dt_s
     outcome = "success" if episode.success else "failure"
     caption = f"seed {seed}: {outcome}, score {episode.score:.2f}, {episode.ticks} ticks"
-    dt = world.options.control_dt_s
-    if envs[0].trouble:
-        caption += f"; drawn from the observations, because nothing renders: {envs[0].trouble}"
-        return _traces(np.array(envs[0].observations), dt), caption
-    return _strip(envs[0].frames, dt), caption
-
-
-def _renderable(world: World):
-    """The environment with pictures, or without where it knows none."""
-    try:
-        return world.make(render_mode="rgb_array")
-    except DiffpolicyError:
-        return world.make()
+    if episode.failure:
+        caption += f", {episode.failure}"
+    if shown.trouble:
+        caption += f"; drawn from the observations, because nothing renders: {shown.trouble}"
+        return _traces(np.array(shown.observations), dt), caption
+    return _strip(shown.frames, dt), caption
 
 
 def _strip(frames: dict[int, np.ndarray], dt: float) -> Figure:

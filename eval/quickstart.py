@@ -26,10 +26,13 @@ def quickstart(config: QuickstartConfig) -> None:
         batch=together,
         margin=config.margin,
         seed=100_000 + config.seed,
+        latency_seconds=config.latency_seconds,
     )
     policies = load_budgets(sweep)
     with open_world(sweep, policies) as world:
-        measured = measure(policies, config.latency_seconds)
+        measured = world.measured(
+            policies, sweep, lambda: measure(policies, config.latency_seconds)
+        )
         declared = [latency.declared(config.ms_per_step, p.network_evals) for p in policies]
         clocks = [Clock("simulated", profiles) for profiles in (measured, declared)]
         run_sweep(sweep, world, policies, [Clock("paused", measured), *clocks])

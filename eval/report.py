@@ -8,12 +8,13 @@ from typing import Any
 
 from diffpolicy import latency
 from diffpolicy.budget import sampler_name
+from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_text
 from diffpolicy.latency import LatencyProfile
 from diffpolicy.policy import Policy
 
 from .pictures import clock_label, data_uri, film_strip, png
-from .success import World
+from .success import World, remarks
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem;
@@ -39,17 +40,18 @@ def write_report(
 ) -> None:
     """plot: a PNG; films: (policy, clock, what the budget costs) of each rollout to be drawn."""
     title = f"How many denoising steps can {result['header']['env']} afford?"
+    columns = (*COLUMNS, FAILED) if any(r["failures"] for r in result["records"]) else COLUMNS
     parts = [
         *map(_verdict, result["recommendations"]),
         "<h2>Success and score against latency</h2>",
         f'<img alt="success and score against latency" src="{data_uri(plot)}">',
-        "<p>Bars are 95 % intervals; numbers are denoising steps. Every budget met the same "
-        "episodes with the same starting noise.</p>",
+        f"<p>Bars are 95 % intervals; numbers are denoising steps. {_pairing(result)}</p>",
         "<h2>Every budget on every clock</h2>",
         html_table(
-            [title for title, _ in COLUMNS],
-            [[cell(record) for _, cell in COLUMNS] for record in result["records"]],
+            [title for title, _ in columns],
+            [[cell(record) for _, cell in columns] for record in result["records"]],
         ),
+        *map(_remarks, result["records"]),
         "<h2>Paired differences</h2>",
         _comparisons(result["recommendations"]),
         *_films(world, films),
@@ -95,6 +97,19 @@ def _verdict(advice: dict[str, Any]) -> str:
     )
 
 
+def _pairing(result: dict[str, Any]) -> str:
+    if result["header"]["paired"]:
+        return "Every budget met the same episodes with the same starting noise."
+    evidence = html.escape(result["header"]["seeds_evidence"])
+    return f"Episodes cannot be compared in pairs: {evidence}."
+
+
+def _remarks(record: dict[str, Any]) -> str:
+    """What is remarkable of a record, a paragraph each."""
+    name = f"{record['name']}, {clock_label(record)}"
+    return "".join(f"<p>{html.escape(f'{name}: {remark}')}.</p>" for remark in remarks(record))
+
+
 def _comparisons(recommendations: Sequence[dict[str, Any]]) -> str:
     """Paired differences of the recommended (else the best) budget from every other."""
     titles = ["clock", "budget", "against", "difference", "95 %", "p (non-inferiority)"]
@@ -124,6 +139,7 @@ COLUMNS = (
     ("starved ticks", lambda r: str(r["starved_ticks"])),
     ("replans", lambda r: str(r["replans"])),
 )
+FAILED = ("failed", lambda r: str(len(r["failures"])))
 
 
 def _optional(value: float | None, form: str) -> str:
@@ -134,9 +150,14 @@ def _films(world: World, films: Sequence[tuple[Policy, str, LatencyProfile]]) ->
     parts = ["<h2>Rollouts</h2>"] if films else []
     for policy, clock, profile in films:
         felt = latency.PAUSED if clock == "paused" else profile
-        figure, caption = film_strip(world, policy, felt, world.seeds.start)
         told = clock if clock == "paused" else f"simulated ({profile.source})"
-        text = html.escape(f"{sampler_name(policy)}, {told}; {caption}")
+        told = f"{sampler_name(policy)}, {told}"
+        try:
+            figure, caption = film_strip(world, policy, felt, world.seeds.start)
+        except DiffpolicyError as error:  # the result is there
+            parts.append(f"<p>{html.escape(f'{told}: not filmed: {error}')}</p>")
+            continue
+        text = html.escape(f"{told}; {caption}")
         image = f'<img alt="{text}" src="{data_uri(png(figure))}">'
         parts.append(f"<figure>{image}<figcaption>{text}</figcaption></figure>")
     return parts

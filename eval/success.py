@@ -1,9 +1,11 @@
 """Success of step budgets in closed loop, and the record that a result holds for each."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,14 +19,16 @@ from diffpolicy.control import starves
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_text
 from diffpolicy.latency import LatencyProfile
-from diffpolicy.outcome import new_outcome
 from diffpolicy.policy import Policy
-from diffpolicy.rollout import Episode, RolloutOptions, check_fit
-from diffpolicy.wall import Timing, run_on_wall_clock
+from diffpolicy.ranges import far_outside
+from diffpolicy.rollout import Episode, RolloutOptions
+from diffpolicy.watched import seeds_repeat
 from diffpolicy.workers import Workers, one_thread, worker_count
 
-from .config import EvalConfig, TaskConfig
+from .config import SOURCES, EvalConfig, Latencies, TaskConfig
+from .facts import look
 from .header import header, set_threads
+from .kept import Kept, fingerprint, key_of
 from .load import load_between, snapshot, verdict
 from .profiles import check_source, profiles_of
 from .significance import mean_interval, wilson
@@ -41,14 +45,16 @@ def evaluate_budget(config: EvalConfig) -> None:
     policy = policy_of(config, load_policy(config.run), sampling_of(config))
     print(audit_line(policy))
     check_source([policy], config)
-    with World(config, policy) as world:
+    kept = config.json and config.json.with_suffix(".episodes.jsonl")
+    with World(config, policy, kept) as world:
         world.prepare(policy, [config.clock])
-        [profile] = profiles_of([policy], config, world.options.control_dt_s, [config.clock])
+        [profile] = world.profiles([policy], config, [config.clock])
         record, _ = world.record(policy, config.clock, profile)
     print_records([record])
     if config.json:
         result = {"header": header(policy.device, **world.describe()), "records": [record]}
         write_text(config.json, json.dumps(result, indent=2))
+        world.kept.remove()
 
 
 def policy_of(config: TaskConfig, checkpoint: Checkpoint, sampling: Sampling) -> Policy:
@@ -59,30 +65,32 @@ def policy_of(config: TaskConfig, checkpoint: Checkpoint, sampling: Sampling) ->
 
 
 class World:
-    """The environment that a run is evaluated in, checked against its checkpoint."""
+    """The environment that a run is evaluated in, checked against its checkpoint.
 
-    def __init__(self, config: TaskConfig, policy: Policy):
+    No environment is ever made in this process. kept: the file of finished episodes, by which a
+    run that was stopped goes on.
+    """
+
+    def __init__(self, config: TaskConfig, policy: Policy, kept: Path | None = None):
         task = policy.task
         self.config, self.training = config, policy.specification.training
+        about = header(policy.device)
+        self.machine = [about[name] for name in ("device", "threads", "versions", "commit")]
         self.env_id = config.env or task.env_id
         same = config.env in (None, task.env_id)
         self.kwargs = task.env_kwargs if same else {}
         if config.env_kwargs is not None:
             self.kwargs = environment.parse_kwargs(config.env_kwargs)
         self.make = partial(environment.make, self.env_id, self.kwargs, config.max_steps)
-        env = self.make()
-        try:
-            check_fit(policy, env)
-            self.limit = environment.episode_limit(env)
-            environment.neutral_rule(env, config.neutral)
-            judged = (config.success_from, config.success, config.score_from)
-            self.score_key = new_outcome(env, *judged).score_key
-            override = config.control_dt or (task.control_dt_s if same else None)
-            dt = environment.control_dt_s(env, override)
-        finally:
-            env.close()
+        self.workers = Workers(worker_count(config.workers, config.episodes, policy.device))
+        override = config.control_dt or (task.control_dt_s if same else None)
+        self.facts = self.workers.call(
+            look, policy, self.make, config, override, timeout_s=config.step_timeout
+        )
+        self.unrepeatable = self._unrepeatable()
+        self.paired = self.unrepeatable is None
         self.options = RolloutOptions(
-            control_dt_s=dt,
+            control_dt_s=self.facts.control_dt_s,
             envs=config.envs,
             batch=ROWS * -(-config.batch // ROWS),
             cold_start=config.cold_start,
@@ -90,15 +98,37 @@ class World:
             neutral=config.neutral,
             success=config.success,
             score_from=config.score_from,
+            on_env_error=config.on_env_error,
+            step_timeout=config.step_timeout,
+            limit=self.facts.limit,
         )
         self.seeds = range(config.seed, config.seed + config.episodes)
-        self.workers = Workers(worker_count(config.workers, config.episodes, policy.device))
+        self.kept = Kept(kept)
+        self._fingerprints: dict[str, str] = {}
+
+    def _unrepeatable(self) -> str | None:
+        """How seeds fail to repeat, said on the terminal; None where they do repeat."""
+        config = self.config
+        try:
+            found = self.workers.call(
+                seeds_repeat, self.make, config.seed, timeout_s=config.step_timeout
+            )
+        except DiffpolicyError as error:
+            if config.on_env_error == "stop":
+                raise
+            found = f"seeds may not repeat: {error}"
+        if found:
+            print(f"warning: {found}; episodes cannot be compared in pairs")
+        return found
 
     def __enter__(self) -> "World":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_) -> None:
         self.workers.close()
+        if error and self.kept.count:
+            where = f"{self.kept.count} finished episodes are kept in {self.kept.path}"
+            print(f"{where}; the same command goes on with them")
 
     def prepare(self, policy: Policy, clocks: Sequence[str]) -> None:
         """Builds the engines that the clocks need, so that what cannot be built shows early."""
@@ -108,6 +138,37 @@ class World:
         if "wall" in clocks:
             policy.engine()
 
+    def profiles(
+        self, policies: Sequence[Policy], config: Latencies, clocks: Sequence[str]
+    ) -> list[LatencyProfile]:
+        """profiles_of the policies, by whose latencies a run that was stopped goes on."""
+
+        def find() -> list[LatencyProfile]:
+            return profiles_of(policies, config, self.options.control_dt_s, clocks)
+
+        given = any(getattr(config, source) is not None for source in SOURCES)
+        return find() if given or set(clocks) == {"wall"} else self.measured(policies, config, find)
+
+    def measured(
+        self,
+        policies: Sequence[Policy],
+        config: Latencies,
+        measure: Callable[[], list[LatencyProfile]],
+    ) -> list[LatencyProfile]:
+        """The latencies that a run which was stopped has measured; else they are measured now."""
+        key = self._key(
+            policies=[self._fingerprint(policy) for policy in policies],
+            engine=self.config.engine,
+            seconds=config.latency_seconds,
+        )
+        found = self.kept.profiles(key)
+        if found:
+            print(f"latencies as measured before, from {self.kept.path}")
+            return found
+        found = measure()
+        self.kept.add_profiles(key, found)
+        return found
+
     def record(
         self, policy: Policy, clock: str, profile: LatencyProfile
     ) -> tuple[dict[str, Any], LatencyProfile]:
@@ -116,31 +177,69 @@ class World:
         That is `profile`, but on the wall clock, which measures its own latencies. Warns first of
         starvation.
         """
-        label = f"{sampler_name(policy)}, {clock}"
-        dt = self.options.control_dt_s
         if clock == "wall":
-            minutes = len(self.seeds) * self.limit * dt / 60
-            print(f"real time, one episode after the other: {minutes:.1f} min at most")
-            begin = snapshot()
-            episodes, timing = run_on_wall_clock(policy, self.make, self.seeds, self.options, label)
-            load = verdict([load_between(begin, snapshot())])
-            if not timing.latency_ms:
-                raise DiffpolicyError(
-                    "the episodes are too short for an inference on the wall clock"
-                )
-            engine = policy.engine().name
-            samples = np.array(timing.latency_ms)
-            profile = LatencyProfile(samples, "wall clock", engine=engine, load=load)
-            record = make_record(policy, clock, profile, episodes, dt, engine)
-            return {**record, **timing_record(timing, policy)}, profile
+            return self._wall_record(policy)
+        dt = self.options.control_dt_s
         if clock == "simulated":
             warn_of_starvation(policy, profile, dt)
         felt = profile if clock == "simulated" else latency.PAUSED
-        run = self.workers.run_episodes
-        episodes = run(policy, self.make, self.seeds, felt, self.options, label)
         with one_thread():
             engine = policy.engine(self.options.batch).name
+        run = partial(self.workers.run_episodes, policy, self.make, profile=felt)
+        episodes = self._episodes(run, policy, clock, engine, felt.samples_ms.tolist())
         return make_record(policy, clock, profile, episodes, dt, engine), profile
+
+    def _wall_record(self, policy: Policy) -> tuple[dict[str, Any], LatencyProfile]:
+        dt, engine = self.options.control_dt_s, policy.engine().name
+        minutes = len(self.seeds) * self.facts.limit * dt / 60
+        print(f"real time, one episode after the other: {minutes:.1f} min at most")
+        run = partial(self.workers.run_on_wall_clock, policy, self.make)
+        before = snapshot(self.workers.pids)
+        episodes = self._episodes(run, policy, "wall", engine)
+        load = verdict([load_between(before, snapshot(self.workers.pids))])
+        latency_ms = [ms for e in episodes for ms in e.latency_ms]
+        if not latency_ms:
+            raise DiffpolicyError("the episodes are too short for an inference on the wall clock")
+        profile = LatencyProfile(np.array(latency_ms), "wall clock", engine=engine, load=load)
+        record = make_record(policy, "wall", profile, episodes, dt, engine)
+        return {**record, **timing_record(episodes, policy)}, profile
+
+    def _episodes(
+        self,
+        run: Callable[..., list[Episode]],
+        policy: Policy,
+        clock: str,
+        engine: str,
+        latencies_ms: Sequence[float] = (),
+    ) -> list[Episode]:
+        """Every seed once; those that were finished before are not run again."""
+        key = self.key(policy, clock, engine, latencies_ms)
+        done = self.kept.episodes(key)
+        left = [seed for seed in self.seeds if seed not in done]
+        keep = partial(self.kept.add_episode, key)
+        label = f"{sampler_name(policy)}, {clock}"
+        new = run(seeds=left, options=self.options, description=label, keep=keep) if left else []
+        done |= {episode.seed: episode for episode in new}
+        return [done[seed] for seed in self.seeds]
+
+    def key(self, policy: Policy, clock: str, engine: str, latencies_ms: Sequence[float]) -> str:
+        """A name for everything that determines an episode beside its seed."""
+        options = asdict(self.options)
+        for name in ("envs", "on_env_error", "step_timeout"):
+            del options[name]
+        return self._key(
+            policy=self._fingerprint(policy), clock=clock, engine=engine, ms=latencies_ms, **options
+        )
+
+    def _fingerprint(self, policy: Policy) -> str:
+        if policy.name not in self._fingerprints:
+            self._fingerprints[policy.name] = fingerprint(policy)
+        return self._fingerprints[policy.name]
+
+    def _key(self, **facts: Any) -> str:
+        """A name for everything that determines what is kept."""
+        env = [self.env_id, self.kwargs, self.config.max_steps, self.facts.source]
+        return key_of(machine=self.machine, env=env, **facts)
 
     def describe(self) -> dict[str, Any]:
         """The part of a result's header that says what was run."""
@@ -153,9 +252,12 @@ class World:
             "padded_batch": self.options.batch,
             "workers": self.workers.count,
             "max_steps": self.config.max_steps,
+            "paired": self.paired,
+            "seeds_repeat": self.paired,
+            "seeds_evidence": self.unrepeatable,
             **asdict(self.options),
             "neutral": self.config.neutral or "declared by the environment, else hold",
-            "score_from": self.score_key or "success, as 0 or 1",
+            "score_from": self.facts.score_key or "success, as 0 or 1",
         }
 
 
@@ -218,6 +320,9 @@ def make_record(
         "seam_jump": _mean([j for e in episodes for j in e.seam_jumps]),
         "seam_jerk": _mean([j for e in episodes for j in e.seam_jerks]),
         "failures": [e.failure for e in episodes if e.failure],
+        "far_observations": far_outside(
+            episodes, policy.observation_normalizer, policy.specification.model.normalizer
+        ),
         "outcomes": {
             "success": [int(e.success) for e in episodes],
             "score": [round(float(score), 6) for score in scores],
@@ -226,15 +331,15 @@ def make_record(
     }
 
 
-def timing_record(timing: Timing, policy: Policy) -> dict[str, Any]:
+def timing_record(episodes: Sequence[Episode], policy: Policy) -> dict[str, Any]:
     """What the wall clock adds to a record; its samples can be replayed."""
-    late_ms = np.array(timing.late_ms or [0.0])
+    late_ms = np.array([ms for e in episodes for ms in e.late_ms] or [0.0])
     return {
         "tick_late_ms": {"p50": float(np.median(late_ms)), "max": float(late_ms.max())},
-        "missed_ticks": timing.missed,
+        "missed_ticks": sum(e.missed_ticks for e in episodes),
         "parameters": policy.parameters,
         "precision": policy.precision,
-        "samples_ms": np.round(timing.latency_ms, 5).tolist(),
+        "samples_ms": np.round([ms for e in episodes for ms in e.latency_ms], 5).tolist(),
     }
 
 
@@ -243,11 +348,36 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def print_records(records: Sequence[dict[str, Any]]) -> None:
-    """The table on the terminal."""
+    """The table on the terminal, and what is remarkable of it."""
     titles = ["budget", "clock", "latency", "success", "95 % interval", "score", "p50 ms"]
     titles += ["delay ticks", "age ms", "starved"]
+    rows = [_row(record) for record in records]
+    if any(record["failures"] for record in records):
+        titles.append("failed")
+        rows = [[*row, len(r["failures"])] for row, r in zip(rows, records, strict=True)]
     print()  # apart from what the engines said
-    print_table(titles, [_row(record) for record in records])
+    print_table(titles, rows)
+    for record in records:
+        for remark in remarks(record):
+            print(f"warning: {record['name']}, {record['clock']}: {remark}")
+
+
+def remarks(record: dict[str, Any]) -> list[str]:
+    """Failed episodes with their culprits, and observations far outside of training's."""
+    found = []
+    if failures := record["failures"]:
+        kinds = {re.sub(r"[-+.\d]+", "", text): text for text in reversed(failures)}
+        culprits = "; ".join(reversed(kinds.values()))
+        found.append(f"{len(failures)} of {record['episodes']} episodes failed: {culprits}")
+    if far := record["far_observations"]:
+        worst = max(far, key=lambda f: f["share"])
+        others = f" (and {len(far) - 1} more)" if len(far) > 1 else ""
+        found.append(
+            "observations far outside of training's: dimension {dimension}{others} in {share:.0%} "
+            "of those given to the policy; it goes from {seen[0]:.3g} to {seen[1]:.3g}, in "
+            "training from {training[0]:.3g} to {training[1]:.3g}".format(others=others, **worst)
+        )
+    return found
 
 
 def _row(r: dict[str, Any]) -> list[Any]:

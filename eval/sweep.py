@@ -21,7 +21,7 @@ from .compare import Candidate, Recommendation, compare, recommend
 from .config import SweepConfig
 from .header import header
 from .pictures import clock_label, png, success_against_latency
-from .profiles import check_source, profiles_of
+from .profiles import check_source
 from .report import headline, write_report
 from .significance import ALPHA, episodes_needed
 from .success import World, outruns, print_records
@@ -48,7 +48,7 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     policies = load_budgets(config)
     check_source(policies, config)
     with open_world(config, policies) as world:
-        profiles = profiles_of(policies, config, world.options.control_dt_s, config.clocks)
+        profiles = world.profiles(policies, config, config.clocks)
         clocks = [Clock(name, profiles) for name in config.clocks]
         return run_sweep(config, world, policies, clocks)
 
@@ -73,7 +73,8 @@ def print_plan(margin: float, budgets: int) -> dict[str, Any]:
 
 def open_world(config: SweepConfig, policies: Sequence[Policy]) -> World:
     """Whatever can be wrong with the environment or the folder shows here, before measuring."""
-    world = World(config, next(policy for policy in policies if not policy.regression))
+    diffusion = next(policy for policy in policies if not policy.regression)
+    world = World(config, diffusion, _folder(config) / "episodes.jsonl")
     for policy in policies:
         world.prepare(policy, config.clocks)
     for name in ("sweep.json", "sweep.png", "report.html"):
@@ -112,6 +113,7 @@ def run_sweep(
     write_text(
         folder / "sweep.json", json.dumps(result, indent=1)
     )  # last: it says that all is there
+    world.kept.remove()
     print(f"wrote sweep.json, sweep.png and report.html to {folder}")
     return result
 

@@ -573,7 +573,7 @@ def test_a_result_that_cannot_be_written_leaves_the_old_one(at, refused, tmp_pat
     (tmp_path / "result.json").write_text("old")
     with files_of_at_most(100):
         line = refused(*words(f"{EVAL} --json result.json", at))
-    assert "File too large: result.json" in line
+    assert "File too large: result." in line
     assert (tmp_path / "result.json").read_text() == "old"
     assert not list(tmp_path.glob(".*"))
 

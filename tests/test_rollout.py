@@ -1,14 +1,19 @@
 """Closed loop: an episode depends on its seed, not on its neighbours; every one is counted."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
+from faulty import TICKS, make_faulty
 
-from diffpolicy import environment, latency
+from diffpolicy import environment, latency, rollout
 from diffpolicy.latency import LatencyProfile
+from diffpolicy.normalizer import Normalizer
 from diffpolicy.policy import Policy
-from diffpolicy.rollout import RolloutOptions, episode_noise, run_episodes
+from diffpolicy.ranges import far_outside
+from diffpolicy.rollout import RolloutOptions, collect, episode_noise, episodes, run_episodes
+from diffpolicy.watched import EnvironmentFailure, seeds_repeat
 
 ENV = "diffpolicy.envs:Balance-v0"
 OPTIONS = RolloutOptions(control_dt_s=0.02, envs=16, batch=16)
@@ -84,3 +89,144 @@ def test_budgets_and_samplers_share_the_starting_noise():
     once = episode_noise(7, 16, (1, 24, 1))
     ancestral = episode_noise(7, 16, (101, 24, 1))
     np.testing.assert_array_equal(ancestral[0], once[0])
+
+
+SEEDS = range(6)
+FEW = replace(OPTIONS, envs=2, limit=TICKS)
+
+
+def run(policy, habit, **options):
+    make_env = partial(make_faulty, habit)
+    return run_episodes(policy, make_env, SEEDS, latency.PAUSED, replace(FEW, **options))
+
+
+@pytest.mark.parametrize(
+    ("habit", "told"),
+    [
+        ("raise", "RuntimeError: the simulator says no"),
+        ("leave", "failed in its step: SystemExit: 0"),
+        ("old step", "expected step(action) -> (observation, reward,"),
+        ("reset", "failed in reset(seed=1, options=None): RuntimeError: the reset says no"),
+    ],
+)
+def test_what_an_environment_raises_names_its_line_the_tick_and_the_seed(policy, habit, told):
+    kept = []
+    advances = episodes(policy, partial(make_faulty, habit), SEEDS, latency.PAUSED, FEW)
+    with pytest.raises(EnvironmentFailure) as error:
+        collect(advances, SEEDS, FEW, "episodes", kept.append)
+    text = " ".join(str(error.value).split())
+    assert told in text
+    assert habit == "reset" or "tick 9 of seed 1" in text
+    assert habit == "old step" or "faulty.py:" in text
+    assert [e.seed for e in kept] in ([], [0])
+
+
+def test_an_episode_that_ends_in_the_same_tick_is_not_lost(policy):
+    kept = []
+    make_env = partial(make_faulty, "raise", at=5, ticks=5)
+    advances = episodes(policy, make_env, SEEDS, latency.PAUSED, replace(FEW, limit=5))
+    with pytest.raises(EnvironmentFailure):
+        collect(advances, SEEDS, FEW, "episodes", kept.append)
+    assert [(e.seed, e.ticks) for e in kept] == [(0, 5)]
+
+
+@pytest.mark.parametrize("habit", ["raise", "leave", "old step", "reset"])
+def test_a_failed_episode_is_counted_and_the_others_are_as_ever(policy, habit):
+    good = run(policy, "")
+    found = run(policy, habit, on_env_error="fail-episode")
+    assert found[::2] == good[::2]
+    for episode in found[1::2]:
+        assert episode.broken and not episode.success and episode.score == 0
+        assert f"seed {episode.seed}" in str(episode.failure)
+
+
+def test_a_constructor_that_fails_ends_the_run_and_a_close_does_not(policy, capsys):
+    with pytest.raises(
+        EnvironmentFailure,
+        match="cannot make the environment .*: RuntimeError: the constructor says no",
+    ):
+        run(policy, "constructor", on_env_error="fail-episode")
+    assert run(policy, "close") == run(policy, "")
+    assert "failed in close: RuntimeError: the close says no" in capsys.readouterr().err
+
+
+def test_an_observation_that_is_not_finite_is_the_environments_failure(policy):
+    found = run(policy, "nan")
+    assert found[::2] == run(policy, "")[::2]
+    for e in found[1::2]:
+        said = f"observation is not finite at tick 10 (seed {e.seed}, dimension 2)"
+        assert e.failure == f"the environment's {said}"
+        assert (e.ticks, e.success, e.broken) == (10, False, False)
+
+
+def test_a_huge_observation_is_named_before_the_policy_sees_it(policy):
+    [_, e, *_] = run(policy, "huge")
+    said = "observation 1e+30 overflows the network at tick 10 (seed 1, dimension 2)"
+    assert e.failure == f"the environment's {said}"
+    assert np.isfinite(e.highest).all()
+
+
+def test_observations_far_outside_of_trainings_are_told_with_figures(policy):
+    normalizer = Normalizer(np.array([2.0, 0.5, 0.0]), np.array([1.0, 0.0, 0.0]))  # last: constant
+    [base] = run_episodes(policy, make, [0], latency.PAUSED, OPTIONS)
+    seen = {"lowest": (-5.0, -1.0, 0.0), "highest": (1.0, 1.0, 0.0), "observed": 100}
+    one, two = (replace(base, far=far, **seen) for far in ((2, 1, 0), (1, 1, 0)))
+    [told] = far_outside([one, two], normalizer, "limits")
+    assert told == {
+        "dimension": 0,
+        "share": 0.015,
+        "seen": [-3.0, 0.0],
+        "training": [-1.0, 0.0],
+    }
+    assert far_outside([two], normalizer, "limits") == []
+
+
+def test_ranges_are_those_of_what_the_policy_was_given(policy):
+    given = []
+
+    class Spy(Policy):
+        def __call__(self, history, noise=None):
+            given.extend(self.observation_normalizer.normalize(history[:1, -1]))
+            return super().__call__(history, noise)
+
+    spy = Spy.__new__(Spy)
+    vars(spy).update(vars(policy))
+    [e] = run_episodes(spy, make, [3], latency.PAUSED, replace(OPTIONS, envs=1))
+    assert e.observed == len(given) == e.replans
+    np.testing.assert_array_equal(e.lowest, np.min(given, 0))
+    np.testing.assert_array_equal(e.highest, np.max(given, 0))
+    np.testing.assert_array_equal(e.far, np.sum(np.abs(given) > 3, 0))
+
+
+@pytest.mark.parametrize("task", ["PushT", "Balance", "Detour", "Catch"])
+def test_seeds_of_our_tasks_repeat(task):
+    assert seeds_repeat(lambda: environment.make(f"diffpolicy.envs:{task}-v0", {}), 5) is None
+
+
+@pytest.mark.parametrize(
+    ("habit", "when"), [("global seed", "at once"), ("residue", "at once"), ("", None)]
+)
+def test_seeds_that_are_ignored_are_told_with_figures(habit, when):
+    told = seeds_repeat(partial(make_faulty, habit), 5)
+    assert (told is None) == (when is None)
+    if told:
+        assert told.startswith("seeds do not repeat: reset(seed=5) and the same actions again")
+        assert f"{when}, gave " in told and "at tick 0 (dimension 0)" in told
+
+
+def test_progress_counts_ticks_and_ends_at_all_of_them(policy, monkeypatch):
+    bars = []
+
+    class Bar(rollout.tqdm):
+        def __init__(self, **options):
+            super().__init__(**options, disable=False)
+            bars.append(self)
+
+        def close(self):
+            self.seen = (self.n, self.total)
+            super().close()
+
+    monkeypatch.setattr(rollout, "tqdm", Bar)
+    found = run(policy, "nan")
+    assert any(e.ticks < TICKS for e in found)
+    assert bars[0].seen == (TICKS * len(SEEDS), TICKS * len(SEEDS))

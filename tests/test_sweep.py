@@ -1,14 +1,21 @@
 """eval, latency, sweep and report: what is written, and that it is what was measured."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from diffpolicy import environment
 from diffpolicy.budget import sampler_name
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import Sampling, TrainConfig
@@ -17,9 +24,10 @@ from diffpolicy.eval.baseline import DiffusersLoop
 from diffpolicy.eval.budgets import combinations, load_budgets
 from diffpolicy.eval.config import DenoiseConfig, EvalConfig, LatencyConfig, SweepConfig
 from diffpolicy.eval.denoise import trace
+from diffpolicy.eval.kept import Kept
 from diffpolicy.eval.latency import latency
 from diffpolicy.eval.pictures import film_strip
-from diffpolicy.eval.success import World, evaluate_budget
+from diffpolicy.eval.success import World, evaluate_budget, print_records
 from diffpolicy.eval.sweep import _outcome, sweep
 from diffpolicy.latency import PAUSED
 from diffpolicy.policy import Policy
@@ -124,11 +132,14 @@ def test_starving_budget_is_warned_about_before_it_runs(tiny_run, capsys, clock)
     assert ("warning: 1 step" in capsys.readouterr().out) == (clock == "simulated")
 
 
+def without_pictures(render_mode=None):
+    return environment.make("diffpolicy.envs:Balance-v0", {}, max_steps=60)
+
+
 def test_rollout_is_drawn_from_observations_where_nothing_renders(tiny_run):
     policy = Policy.load(tiny_run, ddim_steps=1)
     world = World(SweepConfig(run=tiny_run, **SMALL), policy)
-    make = world.make
-    world.make = lambda render_mode=None: make()  # an environment without pictures
+    world.make = without_pictures
     figure, caption = film_strip(world, policy, PAUSED, 5)
     assert "drawn from the observations" in caption
     [axis] = figure.axes
@@ -304,3 +315,182 @@ def test_a_sweep_on_the_wall_clock_is_judged_by_what_it_felt(tiny_run, tmp_path)
     )
     result = sweep(config)
     assert result["recommendation"]["latency_source"] == "wall clock"
+
+
+FAULTY = {"run": None, "env": "faulty:Faulty-v0", "episodes": 4, "envs": 2, "batch": 4}
+
+
+def faulty(tiny_run, habit, **options):
+    """Options of a command on an environment with that habit."""
+    kwargs = json.dumps({"habit": habit, **options.pop("kwargs", {})})
+    given = {"engine": "eager", "seed": 100, "env_kwargs": kwargs, "ms_per_step": 30.0}
+    return {**FAULTY, "run": tiny_run, **given, **options}
+
+
+def test_a_stopped_sweep_goes_on_and_ends_with_the_same_bits(tiny_run, tmp_path, capsys):
+    """The environment ends its process; then it is mended, and latencies are the kept ones."""
+    mended, out = tmp_path / "mended", tmp_path / "out"
+    options = faulty(tiny_run, "exit", kwargs={"unless": str(mended)}, ms_per_step=None, envs=1)
+    few = {"ddim_steps": (1, 2), "ddpm": False, "latency_seconds": 0.02, "pictures": False}
+    config = SweepConfig(**options, **few, out=out)
+    with pytest.raises(DiffpolicyError, match="at tick 9 of seed 101"):
+        sweep(config)
+    kept = out / "episodes.jsonl"
+    assert "finished episodes are kept in" in capsys.readouterr().out
+    assert not (out / "sweep.json").exists()
+    lines = [json.loads(line) for line in kept.read_text().split("\n") if line]
+    assert [line["episode"]["seed"] for line in lines if "episode" in line] == [100]
+    [measured] = [line["profiles"] for line in lines if "profiles" in line]
+    kept.write_text(kept.read_text() + '\n{"key": "half a li')
+    mended.touch()
+    result = sweep(config)
+    assert "latencies as measured before" in capsys.readouterr().out
+    assert not kept.exists()
+    assert [p["samples_ms"] for p in result["profiles"]] == [
+        np.round(p["samples_ms"], 4).tolist() for p in measured
+    ]
+    path = tmp_path / "latency.json"  # an uninterrupted run, by the same latencies
+    records = [
+        {"network_evals": p.network_evals, "parameters": p.parameters, **profile}
+        for p, profile in zip(load_budgets(config), measured, strict=True)
+    ]
+    path.write_text(json.dumps({"records": records}))
+    whole = sweep(replace(config, out=tmp_path / "whole", latency_from=path))
+    for stopped, straight in zip(result["records"], whole["records"], strict=True):
+        assert {**stopped, "latency_source": ""} == {**straight, "latency_source": ""}
+
+
+def test_episodes_that_were_finished_are_not_run_again(tiny_run, tmp_path, monkeypatch):
+    path, ran = tmp_path / "r.json", []
+    config = EvalConfig(**faulty(tiny_run, ""), ddim_steps=1, json=path)
+    add = Kept.add_episode
+
+    def stop_after_two(self, key, episode):
+        add(self, key, episode)
+        ran.append(episode.seed)
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Kept, "add_episode", stop_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_budget(config)
+    assert not path.exists()
+    evaluate_budget(replace(config, workers=2))
+    assert sorted(ran) == [100, 101, 102, 103]
+    resumed = json.loads(path.read_text())["records"]
+    evaluate_budget(config)
+    assert json.loads(path.read_text())["records"] == resumed
+    assert len(ran) == 8  # nothing is kept where a result is
+
+
+def test_another_policy_or_environment_has_nothing_kept(tiny_run, tmp_path):
+    config = EvalConfig(**faulty(tiny_run, ""), ddim_steps=1, json=tmp_path / "r.json")
+    keys = set()
+    for more in ({}, {"max_steps": 9}, {"env_kwargs": '{"at": 3}'}, {"neutral": "zero"}):
+        chosen = replace(config, **more)
+        for steps in (1, 2):
+            policy = Policy.load(tiny_run, ddim_steps=steps)
+            with World(chosen, policy) as world:
+                keys.add(world.key(policy, "paused", "eager", []))
+                assert world.key(policy, "paused", "native", []) not in keys
+    assert len(keys) == 8
+
+
+def test_failed_episodes_are_counted_where_people_look(tiny_run, tmp_path, capsys):
+    out = tmp_path / "out"
+    few = {"ddim_steps": (1,), "ddpm": False, "clocks": ("paused",), "pictures": True}
+    result = sweep(SweepConfig(**faulty(tiny_run, "nan"), **few, out=out))
+    said = (
+        "2 of 4 episodes failed: the environment's observation is not finite at tick 10 "
+        "(seed 101, dimension 2)"
+    )
+    printed, page = capsys.readouterr().out, (out / "report.html").read_text()
+    assert f"warning: 1 step, paused: {said}" in printed
+    assert said.replace("'", "&#x27;") in page
+    [record] = result["records"]
+    assert len(record["failures"]) == 2
+    assert "  failed" in printed and "<th>failed</th>" in page
+
+
+def test_failures_have_no_column_where_there_are_none(result, capsys):
+    print_records(result[0]["records"])
+    assert "failed" not in capsys.readouterr().out and "<th>failed</th>" not in result[1]
+
+
+def test_far_observations_are_told_on_the_terminal_and_in_the_record(tiny_run, tmp_path, capsys):
+    path = tmp_path / "r.json"
+    options = faulty(tiny_run, "residue", episodes=1, kwargs={"drift": 0.5})
+    evaluate_budget(EvalConfig(**options, ddim_steps=1, json=path))
+    [record] = json.loads(path.read_text())["records"]
+    worst = max(record["far_observations"], key=lambda far: far["share"])
+    low, high = worst["training"]
+    assert worst["share"] > 0.5 and worst["seen"][1] > high + (high - low)
+    said = f"observations far outside of training's: dimension {worst['dimension']}"
+    assert said in capsys.readouterr().out
+
+
+def test_seeds_that_are_ignored_are_said_everywhere(tiny_run, tmp_path, capsys):
+    out = tmp_path / "out"
+    few = {"ddim_steps": (1,), "clocks": ("paused",), "pictures": False, "ddpm": False}
+    result = sweep(SweepConfig(**faulty(tiny_run, "global seed"), **few, out=out))
+    header = result["header"]
+    assert (header["paired"], header["seeds_repeat"]) == (False, False)
+    assert header["seeds_evidence"].startswith("seeds do not repeat: reset(seed=100)")
+    said = "episodes cannot be compared in pairs"
+    assert f"{header['seeds_evidence']}; {said}" in capsys.readouterr().out
+    assert "Episodes cannot be compared in pairs: seeds do" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize("habit", ["exit", "raise", "constructor", "leave"])
+def test_a_result_that_is_not_there_is_never_status_0(tiny_run, habit, refused):
+    options = faulty(tiny_run, habit)
+    words = [w for name, v in options.items() for w in (f"--{name.replace('_', '-')}", v)]
+    said = {
+        "exit": "the environment's step ended its process (exit status 0), at tick 9 of seed 101",
+        "raise": "failed in step, tick 9 of seed 101: RuntimeError: the simulator says no",
+        "leave": "the environment failed in its step: SystemExit: 0",
+        "constructor": "cannot make the environment 'faulty:Faulty-v0'",
+    }
+    assert said[habit] in refused("eval", *words, "--ddim-steps", 1)
+
+
+def test_an_environment_s_error_can_fail_its_episode_alone(tiny_run, call):
+    options = faulty(tiny_run, "exit", on_env_error="fail-episode")
+    words = [w for name, v in options.items() for w in (f"--{name.replace('_', '-')}", v)]
+    done = call("eval", *words, "--ddim-steps", 1)
+    assert (done.code, done.errors) == (0, [])
+    said = "2 of 4 episodes failed: the environment's step ended its process (exit status 0), at"
+    assert f"{said} tick 9 of seed 101" in done.out
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_nothing_running_and_nothing_half_written(
+    tiny_run, tmp_path, number, status
+):
+    options = faulty(tiny_run, "slow", workers=2, out=tmp_path / "out")
+    words = [str(w) for name, v in options.items() for w in (f"--{name.replace('_', '-')}", v)]
+    code = "from diffpolicy.cli import main; main()"
+    command = [sys.executable, "-c", code, "sweep", *words, "--ddim-steps", "1", "--no-ddpm"]
+    where = {"cwd": Path(__file__).parent, "start_new_session": True}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **where)
+    kept = tmp_path / "out" / "episodes.jsonl"
+    while process.poll() is None and not kept.exists():
+        time.sleep(0.05)
+    process.send_signal(number)
+    errors = process.communicate()[1]
+    assert process.returncode == status
+    assert errors.splitlines()[-1] == "interrupted" and "Traceback" not in errors
+    for _ in range(200):  # the fork server follows
+        if not group_runs(process.pid):
+            break
+        time.sleep(0.05)
+    assert not group_runs(process.pid)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["episodes.jsonl"]
+
+
+def group_runs(leader):
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    return True

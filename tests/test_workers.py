@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from faulty import TICKS, make_faulty
 
 from diffpolicy.config import ModelConfig
 from diffpolicy.denoisers import build
@@ -17,6 +19,7 @@ from diffpolicy.eval.config import EvalConfig
 from diffpolicy.eval.success import ROWS, World
 from diffpolicy.latency import PAUSED, declared
 from diffpolicy.policy import Policy
+from diffpolicy.rollout import RolloutOptions, run_episodes
 from diffpolicy.windows import Horizons
 from diffpolicy.workers import Workers, cores, one_thread, worker_count
 
@@ -47,7 +50,7 @@ if __name__ == "__main__":
     world = World(EvalConfig(run=Path("{run}"), max_steps=5), policy)
     two = Workers(2)
     two.run_episodes(policy, world.make, range(4), PAUSED, world.options)
-    pids = "\\n".join(str(process.pid) for process in two._pool._processes.values())
+    pids = "\\n".join(str(worker.process.pid) for worker in two._crew.values())
     Path("{found}.partial").write_text(pids)
     Path("{found}.partial").rename("{found}")
     time.sleep(600)
@@ -87,15 +90,66 @@ def test_what_is_wrong_in_a_worker_is_said_here(tiny_run, policy, two):
 
 def test_a_worker_that_dies_is_one_clear_error_and_the_next_run_works(tiny_run, policy, two):
     world = World(EvalConfig(run=tiny_run, **SMALL), policy)
-    with pytest.raises(DiffpolicyError, match="a worker process died"):
+    with pytest.raises(DiffpolicyError, match=r"constructor ended its process \(exit status 9\)"):
         two.run_episodes(policy, die, range(4), PAUSED, world.options)
     assert len(two.run_episodes(policy, world.make, range(3), PAUSED, world.options)) == 3
+
+
+FEW = RolloutOptions(control_dt_s=0.02, envs=2, batch=16, limit=TICKS)
+
+
+def test_episodes_are_those_of_this_process(policy, two):
+    make_env = partial(make_faulty, "nan")
+    with one_thread():
+        here = run_episodes(policy, make_env, range(5), PAUSED, FEW)
+    assert two.run_episodes(policy, make_env, range(5), PAUSED, FEW) == here
+    torch.set_num_threads(2)  # of the parent, and so of nothing that matters
+    assert two.run_episodes(policy, make_env, range(5), PAUSED, replace(FEW, envs=16)) == here
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(
+    ("habit", "told"),
+    [
+        ("exit", r"step ended its process \(exit status 0\)"),
+        ("crash", r"step ended its process \(SIGSEGV\)"),
+        ("hang", "step takes more than 2 s"),
+    ],
+)
+def test_a_process_that_ends_or_hangs_names_tick_and_seed_and_loses_no_other(
+    policy, two, habit, told
+):
+    make_env, options = partial(make_faulty, habit), replace(FEW, step_timeout=2.0)
+    seeds, kept = [*range(4), 6], []
+    with pytest.raises(DiffpolicyError, match=rf"{told}, at tick 9 of seed [13]"):
+        two.run_episodes(policy, make_env, seeds, PAUSED, options, keep=kept.append)
+    assert not two._crew  # nothing is left running
+    forgiving = replace(options, on_env_error="fail-episode")
+    found = two.run_episodes(policy, make_env, seeds, PAUSED, forgiving, keep=kept.append)
+    assert [e.seed for e in found] == seeds and {e.seed for e in kept} == {*seeds}
+    with one_thread():
+        good = run_episodes(policy, make_faulty, [0, 2, 6], PAUSED, FEW)
+    assert [e for e in found if not e.failure] == good
+    assert [(e.seed, e.broken, e.ticks) for e in found if e.failure] == [(1, True, 9), (3, True, 9)]
+
+
+def test_a_worker_that_is_killed_from_outside_is_no_failed_episode(policy, two):
+    options = replace(FEW, on_env_error="fail-episode")
+    with pytest.raises(DiffpolicyError, match=r"worker process died \(SIGKILL\).*seeds 1, 3"):
+        two.run_episodes(policy, partial(make_faulty, "killed"), range(4), PAUSED, options)
+
+
+def test_the_wall_clock_runs_in_a_process_too(policy, two):
+    make_env, options = partial(make_faulty, "exit"), replace(FEW, on_env_error="fail-episode")
+    good, broken = two.run_on_wall_clock(policy, make_env, [2, 3], options)
+    assert good.latency_ms and not good.failure
+    assert "ended its process (exit status 0), at tick 9" in str(broken.failure)
 
 
 def test_closing_stops_the_processes(tiny_run, policy, two):
     world = World(EvalConfig(run=tiny_run, **SMALL), policy)
     two.run_episodes(policy, world.make, range(2), PAUSED, world.options)
-    processes = list(two._pool._processes.values())
+    processes = [worker.process for worker in two._crew.values()]
     assert len(processes) == 2
     two.close()
     assert not any(process.is_alive() for process in processes)

@@ -1,0 +1,101 @@
+"""Finished episodes and measured latencies of a run, kept until its result is written.
+
+One JSON line each, under a key of everything that determines it, so that the same command goes on
+where it was stopped and ends with the same bits. A damaged line is no line.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffpolicy.files import writing
+from diffpolicy.latency import LatencyProfile
+from diffpolicy.policy import Policy
+from diffpolicy.rollout import Episode
+
+
+class Kept:
+    """What the file at `path` holds, and what is added to it; without a path, nothing."""
+
+    def __init__(self, path: Path | None):
+        self.path = path
+        self._lines = _lines_of(path) if path and path.exists() else []
+        self.count = len([line for line in self._lines if "episode" in line])
+
+    def episodes(self, key: str) -> dict[int, Episode]:
+        """By seed."""
+        found = (_episode(line["episode"]) for line in self._of(key, "episode"))
+        return {episode.seed: episode for episode in found}
+
+    def profiles(self, key: str) -> list[LatencyProfile] | None:
+        """None where none were kept."""
+        found = self._of(key, "profiles")
+        return [_profile(p) for p in found[-1]["profiles"]] if found else None
+
+    def add_episode(self, key: str, episode: Episode) -> None:
+        """Keep it, unless the environment broke it: then it may go better another time."""
+        if not episode.broken:
+            self._add({"key": key, "episode": asdict(episode)})
+            self.count += 1
+
+    def add_profiles(self, key: str, profiles: Sequence[LatencyProfile]) -> None:
+        """One for each policy."""
+        found = [{**vars(p), "samples_ms": p.samples_ms.tolist()} for p in profiles]
+        self._add({"key": key, "profiles": found})
+
+    def remove(self) -> None:
+        """The result is written."""
+        if self.path:
+            self.path.unlink(missing_ok=True)
+
+    def _of(self, key: str, kind: str) -> list[dict[str, Any]]:
+        return [line for line in self._lines if line.get("key") == key and kind in line]
+
+    def _add(self, line: dict[str, Any]) -> None:
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with writing(self.path), self.path.open("a", encoding="utf-8") as file:
+                file.write(f"\n{json.dumps(line)}\n")  # a half-written line before it stays alone
+
+
+def _lines_of(path: Path) -> list[dict[str, Any]]:
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return [line for line in lines if isinstance(line, dict)]
+
+
+def _episode(data: dict[str, Any]) -> Episode:
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    return Episode(**fields)
+
+
+def _profile(data: dict[str, Any]) -> LatencyProfile:
+    return LatencyProfile(**{**data, "samples_ms": np.array(data["samples_ms"], float)})
+
+
+def key_of(**facts: Any) -> str:
+    """A short name for facts."""
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def fingerprint(policy: Policy) -> str:
+    """A short name for weights, normalisers, sampling and precision."""
+    state = policy.__getstate__()
+    found = hashlib.sha256(repr((policy.specification, policy.sampling, policy.precision)).encode())
+    normalizers = (policy.observation_normalizer, policy.action_normalizer)
+    for array in [
+        *state["_denoiser"].values(),
+        *(a for n in normalizers for a in vars(n).values()),
+    ]:
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:32]
