@@ -7,16 +7,32 @@ where it was stopped and ends with the same bits. A damaged line is no line.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from diffpolicy.checked import NOT_EMPTY, parse_json, validate
+from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import writing
 from diffpolicy.latency import LatencyProfile
 from diffpolicy.policy import Policy
 from diffpolicy.rollout import Episode
+
+from .config import MILLISECONDS
+
+
+@dataclass(frozen=True)
+class KeptProfile:
+    """A LatencyProfile as JSON has it."""
+
+    samples_ms: Annotated[list[float], MILLISECONDS, NOT_EMPTY]
+    source: str
+    exact: bool
+    engine: str | None
+    load: str | None
 
 
 class Kept:
@@ -29,13 +45,17 @@ class Kept:
 
     def episodes(self, key: str) -> dict[int, Episode]:
         """By seed."""
-        found = (_episode(line["episode"]) for line in self._of(key, "episode"))
+        found = self._of(key, "episode", Episode)
         return {episode.seed: episode for episode in found}
 
     def profiles(self, key: str) -> list[LatencyProfile] | None:
         """None where none were kept."""
-        found = self._of(key, "profiles")
-        return [_profile(p) for p in found[-1]["profiles"]] if found else None
+        found = self._of(key, "profiles", list[KeptProfile])
+        if not found:
+            return None
+        return [
+            LatencyProfile(**vars(p) | {"samples_ms": np.array(p.samples_ms)}) for p in found[-1]
+        ]
 
     def add_episode(self, key: str, episode: Episode) -> None:
         """Keep it, unless the environment broke it: then it may go better another time."""
@@ -53,8 +73,14 @@ class Kept:
         if self.path:
             self.path.unlink(missing_ok=True)
 
-    def _of(self, key: str, kind: str) -> list[dict[str, Any]]:
-        return [line for line in self._lines if line.get("key") == key and kind in line]
+    def _of(self, key: str, name: str, kind: Any) -> list[Any]:
+        """Lines under the key that hold what is asked for, as such; damaged ones are left out."""
+        found = []
+        for line in self._lines:
+            if line.get("key") == key and name in line:
+                with suppress(DiffpolicyError):
+                    found.append(validate(kind, line[name], "a line"))
+        return found
 
     def _add(self, line: dict[str, Any]) -> None:
         if self.path:
@@ -65,21 +91,10 @@ class Kept:
 
 def _lines_of(path: Path) -> list[dict[str, Any]]:
     lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
+    for text in path.read_bytes().splitlines():
+        with suppress(DiffpolicyError):
+            lines.append(parse_json(text, "a line"))
     return [line for line in lines if isinstance(line, dict)]
-
-
-def _episode(data: dict[str, Any]) -> Episode:
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-    return Episode(**fields)
-
-
-def _profile(data: dict[str, Any]) -> LatencyProfile:
-    return LatencyProfile(**{**data, "samples_ms": np.array(data["samples_ms"], float)})
 
 
 def key_of(**facts: Any) -> str:

@@ -52,7 +52,7 @@ def write_report(
             [[cell(record) for _, cell in columns] for record in result["records"]],
         ),
         *map(_remarks, result["records"]),
-        "<h2>Paired differences</h2>",
+        f"<h2>{'Paired' if result['header']['paired'] else 'Unpaired'} differences</h2>",
         _comparisons(result["recommendations"]),
         *_films(world, films),
         "<h2>How it was measured</h2>",
@@ -111,7 +111,7 @@ def _remarks(record: dict[str, Any]) -> str:
 
 
 def _comparisons(recommendations: Sequence[dict[str, Any]]) -> str:
-    """Paired differences of the recommended (else the best) budget from every other."""
+    """Differences of the recommended (else the best) budget from every other."""
     titles = ["clock", "budget", "against", "difference", "95 %", "p (non-inferiority)"]
     rows = []
     for advice in recommendations:

@@ -174,7 +174,7 @@ def _advise(
     ]
     disturbed = clock.name != "paused" and any(p.disturbed for p in clock.profiles)
     withheld = _withheld(config) if disturbed and not config.accept_disturbed else None
-    advice = withheld or recommend(candidates, config.margin, config.floor, noun)
+    advice = withheld or recommend(candidates, config.margin, config.floor, noun, world.paired)
     best = max(
         (c for c in candidates if not c.rival_only), key=lambda c: float(np.mean(c.outcomes))
     )
@@ -191,7 +191,7 @@ def _advise(
         + _fit(clock, dt)
         + ("; latencies are disturbed" if disturbed and not withheld else ""),
         "regression_suffices": advice.regression_suffices,
-        "comparisons": [compare(reference, other, config.margin) for other in others],
+        "comparisons": [compare(reference, other, config.margin, world.paired) for other in others],
     }
 
 

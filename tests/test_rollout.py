@@ -1,5 +1,6 @@
 """Closed loop: an episode depends on its seed, not on its neighbours; every one is counted."""
 
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -137,13 +138,13 @@ def test_a_failed_episode_is_counted_and_the_others_are_as_ever(policy, habit):
     assert found[::2] == good[::2]
     for episode in found[1::2]:
         assert episode.broken and not episode.success and episode.score == 0
-        assert f"seed {episode.seed}" in str(episode.failure)
+        assert re.search(rf"seed[ =]{episode.seed}", str(episode.failure))
 
 
 def test_a_constructor_that_fails_ends_the_run_and_a_close_does_not(policy, capsys):
     with pytest.raises(
         EnvironmentFailure,
-        match="cannot make the environment .*: RuntimeError: the constructor says no",
+        match="RuntimeError: the constructor says no",
     ):
         run(policy, "constructor", on_env_error="fail-episode")
     assert run(policy, "close") == run(policy, "")

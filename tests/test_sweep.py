@@ -429,13 +429,16 @@ def test_far_observations_are_told_on_the_terminal_and_in_the_record(tiny_run, t
     assert said in capsys.readouterr().out
 
 
-def test_seeds_that_are_ignored_are_said_everywhere(tiny_run, tmp_path, capsys):
+def test_seeds_that_are_ignored_are_said_everywhere_and_not_paired(tiny_run, tmp_path, capsys):
     out = tmp_path / "out"
-    few = {"ddim_steps": (1,), "clocks": ("paused",), "pictures": False, "ddpm": False}
+    few = {"ddim_steps": (1, 2), "clocks": ("paused",), "pictures": False, "ddpm": False}
+    few |= {"outcome": "success"}
     result = sweep(SweepConfig(**faulty(tiny_run, "global seed"), **few, out=out))
     header = result["header"]
     assert (header["paired"], header["seeds_repeat"]) == (False, False)
     assert header["seeds_evidence"].startswith("seeds do not repeat: reset(seed=100)")
+    [compared] = result["recommendation"]["comparisons"]
+    assert compared["p_mcnemar"] is None and compared["difference_ci"] is not None
     said = "episodes cannot be compared in pairs"
     assert f"{header['seeds_evidence']}; {said}" in capsys.readouterr().out
     assert "Episodes cannot be compared in pairs: seeds do" in (out / "report.html").read_text()
