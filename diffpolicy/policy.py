@@ -97,7 +97,8 @@ class Policy:
     def with_engine(self, name: str) -> "Policy":
         """The same policy on another engine."""
         other = type(self).__new__(type(self))
-        vars(other).update(vars(self), _engine=name, _engines={}, name=f"{self.name} {name}")
+        kept = {key: engine for key, engine in self._engines.items() if engine.name == name}
+        vars(other).update(vars(self), _engine=name, _engines=kept, name=f"{self.name} {name}")
         return other
 
     def _network(self, weights: Mapping[str, Tensor]) -> Denoiser:
@@ -107,9 +108,10 @@ class Policy:
         return denoiser.to(self.device).eval().requires_grad_(False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process: weights as arrays (torch would share memory); no engines."""
+        """For another process: weights as arrays (torch would share memory), portable engines."""
         weights = {name: w.cpu().numpy() for name, w in self._denoiser.state_dict().items()}
-        return {**vars(self), "_denoiser": weights, "_engines": {}}
+        engines = {k: e for k, e in self._engines.items() if getattr(e, "portable", False)}
+        return {**vars(self), "_denoiser": weights, "_engines": engines}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

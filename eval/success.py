@@ -25,11 +25,11 @@ from diffpolicy.rollout import Episode, RolloutOptions
 from diffpolicy.watched import seeds_repeat
 from diffpolicy.workers import Workers, one_thread, worker_count
 
+from . import load
 from .config import SOURCES, EvalConfig, Latencies, TaskConfig
 from .facts import look
 from .header import header, set_threads
 from .kept import Kept, fingerprint, key_of
-from .load import load_between, snapshot, verdict
 from .profiles import check_source, profiles_of
 from .significance import mean_interval, wilson
 from .table import print_table
@@ -194,13 +194,15 @@ class World:
         minutes = len(self.seeds) * self.facts.limit * dt / 60
         print(f"real time, one episode after the other: {minutes:.1f} min at most")
         run = partial(self.workers.run_on_wall_clock, policy, self.make)
-        before = snapshot(self.workers.pids)
+        before = load.snapshot(self.workers.pids)
         episodes = self._episodes(run, policy, "wall", engine)
-        load = verdict([load_between(before, snapshot(self.workers.pids))])
+        between = load.load_between(before, load.snapshot(self.workers.pids))
         latency_ms = [ms for e in episodes for ms in e.latency_ms]
         if not latency_ms:
             raise DiffpolicyError("the episodes are too short for an inference on the wall clock")
-        profile = LatencyProfile(np.array(latency_ms), "wall clock", engine=engine, load=load)
+        profile = LatencyProfile(
+            np.array(latency_ms), "wall clock", engine=engine, load=load.verdict([between])
+        )
         record = make_record(policy, "wall", profile, episodes, dt, engine)
         return {**record, **timing_record(episodes, policy)}, profile
 

@@ -31,7 +31,10 @@ IN_SMALL = {
 SUITE_IN_SMALL = {
     "demonstrations": 1,
     "training": {"steps": 5},
-    "evaluation": {"episodes": 2, "ddim_steps": (1,), "ddpm": False, "latency_seconds": 0.05},
+    "evaluation": {
+        **{"episodes": 2, "ddim_steps": (1,), "ddpm": False, "latency_seconds": 0.05},
+        "engine": "eager",
+    },
     "seed": 0,
 }
 

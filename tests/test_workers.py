@@ -1,6 +1,7 @@
 """Episodes in worker processes: the same as in one, and no process outlives its use."""
 
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from faulty import TICKS, make_faulty
@@ -214,12 +216,19 @@ def test_one_thread_is_for_a_while():
 
 
 def test_a_policy_travels_whole(policy):
-    import pickle
-
-    import numpy as np
-
     history = np.zeros((1, 2, 4), np.float32)
     noise = np.ones(policy.noise_shape(1), np.float32)
     there = pickle.loads(pickle.dumps(policy))
     np.testing.assert_array_equal(there(history, noise), policy(history, noise))
     assert there.with_engine("native").engine().name == "native"
+
+
+def test_an_exported_graph_travels_with_its_policy(tiny_run):
+    policy = Policy.load(tiny_run, ddim_steps=2, engine="onnx")
+    history = np.zeros((1, 2, 4), np.float32)
+    noise = np.ones(policy.noise_shape(1), np.float32)
+    expected = policy(history, noise)
+    there = pickle.loads(pickle.dumps(policy.with_engine("onnx")))
+    [engine] = there._engines.values()
+    np.testing.assert_array_equal(there(history, noise), expected)
+    assert [*there._engines.values()] == [engine]

@@ -190,11 +190,12 @@ class OnnxEngine:
     """
 
     name = "onnx"
+    portable = True  # to another process
 
     def __init__(self, job: Job):
         try:
             import onnx  # noqa: F401
-            import onnxruntime
+            import onnxruntime  # noqa: F401
         except ImportError as error:
             raise DiffpolicyError(
                 f"the onnx engine needs `pip install diffpolicy[onnx]`: {error}"
@@ -207,12 +208,22 @@ class OnnxEngine:
             torch.zeros(job.observation_shape),
             torch.zeros(job.noise_shape),
         )
+        self.__setstate__({"model": model.SerializeToString(), "threads": job.threads})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which is spared the export."""
+        return {"model": self._model, "threads": self._threads}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        import onnxruntime
+
+        self._model, self._threads = state["model"], state["threads"]
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = job.threads, 1
+        options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            self._model, options, providers=["CPUExecutionProvider"]
         )
 
     def __call__(self, observation: Tensor, noise: Tensor) -> Tensor:
