@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -266,10 +267,14 @@ def _become(arguments: list[str], folder: Path, err: int) -> None:
     import resource
     import traceback
 
-    from diffpolicy import cli
+    from diffpolicy import cli, workers
+    from diffpolicy.engines import auto
 
     os.setpgid(0, 0)
     os.chdir(folder)
+    workers.get_context = lambda _: get_context("fork")  # torch is loaded here already
+    workers.LAST_WORDS_S = 0.0  # a fork holds both ends of its connection
+    auto.CANDIDATES["cpu"] = ("native", "eager")  # exporting a graph takes seconds
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
     os.dup2(err, 2)
     resource.setrlimit(resource.RLIMIT_AS, (12 * 2**30, 12 * 2**30))
@@ -324,8 +329,15 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 def make_base(base: Path) -> None:
     """A store, a run with a choice of engines, a latency profile, and what a suite goes on with."""
+    import mujoco  # noqa: F401
+    import tyro  # noqa: F401
+
+    from diffpolicy import cli
+    from diffpolicy.checkpoint import load_policy
     from diffpolicy.eval import suite
 
+    for options, function in cli.COMMANDS.values():  # once, instead of in every child
+        cli.named(options), cli.named(function)
     small = {"episodes": 2, "ddim_steps": (1,), "ddpm": False, "latency_seconds": 0.05}
     suite.PROTOCOLS["quick"] = {
         "demonstrations": 1,
@@ -348,6 +360,7 @@ def make_base(base: Path) -> None:
         shutil.copy(base / "sweep/sweep.json", base / "suite" / task)
         shutil.copy(base / "sweep/sweep.png", base / "suite" / task / "film.png")
     in_child(["suite", "--out", "suite"], base, limit_s=600)
+    load_policy(base / "run")  # torch's first network on its meta device takes long
     (base / "run/log.jsonl").write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 0.5}\n')
 
 
