@@ -132,7 +132,9 @@ def shown(data: Any) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The document in a file."""
+    """The document in a regular file: a pipe would never end."""
+    if path.exists() and not path.is_file():
+        raise DiffpolicyError(f"{path} is not a file; expected a JSON document")
     return parse_json(path.read_bytes(), str(path))
 
 

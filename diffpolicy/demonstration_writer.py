@@ -125,8 +125,9 @@ class DemonstrationWriter:
             array, _ = source.array(name)
             _check_appendable(array, source.rows, self.path)
             read_array(source, name, array)  # nothing is appended to a damaged store
-        _check_appendable(source.store.array(ENDS), len(source.ends), self.path)
         self.seeds = _stored_seeds(source)
+        for name in (SEEDS, ENDS):
+            _check_appendable(source.store.array(name), len(source.ends), self.path)
         self._names, self._store, self._clean = source.names, source.store, False
 
     def _hold(self, folder: Path) -> None:
@@ -190,7 +191,8 @@ def _check_appendable(array: Any, rows: int, path: Path) -> None:
             f"{what} has {array.shape[0]:,} rows for the {rows:,} that {ENDS} counts: more than an "
             "unfinished episode; choose another --out"
         )
-    with reading(f"{what} cannot be appended to: it"):
+    zeros_too = zarr.config.set({"array.write_empty_chunks": True})
+    with reading(f"{what} cannot be appended to: it"), zeros_too:
         metadata = array.metadata.update_shape((1, *array.shape[1:]))
         trial = zarr.Array(zarr.AsyncArray(metadata, StorePath(MemoryStore(), "trial")))
         row = array[:1] if rows else np.zeros(trial.shape, trial.dtype)

@@ -270,7 +270,7 @@ class Log:
 
     def __init__(self, out: Path, step: int):
         self.path = out / "log.jsonl"
-        lines = self.path.read_bytes().splitlines() if self.path.exists() else []
+        lines = self.path.read_bytes().splitlines() if self.path.is_file() else []
         kept = [line for line in lines if _step_of(line) <= step]
         write_bytes(self.path, b"".join(line + b"\n" for line in kept))
 

@@ -39,6 +39,8 @@ class Kept:
     """What the file at `path` holds, and what is added to it; without a path, nothing."""
 
     def __init__(self, path: Path | None):
+        if path and path.exists() and not path.is_file():
+            raise DiffpolicyError(f"{path} is not a file; finished episodes are kept there")
         self.path = path
         self._lines = _lines_of(path) if path and path.exists() else []
         self.count = len([line for line in self._lines if "episode" in line])

@@ -1,5 +1,6 @@
 """Bad input is one clear line, exit status 2 and nothing changed, whatever the command."""
 
+import os
 import resource
 import shutil
 import subprocess
@@ -619,3 +620,36 @@ def test_errors_are_one_line_however_long(monkeypatch, refused):
 
     monkeypatch.setattr(info, "info", fail)
     assert refused("info", "x") == "diffpolicy: first second third"
+
+
+@pytest.mark.parametrize(
+    "place, command",
+    [
+        ("profile.json", f"{EVAL.replace(' --ms-per-step 0', '')} --latency-from profile.json"),
+        ("result.episodes.jsonl", f"{EVAL} --json result.json"),
+    ],
+)
+def test_a_pipe_in_a_file_s_place_is_refused_and_not_waited_for(
+    at, refused, tmp_path, place, command
+):
+    os.mkfifo(tmp_path / place)
+    assert f"{place} is not a file" in refused(*words(command, at))
+
+
+def test_a_pipe_in_the_log_s_place_is_replaced(at, call, tmp_path):
+    (tmp_path / "run/log.jsonl").unlink()
+    os.mkfifo(tmp_path / "run/log.jsonl")
+    command = f"train --data {{store}} --out {{run}} {SIZE} --resume --steps 21"
+    assert call(*words(command, at)).code == 0
+    assert (tmp_path / "run/log.jsonl").is_file()
+
+
+@pytest.mark.parametrize("name", ["meta/episode_seeds", "meta/episode_ends", "data/action"])
+def test_a_codec_that_cannot_encode_is_found_before_anything_changes(
+    at, refused, snapshot, tmp_path, name
+):
+    codec = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 10**30}
+    edit(tmp_path / "store" / name / ".zarray", compressor=codec)
+    before = snapshot(tmp_path)
+    assert name in refused(*words(f"record --env {BALANCE} --out {{store}} --episodes 7", at))
+    assert snapshot(tmp_path) == before
