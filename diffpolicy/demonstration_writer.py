@@ -191,6 +191,9 @@ def _check_appendable(array: Any, rows: int, path: Path) -> None:
             f"{what} has {array.shape[0]:,} rows for the {rows:,} that {ENDS} counts: more than an "
             "unfinished episode; choose another --out"
         )
+    level = getattr(getattr(array.metadata, "compressor", None), "clevel", 0)
+    if not 0 <= level <= 9:  # blosc itself would print a line of its own
+        raise DiffpolicyError(f"{what} has a compression level of {level}; expected 0 to 9")
     zeros_too = zarr.config.set({"array.write_empty_chunks": True})
     with reading(f"{what} cannot be appended to: it"), zeros_too:
         metadata = array.metadata.update_shape((1, *array.shape[1:]))

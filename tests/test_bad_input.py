@@ -645,10 +645,11 @@ def test_a_pipe_in_the_log_s_place_is_replaced(at, call, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["meta/episode_seeds", "meta/episode_ends", "data/action"])
+@pytest.mark.parametrize("wrong", [{"blocksize": 10**30}, {"clevel": 99}])
 def test_a_codec_that_cannot_encode_is_found_before_anything_changes(
-    at, refused, snapshot, tmp_path, name
+    at, refused, snapshot, tmp_path, name, wrong
 ):
-    codec = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 10**30}
+    codec = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 0, **wrong}
     edit(tmp_path / "store" / name / ".zarray", compressor=codec)
     before = snapshot(tmp_path)
     assert name in refused(*words(f"record --env {BALANCE} --out {{store}} --episodes 7", at))
