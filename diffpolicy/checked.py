@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from diffpolicy.errors import DiffpolicyError
 
 NOT_EMPTY = "at least one value"
+LARGEST = 1e308  # a whole number beyond it is no float
 DEEPEST = 50  # levels of a JSON document
 KINDS = {
     **{bool: "true or false", int: "a whole number", float: "a number", str: "a text"},
@@ -95,6 +96,7 @@ def validate(kind: Any, data: Any, where: str, others: bool = False) -> Any:
         return _typed(data, data in parts, where, f"one of {', '.join(map(str, parts))}")
     wanted = {tuple: (list, tuple), float: (int, float)}.get(origin, origin)
     fits = isinstance(data, wanted) and (origin is bool or not isinstance(data, bool))
+    fits = fits and not (origin is float and isinstance(data, int) and abs(data) > LARGEST)
     data = _typed(data, fits, where, KINDS[origin])
     if origin in (tuple, list):
         items = (validate(parts[0], item, f"{where}[{i}]", others) for i, item in enumerate(data))

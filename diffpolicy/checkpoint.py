@@ -121,9 +121,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _migrate(header: dict[str, Any]) -> dict[str, Any]:
     """A header of version 1 as one of version 2; what is not in its place is left as it is."""
     match header:
-        case {"specification": {"task": {**task}, **others}}:
+        case {"specification": {"task": {**task}, "model": {**model}, **others}}:
             task["observation_keys"] = None
-            return {**header, "specification": {**others, "task": task}}
+            model.setdefault("regression", False)  # the first versions knew nothing else
+            return {**header, "specification": {**others, "task": task, "model": model}}
         case {"identity": _}:
             return {**header, "steps": None, "minutes": None}
     return header

@@ -12,6 +12,7 @@ from tyro.conf import Positional
 from diffpolicy.checked import NOT_EMPTY, Checked, Range
 
 WIDTH = Range(1, 65_536)
+DIMENSIONS = Range(1, 10**7)  # of an observation or an action
 LEVEL = Range(0, 9_999)  # a timestep of the longest chain
 HORIZON = Range(1, 10_000)  # control ticks
 CONTROL_DT = Range(1e-6, 1e6)  # seconds

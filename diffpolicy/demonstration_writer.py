@@ -23,7 +23,7 @@ from diffpolicy.demonstrations import (
     read_array,
 )
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.files import writing
+from diffpolicy.files import lock, writing
 from diffpolicy.zarr_store import ZarrStore, open_store, reading
 
 FORMAT_VERSION = 1
@@ -89,8 +89,9 @@ class DemonstrationWriter:
         temporary = self.path.with_name(f".{self.path.name}.partial")
         self.close()
         if temporary.exists():
-            os.close(_claimed(temporary, self.path))
+            descriptor = _claimed(temporary, self.path)
             shutil.rmtree(temporary)
+            os.close(descriptor)
         temporary.mkdir(parents=True)
         self._hold(temporary)
         if self.path.exists():
@@ -150,18 +151,8 @@ class DemonstrationWriter:
 
 
 def _claimed(folder: Path, path: Path) -> int:
-    """A descriptor that holds a lock on the folder until it is closed, by a crash or otherwise."""
-    import fcntl
-
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise DiffpolicyError(
-            f"{path} is being written by another writer; wait for its end, or choose another --out"
-        ) from error
-    return descriptor
+    busy = f"{path} is being written by another writer; wait for its end, or choose another --out"
+    return lock(folder, busy)
 
 
 def _check_origin(source: Contents, attributes: Mapping[str, Any]) -> None:
@@ -170,7 +161,8 @@ def _check_origin(source: Contents, attributes: Mapping[str, Any]) -> None:
     if not source.recorded_here:
         raise DiffpolicyError(f"{path} exists and was not recorded here; choose another --out")
     for key, value in attributes.items():
-        if found.get(key) != value:
+        unknown = key == "observation_keys" and key not in found  # of older stores
+        if found.get(key) != value and not unknown:
             raise DiffpolicyError(
                 f"{path} was made with {key} = {found.get(key)!r}, not {value!r}; choose another "
                 "--out"

@@ -21,7 +21,7 @@ from gymnasium.envs import registration
 
 from diffpolicy.boundary import Boundary, told
 from diffpolicy.checked import parse_json, shown, validate
-from diffpolicy.config import CONTROL_DT, WIDTH
+from diffpolicy.config import CONTROL_DT, DIMENSIONS
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.headless import prefer_egl
 
@@ -35,8 +35,8 @@ class Task:
     env_id: str
     control_dt_s: Annotated[float, CONTROL_DT]
     position_targets: bool
-    observation_dim: Annotated[int, WIDTH]
-    action_dim: Annotated[int, WIDTH]
+    observation_dim: Annotated[int, DIMENSIONS]
+    action_dim: Annotated[int, DIMENSIONS]
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     observation_keys: tuple[str, ...] | None = None  # of a Dict, in the order of the flat vector
 

@@ -1,7 +1,6 @@
 """Files that are either wholly there or not there at all."""
 
 import errno
-import fcntl
 import os
 import signal
 import tempfile
@@ -33,19 +32,27 @@ def writing(path: Path) -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
 
+def lock(folder: Path, refusal: str) -> int:
+    """A descriptor that holds a lock on the folder until it is closed, by a crash or otherwise."""
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise DiffpolicyError(refusal) from None
+    except OSError as error:  # some network file systems have no locks for folders
+        print(f"warning: {folder} cannot be locked ({error.strerror}); write to it once only")
+    return descriptor
+
+
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """The one process that writes a run; the lock ends with the process, however that ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    refusal = f"another process is training in {folder}; wait for it, or choose another --out"
+    descriptor = lock(folder, refusal)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DiffpolicyError(
-                f"another process is training in {folder}; wait for it, or choose another --out"
-            ) from None
-        except OSError as error:  # some network file systems have no locks for folders
-            print(f"warning: {folder} cannot be locked ({error.strerror}); train there once only")
         yield
     finally:
         os.close(descriptor)

@@ -44,7 +44,8 @@ class SuccessRule:
             return value
         amounts = _amounts(key, value)
         if self.sign:
-            return bool(np.all((amounts > self.threshold) == (self.sign == ">")))
+            above = self.sign == ">"
+            return bool(np.all(amounts > self.threshold if above else amounts < self.threshold))
         if _is_list(value):
             return bool(amounts)
         if not np.isin(amounts, (0, 1)).all():

@@ -179,8 +179,9 @@ def _check_actions(name: str, actions: np.ndarray, low: np.ndarray, high: np.nda
             "nothing to learn; choose another array with --action"
         )
     limited = np.isfinite(low) & np.isfinite(high)
-    actions, low, high = actions[:, limited], low[limited], high[limited]
-    excess = np.maximum(low - actions, actions - high) / np.maximum(high - low, 1e-9)
+    actions, low, high = (x[..., limited].astype(np.float64) for x in (actions, low, high))
+    width = np.maximum(high - low, 1e-6 * np.maximum(1, np.abs(high)))  # a pinned one has none
+    excess = np.maximum(low - actions, actions - high) / width
     outside = np.any(excess > ROUNDING, axis=1)
     if not outside.any():
         return []

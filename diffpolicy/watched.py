@@ -15,6 +15,7 @@ from diffpolicy.errors import DiffpolicyError
 
 CALLS = ("constructor", "reset", "step", "close")
 TRIED_TICKS = 8
+UNBOUNDED = 1e6  # actions are tried in ±1 where a space goes that far
 ACTION_STREAM = 0xAC7  # apart from the environment's own stream of the same seed
 
 
@@ -100,7 +101,7 @@ def _first_ticks(env: Watched, seed: int) -> np.ndarray:
     Not a number after the end of an episode.
     """
     space = env.env.action_space
-    bounded = np.isfinite(space.low) & np.isfinite(space.high)
+    bounded = (np.abs(space.low) < UNBOUNDED) & (np.abs(space.high) < UNBOUNDED)
     low, high = np.where(bounded, space.low, -1), np.where(bounded, space.high, 1)
     rng = np.random.default_rng(ACTION_STREAM)
     observation = env.reset(seed)

@@ -192,12 +192,21 @@ class Workers:
     ) -> Iterator[tuple[int, Any]]:
         """(worker, message) as they come, until the caller has emptied `running`."""
         while running:
-            listening: dict[Any, int] = {self._crew[n].connection: n for n in running}
-            connection: Any
-            for connection in wait(list(listening), LOOK_EVERY_S if timeout_s else None):
-                n = listening[connection]
+            listening: dict[Any, tuple[int, Worker]] = {}
+            for n in running:  # a child of the environment may hold the connection open
+                worker = self._crew[n]
+                listening |= dict.fromkeys(
+                    (worker.connection, worker.process.sentinel), (n, worker)
+                )
+            for ready in wait(list(listening), LOOK_EVERY_S if timeout_s else None):
+                n, worker = listening[ready]
+                if self._crew.get(n) is not worker or n not in running:
+                    continue
+                if ready is not worker.connection and worker.connection.poll():
+                    continue  # its last messages come first
                 try:
-                    message = connection.recv()
+                    ended = ready is not worker.connection
+                    message = self._fallen(n, None) if ended else worker.connection.recv()
                 except (EOFError, OSError):
                     message = self._fallen(n, None)
                 if isinstance(message, Exception | Done):
@@ -287,7 +296,7 @@ def _work(connection: Connection, at: Any, environ: dict[str, str]) -> None:
                     connection.send(message)
                 result = None
             connection.send(Done(result))
-        except EOFError:
+        except (EOFError, BrokenPipeError, ConnectionResetError):
             return
         except DiffpolicyError as error:
             connection.send(error)

@@ -234,8 +234,8 @@ def _check_form(array: Any, what: str) -> None:
     too_large = _bytes(array, grid) > SHARE_OF_MEMORY * _memory_bytes()
     if too_large or math.prod(array.shape) >= 2**63 or 0 in (*grid, *array.chunks):
         raise DiffpolicyError(
-            f"{what} claims the shape {array.shape} in chunks of {grid}, which cannot be; its "
-            "metadata are damaged"
+            f"{what} claims the shape {array.shape} in chunks of {grid}, which is more "
+            "than a quarter of the memory a chunk, or damaged metadata"
         )
 
 

@@ -42,8 +42,15 @@ def look(
         environment.neutral_rule(env, config.neutral)
         outcome = new_outcome(env, config.success_from, config.success, config.score_from)
         dt = environment.control_dt_s(env, control_dt_s)
-        path = inspect.getsourcefile(type(env.unwrapped))
+        source = _source(type(env.unwrapped))
     finally:
         watched.close()
-    source = path and hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return Facts(limit, dt, outcome.score_key, source)
+
+
+def _source(kind: type) -> str | None:
+    try:
+        path = inspect.getsourcefile(kind)
+        return path and hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except (TypeError, OSError):  # made without a file
+        return None

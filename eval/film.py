@@ -41,7 +41,10 @@ class _Filmed(gymnasium.Wrapper):
         if self.trouble or (tick % self.every and not last):
             return
         try:
-            self.frames[tick] = np.asarray(self.env.render())
+            frame = np.asarray(self.env.render())
+            if frame.ndim != 3:
+                raise ValueError(f"its pictures have the shape {frame.shape}")
+            self.frames[tick] = frame
         except Exception as error:  # drivers fail in many ways; the report says which
             self.trouble = str(error)
 

@@ -110,9 +110,8 @@ def fingerprint(policy: Policy) -> str:
     state = policy.__getstate__()
     found = hashlib.sha256(repr((policy.specification, policy.sampling, policy.precision)).encode())
     normalizers = (policy.observation_normalizer, policy.action_normalizer)
-    for array in [
-        *state["_denoiser"].values(),
-        *(a for n in normalizers for a in vars(n).values()),
-    ]:
-        found.update(np.ascontiguousarray(array).tobytes())
+    for arrays in (state["_denoiser"], *map(vars, normalizers)):
+        for name, array in arrays.items():
+            found.update(name.encode())
+            found.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
     return found.hexdigest()[:32]

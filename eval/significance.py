@@ -32,7 +32,10 @@ def mean_interval(scores: np.ndarray) -> tuple[float, float]:
 
 
 def difference_interval(a: np.ndarray, b: np.ndarray, paired: bool) -> tuple[float, float] | None:
-    """Bootstrap 95 % interval of mean(a) - mean(b); None below 10 pairs that differ."""
+    """Bootstrap 95 % interval of mean(a) - mean(b); None where 10 pairs do not
+    differ, or where independent outcomes have no spread."""
+    if not paired and np.ptp(a.astype(float)) == np.ptp(b.astype(float)) == 0:
+        return None
     if not paired:
         return _percentiles(_bootstrap_means(a) - _bootstrap_means(b, SEED + 1))
     difference = a.astype(float) - b

@@ -113,9 +113,7 @@ class World:
             found = self.workers.call(
                 seeds_repeat, self.make, config.seed, timeout_s=config.step_timeout
             )
-        except DiffpolicyError as error:
-            if config.on_env_error == "stop":
-                raise
+        except DiffpolicyError as error:  # perhaps at actions that no policy would give
             found = f"seeds may not repeat: {error}"
         if found:
             print(f"warning: {found}; episodes cannot be compared in pairs")
@@ -126,7 +124,7 @@ class World:
 
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
         self.workers.close()
-        if error and self.kept.count:
+        if error and self.kept.path and self.kept.count:
             where = f"{self.kept.count} finished episodes are kept in {self.kept.path}"
             print(f"{where}; the same command goes on with them")
 
@@ -194,9 +192,11 @@ class World:
         minutes = len(self.seeds) * self.facts.limit * dt / 60
         print(f"real time, one episode after the other: {minutes:.1f} min at most")
         run = partial(self.workers.run_on_wall_clock, policy, self.make)
-        before = load.snapshot(self.workers.pids)
+        pids, kept = self.workers.pids, self.kept.episodes(self.key(policy, "wall", engine, ()))
+        before = load.snapshot(pids)
         episodes = self._episodes(run, policy, "wall", engine)
-        between = load.load_between(before, load.snapshot(self.workers.pids))
+        whole = pids == self.workers.pids and not kept  # else the load of a part is not known
+        between = load.load_between(before, load.snapshot(pids)) if whole else None
         latency_ms = [ms for e in episodes for ms in e.latency_ms]
         if not latency_ms:
             raise DiffpolicyError("the episodes are too short for an inference on the wall clock")

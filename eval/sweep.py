@@ -16,7 +16,7 @@ from diffpolicy.files import check_writable, write_bytes, write_text
 from diffpolicy.latency import LatencyProfile, delay_ticks, slow_ms
 from diffpolicy.policy import Policy
 
-from .budgets import load_budgets
+from .budgets import combinations, load_budgets
 from .compare import Candidate, Recommendation, compare, recommend
 from .config import SweepConfig
 from .header import header
@@ -42,7 +42,7 @@ class Clock:
 def sweep(config: SweepConfig) -> dict[str, Any]:
     """All budgets on all clocks; writes sweep.json, sweep.png, report.html; the result."""
     if config.plan:
-        return print_plan(config.margin, max(1, len(set(config.ddim_steps))))
+        return print_plan(config.margin, len(combinations(config)) + (config.regression != "none"))
     if not config.clocks:
         raise DiffpolicyError("--clocks needs at least one of paused and simulated")
     policies = load_budgets(config)

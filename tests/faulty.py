@@ -61,7 +61,9 @@ class Faulty(gymnasium.Env):
     def happen(self, observation):
         if self.habit == "raise":
             raise RuntimeError("the simulator\nsays no")
-        if self.habit == "exit":
+        if self.habit == "orphan" and os.fork() == 0:
+            time.sleep(20)  # a child that holds what its parent had open
+        if self.habit in ("exit", "orphan"):
             os._exit(0)
         if self.habit == "leave":
             raise SystemExit(0)

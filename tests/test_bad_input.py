@@ -17,6 +17,7 @@ from diffpolicy.cli import COMMANDS
 from diffpolicy.demonstration_writer import DemonstrationWriter
 from diffpolicy.demonstrations import open_demonstrations
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.preparation import _check_actions
 
 BALANCE = "diffpolicy.envs:Balance-v0"
 PUSHT = "diffpolicy.envs:PushT-v0"
@@ -384,6 +385,13 @@ def test_actions_somewhat_outside_of_the_space_are_told_with_figures(at, call, t
     assert code == 0
     assert "warning: store: data/action has 3 of 1,800 actions outside of the action space" in out
     assert "row 0 has 1.5 in dimension 0, which ranges from -1 to 1" in out
+
+
+def test_an_action_that_its_space_pins_is_inside_of_it():
+    low = high = np.full(1, 0.1)
+    actions = np.linspace(-1, 1, 8, dtype=np.float32)[:, None]
+    pinned = np.concatenate([actions, np.full_like(actions, 0.1)], axis=1)
+    assert _check_actions("a", pinned, np.append(-1.0, low), np.append(1.0, high)) == []
 
 
 def test_training_reads_no_array_that_it_does_not_use(at, call, tmp_path):

@@ -2,8 +2,11 @@
 
 import ast
 import copy
+import errno
+import fcntl
 import functools
 import json
+import os
 import pickle
 import shutil
 import signal
@@ -39,7 +42,7 @@ from diffpolicy.demonstrations import open_demonstrations
 from diffpolicy.denoisers import build
 from diffpolicy.environment import Task
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.files import write_atomically, write_text
+from diffpolicy.files import lock, write_atomically, write_text
 from diffpolicy.normalizer import Normalizer
 from diffpolicy.policy import Policy
 from diffpolicy.windows import Horizons
@@ -430,3 +433,22 @@ def test_nothing_that_runs_code_from_a_file_is_called(path):
         assert name not in FORBIDDEN, f"line {node.lineno}"
         allowing = [k for k in getattr(node, "keywords", []) if k.arg == "allow_pickle"]
         assert not allowing or ast.unparse(allowing[0].value) == "False", f"line {node.lineno}"
+
+
+def test_a_header_from_before_regression_is_read(tiny_run, tmp_path):
+    def older(header, tensors):
+        as_version_1(header, tensors)
+        del header["specification"]["model"]["regression"]
+
+    shutil.copytree(tiny_run, tmp_path / "run")
+    rewrite(tmp_path / "run" / "policy.safetensors", older)
+    assert load_policy(tmp_path / "run").specification.model.regression is False
+
+
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, capsys):
+    def flock(*_):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    os.close(lock(tmp_path, "busy"))
+    assert "cannot be locked (Operation not supported)" in capsys.readouterr().out

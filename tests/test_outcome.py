@@ -145,3 +145,11 @@ def test_a_score_that_is_none_is_named(infos, message):
         episode(infos, score_from="cost")
     with pytest.raises(DiffpolicyError, match="the reward must be a finite number"):
         episode(infos, rewards=[np.inf] * 2, score_from="return")
+
+
+def test_a_condition_does_not_hold_at_its_border():
+    for sign in "<>":
+        rule = success_rule(f"collisions{sign}1")
+        assert rule({"collisions": 1}) is False
+        assert rule({"collisions": 0}) is (sign == "<")
+        assert rule({"collisions": 2}) is (sign == ">")

@@ -114,6 +114,7 @@ def test_episodes_are_those_of_this_process(policy, two):
     ("habit", "told"),
     [
         ("exit", r"step ended its process \(exit status 0\)"),
+        ("orphan", r"step ended its process \(exit status 0\)"),
         ("crash", r"step ended its process \(SIGSEGV\)"),
         ("hang", "step takes more than 2 s"),
     ],
@@ -232,3 +233,16 @@ def test_an_exported_graph_travels_with_its_policy(tiny_run):
     [engine] = there._engines.values()
     np.testing.assert_array_equal(there(history, noise), expected)
     assert [*there._engines.values()] == [engine]
+
+
+FINGERPRINT = """
+from diffpolicy.eval.kept import fingerprint
+from diffpolicy.policy import Policy
+print(fingerprint(Policy.load("{run}", ddim_steps=2)))
+"""
+
+
+def test_a_policy_has_one_fingerprint_in_every_process(tiny_run):
+    code = FINGERPRINT.format(run=tiny_run)
+    found = [subprocess.check_output([sys.executable, "-c", code]) for _ in range(2)]
+    assert found[0] == found[1]
