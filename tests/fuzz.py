@@ -277,6 +277,7 @@ def _become(arguments: list[str], folder: Path, err: int) -> None:
     auto.CANDIDATES["cpu"] = ("native", "eager")  # exporting a graph takes seconds
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
     os.dup2(err, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")  # also under a test's capture
     resource.setrlimit(resource.RLIMIT_AS, (12 * 2**30, 12 * 2**30))
     sys.argv, code = ["diffpolicy", *arguments], 0
     try:
@@ -367,9 +368,15 @@ def make_base(base: Path) -> None:
 @contextmanager
 def whole_inputs() -> Iterator[Path]:
     """A folder of them, for a while."""
-    with tempfile.TemporaryDirectory() as folder:
-        make_base(Path(folder))
-        yield Path(folder)
+    from diffpolicy.eval import suite
+
+    before = suite.PROTOCOLS.copy()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            make_base(Path(folder))
+            yield Path(folder)
+    finally:
+        suite.PROTOCOLS.update(before)
 
 
 def main() -> None:
