@@ -53,7 +53,7 @@ class PolicyHeader:
 
 @dataclass(frozen=True)
 class Target:
-    """How long a run shall train: one of both."""
+    """Length of a training run: steps or minutes, one of both."""
 
     steps: Annotated[int | None, STEPS]
     minutes: Annotated[float | None, MINUTES]

@@ -71,7 +71,7 @@ class Demonstrations:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a store holds, before any array under data/ is read.
+    """Contents of a store, before any array under data/ is read.
 
     ends: [E] int64, strictly rising. recorded_here: by DemonstrationWriter, which leaves out no
     chunk, and whose arrays differ in length where a crash left an unfinished episode.

@@ -147,7 +147,7 @@ def _single(values: np.ndarray, who: str, when: str) -> np.ndarray:
 
 
 def _as_action(given: Any, env, when: str) -> np.ndarray:
-    """What the expert gave, as float32 can store it, clipped to the space."""
+    """The expert's action, as float32 can store it, clipped to the space."""
     try:
         action = np.asarray(given, np.float64)
     except (TypeError, ValueError) as error:

@@ -74,7 +74,7 @@ def _started(config: TrainConfig) -> Checkpoint | None:
 
 
 def _with_target(config: TrainConfig, started: Checkpoint | None) -> TrainConfig:
-    """Where nobody says how long to train: as long as the run that is resumed was to."""
+    """The configuration with a target: the given one, else that of the resumed run."""
     if config.steps is not None or config.minutes is not None:
         return config
     path = config.out / checkpoints.TRAINING_FILE

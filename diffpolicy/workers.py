@@ -62,7 +62,7 @@ class Worker:
             self.connection.send(job)
 
     def hangs(self, timeout_s: float | None) -> bool:
-        """Whether a call of an environment takes longer, but for its constructor, which imports."""
+        """True where a call other than the constructor, which imports, takes longer."""
         call, _, _, since = self.at
         if not timeout_s or not since or CALLS[call] == "constructor":
             return False

@@ -1,4 +1,4 @@
-"""How much eval/gpu.py measures, and the JSON that keeps it."""
+"""Amounts that eval/gpu.py measures, and the JSON that keeps them."""
 
 import argparse
 import json

@@ -36,7 +36,7 @@ class KeptProfile:
 
 
 class Kept:
-    """What the file at `path` holds, and what is added to it; without a path, nothing."""
+    """Lines of the file at `path`, read and appended; without a path, none."""
 
     def __init__(self, path: Path | None):
         if path and path.exists() and not path.is_file():

@@ -126,7 +126,7 @@ class Watch:
             self._judge(self._begin if self.long_enough() else self._last)
 
     def sentence(self) -> str:
-        """What other processes had, in words."""
+        """Mean load of other processes, as a clause."""
         cores = [load.others for load in self.loads if load]
         return f"other processes had {sum(cores) / len(cores):.2g} cores in the mean"
 

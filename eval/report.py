@@ -105,7 +105,7 @@ def _pairing(result: dict[str, Any]) -> str:
 
 
 def _remarks(record: dict[str, Any]) -> str:
-    """What is remarkable of a record, a paragraph each."""
+    """Remarks on a record, a paragraph each."""
     name = f"{record['name']}, {clock_label(record)}"
     return "".join(f"<p>{html.escape(f'{name}: {remark}')}.</p>" for remark in remarks(record))
 

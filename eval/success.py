@@ -107,7 +107,7 @@ class World:
         self._fingerprints: dict[str, str] = {}
 
     def _unrepeatable(self) -> str | None:
-        """How seeds fail to repeat, said on the terminal; None where they do repeat."""
+        """Evidence that seeds do not repeat, also printed; None where they do."""
         config = self.config
         try:
             found = self.workers.call(

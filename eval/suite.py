@@ -40,7 +40,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Outcomes:
-    """How the episodes of a budget ended."""
+    """Endings of the episodes of a budget."""
 
     success: Annotated[list[int], Range(0, 1), NOT_EMPTY]
     score: Annotated[list[float], NOT_EMPTY]

@@ -1,4 +1,4 @@
-"""What `info` says of a store: each array has its line; pictures take the memory of a chunk."""
+"""Output of `info` for a store: a line for each array, pictures in the memory of a chunk."""
 
 import shutil
 import tracemalloc

@@ -52,7 +52,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Choice:
-    """What is kept of a choice."""
+    """The kept part of a choice."""
 
     engine: str
     threads: int
