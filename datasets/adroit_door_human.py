@@ -23,8 +23,8 @@ import numpy as np
 from gymnasium.envs.registration import register
 from tqdm import tqdm
 
-from diffpolicy.demonstration_writer import DemonstrationWriter
-from diffpolicy.demonstrations import open_demonstrations
+from diffpolicy.data.demonstration_writer import DemonstrationWriter
+from diffpolicy.data.demonstrations import open_demonstrations
 from diffpolicy.errors import DiffpolicyError
 
 DOOR = "gymnasium_robotics:AdroitHandDoor-v1"

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from diffpolicy.demonstrations import Demonstrations
+    from diffpolicy.data.demonstrations import Demonstrations
     from diffpolicy.errors import DiffpolicyError
     from diffpolicy.interfaces.scheduler import DDIMScheduler
     from diffpolicy.policy import Policy
@@ -26,7 +26,7 @@ __all__ = ["DDIMScheduler", "Demonstrations", "DiffpolicyError", "Policy", "__ve
 
 _HOMES = {
     "DDIMScheduler": "diffpolicy.interfaces.scheduler",
-    "Demonstrations": "diffpolicy.demonstrations",
+    "Demonstrations": "diffpolicy.data.demonstrations",
     "DiffpolicyError": "diffpolicy.errors",
     "Policy": "diffpolicy.policy",
 }

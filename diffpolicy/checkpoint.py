@@ -18,30 +18,18 @@ import torch
 from torch import Tensor
 
 from diffpolicy.checked import Range, parse_json, shown, validate
-from diffpolicy.config import MINUTES, STEPS, THREADS, ModelConfig
+from diffpolicy.config import MINUTES, STEPS, THREADS
+from diffpolicy.data.normalizer import Normalizer
 from diffpolicy.denoisers import build
-from diffpolicy.environment import Task
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_atomically
-from diffpolicy.normalizer import Normalizer
-from diffpolicy.windows import Horizons
+from diffpolicy.specification import Specification
 
 FORMAT_VERSION = 2  # 1 had no constants in its normalisers, and no target in its training state
 POLICY_FILE = "policy.safetensors"
 TRAINING_FILE = "training.safetensors"
 HEADER = "diffpolicy"
 NORMALIZED = ("observation", "action")
-
-
-@dataclass(frozen=True)
-class Specification:
-    """Everything but the weights that rebuilds a policy."""
-
-    model: ModelConfig
-    horizons: Horizons
-    task: Task
-    clip_range: Annotated[float | None, Range(1e-30, 1e6)]  # in normalised units
-    training: dict[str, Any]  # provenance: data, fingerprint, seed, steps, versions
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def _print_run(config: InfoConfig) -> None:
 
 def _print_store(config: InfoConfig) -> None:
     """Prints a line for each array; fails at the end where the actions cannot be used."""
-    from diffpolicy.demonstrations import contents
+    from diffpolicy.data.demonstrations import contents
 
     source = contents(config.path)
     lengths = np.diff(source.ends, prepend=0)
@@ -73,7 +73,7 @@ def _print_array(source: Any, name: str, claimed: dict[str, int]) -> DiffpolicyE
 
 def _range(array: Any, rows: int, what: str) -> tuple[float, float]:
     """The least and the largest number, read a few chunks at a time."""
-    from diffpolicy.zarr_store import reading
+    from diffpolicy.data.zarr_store import reading
 
     chunk = (array.shards or array.chunks)[0]
     row_bytes = math.prod(array.shape[1:]) * array.dtype.itemsize

@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffpolicy.budget import sampler_name
-from diffpolicy.chain import make_chain
 from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.denoisers import Denoiser, build
@@ -21,7 +19,9 @@ from diffpolicy.engines.auto import choose
 from diffpolicy.engines.eager import EagerEngine
 from diffpolicy.engines.job import Job
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.sampler import noise_count
+from diffpolicy.sampling.budget import sampler_name
+from diffpolicy.sampling.chain import make_chain
+from diffpolicy.sampling.ddim import noise_count
 
 DEFAULT = Sampling()
 

@@ -8,11 +8,11 @@ import numpy as np
 from tqdm import tqdm
 
 from diffpolicy import environment
-from diffpolicy.boundary import told
 from diffpolicy.config import RecordConfig
-from diffpolicy.demonstration_writer import DemonstrationWriter
+from diffpolicy.data.demonstration_writer import DemonstrationWriter
+from diffpolicy.environment.boundary import told
+from diffpolicy.environment.outcome import Outcome, new_outcome
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.outcome import Outcome, new_outcome
 
 EXPERT_STREAM = 0xE4  # apart from the environment's own stream of the same seed
 TRIES_WITHOUT_SUCCESS = 50  # an expert that fails this often in a row is not one

@@ -9,7 +9,7 @@ action is at hand), `position_targets` (whether actions are targets that may be 
 
 from gymnasium.envs.registration import register
 
-from diffpolicy.headless import prefer_egl
+from diffpolicy.environment.headless import prefer_egl
 
 prefer_egl()
 

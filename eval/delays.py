@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 
 from diffpolicy.checkpoint import load_policy, policy_path
 from diffpolicy.config import sampling_of
+from diffpolicy.control.latency import constant_ticks
 from diffpolicy.files import check_writable, write_bytes, write_text
-from diffpolicy.latency import constant_ticks
 
 from .config import DelaysConfig
-from .header import header, set_threads
-from .pictures import is_rate, png
-from .success import World, policy_of, print_records
+from .evaluate import World, policy_of, print_records
+from .measure.provenance import header, set_threads
+from .report.plots import is_rate, png
 
 
 def delays(config: DelaysConfig) -> dict[str, Any]:

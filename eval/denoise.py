@@ -11,17 +11,17 @@ from PIL import Image
 from tqdm import tqdm
 
 from diffpolicy import environment
-from diffpolicy.budget import audit_line, sampler_name
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import Sampling
+from diffpolicy.control.rollout import check_fit
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes
-from diffpolicy.grids import SPACINGS
 from diffpolicy.policy import Policy
-from diffpolicy.rollout import check_fit
+from diffpolicy.sampling.budget import audit_line, sampler_name
+from diffpolicy.sampling.grids import SPACINGS
 
 from .config import DenoiseConfig
-from .pictures import png
+from .report.plots import png
 
 COLUMNS = 6
 FRAME_MS, LAST_FRAME_MS = 120, 1500

@@ -105,7 +105,7 @@ def _run(part: str, arguments: list[str], environment: dict[str, str]) -> None:
     """One part, and whatever it starts, until its limit."""
     limit_s, begin = LIMITS_S[part], time.monotonic()
     print(f"{part}: at most {limit_s} s", flush=True)
-    command = [sys.executable, "-m", "diffpolicy.eval.gpu_parts", part, *arguments]
+    command = [sys.executable, "-m", "diffpolicy.eval.bench.gpu_parts", part, *arguments]
     process = subprocess.Popen(command, env=environment, cwd=ROOT, start_new_session=True)
     try:
         end = f"ended with status {process.wait(limit_s)}"

@@ -11,23 +11,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffpolicy.budget import audit_line
 from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling
+from diffpolicy.control.latency import LatencyProfile, percentiles
 from diffpolicy.device import choose_device
 from diffpolicy.engines.auto import verify
 from diffpolicy.engines.cuda_graph import CudaGraphEngine
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_text
-from diffpolicy.latency import LatencyProfile, percentiles
 from diffpolicy.policy import Policy
+from diffpolicy.sampling.budget import audit_line
 
-from .baseline import DiffusersLoop, scheduler_class
 from .config import LatencyConfig
-from .header import header, set_threads
-from .nets import fresh_checkpoint
-from .table import print_table
-from .timing import MANY_SAMPLES, Timed, measure_calls, random_observation
+from .measure.diffusers_loop import DiffusersLoop, scheduler_class
+from .measure.nets import fresh_checkpoint
+from .measure.provenance import header, set_threads
+from .measure.timing import MANY_SAMPLES, Timed, measure_calls, random_observation
+from .report.table import print_table
 
 
 def latency(config: LatencyConfig) -> None:

@@ -1,12 +1,12 @@
 """`diffpolicy quickstart`: record, train, sweep and report on Balance-v0, from nothing."""
 
-from diffpolicy import latency
+from diffpolicy.control import latency
 
-from .budgets import load_budgets
 from .config import QuickstartConfig, SweepConfig
-from .recipe import Recipe, make_run
+from .measure.budgets import load_budgets
+from .measure.recipe import Recipe, make_run
+from .measure.timing import measure
 from .sweep import Clock, open_world, run_sweep
-from .timing import measure
 
 ENVIRONMENT = "diffpolicy.envs:Balance-v0"
 BATCH = 64  # room for what each of two workers has of 100 episodes

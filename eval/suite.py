@@ -8,16 +8,16 @@ from typing import Annotated, Any
 from diffpolicy.checked import NOT_EMPTY, Range, read_json, validate
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import Sampling
+from diffpolicy.control.latency import PAUSED
 from diffpolicy.device import choose_device
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes, write_text
-from diffpolicy.latency import PAUSED
 
 from .config import SuiteConfig, SweepConfig
-from .pictures import film_strip, png
-from .recipe import Recipe, make_run
-from .success import World, policy_of
-from .suite_report import print_suite, suite_plot, tables_of, write_suite_report
+from .evaluate import World, policy_of
+from .measure.recipe import Recipe, make_run
+from .report.plots import film_strip, png
+from .report.suite_page import print_suite, suite_plot, tables_of, write_suite_report
 from .sweep import sweep
 
 TASKS = ("PushT-v0", "Balance-v0", "Detour-v0", "Catch-v0")

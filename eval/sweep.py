@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from diffpolicy.budget import is_ddpm, sampler_name
 from diffpolicy.checkpoint import policy_path
+from diffpolicy.control.latency import LatencyProfile, delay_ticks, slow_ms
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes, write_text
-from diffpolicy.latency import LatencyProfile, delay_ticks, slow_ms
 from diffpolicy.policy import Policy
+from diffpolicy.sampling.budget import is_ddpm, sampler_name
 
-from .budgets import combinations, load_budgets
 from .compare import Candidate, Recommendation, compare, recommend
 from .config import SweepConfig
-from .header import header
-from .pictures import clock_label, png, success_against_latency
-from .profiles import check_source
-from .report import headline, write_report
+from .evaluate import World, outruns, print_records
+from .measure.budgets import combinations, load_budgets
+from .measure.profiles import check_source
+from .measure.provenance import header
+from .report.plots import clock_label, png, success_against_latency
+from .report.sweep_page import headline, write_report
+from .report.table import print_table
 from .significance import ALPHA, episodes_needed
-from .success import World, outruns, print_records
-from .table import print_table
 
 DISCORDANCES = (0.05, 0.1, 0.2, 0.4)
 MOSTLY = 0.5  # success is "rare" where no budget reaches this

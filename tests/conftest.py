@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from diffpolicy import cli
 from diffpolicy.config import RecordConfig, TrainConfig
-from diffpolicy.headless import prefer_egl
+from diffpolicy.environment.headless import prefer_egl
 from diffpolicy.record import record
 
 prefer_egl()  # before any test imports mujoco
@@ -59,7 +59,7 @@ def balance_store(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(balance_store, tmp_path_factory) -> Path:
     """A run folder of 20 steps: a whole policy, and no good. Read only: copy it to change it."""
-    from diffpolicy.train import train
+    from diffpolicy.training.train import train
 
     out = tmp_path_factory.mktemp("tiny") / "run"
     train(TrainConfig(data=balance_store, out=out, steps=20, hidden=32, blocks=1, device="cpu"))

@@ -267,7 +267,8 @@ def _become(arguments: list[str], folder: Path, err: int) -> None:
     import resource
     import traceback
 
-    from diffpolicy import cli, workers
+    from diffpolicy import cli
+    from diffpolicy.control import workers
     from diffpolicy.engines import auto
 
     os.setpgid(0, 0)

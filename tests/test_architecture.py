@@ -114,7 +114,7 @@ def test_every_arrow_is_seen():
     def of(module: str) -> set[str]:
         return set(imported(module, known[module], known))
 
-    assert {"diffpolicy.environment", "diffpolicy.policy"} <= of("diffpolicy.rollout")
+    assert {"diffpolicy.environment", "diffpolicy.policy"} <= of("diffpolicy.control.rollout")
     assert {"diffpolicy.eval.compare", "diffpolicy.errors"} <= of("diffpolicy.eval.sweep")
     assert "diffpolicy.checkpoint" in of("diffpolicy.info")
     assert "diffpolicy.envs.planar" in of("diffpolicy.envs.pusht")
@@ -127,11 +127,11 @@ CLEAN_TREE = {
     "diffpolicy/parts/__init__.py": "from diffpolicy.parts.a import one\nfrom . import b\n",
     "diffpolicy/parts/a.py": "one = 1\n",
     "diffpolicy/parts/b.py": "from .a import one\n",
-    "diffpolicy/cli.py": "COMMANDS = {'eval': 'diffpolicy.eval.success:run'}\n",
+    "diffpolicy/cli.py": "COMMANDS = {'eval': 'diffpolicy.eval.evaluate:run'}\n",
     "envs/__init__.py": "",
     "envs/task.py": "import numpy\nfrom diffpolicy.policy import Policy\n",
     "eval/__init__.py": "",
-    "eval/success.py": "from diffpolicy.policy import Policy\nENV = 'diffpolicy.envs:Task-v0'\n",
+    "eval/evaluate.py": "from diffpolicy.policy import Policy\nENV = 'diffpolicy.envs:Task-v0'\n",
     "datasets/recipe.py": "import diffpolicy.policy\n",
 }
 
@@ -151,15 +151,19 @@ def test_a_clean_tree_passes(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "complaint"),
     [
-        ("diffpolicy/x.py", "from diffpolicy.eval import success", "x -> diffpolicy.eval.success"),
+        (
+            "diffpolicy/x.py",
+            "from diffpolicy.eval import evaluate",
+            "x -> diffpolicy.eval.evaluate",
+        ),
         ("diffpolicy/x.py", "def f():\n import diffpolicy.envs", "x -> diffpolicy.envs"),
         ("diffpolicy/x.py", "from diffpolicy import envs", "x -> diffpolicy.envs"),
-        ("diffpolicy/x.py", "from .eval.success import run", "x -> diffpolicy.eval.success"),
+        ("diffpolicy/x.py", "from .eval.evaluate import run", "x -> diffpolicy.eval.evaluate"),
         ("diffpolicy/x.py", "if 1:\n import datasets.recipe", "x -> datasets.recipe"),
         ("diffpolicy/parts/x.py", "from ..envs import task", "x -> diffpolicy.envs.task"),
         ("diffpolicy/x.py", "import_module('diffpolicy.envs.task')", "x -> envs in a string"),
         ("eval/x.py", "from ..envs.task import Task", "eval.x -> diffpolicy.envs.task"),
-        ("envs/x.py", "from diffpolicy.eval.success import run", "x -> diffpolicy.eval.success"),
+        ("envs/x.py", "from diffpolicy.eval.evaluate import run", "x -> diffpolicy.eval.evaluate"),
         ("datasets/x.py", "import diffpolicy.envs.task", "datasets.x -> diffpolicy.envs.task"),
         ("datasets/__init__.py", "", "datasets is a package"),
         ("diffpolicy/parts/a.py", "def f():\n from diffpolicy import policy", "circle: "),

@@ -14,10 +14,10 @@ from conftest import rewrite
 from stores import edit
 
 from diffpolicy.cli import COMMANDS
-from diffpolicy.demonstration_writer import DemonstrationWriter
-from diffpolicy.demonstrations import open_demonstrations
+from diffpolicy.data.demonstration_writer import DemonstrationWriter
+from diffpolicy.data.demonstrations import open_demonstrations
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.preparation import _check_actions
+from diffpolicy.training.preparation import _check_actions
 
 BALANCE = "diffpolicy.envs:Balance-v0"
 PUSHT = "diffpolicy.envs:PushT-v0"

@@ -29,7 +29,6 @@ from diffpolicy.checkpoint import (
     POLICY_FILE,
     TRAINING_FILE,
     Checkpoint,
-    Specification,
     load_policy,
     load_tensors,
     load_training,
@@ -38,14 +37,13 @@ from diffpolicy.checkpoint import (
     save_tensors,
 )
 from diffpolicy.config import ModelConfig
-from diffpolicy.demonstrations import open_demonstrations
+from diffpolicy.data.demonstrations import open_demonstrations
+from diffpolicy.data.normalizer import Normalizer
 from diffpolicy.denoisers import build
-from diffpolicy.environment import Task
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import lock, write_atomically, write_text
-from diffpolicy.normalizer import Normalizer
 from diffpolicy.policy import Policy
-from diffpolicy.windows import Horizons
+from diffpolicy.specification import Horizons, Specification, Task
 
 ROOT = Path(__file__).parents[1]
 

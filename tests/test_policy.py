@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from diffpolicy.budget import audit_line
-from diffpolicy.chain import audit
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.denoisers import build
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.noise import alpha_bar_table
 from diffpolicy.policy import Policy
-from diffpolicy.sampler import Reading, ddim_sample
+from diffpolicy.sampling.budget import audit_line
+from diffpolicy.sampling.chain import audit
+from diffpolicy.sampling.ddim import Reading, ddim_sample
+from diffpolicy.sampling.noise import alpha_bar_table
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from gymnasium import spaces
 
 from diffpolicy import environment
 from diffpolicy.config import RecordConfig
-from diffpolicy.demonstration_writer import DemonstrationWriter
-from diffpolicy.demonstrations import open_demonstrations
+from diffpolicy.data.demonstration_writer import DemonstrationWriter
+from diffpolicy.data.demonstrations import open_demonstrations
+from diffpolicy.environment.outcome import new_outcome
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.outcome import new_outcome
 from diffpolicy.record import record, run_expert
 
 BALANCE = "diffpolicy.envs:Balance-v0"

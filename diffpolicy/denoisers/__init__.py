@@ -16,7 +16,7 @@ from diffpolicy.denoisers.concat import ConcatDenoiser
 from diffpolicy.denoisers.mlp import MLPDenoiser
 from diffpolicy.denoisers.plain import PlainDenoiser
 from diffpolicy.denoisers.unet1d import UNet1D
-from diffpolicy.windows import Horizons
+from diffpolicy.specification import Horizons
 
 __all__ = ["Denoiser", "build"]
 

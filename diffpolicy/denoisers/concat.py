@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from diffpolicy.config import ModelConfig
 from diffpolicy.denoisers.base import Denoiser, check_even
-from diffpolicy.windows import Horizons
+from diffpolicy.specification import Horizons
 
 
 class Block(nn.Module):

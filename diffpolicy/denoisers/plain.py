@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from diffpolicy.config import ModelConfig
 from diffpolicy.denoisers.base import Denoiser, Sinusoidal
-from diffpolicy.windows import Horizons
+from diffpolicy.specification import Horizons
 
 
 class PlainDenoiser(Denoiser):

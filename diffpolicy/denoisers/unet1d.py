@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from diffpolicy.config import ModelConfig
 from diffpolicy.denoisers.base import Denoiser, Sinusoidal
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.windows import Horizons
+from diffpolicy.specification import Horizons
 
 
 class ConvBlock(nn.Sequential):

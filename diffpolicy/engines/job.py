@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from diffpolicy.chain import Chain
 from diffpolicy.denoisers import Denoiser
-from diffpolicy.sampler import noise_count
-from diffpolicy.windows import Horizons
+from diffpolicy.sampling.chain import Chain
+from diffpolicy.sampling.ddim import noise_count
+from diffpolicy.specification import Horizons
 
 
 @dataclass(frozen=True)

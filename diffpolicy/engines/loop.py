@@ -5,10 +5,10 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from diffpolicy.chain import Chain
 from diffpolicy.denoisers import Denoiser
 from diffpolicy.device import float32_products
-from diffpolicy.sampler import Denoise, ddim_sample, ddim_states
+from diffpolicy.sampling.chain import Chain
+from diffpolicy.sampling.ddim import Denoise, ddim_sample, ddim_states
 
 
 class ChainLoop(nn.Module):

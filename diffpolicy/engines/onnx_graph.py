@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffpolicy.chain import Chain
 from diffpolicy.denoisers import Denoiser
 from diffpolicy.engines.job import Job
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.sampling.chain import Chain
 
 
 class _Observe(nn.Module):

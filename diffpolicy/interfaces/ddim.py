@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diffpolicy import grids, noise, sampler
 from diffpolicy.config import ModelConfig
 from diffpolicy.denoisers import Denoiser
 from diffpolicy.denoisers import build as build_denoiser
-from diffpolicy.windows import Horizons
+from diffpolicy.sampling import ddim as sampler
+from diffpolicy.sampling import grids, noise
+from diffpolicy.specification import Horizons
 
 READING = sampler.Reading(clip=1.0, rederive=False)
 

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffpolicy import grids, sampler
+from diffpolicy.sampling import ddim as sampler
+from diffpolicy.sampling import grids
 
 OBJECTIVES = {"pred_noise": "epsilon", "pred_x0": "x0", "pred_v": "v"}
 

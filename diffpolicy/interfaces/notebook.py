@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffpolicy import grids, sampler
+from diffpolicy.sampling import ddim as sampler
+from diffpolicy.sampling import grids
 
 READING = sampler.Reading()
 

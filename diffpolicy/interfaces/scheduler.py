@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffpolicy import grids, noise, sampler
 from diffpolicy.files import write_text
+from diffpolicy.sampling import ddim as sampler
+from diffpolicy.sampling import grids, noise
 
 CONFIG_NAME = "scheduler_config.json"
 CHOICES = {

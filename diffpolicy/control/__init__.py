@@ -1,0 +1,1 @@
+"""Receding-horizon control: the controller, latency, and episodes on three clocks."""

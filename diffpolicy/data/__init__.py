@@ -1,0 +1,1 @@
+"""Demonstrations: the store, its windows and its normalisers."""

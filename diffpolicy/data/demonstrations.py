@@ -1,0 +1,259 @@
+"""Demonstrations in a zarr store: validate and read; demonstration_writer.py writes them.
+
+    data/<observation key> [N, …], data/action [N, D_a]   time first, episodes end to end
+    meta/episode_ends [E] int64                           cumulative
+    meta/episode_seeds [E] int64                          which reset made each (ours only)
+
+Format 2, which Diffusion Policy's reader opens; 2 and 3 are read, as a folder or a zip.
+`episode_ends` is written last, so an episode counts once its end stands there: rows beyond the
+last end are not read.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffpolicy.data.zarr_store import ZarrStore, check_memory, open_store, reading
+from diffpolicy.errors import DiffpolicyError
+
+ENDS, SEEDS, VERSION = "meta/episode_ends", "meta/episode_seeds", "format_version"
+LEAST_CHANGE = 1e-9  # of an array's range: smaller changes are rounding, not motion
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 < value < math.inf and value is not True
+
+
+def _are_names(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+
+
+ATTRIBUTES = {  # those that are read: (what each must be, the rule, the option that overrides it)
+    "env_id": ("a name", lambda v: isinstance(v, str) and v, "--env"),
+    "env_kwargs": ("a JSON object", lambda v: isinstance(v, dict), "--env-kwargs"),
+    "control_dt_s": ("a positive number", _is_positive, "--control-dt"),
+    "position_targets": ("true or false", lambda v: v in (True, False, None), "--position-targets"),
+    "observation_keys": ("a list of names or null", _are_names, "another store"),
+}
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """Validated arrays in memory.
+
+    arrays: each [N, …] with time first, the actions among them; episode_ends [E] int64.
+    attributes: the store's own (environment id and kwargs, control_dt_s, how it was made).
+    notes: sentences about what was left out or lost on the way.
+    """
+
+    path: Path
+    arrays: dict[str, np.ndarray]
+    episode_ends: np.ndarray
+    attributes: dict[str, Any]
+    action_key: str = "action"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def action(self) -> np.ndarray:
+        """[N, D_a] float32."""
+        return self.arrays[self.action_key]
+
+    def observation(self, keys: Sequence[str]) -> np.ndarray:
+        """The named arrays, flattened and joined in that order: [N, D_o] float32."""
+        rows = len(self.action)
+        flat = [self.arrays[key].reshape(rows, -1) for key in keys]
+        return np.concatenate(flat, axis=1) if len(flat) > 1 else flat[0]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Contents of a store, before any array under data/ is read.
+
+    ends: [E] int64, strictly rising. recorded_here: by DemonstrationWriter, which leaves out no
+    chunk, and whose arrays differ in length where a crash left an unfinished episode.
+    """
+
+    store: ZarrStore
+    names: list[str]
+    ends: np.ndarray
+    recorded_here: bool
+    notes: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        """N, the last end."""
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def array(self, name: str) -> tuple[Any, list[str]]:
+        """A zarr array under data/ whose first `rows` rows are there; notes on it."""
+        array = self.store.array(f"data/{name}")
+        if array.shape[0] < self.rows:
+            raise DiffpolicyError(
+                f"{self.store.path}: data/{name} has shape {array.shape}, but meta/episode_ends "
+                f"counts {self.rows} rows; the store is truncated or was written by something else"
+            )
+        absent = self.store.check_chunks(array, self.rows, complete=self.recorded_here)
+        if not absent:
+            return array, []
+        fill = f"read as {array.fill_value}, the fill value"
+        return array, [f"data/{name}: chunks that are not on disk: {absent:,}, {fill}"]
+
+    def check_length(self, name: str, array: Any, actions: int) -> None:
+        """Refuses rows that cannot be paired with the actions, one by one."""
+        if array.shape[0] != actions and not self.recorded_here:
+            raise DiffpolicyError(
+                f"{self.store.path}: data/{name} has {array.shape[0]:,} rows for {actions:,} "
+                "actions; row t of each array belongs to action t, so leave out, say, the "
+                "observations after the last action of each episode"
+            )
+
+    def unread(self, rows: int) -> list[str]:
+        """A note on the rows beyond the last end, where there are some."""
+        if rows == self.rows:
+            return []
+        return [
+            f"{rows - self.rows:,} of {rows:,} rows lie beyond the last of {ENDS} "
+            f"({self.rows:,}) and are not read"
+        ]
+
+
+def contents(path: str | Path, writable: bool = False) -> Contents:
+    """Names, ends and attributes of a store."""
+    store = open_store(Path(path), writable)
+    names = store.names("data")
+    if "episode_ends" not in store.names("meta") or not names:
+        raise DiffpolicyError(
+            f"{path} is not a demonstration store: expected the groups data/ and meta/ with "
+            f"{ENDS}; found {store.files.folders('')}"
+        )
+    recorded_here = "episode_seeds" in store.names("meta") and VERSION in store.attributes
+    ends = _stored_ends(store)
+    if recorded_here:
+        return Contents(store, names, finished(ends, store.path), True, ())
+    steps = np.diff(ends, prepend=0)
+    if np.any(steps < 0):
+        raise DiffpolicyError(f"{path}: {ENDS} must rise; got {ends[:8]} …")
+    empty = int(np.sum(steps == 0))
+    notes = (f"{empty} episodes of no step are left out",) if empty else ()
+    return Contents(store, names, ends[steps > 0], False, notes)
+
+
+def array_names(path: Path) -> list[str]:
+    """The names under data/."""
+    return contents(path).names
+
+
+def attributes_of(path: Path) -> dict[str, Any]:
+    """The store's attributes; no array is read."""
+    return open_store(path).attributes
+
+
+def attribute(attributes: Mapping[str, Any], name: str) -> Any:
+    """One attribute, checked; None where it is absent."""
+    expected, rule, option = ATTRIBUTES[name]
+    if name in attributes and not rule(attributes[name]):
+        raise DiffpolicyError(
+            f"the store's attribute {name} is not {expected}; got {attributes[name]!r}; give "
+            f"{option}"
+        )
+    return attributes.get(name)
+
+
+def _stored_ends(store: ZarrStore) -> np.ndarray:
+    """meta/episode_ends as int64, as it stands on disk."""
+    array = store.array(ENDS)
+    if array.ndim > 2 or array.shape[1:] not in ((), (1,)) or array.dtype.kind == "b":
+        raise DiffpolicyError(
+            f"{store.path}: {ENDS} must be a row of whole numbers; got {array.dtype} "
+            f"{list(array.shape)}"
+        )
+    # A crash leaves room for one end that is not written yet, perhaps in a chunk of its own.
+    store.check_chunks(array, max(0, array.shape[0] - 1), complete=True)
+    check_memory(array, array.shape[0], f"{store.path}: {ENDS}")
+    with reading(f"{store.path}: {ENDS}"):
+        values = array[:].reshape(-1)
+        ends = values.astype(np.int64)
+    if not np.array_equal(ends, values):
+        raise DiffpolicyError(f"{store.path}: {ENDS} must be whole numbers; got {values[:8]} …")
+    return ends
+
+
+def finished(ends: np.ndarray, path: Path) -> np.ndarray:
+    """Cuts off what a crash left between making room for an end and writing it (one zero)."""
+    if len(ends) and ends[-1] == 0:
+        ends = ends[:-1]
+    if np.any(np.diff(ends, prepend=0) <= 0):
+        raise DiffpolicyError(f"{path}: {ENDS} must rise; got {ends[:8]} …")
+    return ends
+
+
+def read_array(source: Contents, name: str, array: Any) -> tuple[np.ndarray, list[str]]:
+    """The finished rows of data/name as float32, and notes on what that conversion lost."""
+    what = f"{source.store.path}: data/{name}"
+    check_memory(array, source.rows, what)
+    with reading(what):
+        stored = array[: source.rows]
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused below
+            values = np.asarray(stored, dtype=np.float32)
+    if not np.isfinite(values).all():
+        row = int(np.argwhere(~np.isfinite(values))[0, 0])
+        raise DiffpolicyError(f"{what} is not finite (NaN or inf, in float32) at row {row}")
+    return values, lost_changes(stored, values, f"data/{name}")
+
+
+def lost_changes(stored: np.ndarray, values: np.ndarray, name: str) -> list[str]:
+    """Dimensions most of whose changes from row to row vanish in float32, as time stamps' do."""
+    if np.can_cast(stored.dtype, np.float32):
+        return []
+    notes = []
+    flat, rounded = stored.reshape(len(stored), -1), values.reshape(len(values), -1)
+    for i in range(flat.shape[1]):
+        column = flat[:, i] - flat[:, i].min()  # small numbers, exact in float64
+        change = np.abs(np.diff(column.astype(np.float64)))
+        changed = change > LEAST_CHANGE * float(column.max())
+        lost = int(np.sum(changed & (rounded[1:, i] == rounded[:-1, i])))
+        if 2 * lost > np.sum(changed):
+            notes.append(
+                f"{name}, dimension {i}: {lost:,} of {int(changed.sum()):,} changes from row to "
+                f"row (about {np.median(change[changed]):.3g}) vanish in float32, which training "
+                f"uses; near {flat[0, i]:.10g} it has steps of {np.spacing(rounded[0, i]):.3g}. "
+                "Store it without its offset"
+            )
+    return notes
+
+
+def open_demonstrations(
+    path: str | Path, keys: Sequence[str] | None = None, action: str = "action"
+) -> Demonstrations:
+    """Reads and validates the actions and the named arrays (all of them by default)."""
+    source = contents(path)
+    names, path = source.names, source.store.path
+    wanted = list(dict.fromkeys([*(names if keys is None else keys), action]))
+    for name in [action, *wanted]:
+        if name not in names:
+            hint = "; name the array of actions with --action" if name == action else ""
+            raise DiffpolicyError(f"{path} has no data/{name}; it holds: {', '.join(names)}{hint}")
+    if not len(source.ends):
+        raise DiffpolicyError(f"{path} holds no finished episode")
+    checked = {name: source.array(name) for name in wanted}
+    stored = {name: array for name, (array, _) in checked.items()}
+    for name, array in stored.items():
+        source.check_length(name, array, stored[action].shape[0])
+    read = {name: read_array(source, name, stored[name]) for name in wanted}
+    arrays = {name: values for name, (values, _) in read.items()}
+    if arrays[action].ndim == 1:
+        arrays[action] = arrays[action][:, None]
+    if arrays[action].ndim != 2:
+        raise DiffpolicyError(
+            f"{path}: data/{action} must be [N, D_a]; its shape is {arrays[action].shape}"
+        )
+    notes = (
+        *source.notes,
+        *source.unread(max(array.shape[0] for array in stored.values())),
+        *(note for _, found in (*checked.values(), *read.values()) for note in found),
+    )
+    return Demonstrations(path, arrays, source.ends, source.store.attributes, action, notes)

@@ -1,0 +1,88 @@
+"""Windows of (observation history, action chunk), gathered by index.
+
+The horizons, drawn once for T_o = 2, T_p = 8, T_a = 4; row t holds the newest observation:
+
+    row                 t-1   t   t+1  t+2  t+3  t+4  t+5  t+6
+    observations         o    o
+    predicted actions    p    p    p    p    p    p    p    p
+    executed actions          a    a    a    a
+
+So the chunk starts at row t - T_o + 1, and T_p - T_o + 1 of its actions can still be executed.
+Rows before an episode's start repeat its first row, rows beyond its end the last one.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from diffpolicy.specification import Horizons
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Every row of the chosen episodes as the newest observation of one window.
+
+    observations [N, D_o] and actions [N, D_a] are numpy arrays, or tensors on any device: the
+    same indexing serves both. newest, first, last [W] are int64 of the same kind: the row of the
+    newest observation and the ends of its episode.
+    """
+
+    observations: Any
+    actions: Any
+    newest: Any
+    first: Any
+    last: Any
+    horizons: Horizons
+
+    def __len__(self) -> int:
+        return len(self.newest)
+
+    def gather(self, index) -> tuple[Any, Any, Any]:
+        """index [B] -> observations [B, T_o, D_o], actions [B, T_p, D_a], real [B, T_p] bool.
+
+        `real` is False where the action repeats the first or the last one of its episode.
+        """
+        newest, first, last = (x[index][:, None] for x in (self.newest, self.first, self.last))
+        history, chunk = self._offsets()
+        seen = (newest + history).clip(first, last)
+        wanted = newest + chunk
+        rows = wanted.clip(first, last)
+        return self.observations[seen], self.actions[rows], rows == wanted
+
+    def _offsets(self):
+        h = self.horizons
+        history = np.arange(1 - h.observation, 1)
+        chunk = np.arange(1 - h.observation, h.usable)
+        if isinstance(self.newest, np.ndarray):
+            return history, chunk
+        import torch
+
+        device = self.newest.device
+        return torch.as_tensor(history, device=device), torch.as_tensor(chunk, device=device)
+
+    def to(self, device) -> "Windows":
+        """The same windows as tensors on a torch device."""
+        import torch
+
+        names = ("observations", "actions", "newest", "first", "last")
+        moved = {name: torch.as_tensor(getattr(self, name), device=device) for name in names}
+        return Windows(**moved, horizons=self.horizons)
+
+
+def make_windows(
+    observations: np.ndarray,
+    actions: np.ndarray,
+    episode_ends: np.ndarray,
+    horizons: Horizons,
+    episodes: np.ndarray | None = None,
+) -> Windows:
+    """Windows over all rows of the given episodes (all of them by default)."""
+    starts = np.concatenate([[0], episode_ends[:-1]])
+    chosen = np.arange(len(episode_ends)) if episodes is None else np.sort(episodes)
+    lengths = (episode_ends - starts)[chosen]
+    first = np.repeat(starts[chosen], lengths)
+    last = np.repeat(episode_ends[chosen] - 1, lengths)
+    begins = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    newest = first + np.arange(len(first)) - begins
+    return Windows(observations, actions, newest, first, last, horizons)

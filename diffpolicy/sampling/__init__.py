@@ -1,0 +1,1 @@
+"""Diffusion sampling: noise levels, timestep grids, steps, methods and chains."""

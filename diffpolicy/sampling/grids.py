@@ -1,0 +1,125 @@
+"""Timestep grids: which of the T noise levels a budget of K steps visits, as pairs (t, s).
+
+A pair is one step: the network is evaluated at timestep t, and the sample goes to level s. Named
+spacings take K of n timesteps, falling; `make_grid` applies them to a part of the chain.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.sampling.noise import CLEAN
+
+Grid = list[tuple[int, int]]
+
+
+def trailing(n: int, k: int) -> list[int]:
+    """n, n - n/K, … less 1: evenly spaced, counted down from the end (arXiv 2305.08891, table 2).
+
+    So every budget starts at the noise that the network was trained on. With diffusers' own
+    arithmetic, less the step too many that its rounding errors can make.
+    """
+    return (np.arange(n, 0, -n / k).round().astype(int)[:k] - 1).tolist()
+
+
+def leading(n: int, k: int) -> list[int]:
+    """… 2⌊n/K⌋, ⌊n/K⌋, 0: counted up from the start. The fewer the steps, the later it starts."""
+    return [i * (n // k) for i in reversed(range(k))]
+
+
+def linspace(n: int, k: int) -> list[int]:
+    """n - 1 down to 0, both ends included; a single step is made at 0."""
+    return np.linspace(0, n - 1, k).round().astype(int)[::-1].tolist()
+
+
+def loop(n: int, k: int) -> list[int]:
+    """The integers of linspace(-1, n - 1, K + 1) without -1, as denoising-diffusion-pytorch has it.
+
+    In whole numbers, because float32 can repeat a timestep where K is near n.
+    """
+    return [i * n // k - 1 for i in range(k, 0, -1)]
+
+
+def quadratic(n: int, k: int) -> list[int]:
+    """⌊c i²⌋ with c such that the first step is made at n - 1 (arXiv 2010.02502, appendix D.2).
+
+    Dense where there is little noise. Many steps repeat the lowest timesteps.
+    """
+    return [(n - 1) * i**2 // k**2 for i in range(k, 0, -1)]
+
+
+DEFAULT_STEPS = 10
+SPACINGS = {f.__name__: f for f in (trailing, leading, linspace, loop, quadratic)}
+
+
+def pairs(times: Sequence[int], final: int = CLEAN) -> Grid:
+    """Falling timesteps as steps, the last one to the level `final`: CLEAN (ᾱ = 1), or 0 (ᾱ_0)."""
+    return list(zip(times, [*times[1:], final], strict=True))
+
+
+def make_grid(
+    timesteps: int,
+    ddim_steps: int,
+    spacing: str = "trailing",
+    start: int | None = None,
+    end: int = 0,
+    final: int = CLEAN,
+) -> Grid:
+    """K pairs over the timesteps from `start` (by default T - 1) down to `end`.
+
+    The part of the chain between the two is spaced as if it were the whole one. Raises
+    DiffpolicyError where it has fewer than K timesteps.
+    """
+    start = timesteps - 1 if start is None else start
+    if not 0 <= end <= start < timesteps:
+        raise DiffpolicyError(
+            f"a grid must have 0 <= end <= start <= {timesteps - 1}; got start {start}, end {end}"
+        )
+    levels = start - end + 1
+    if not 1 <= ddim_steps <= levels:
+        part = f"from {start} to {end}" if levels < timesteps else "of the chain"
+        raise DiffpolicyError(
+            f"ddim_steps must lie between 1 and the {levels} timesteps {part}; got {ddim_steps}"
+        )
+    return pairs([end + t for t in SPACINGS[spacing](levels, ddim_steps)], final)
+
+
+def listed_grid(timesteps: int, times: Sequence[int], final: int = CLEAN) -> Grid:
+    """The pairs of a grid that is given, timestep by timestep: in range and strictly falling."""
+    falling = all(t > s for t, s in pairwise(times))
+    if not times or not falling or times[0] >= timesteps or times[-1] < 0:
+        raise DiffpolicyError(
+            f"a list of timesteps must fall strictly, from at most {timesteps - 1} to at least 0; "
+            f"got {', '.join(map(str, times)) or 'none'}"
+        )
+    return pairs(times, final)
+
+
+def parse_grid(
+    timesteps: int, text: str, ddim_steps: int | None, start: int | None, end: int
+) -> Grid:
+    """A spacing by its name (10 steps where none are given), or a list of timesteps like "85,20",
+    which is its own budget."""
+    if text in SPACINGS:
+        steps = DEFAULT_STEPS if ddim_steps is None else ddim_steps
+        return make_grid(timesteps, steps, text, start, end)
+    try:
+        times = [int(part) for part in text.split(",")]
+    except ValueError:
+        names = ", ".join(SPACINGS)
+        raise DiffpolicyError(
+            f"a grid must be one of {names}, or timesteps like 85,20; got {text!r}"
+        ) from None
+    if start is not None or end or ddim_steps not in (None, len(times)):
+        raise DiffpolicyError(
+            f"the timesteps {text} are a grid of {len(times)} steps with its own ends; leave out "
+            "--ddim-steps, --start and --end"
+        )
+    return listed_grid(timesteps, times)
+
+
+def duplicates(grid: Grid) -> int:
+    """How many steps go nowhere: a timestep that is visited again."""
+    return sum(t == s for t, s in grid)

@@ -1,0 +1,1 @@
+"""Training: from a store of demonstrations to a checkpoint."""

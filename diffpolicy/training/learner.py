@@ -1,0 +1,178 @@
+"""A denoiser, its EMA and its optimiser: one training step at a time.
+
+Every draw of step n depends on (seed, n) alone, so a resumed run repeats an uninterrupted one
+without any generator's state in the checkpoint.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffpolicy.data.windows import Windows
+from diffpolicy.denoisers import build
+from diffpolicy.sampling import ddim as sampler
+from diffpolicy.sampling import noise as levels
+from diffpolicy.specification import Specification
+
+WARMUP_STEPS = 500
+EMA_POWER, EMA_LIMIT = 0.75, 0.9999
+VALIDATION_WINDOWS = 1024
+ADAM = ("step", "exp_avg", "exp_avg_sq")
+
+
+class Learner:
+    """State: network, ema {name: tensor}, optimizer (AdamW), step."""
+
+    def __init__(
+        self,
+        specification: Specification,
+        device: torch.device,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-6,
+        seed: int = 0,
+    ):
+        model, task = specification.model, specification.task
+        torch.manual_seed(seed)
+        network = build(model, specification.horizons, task.observation_dim, task.action_dim)
+        self.network = network.to(device)
+        self.names = [name for name, _ in network.named_parameters()]
+        self.parameters = list(network.parameters())
+        self.ema = {n: p.detach().clone() for n, p in network.named_parameters()}
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=lr, weight_decay=weight_decay, fused=True
+        )
+        self.peak_lr, self.seed, self.device = lr, seed, device
+        self.prediction, self.regression = model.prediction, model.regression
+        self.masked = not task.position_targets
+        table = levels.alpha_bar_table(model.schedule, model.train_timesteps)
+        self.alpha_bar = torch.as_tensor(table, dtype=torch.float64, device=device)
+        self.step = 0
+
+    def learn(self, windows: Windows, batch: int, progress: float) -> Tensor:
+        """One step of AdamW and of the EMA on a random batch; the loss. progress is in [0, 1)."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.peak_lr, self.step, progress)
+        loss = self.loss(self.network, windows, batch, self._generator(self.step))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        weights = [p.detach() for p in self.parameters]
+        decay = ema_decay(self.step)
+        torch._foreach_lerp_(list(self.ema.values()), weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        self.step += 1
+        return loss.detach()
+
+    @torch.no_grad()
+    def validation_loss(self, windows: Windows) -> float:
+        """The loss of the EMA weights on held-out episodes, with the same draws every time."""
+
+        def network(*inputs: Tensor) -> Tensor:
+            return torch.func.functional_call(self.network, self.ema, inputs)
+
+        batch = min(VALIDATION_WINDOWS, len(windows))
+        return float(self.loss(network, windows, batch, self._generator(0)))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that resuming needs, by name."""
+        found = {f"network.{n}": p for n, p in zip(self.names, self.parameters, strict=True)}
+        found |= {f"ema.{n}": p for n, p in self.ema.items()}
+        for number, moments in self.optimizer.state_dict()["state"].items():
+            found |= {f"adam.{kind}.{self.names[number]}": m for kind, m in moments.items()}
+        return found
+
+    def restorable(self, step: int) -> dict[str, Tensor]:
+        """Tensors of the names, shapes and types that `restore` takes after so many steps."""
+        kinds = ["network", "ema", *(f"adam.{kind}" for kind in ADAM if step)]
+        return {
+            f"{kind}.{name}": torch.empty(() if kind == "adam.step" else p.shape, device="meta")
+            for kind in kinds
+            for name, p in zip(self.names, self.parameters, strict=True)
+        }
+
+    def restore(self, tensors: dict[str, Tensor], step: int) -> None:
+        """The inverse of `tensors`, for a learner of the same specification."""
+        self.network.load_state_dict({n: tensors[f"network.{n}"] for n in self.names})
+        for name, value in self.ema.items():
+            value.copy_(tensors[f"ema.{name}"])
+        state = self.optimizer.state_dict()
+        state["state"] = {
+            i: {kind: tensors[f"adam.{kind}.{n}"] for kind in ADAM}
+            for i, n in enumerate(self.names)
+            if f"adam.step.{n}" in tensors
+        }
+        self.optimizer.load_state_dict(state)
+        self.step = step
+
+    def _generator(self, step: int) -> torch.Generator:
+        key = np.random.SeedSequence([self.seed, step]).generate_state(1, np.uint64)[0]
+        return torch.Generator(self.device).manual_seed(int(key >> np.uint64(1)))
+
+    def loss(
+        self,
+        network: Callable[..., Tensor],
+        windows: Windows,
+        batch: int,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """The mean of ‖target - network‖² over a random batch (arXiv 2006.11239, eq. 14).
+
+        Where actions are no position targets, those beyond the episode's ends do not count.
+        """
+        index = torch.randint(len(windows), (batch,), generator=generator, device=self.device)
+        observation, action, real = gather(windows, index)
+        x_t, t, target = self._question(action, generator)
+        error = (network(x_t, t, observation) - target).square()
+        if not self.masked:
+            return error.mean()
+        weight = real[..., None].expand_as(error)
+        return (error * weight).sum() / weight.sum()
+
+    def _question(
+        self, action: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """x_t, t and what the network should say to them, for the chunks `action`.
+
+        Regression: it sees no chunk, always the last timestep, and should give x0.
+        """
+        count, timesteps = len(action), len(self.alpha_bar)
+        if self.regression:
+            last = torch.full((count,), timesteps - 1, device=self.device)
+            return torch.zeros_like(action), last, action
+        t = torch.randint(timesteps, (count,), generator=generator, device=self.device)
+        ε = torch.randn(action.shape, generator=generator, device=self.device)
+        level = self.alpha_bar[t].float()[:, None, None]
+        x_t = sampler.add_noise(action, ε, level)
+        return x_t, t, sampler.training_target(action, ε, level, self.prediction)
+
+
+def bytes_needed(specification: Specification, batch: int) -> int:
+    """The least memory that a step takes: weights, their gradients, EMA and Adam's two moments;
+    each window and what each layer makes of it."""
+    task, horizons = specification.task, specification.horizons
+    with torch.device("meta"):
+        network = build(specification.model, horizons, task.observation_dim, task.action_dim)
+    weights = list(network.parameters())
+    window = horizons.observation * task.observation_dim + horizons.prediction * task.action_dim
+    outputs = sum(len(w) for w in weights if w.ndim > 1)
+    return 4 * (5 * sum(w.numel() for w in weights) + batch * (window + outputs))
+
+
+def gather(windows: Windows, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Windows.gather as tensors; on the CPU NumPy gathers, faster than torch's own indexing."""
+    if isinstance(windows.newest, Tensor):
+        return windows.gather(index)
+    observation, action, real = (torch.from_numpy(x) for x in windows.gather(index.numpy()))
+    return observation, action, real
+
+
+def learning_rate(peak: float, step: int, progress: float) -> float:
+    """Linear warm-up, times a cosine to zero over the whole run."""
+    return peak * min(1.0, (step + 1) / WARMUP_STEPS) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def ema_decay(step: int) -> float:
+    """1 - (1 + n)^-¾, up to 0.9999: early weights are forgotten quickly."""
+    return min(1 - (1 + step) ** -EMA_POWER, EMA_LIMIT)

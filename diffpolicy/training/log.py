@@ -1,0 +1,41 @@
+"""log.jsonl of a training run."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffpolicy.checked import parse_json, validate
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.files import write_bytes
+
+
+@dataclass(frozen=True)
+class Logged:
+    """The part of a log line that resuming reads."""
+
+    step: int
+
+
+class Log:
+    """log.jsonl, cut back to the step that a resumed run starts from."""
+
+    def __init__(self, out: Path, step: int):
+        self.path = out / "log.jsonl"
+        lines = self.path.read_bytes().splitlines() if self.path.is_file() else []
+        kept = [line for line in lines if _step_of(line) <= step]
+        write_bytes(self.path, b"".join(line + b"\n" for line in kept))
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Appends one line."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def _step_of(line: bytes) -> float:
+    """The step of a log line; a line that a crash cut short or damaged counts as never written."""
+    try:
+        return validate(Logged, parse_json(line, "a line"), "a line", others=True).step
+    except DiffpolicyError:
+        return math.inf

@@ -1,0 +1,242 @@
+"""From a store and an environment to normalised windows and a specification."""
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from diffpolicy import __version__, environment
+from diffpolicy.checkpoint import Checkpoint
+from diffpolicy.config import ModelConfig, TrainConfig
+from diffpolicy.data.demonstrations import (
+    Demonstrations,
+    array_names,
+    attribute,
+    attributes_of,
+    open_demonstrations,
+)
+from diffpolicy.data.normalizer import FITS, Normalizer
+from diffpolicy.data.windows import Windows, make_windows
+from diffpolicy.environment.boundary import told
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.specification import Specification, Task, default_horizons
+
+ROUNDING = 0.01  # of an action's range: this far outside of it is no other unit
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What training needs of the data."""
+
+    specification: Specification
+    training: Windows
+    validation: Windows | None
+    observation_normalizer: Normalizer
+    action_normalizer: Normalizer
+
+
+def prepare(config: TrainConfig, started: Checkpoint | None = None) -> Prepared:
+    """Reads the store, asks the environment for its facts, fits normalisers, cuts windows.
+
+    A run that was started on the same data keeps the normalisers of its policy.
+    """
+    demonstrations, observations, task = _read(config)
+    horizons = default_horizons(
+        task.control_dt_s,
+        config.observation_horizon,
+        config.prediction_horizon,
+        config.action_horizon,
+    )
+    ends = demonstrations.episode_ends
+    train, held_out = split_episodes(len(ends), config.validation_fraction, config.seed)
+    rows = _rows_of(ends, train)
+    provenance, fit = _provenance(config, demonstrations, observations), FITS[config.normalizer]
+    if started and started.specification.training.get("fingerprint") == provenance["fingerprint"]:
+        of_observation, of_action = started.observation_normalizer, started.action_normalizer
+    else:
+        of_observation, of_action = fit(observations[rows]), fit(demonstrations.action[rows])
+    normal_observations = of_observation.normalize(observations)
+    normal_actions = of_action.normalize(demonstrations.action)
+
+    def windows(episodes: np.ndarray) -> Windows:
+        return make_windows(normal_observations, normal_actions, ends, horizons, episodes)
+
+    specification = Specification(
+        model=ModelConfig(**{f.name: getattr(config, f.name) for f in fields(ModelConfig)}),
+        horizons=horizons,
+        task=task,
+        clip_range=float(np.abs(normal_actions[rows]).max()) if config.clip else None,
+        training=provenance,
+    )
+    validation = windows(held_out) if len(held_out) else None
+    return Prepared(specification, windows(train), validation, of_observation, of_action)
+
+
+def _read(config: TrainConfig) -> tuple[Demonstrations, np.ndarray, Task]:
+    """The demonstrations, the observations [N, D_o] that the environment would give, the task."""
+    attributes = attributes_of(config.data)
+    env_id = config.env or attribute(attributes, "env_id")
+    if not env_id:
+        raise DiffpolicyError(f"{config.data} does not name its environment; give --env ID")
+    if config.env_kwargs is not None:
+        kwargs = environment.parse_kwargs(config.env_kwargs)
+    else:
+        kwargs = dict(attribute(attributes, "env_kwargs") or {})
+    env = environment.make(env_id, kwargs)
+    try:
+        keys = _observation_keys(config, array_names(config.data), env)
+        demonstrations = open_demonstrations(config.data, keys, config.action)
+        observations = _observations(config, demonstrations, keys, env)
+        task = _task(config, attributes, env, env_id, kwargs)
+        space: Any = env.action_space
+    finally:
+        env.close()
+    _check_dimensions(config, task, observations, demonstrations.action)
+    name = f"{config.data}: data/{config.action}"
+    notes = _check_actions(name, demonstrations.action, space.low, space.high)
+    for note in [*demonstrations.notes, *notes]:
+        print(f"warning: {note}")
+    return demonstrations, observations, task
+
+
+def _observation_keys(config: TrainConfig, names: list[str], env) -> list[str]:
+    if config.obs:
+        return list(config.obs)
+    if "observation" in names:
+        return ["observation"]
+    mapped = environment.declared(env, "demonstration_arrays")
+    if mapped:
+        return list(mapped)
+    raise DiffpolicyError(
+        f"name the arrays of {config.data} that make the observation with --obs; it holds: "
+        f"{', '.join(names)}"
+    )
+
+
+def _observations(
+    config: TrainConfig, demonstrations: Demonstrations, keys: list[str], env
+) -> np.ndarray:
+    """As the environment maps its arrays; others as they are."""
+    mapping = environment.declared(env, "observations_from")
+    mappable = list(environment.declared(env, "demonstration_arrays") or ()) == keys
+    if mapping is None or not mappable:
+        return demonstrations.observation(keys)
+    try:
+        mapped = mapping(demonstrations.arrays)
+    except ValueError as error:
+        raise DiffpolicyError(f"{config.data}: {error}") from error
+    except Exception as error:
+        name = f"observations_from of {env.spec.id}"
+        raise DiffpolicyError(f"{config.data}: {name} failed: {told(error)}") from error
+    return np.asarray(mapped, np.float32)
+
+
+def _task(
+    config: TrainConfig, attributes: Mapping[str, Any], env, env_id: str, kwargs: dict[str, Any]
+) -> Task:
+    if sorted(config.obs) == sorted(env.observation_keys or ()):
+        environment.fitting_keys(env, config.obs)
+    targets = config.position_targets
+    if targets is None:
+        targets = attribute(attributes, "position_targets")
+    if targets is None:
+        targets = environment.declared(env, "position_targets")
+    return Task(
+        env_id=env_id,
+        control_dt_s=environment.control_dt_s(
+            env, config.control_dt or attribute(attributes, "control_dt_s")
+        ),
+        position_targets=bool(targets),
+        observation_dim=env.observation_space.shape[0],
+        action_dim=env.action_space.shape[0],
+        env_kwargs=kwargs,
+        observation_keys=environment.fitting_keys(env, attribute(attributes, "observation_keys")),
+    )
+
+
+def _check_dimensions(
+    config: TrainConfig, task: Task, observations: np.ndarray, actions: np.ndarray
+) -> None:
+    for name, wanted, data in (
+        ("observations", task.observation_dim, observations),
+        ("actions", task.action_dim, actions),
+    ):
+        if data.shape[1] != wanted:
+            raise DiffpolicyError(
+                f"{config.data} has {name} of {data.shape[1]} numbers, {task.env_id} has {wanted}; "
+                "choose other arrays with --obs, or another --env or --env-kwargs"
+            )
+
+
+def _check_actions(name: str, actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[str]:
+    """Refuses actions [N, D_a] that cannot be meant; notes on those outside of the action space."""
+    if np.all(actions == actions[0]):
+        raise DiffpolicyError(
+            f"{name} holds the same action {actions[0]} in all {len(actions):,} rows: there is "
+            "nothing to learn; choose another array with --action"
+        )
+    limited = np.isfinite(low) & np.isfinite(high)
+    actions, low, high = (x[..., limited].astype(np.float64) for x in (actions, low, high))
+    width = np.maximum(high - low, 1e-6 * np.maximum(1, np.abs(high)))  # a pinned one has none
+    excess = np.maximum(low - actions, actions - high) / width
+    outside = np.any(excess > ROUNDING, axis=1)
+    if not outside.any():
+        return []
+    row, worst = np.unravel_index(np.argmax(excess), excess.shape)
+    found = (
+        f"{name} has {int(outside.sum()):,} of {len(actions):,} actions outside of the action "
+        f"space; row {row} has {actions[row, worst]:.4g} in dimension "
+        f"{np.flatnonzero(limited)[worst]}, which ranges from {low[worst]:.4g} to {high[worst]:.4g}"
+    )
+    if np.any(np.mean(excess > 1, axis=0) > 0.5):
+        raise DiffpolicyError(
+            f"{found}: most are farther off than the range is wide, as in another unit; choose "
+            "another array with --action, or another --env or --env-kwargs"
+        )
+    return [f"{found}; control clips what a policy learns from them"]
+
+
+def split_episodes(count: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(training, held out) episode numbers; at least one of each where there are two."""
+    held = min(count - 1, int(np.ceil(count * fraction))) if fraction > 0 else 0
+    order = np.random.default_rng([seed, 0x5917]).permutation(count)
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def _rows_of(ends: np.ndarray, episodes: np.ndarray) -> np.ndarray:
+    lengths = np.diff(ends, prepend=0)
+    chosen = np.zeros(len(ends), bool)
+    chosen[episodes] = True
+    return np.repeat(chosen, lengths)
+
+
+def fingerprint(*arrays: np.ndarray) -> str:
+    """A hash of the arrays' bytes and shapes, by which a checkpoint knows its data."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(repr((array.shape, array.dtype.str)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _provenance(
+    config: TrainConfig, demonstrations: Demonstrations, observations: np.ndarray
+) -> dict[str, Any]:
+    import torch
+
+    settings = {k: v for k, v in asdict(config).items() if k not in ("resume", "out")}
+    ends = demonstrations.episode_ends
+    return {
+        "config": {**settings, "data": str(config.data)},
+        "fingerprint": fingerprint(observations, demonstrations.action, ends),
+        "episodes": len(ends),
+        "rows": int(ends[-1]),
+        "versions": {
+            "diffpolicy": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    }

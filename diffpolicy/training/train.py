@@ -1,0 +1,263 @@
+"""`diffpolicy train`: the loop around the learner, with log, checkpoints, Ctrl-C and resume."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from diffpolicy import checkpoint as checkpoints
+from diffpolicy.checked import parse_json, validate
+from diffpolicy.checkpoint import Checkpoint, Target, TrainingState
+from diffpolicy.config import TrainConfig
+from diffpolicy.device import check_memory, choose_device, warn_of_busy_cores
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.files import alone_in, remove_partials
+from diffpolicy.specification import Specification
+from diffpolicy.training.learner import Learner, bytes_needed
+from diffpolicy.training.log import Log
+from diffpolicy.training.preparation import Prepared, prepare
+
+DEFAULT_STEPS = 20_000
+LOG_EVERY, VALIDATE_EVERY, SAVE_EVERY_S = 100, 1000, 30.0
+
+
+def train(config: TrainConfig) -> Path:
+    """Trains until --steps, --minutes or a signal; returns the policy's path.
+
+    Raises DiffpolicyError on bad input, before anything is written, or where training diverges;
+    KeyboardInterrupt after a signal, once the checkpoint is saved.
+    """
+    _check_options(config)
+    started = _started(config)
+    config = _with_target(config, started)
+    if config.resume and not (config.out / checkpoints.TRAINING_FILE).exists():
+        print(f"nothing to go on with in {config.out}: training starts from the beginning")
+    device = choose_device(config.device)
+    torch.set_num_threads(config.threads or torch.get_num_threads())
+    if device.type == "cpu":
+        warn_of_busy_cores()
+    trainer = Trainer(config, prepare(config, started), device)
+    config.out.mkdir(parents=True, exist_ok=True)
+    with alone_in(config.out):
+        _check_run_folder(config)  # again: another training may have ended since
+        remove_partials(config.out)
+        trainer.restore()
+        stopped = trainer.run()
+        trainer.save()
+    if stopped:
+        print(f"stopped at step {trainer.learner.step}; the checkpoint is usable, --resume goes on")
+        raise KeyboardInterrupt
+    print(f"{config.out}: {trainer.summary()}")
+    return checkpoints.policy_path(config.out)
+
+
+def _check_options(config: TrainConfig) -> None:
+    if config.steps is not None and config.minutes is not None:
+        raise DiffpolicyError("give --steps or --minutes, not both")
+    if not 0 <= config.validation_fraction < 1:
+        raise DiffpolicyError(
+            f"--validation-fraction must lie in [0, 1); got {config.validation_fraction}"
+        )
+    _check_run_folder(config)
+
+
+def _started(config: TrainConfig) -> Checkpoint | None:
+    """The policy of the run that is resumed; None before its first one."""
+    path = checkpoints.policy_path(config.out)
+    return checkpoints.load_policy(path) if config.resume and path.exists() else None
+
+
+def _with_target(config: TrainConfig, started: Checkpoint | None) -> TrainConfig:
+    """The configuration with a target: the given one, else that of the resumed run."""
+    if config.steps is not None or config.minutes is not None:
+        return config
+    path = config.out / checkpoints.TRAINING_FILE
+    if not (config.resume and path.exists()):
+        return replace(config, steps=DEFAULT_STEPS)
+    target: Target = checkpoints.load_training(path)[1]
+    if started and not (target.steps or target.minutes):  # format 1 says it in the policy alone
+        said = started.specification.training.get("config")
+        target = validate(Target, said, f"the configuration of {config.out}", others=True)
+    if not (target.steps or target.minutes):
+        raise DiffpolicyError(f"{path} does not say how long to train; give --steps or --minutes")
+    return replace(config, steps=target.steps, minutes=target.minutes)
+
+
+def _check_run_folder(config: TrainConfig) -> None:
+    if config.out.exists() and not config.out.is_dir():
+        raise DiffpolicyError(f"--out {config.out} is a file; a folder was expected")
+    resumable = (config.out / checkpoints.TRAINING_FILE).exists()
+    taken = resumable or checkpoints.policy_path(config.out).exists()
+    if taken and not config.resume:
+        raise DiffpolicyError(
+            f"{config.out} already holds a run; go on with it by --resume, or choose another --out"
+        )
+    if taken and not resumable:
+        raise DiffpolicyError(
+            f"{config.out} holds a policy without {checkpoints.TRAINING_FILE}, so it cannot be "
+            "resumed; choose another --out"
+        )
+
+
+class Trainer:
+    """A learner, its data and its run folder."""
+
+    def __init__(self, config: TrainConfig, prepared: Prepared, device: torch.device):
+        self.config, self.prepared, self.device = config, prepared, device
+        self._check()
+        self.learner = Learner(
+            prepared.specification, device, config.lr, config.weight_decay, config.seed
+        )
+        self.elapsed_s = 0.0
+        self.windows, self.validation = prepared.training, prepared.validation
+        if device.type == "cuda":
+            self.windows = self.windows.to(device)
+            self.validation = self.validation and self.validation.to(device)
+
+    def _check(self) -> None:
+        """Whatever would only show at the first step or the first save."""
+        specification, batch = self.prepared.specification, self.config.batch
+        said = json.dumps(asdict(specification))
+        validate(Specification, parse_json(said, "the policy's header"), "the policy's header")
+        what = f"training this network with --batch {batch}"
+        check_memory(bytes_needed(specification, batch), self.device, what)
+
+    @property
+    def progress(self) -> float:
+        """The share of the run that is done."""
+        if self.config.steps is not None:
+            return self.learner.step / self.config.steps
+        return self.elapsed_s / (60 * (self.config.minutes or 0))
+
+    def run(self) -> bool:
+        """Trains to the end, saving now and then; True where a signal ended it early."""
+        log = Log(self.config.out, self.learner.step)
+        begin, saved_at = time.monotonic() - self.elapsed_s, time.monotonic()
+        total, counted = torch.zeros((), device=self.device), 0
+        with stop_on_signal() as stopped, self._bar() as bar:
+            while (progress := self.progress) < 1 and not stopped:
+                total += self.learner.learn(self.windows, self.config.batch, progress)
+                counted += 1
+                self.elapsed_s = time.monotonic() - begin
+                bar.update(1)
+                if self.learner.step % LOG_EVERY == 0:
+                    record = self._report(float(total) / counted)
+                    total, counted = total.zero_(), 0
+                    log.write(record)
+                    bar.set_postfix(_shown(record), refresh=False)
+                if time.monotonic() - saved_at > SAVE_EVERY_S:
+                    self.save()
+                    saved_at = time.monotonic()
+            return bool(stopped)
+
+    def summary(self) -> str:
+        """What training came to."""
+        step, minutes = self.learner.step, self.elapsed_s / 60
+        text = f"a policy after {step:,} steps in {minutes:.1f} min"
+        if self.validation is None:
+            return text
+        return f"{text}, validation loss {self.learner.validation_loss(self.validation):.4g}"
+
+    def _report(self, loss: float) -> dict[str, Any]:
+        """One log line, with the validation loss now and then."""
+        step = self.learner.step
+        record: dict[str, Any] = {"step": step, "loss": loss}
+        if step % VALIDATE_EVERY == 0 and self.validation is not None:
+            record["validation_loss"] = self.learner.validation_loss(self.validation)
+        record["lr"] = self.learner.optimizer.param_groups[0]["lr"]
+        return {**record, "elapsed_s": round(self.elapsed_s, 3)}
+
+    def _bar(self) -> tqdm:
+        initial = self.learner.step
+        return tqdm(total=self.config.steps, initial=initial, desc="train", unit="step")
+
+    def save(self) -> None:
+        """The resumable state first, then the policy; each file is complete by itself.
+
+        Weights that are not finite never replace a checkpoint.
+        """
+        tensors = self.learner.tensors()
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+            raise DiffpolicyError(
+                f"the weights are no longer finite at step {self.learner.step}; the last "
+                "checkpoint stands. Lower --lr or look at the data"
+            )
+        specification, config = self.prepared.specification, self.config
+        progress = {
+            "step": self.learner.step,
+            "elapsed_s": self.elapsed_s,
+            "threads": torch.get_num_threads(),
+        }
+        state = TrainingState(config.steps, config.minutes, **progress, identity=self._identity())
+        checkpoints.save_tensors(config.out / checkpoints.TRAINING_FILE, tensors, asdict(state))
+        policy = Checkpoint(
+            replace(specification, training={**specification.training, **progress}),
+            self.learner.ema,
+            self.prepared.observation_normalizer,
+            self.prepared.action_normalizer,
+        )
+        checkpoints.save_policy(checkpoints.policy_path(config.out), policy)
+
+    def restore(self) -> None:
+        """Goes on from the run's last checkpoint, where there is one."""
+        path = self.config.out / checkpoints.TRAINING_FILE
+        if not (self.config.resume and path.exists()):
+            return
+        tensors, state = checkpoints.load_training(path)
+        started, now = state.identity, self._identity()
+        for name in now:
+            if started.get(name) != now[name]:
+                raise DiffpolicyError(
+                    f"{path.parent} was started with {name} = {started.get(name)}, not "
+                    f"{now[name]}; resume with the data and options it was started with"
+                )
+        checkpoints.check_tensors(tensors, self.learner.restorable(state.step), path)
+        checkpoints.check_finite(tensors, path)
+        self.learner.restore(tensors, state.step)
+        self.elapsed_s = state.elapsed_s
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a resumed run to be the same run, as JSON has it."""
+        specification, config = self.prepared.specification, self.config
+        task = asdict(specification.task)
+        del task["observation_keys"]  # older runs have none, and the data's fingerprint says it
+        parts = {
+            "data": specification.training["fingerprint"],
+            **asdict(specification.model),
+            **{f"{name}_horizon": n for name, n in asdict(specification.horizons).items()},
+            "task": task,
+            "batch": config.batch,
+            "seed": config.seed,
+            "lr": config.lr,
+            "weight_decay": config.weight_decay,
+            "validation_fraction": config.validation_fraction,
+        }
+        return json.loads(json.dumps(parts))
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[list[int]]:
+    """Ctrl-C and kill end the loop between two steps; the list says so. A second one is final."""
+    received: list[int] = []
+
+    def stop(number: int, frame) -> None:
+        received.append(number)
+        signal.signal(number, previous[signal.Signals(number)])
+
+    previous = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _shown(record: dict[str, Any]) -> dict[str, str]:
+    return {k: f"{v:.4g}" for k, v in record.items() if k not in ("step", "elapsed_s")}

@@ -1,0 +1,1 @@
+"""Benchmarks: scripts that print ratios to a baseline of the same run."""

@@ -1,0 +1,162 @@
+"""What data costs: `python eval/bench/bench_data.py`. Ratios are taken within one run, interleaved.
+
+- windows by index against a DataLoader over the same windows, batch 256
+- the data step as a share of a training step of the default network
+- a store of 1,000,000 steps (20 observations, 2 actions, float32): open, draw, memory
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from diffpolicy.config import ModelConfig
+from diffpolicy.data.demonstration_writer import DemonstrationWriter
+from diffpolicy.data.demonstrations import open_demonstrations
+from diffpolicy.data.windows import Windows, make_windows
+from diffpolicy.specification import Horizons, Specification, Task
+from diffpolicy.training.learner import Learner, gather
+
+BATCH, BLOCKS, BATCHES = 256, 7, 40
+EPISODES, LENGTH, D_O, D_A = 5000, 200, 20, 2
+MIB = 2**20
+
+
+class OneByOne(Dataset):
+    """The same windows, one at a time, as a DataLoader wants them."""
+
+    def __init__(self, windows: Windows):
+        self.windows = windows
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, i: int):
+        observations, actions, _ = self.windows.gather(np.array([i]))
+        return observations[0], actions[0]
+
+
+def median_s(*functions) -> list[float]:
+    """Median seconds of each function over interleaved blocks."""
+    times: list[list[float]] = [[] for _ in functions]
+    for _ in range(BLOCKS):
+        for i, function in enumerate(functions):
+            begin = time.perf_counter()
+            function()
+            times[i].append(time.perf_counter() - begin)
+    return [float(np.median(t)) for t in times]
+
+
+def loader_against_index(windows: Windows) -> None:
+    """The same number of batches from a DataLoader and by index."""
+    loader = DataLoader(OneByOne(windows), BATCH, shuffle=True)
+
+    def by_loader() -> None:
+        for i, _ in enumerate(loader):
+            if i + 1 == BATCHES:
+                return
+
+    def by_index() -> None:
+        for _ in range(BATCHES):
+            gather(windows, torch.randint(len(windows), (BATCH,)))
+
+    slow, fast = median_s(by_loader, by_index)
+    samples = BATCH * BATCHES
+    print(f"DataLoader {samples / slow:,.0f} windows/s, by index {samples / fast:,.0f}")
+    print(f"  ratio {slow / fast:.1f}")
+
+
+def share_of_training_step(windows: Windows) -> None:
+    """The data step against a whole training step of the default network."""
+    task = Task("none", 0.1, True, D_O, D_A)
+    specification = Specification(ModelConfig(), windows.horizons, task, 1.0, {})
+    learner = Learner(specification, torch.device("cpu"))
+
+    def data() -> None:
+        for _ in range(10):
+            gather(windows, torch.randint(len(windows), (BATCH,)))
+
+    def whole() -> None:
+        for _ in range(10):
+            learner.learn(windows, BATCH, 0.5)
+
+    part, all_of_it = median_s(data, whole)
+    print(f"training step {100 * all_of_it:.1f} ms, of which data {100 * part:.2f} ms")
+    print(f"  share {100 * part / all_of_it:.2f} %")
+
+
+def big_store(path: Path) -> None:
+    """Writes 1,000,000 steps, as `diffpolicy record` would, in few large episodes' worth."""
+    rng = np.random.default_rng(0)
+    writer = DemonstrationWriter(path, {"env_id": "none"})
+    steps = EPISODES * LENGTH // 10
+    for seed in range(10):
+        observation = rng.standard_normal((steps, D_O), np.float32)
+        action = rng.standard_normal((steps, D_A), np.float32)
+        writer.append({"observation": observation, "action": action}, seed)
+
+
+def memory_mib(name: str) -> float:
+    """VmRSS (now) or VmHWM (the peak) of this process, from Linux's /proc."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1]) / 1024
+    raise LookupError(name)
+
+
+def open_and_draw(path: Path) -> None:
+    """Open, then 100,000 windows in batches; run in a process of its own for its memory."""
+    import zarr  # noqa: F401  what follows is the store's time, not the import's
+
+    before = memory_mib("VmRSS")
+    begin = time.perf_counter()
+    store = open_demonstrations(path)
+    opened = time.perf_counter()
+    windows = make_windows(
+        store.arrays["observation"], store.action, store.episode_ends, Horizons(2, 16, 8)
+    )
+    indexed = time.perf_counter()
+    rng = np.random.default_rng(0)
+    for _ in range(100_000 // BATCH + 1):
+        windows.gather(rng.integers(0, len(windows), BATCH))
+    drawn = time.perf_counter()
+    peak = memory_mib("VmHWM") - before
+    arrays = sum(a.nbytes for a in store.arrays.values()) / MIB
+    print(f"1,000,000 steps: open {opened - begin:.2f} s, index {indexed - opened:.3f} s")
+    print(f"  100,000 windows {drawn - indexed:.2f} s")
+    print(f"  memory {peak:.0f} MiB for arrays of {arrays:.0f} MiB, ratio {peak / arrays:.2f}")
+
+
+def main() -> None:
+    """All three, or with --open STORE the last alone."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--open", type=Path)
+    store = parser.parse_args().open
+    if store:
+        open_and_draw(store)
+        return
+    rng = np.random.default_rng(0)
+    rows = 100 * LENGTH
+    windows = make_windows(
+        rng.standard_normal((rows, D_O), np.float32),
+        rng.standard_normal((rows, D_A), np.float32),
+        np.arange(1, 101) * LENGTH,
+        Horizons(2, 16, 8),
+    )
+    loader_against_index(windows)
+    share_of_training_step(windows)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "million.zarr"
+        big_store(path)
+        for _ in range(3):
+            subprocess.run([sys.executable, __file__, "--open", path], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Latencies of eval/gpu.py: CUDA graphs against the loop of today and the card's bandwidth."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffpolicy.config import Sampling
+from diffpolicy.control.latency import LatencyProfile, percentiles
+from diffpolicy.engines.cuda_graph import CudaGraphEngine
+from diffpolicy.engines.eager import EagerEngine
+from diffpolicy.policy import Policy
+
+from ..measure.diffusers_loop import DiffusersLoop
+from ..measure.nets import fresh_checkpoint
+from ..measure.timing import MANY_SAMPLES, Timed, measure_calls
+from ..report.table import print_table
+from .gpu_plan import Plan, Result
+
+TARGETS_MS = {1: (0.4, 0.08), 10: (2.5, 0.5), 100: (25.0, 4.5)}  # p50 to reach, and aim, on an H200
+TAIL = 1.5  # p99.9 over p50, to reach
+
+
+def latencies(result: Result, plan: Plan) -> None:
+    """The bandwidth and the targets first, then every net at every precision, the CPU last."""
+    result.once("bandwidth", _bandwidth, plan)
+    speed = result.found["bandwidth"].get("bytes_per_s")
+    for k, seconds in plan.targets:
+        mine = replace(plan, budgets=(k,), seconds=seconds)
+        result.once(_target(plan, k), _measured, mine, plan.nets[0], plan.precisions[0], speed)
+    for precision in plan.precisions:
+        for net in plan.nets:
+            result.once(f"{net}, {precision}", _measured, plan, net, precision, speed)
+    on_cpu = replace(plan, device="cpu", engine=plan.cpu_engine, baseline=False)
+    for net in reversed(plan.nets):  # the large one last
+        result.once(f"{net}, cpu", _measured, on_cpu, net, "float32", None)
+    _print_targets(result, plan)
+
+
+def _target(plan: Plan, k: int) -> str:
+    return f"target: {plan.nets[0]}, {plan.precisions[0]}, K = {k}"
+
+
+def _bandwidth(plan: Plan) -> dict[str, Any]:
+    """Bytes a second, read and written, of a copy too large for any cache."""
+    source = torch.ones(plan.copied_bytes // 4, device=plan.device)
+    target, seconds = torch.empty_like(source), []
+    for _ in range(20):
+        begin = now_s(plan.device)
+        target.copy_(source)
+        seconds.append(now_s(plan.device) - begin)
+    return {"bytes_per_s": 2 * plan.copied_bytes / median(seconds)}
+
+
+def now_s(device: str) -> float:
+    """The time, once the device has done its work."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _measured(plan: Plan, net: str, precision: str, bytes_per_s: float | None) -> dict[str, Any]:
+    """All budgets interleaved; in float32 the loop of today too, with torch's own switches.
+
+    floor_ms: every weight read once a step, from memory.
+    """
+    timed = list(_timed(plan, net, precision))
+    profiles = measure_calls(timed, plan.seconds, wanted=MANY_SAMPLES)
+    pairs = list(zip(timed, profiles, strict=True))
+    today = {t.ddim_steps: _p50(p) for t, p in pairs if t.engine == "diffusers"}
+    parameters = sum(w.numel() for w in fresh_checkpoint(net).weights.values())
+    size = parameters * (2 if precision == "bfloat16" else 4)
+    records = [
+        {
+            "ddim_steps": t.ddim_steps,
+            "engine": t.engine,
+            "load": profile.load,
+            "latency_ms": percentiles(profile),
+            "max_abs_diff": t.max_abs_diff,
+            "gpu_ms": t.gpu_ms,
+            "floor_ms": bytes_per_s and 1000 * t.ddim_steps * size / bytes_per_s,
+            "ratio_to_baseline": today[t.ddim_steps] / _p50(profile) if today else None,
+        }
+        for t, profile in pairs
+    ]
+    return {"parameters": parameters, "records": records}
+
+
+def _p50(profile: LatencyProfile) -> float:
+    return float(np.median(profile.samples_ms))
+
+
+def _timed(plan: Plan, net: str, precision: str) -> Iterator[Timed]:
+    checkpoint, rng = fresh_checkpoint(net), np.random.default_rng(0)
+    for k in plan.budgets:
+        policy = Policy(
+            checkpoint, Sampling(k), plan.device, engine=plan.engine, precision=precision
+        )
+        engine, job = policy.engine(), policy.job()
+        observation = rng.standard_normal(job.observation_shape, np.float32)
+        noise = torch.from_numpy(rng.standard_normal(job.noise_shape, np.float32))
+        inputs = torch.from_numpy(observation), noise
+        exact = EagerEngine(replace(job, precision="float32"))
+        difference = float((engine(*inputs) - exact(*inputs)).abs().max())
+        gpu_ms = engine.gpu_ms() if isinstance(engine, CudaGraphEngine) else None
+        yield Timed(k, k, engine.name, policy, observation, difference, gpu_ms)
+        if plan.baseline and precision == "float32":
+            loop = DiffusersLoop(checkpoint, k, policy.device)
+            yield Timed(k, k, "diffusers", loop, observation, None)
+
+
+def _print_targets(result: Result, plan: Plan) -> None:
+    rows = []
+    for k, _ in plan.targets:
+        for r in result.found[_target(plan, k)].get("records", []):
+            ms, (reach, aim) = r["latency_ms"], TARGETS_MS[k]
+            tail = ms["p99.9"] and ms["p99.9"] / ms["p50"]
+            rows.append([k, r["engine"], ms["p50"], reach, aim, r["floor_ms"], tail, TAIL])
+    titles = ["steps", "engine", "p50 ms", "to reach", "aim", "floor ms", "p99.9 / p50", "to reach"]
+    print_table(titles, rows)

@@ -1,0 +1,169 @@
+"""The parts of eval/gpu.py: engines against eager, latencies, training, a large run's sweep."""
+
+import argparse
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from diffpolicy.checkpoint import TRAINING_FILE
+from diffpolicy.config import RecordConfig, Sampling, TrainConfig
+from diffpolicy.engines.auto import verify
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.policy import Policy
+from diffpolicy.record import record
+from diffpolicy.training.learner import Learner
+from diffpolicy.training.preparation import prepare
+from diffpolicy.training.train import train
+
+from ..config import SweepConfig
+from ..measure.diffusers_loop import DiffusersTraining
+from ..measure.nets import NETS, fresh_checkpoint
+from .gpu_latency import latencies, now_s
+from .gpu_plan import DRY, REAL, ROOT, Plan, Result
+
+HUMAN = Path("pusht_human") / "pusht_cchi_v7_replay.zarr"
+PUSHT, BALANCE = "diffpolicy.envs:PushT-v0", "diffpolicy.envs:Balance-v0"
+FEW = 10  # steps, where engines are compared
+MANY = 64  # samples of a batch
+KEPT = ("name", "clock", "success_rate", "score_mean", "score_ci", "latency_ms", "load")
+
+
+def check(result: Result, plan: Plan) -> None:
+    """Every engine at every precision, one sample and many, and the tests that need a GPU."""
+    k = max(k for k in plan.budgets if k <= FEW)
+    for net in plan.nets:
+        for precision in plan.precisions:
+            for batch in (1, MANY):
+                name = f"{net}, {plan.engine}, {precision}, batch {batch}"
+                result.once(name, _difference, plan, net, k, plan.engine, precision, batch)
+    result.once("tests", _tests, plan.tests, result.path.with_name("gpu_tests.txt"))
+    if plan.compiled:
+        result.once("mlp, compiled", _difference, plan, "mlp", 2, "compiled", "float32", 1)
+
+
+def _difference(
+    plan: Plan, net: str, k: int, engine: str, precision: str, batch: int
+) -> dict[str, Any]:
+    checkpoint = fresh_checkpoint(net)
+    policy = Policy(checkpoint, Sampling(k), plan.device, engine=engine, precision=precision)
+    return {"max_abs_diff": verify(policy.engine(batch), policy.job(batch))}
+
+
+def _tests(path: str, log: Path) -> dict[str, Any]:
+    """The last line of pytest, whose log grows meanwhile; an error with the names that failed."""
+    options = ["-m", "gpu", "-v", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *options, path]
+    with log.open("w") as file:
+        done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file, check=False)
+    lines = [line for line in log.read_text().splitlines() if line.strip()] or ["no output"]
+    if done.returncode:
+        failures = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+        raise DiffpolicyError("; ".join([*failures, lines[-1]]))
+    return {"pytest": lines[-1]}
+
+
+def training(result: Result, plan: Plan, config: TrainConfig) -> None:
+    """Steps a second of our learner and of the loop of today, in turns."""
+    for name in plan.models:
+        result.once(name, _steps_per_s, plan, config, name)
+
+
+def _steps_per_s(plan: Plan, config: TrainConfig, name: str) -> dict[str, Any]:
+    prepared, device = prepare(config), torch.device(plan.device)
+    model = replace(NETS[name].model, prediction="epsilon")
+    spec, windows = replace(prepared.specification, model=model), prepared.training
+    learner = Learner(spec, device)
+    ours = windows.to(device) if device.type == "cuda" else windows
+    today = DiffusersTraining(spec, windows, device, plan.batch, plan.loader_workers)
+    steps = {"ours": lambda: learner.learn(ours, plan.batch, 0.5), "diffusers": today.learn}
+    rates: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(1 + plan.blocks):
+        for kind, step in steps.items():
+            begin = now_s(plan.device)
+            for _ in range(plan.block_steps):
+                step()
+            rates[kind].append(plan.block_steps / (now_s(plan.device) - begin))
+    counted = {kind: found[1:] for kind, found in rates.items()}  # the first one warms up
+    medians = {kind: median(found) for kind, found in counted.items()}
+    ratio = medians["ours"] / medians["diffusers"]
+    return {"batch": plan.batch, "steps_per_s": medians, "ratio": ratio, "blocks": counted}
+
+
+def pusht(result: Result, plan: Plan, config: TrainConfig) -> None:
+    """Train, or go on, then sweep with this card's latencies: few episodes first, then many."""
+    begin = time.monotonic()
+    train(config)
+    result.found["training"] = {**dict(plan.training), "seconds": time.monotonic() - begin}
+    result.write(complete=False)
+    for episodes in plan.episodes:
+        out = result.path.parent / "gpu_sweep"
+        result.once(f"{episodes} episodes", _sweep, plan, config.out, out, episodes)
+
+
+def _sweep(plan: Plan, run: Path, out: Path, episodes: int) -> dict[str, Any]:
+    from ..sweep import sweep
+
+    config = SweepConfig(
+        run=run,
+        ddim_steps=plan.sweep_budgets,
+        episodes=episodes,
+        envs=16,
+        batch=16,
+        workers=plan.workers,
+        device=plan.device,
+        engine=plan.engine,
+        latency_seconds=1.0,
+        ddpm=False,
+        regression="none",
+        outcome="score",
+        pictures=False,
+        out=out,
+    )
+    found = sweep(config)
+    records = [{name: r[name] for name in KEPT} for r in found["records"]]
+    return {"records": records, "recommendations": found["recommendations"]}
+
+
+def _training_config(plan: Plan, options: argparse.Namespace) -> TrainConfig:
+    """The human Push-T set; in a dry run two episodes of our own."""
+    run = options.work / "run"
+    resume = (run / TRAINING_FILE).exists()
+    given: dict[str, Any] = {"out": run, "device": plan.device, "batch": plan.batch}
+    given |= {"resume": resume, **dict(plan.training)}
+    if not options.dry_run:
+        return TrainConfig(data=options.demos / HUMAN, env=PUSHT, **given)
+    record(RecordConfig(BALANCE, 2, options.work / "balance.zarr"))
+    return TrainConfig(data=options.work / "balance.zarr", **given)
+
+
+def main() -> int:
+    """One part; 0 where nothing of it failed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("part", choices=("check", "latency", "training", "pusht"))
+    for name in ("--out", "--work", "--demos"):
+        parser.add_argument(name, type=Path)
+    for name in ("--again", "--dry-run"):
+        parser.add_argument(name, action="store_true")
+    options = parser.parse_args()
+    plan = DRY if options.dry_run else REAL
+    if plan.device == "cuda" and not torch.cuda.is_available():
+        print("torch sees no CUDA device here; --dry-run needs none", file=sys.stderr)
+        return 2
+    result = Result(options.part, options, plan)
+    if options.part in ("check", "latency"):
+        {"check": check, "latency": latencies}[options.part](result, plan)
+    else:
+        part = {"training": training, "pusht": pusht}[options.part]
+        part(result, plan, _training_config(plan, options))
+    result.write(complete=not result.failed)
+    return int(result.failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Measurement: episodes, latencies, and where results come from."""

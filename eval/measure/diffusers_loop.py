@@ -1,0 +1,134 @@
+"""The loops that people run today, for sampling and for training, on our networks and data."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from diffpolicy.checkpoint import Checkpoint
+from diffpolicy.data.windows import Windows
+from diffpolicy.denoisers import Denoiser, build
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.sampling.noise import alpha_bar_table, betas_of
+from diffpolicy.specification import Specification
+
+PREDICTION_TYPES: dict[str, Any] = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
+
+
+def scheduler_class() -> Any:
+    """Of a package that is no requirement; DiffpolicyError where it is not there."""
+    try:
+        from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    except ImportError as error:
+        raise DiffpolicyError(
+            f"--baseline diffusers needs `pip install diffusers`: {error}"
+        ) from error
+    return DDIMScheduler
+
+
+def _scheduler(spec: Specification) -> Any:
+    """diffusers' own, of the same noise levels, on the trailing grid."""
+    model = spec.model
+    return scheduler_class()(
+        num_train_timesteps=model.train_timesteps,
+        trained_betas=betas_of(alpha_bar_table(model.schedule, model.train_timesteps)).tolist(),
+        clip_sample=spec.clip_range is not None,
+        clip_sample_range=spec.clip_range or 1.0,
+        prediction_type=PREDICTION_TYPES[model.prediction],
+        timestep_spacing="trailing",
+    )
+
+
+def _network(spec: Specification) -> Denoiser:
+    return build(spec.model, spec.horizons, spec.task.observation_dim, spec.task.action_dim)
+
+
+class DiffusersLoop:
+    """numpy in, numpy out: the network called whole at every step; nothing is hoisted."""
+
+    def __init__(self, checkpoint: Checkpoint, ddim_steps: int, device: torch.device):
+        spec, network = checkpoint.specification, _network(checkpoint.specification)
+        network.load_state_dict(checkpoint.weights)
+        self.network = network.to(device).eval().requires_grad_(False)
+        self.shape = (1, spec.horizons.prediction, spec.task.action_dim)
+        self.usable, self.device = slice(spec.horizons.observation - 1, None), device
+        self.normalize = checkpoint.observation_normalizer.normalize
+        self.unnormalize = checkpoint.action_normalizer.unnormalize
+        self.scheduler = _scheduler(spec)
+        self.scheduler.set_timesteps(ddim_steps)
+
+    @torch.inference_mode()
+    def __call__(self, observation_history: np.ndarray) -> np.ndarray:
+        """observation_history [1, T_o, D_o] -> actions [1, T_p - T_o + 1, D_a]."""
+        observation = torch.from_numpy(self.normalize(observation_history)).to(self.device)
+        x = torch.randn(self.shape, device=self.device)
+        for t in self.scheduler.timesteps:
+            times = t.to(self.device).expand(1)
+            x = self.scheduler.step(self.network(x, times, observation), t, x).prev_sample
+        return self.unnormalize(x[:, self.usable].cpu().numpy())
+
+
+class DiffusersTraining:
+    """Noise prediction as Diffusion Policy trains it: a DataLoader that cuts one window at a time,
+    diffusers' scheduler, AdamW, an EMA that goes from parameter to parameter."""
+
+    def __init__(
+        self, spec: Specification, windows: Windows, device: torch.device, batch: int, workers: int
+    ):
+        self.network, self.device = _network(spec).to(device), device
+        self.ema = copy.deepcopy(self.network).requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6
+        )
+        self.warmup = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: min(1.0, (step + 1) / 500)
+        )
+        self.scheduler, self.timesteps = _scheduler(spec), spec.model.train_timesteps
+        pinned = device.type == "cuda"
+        loader = DataLoader(
+            OneByOne(windows), batch, shuffle=True, num_workers=workers, pin_memory=pinned
+        )
+        self.batches = _again_and_again(loader)
+
+    def learn(self) -> float:
+        """One step; the loss."""
+        observation, action = (x.to(self.device, non_blocking=True) for x in next(self.batches))
+        noise = torch.randn(action.shape, device=self.device)
+        t = torch.randint(0, self.timesteps, (len(action),), device=self.device)
+        noisy = self.scheduler.add_noise(action, noise, t)
+        loss = torch.nn.functional.mse_loss(self.network(noisy, t, observation), noise)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.warmup.step()
+        self._average(0.999)
+        return loss.item()
+
+    @torch.no_grad()
+    def _average(self, decay: float) -> None:
+        for kept, now in zip(self.ema.parameters(), self.network.parameters(), strict=True):
+            kept.mul_(decay).add_(now, alpha=1 - decay)
+
+
+class OneByOne(Dataset):
+    """A window for each index: (observation history, action chunk)."""
+
+    def __init__(self, windows: Windows):
+        self.windows = windows
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        observation, action, _ = self.windows.gather(np.array([index]))
+        return torch.from_numpy(observation[0]), torch.from_numpy(action[0])
+
+
+def _again_and_again(loader: DataLoader) -> Iterator[Any]:
+    """Epoch after epoch."""
+    while True:
+        yield from loader

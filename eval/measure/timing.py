@@ -1,0 +1,154 @@
+"""Latencies of calls, numpy in, numpy out: interleaved, warmed up, judged by the load beside them.
+
+Budgets and engines take turns in random order, with a cap on time.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from diffpolicy.control.latency import BLOCK, LatencyProfile
+from diffpolicy.policy import Policy
+
+from .load import Block, Watch, verdict
+
+WARMUP = 5
+WANTED_SAMPLES = 10 * BLOCK  # enough for p99
+MANY_SAMPLES = 94 * BLOCK  # enough for p99.9
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One budget on one engine, and what it is called with."""
+
+    ddim_steps: int
+    network_evals: int
+    engine: str
+    call: Callable[[np.ndarray], np.ndarray]
+    observation: np.ndarray
+    max_abs_diff: float | None  # from eager; None for the baseline
+    gpu_ms: float | None = None  # what the GPU alone needs, where an engine can tell
+    threads: int | None = None  # of torch; None for as many as there are
+
+
+def measure(policies: Sequence[Policy], seconds: float, seed: int = 0) -> list[LatencyProfile]:
+    """One profile for each policy, as `measure_calls` takes it."""
+    rng = np.random.default_rng(seed)
+    timed = [
+        Timed(p.ddim_steps, p.network_evals, p.engine().name, p, random_observation(p, rng), None)
+        for p in policies
+    ]
+    return measure_calls(timed, seconds, seed)
+
+
+def measure_calls(
+    timed: Sequence[Timed],
+    seconds: float,
+    seed: int = 0,
+    wanted: int = WANTED_SAMPLES,
+    ours: Sequence[int] = (),
+) -> list[LatencyProfile]:
+    """Up to `wanted` samples each, or `seconds` of measuring.
+
+    They take turns in random order, a block of consecutive calls at a time. Blocks that the load
+    of other processes disturbed are taken once more, while there is time; `ours` are processes
+    whose load is wanted.
+    """
+    rng = np.random.default_rng(seed)
+    taken: list[list[Block]] = [[] for _ in timed]
+    watch = Watch(ours)
+
+    def unfinished() -> list[int]:
+        return [i for i, blocks in enumerate(taken) if _unfinished(blocks, seconds, wanted)]
+
+    total = len(timed) * wanted
+    with _threads_kept() as threads, tqdm(total=total, desc="latency", unit="call") as bar:
+        _warm_up(timed, threads, watch)
+        while open_ := unfinished():
+            for i in rng.permutation(open_):
+                _use_threads(timed[i], threads)
+                taken[i].append(_take(timed[i], 1000 * seconds - _spent_ms(taken[i])))
+                count = len(taken[i][-1].samples_ms)
+                bar.total = max(bar.total, bar.n + count)  # disturbed blocks are taken again
+                bar.update(count)
+                watch.add(taken[i][-1])
+            if not unfinished():
+                watch.finish()
+    profiles = [_profile(t, blocks, wanted) for t, blocks in zip(timed, taken, strict=True)]
+    if any(profile.disturbed for profile in profiles):
+        print(f"warning: {watch.sentence()}, so these latencies are disturbed")
+    return profiles
+
+
+def _unfinished(blocks: Sequence[Block], seconds: float, wanted: int) -> bool:
+    quiet = sum(len(b.samples_ms) for b in blocks if not b.disturbed)
+    in_all = sum(len(b.samples_ms) for b in blocks)
+    timely = not blocks or _spent_ms(blocks) < 1000 * seconds
+    return timely and quiet < wanted and in_all < 2 * wanted
+
+
+def _spent_ms(blocks: Sequence[Block]) -> float:
+    return sum(b.total_ms for b in blocks)
+
+
+def _warm_up(timed: Sequence[Timed], threads: int, watch: Watch) -> None:
+    """For long enough, too, that the first blocks end in a whole window."""
+    rounds = 0
+    while rounds < WARMUP or not watch.long_enough():
+        for t in timed:
+            _use_threads(t, threads)
+            t.call(t.observation)
+        rounds += 1
+
+
+def _take(timed: Timed, left_ms: float) -> Block:
+    """BLOCK calls, or fewer where the time is over; one in any case."""
+    samples = [_time_ms(timed)]
+    while len(samples) < BLOCK and sum(samples) < left_ms:
+        samples.append(_time_ms(timed))
+    return Block(samples)
+
+
+def _profile(timed: Timed, blocks: Sequence[Block], wanted: int) -> LatencyProfile:
+    """Of the quiet blocks, if they are half of all; else of all, and so marked."""
+    quiet = [b for b in blocks if not b.disturbed]
+    kept = quiet if 2 * len(quiet) >= len(blocks) else blocks
+    samples = [ms for b in kept for ms in b.samples_ms][:wanted]
+    load = verdict([b.load for b in kept])
+    return LatencyProfile(np.array(samples), "measured", engine=timed.engine, load=load)
+
+
+@contextmanager
+def _threads_kept() -> Iterator[int]:
+    """torch's number of threads, restored in the end."""
+    threads = torch.get_num_threads()
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _use_threads(timed: Timed, threads: int) -> None:
+    """The call's own number of threads; a call that nobody counts starts them."""
+    wanted = timed.threads or threads
+    if wanted != torch.get_num_threads():
+        torch.set_num_threads(wanted)
+        timed.call(timed.observation)
+
+
+def random_observation(policy: Policy, rng: np.random.Generator) -> np.ndarray:
+    """[1, T_o, D_o]."""
+    shape = (1, policy.horizons.observation, policy.task.observation_dim)
+    return rng.standard_normal(shape, np.float32)
+
+
+def _time_ms(timed: Timed) -> float:
+    """The noise is drawn inside, as on a robot; the result is numpy, so the device is done."""
+    begin = time.perf_counter_ns()
+    timed.call(timed.observation)
+    return (time.perf_counter_ns() - begin) / 1e6

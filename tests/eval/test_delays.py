@@ -1,0 +1,37 @@
+"""delays: every chunk late by the same number of ticks, the same episodes at each."""
+
+import json
+
+import pytest
+
+from diffpolicy.control.latency import constant_ms, constant_ticks, delay_ticks, percentiles
+from diffpolicy.eval.config import DelaysConfig
+from diffpolicy.eval.delays import delays
+
+SMALL = {"episodes": 4, "envs": 4, "batch": 4, "max_steps": 40, "engine": "eager"}
+
+
+def test_every_delay_is_the_one_asked_for(tiny_run, tmp_path):
+    result = delays(DelaysConfig(run=tiny_run, ticks=(3, 0, 1), out=tmp_path, **SMALL))
+    assert [r["delay_ticks"] for r in result["records"]] == [0, 1, 3]
+    assert [r["latency_source"] for r in result["records"]] == [
+        f"constant, {ticks} ticks" for ticks in (0, 1, 3)
+    ]
+    ages = [r["action_age_ms_p50"] for r in result["records"]]
+    assert ages == sorted(ages) and ages[0] < ages[-1]
+    assert json.loads((tmp_path / "delays.json").read_text()) == json.loads(json.dumps(result))
+    assert (tmp_path / "delays.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("ticks", "message"),
+    [((), "needs at least one value"), ((-1, 2), "must be at least 0; got -1")],
+)
+def test_no_delay_and_negative_ones_are_refused(refused, tiny_run, ticks, message):
+    words = ["delays", "--run", tiny_run, "--ticks", *map(str, ticks)]
+    assert f"--ticks {message}" in refused(*words)
+
+
+def test_constants_are_whole_and_known():
+    assert delay_ticks(constant_ticks(4, 0.02).samples_ms[0], 0.02) == 4
+    assert percentiles(constant_ms(12.5))["p99"] == 12.5

@@ -1,0 +1,499 @@
+"""eval, latency, sweep and report: what is written, and that it is what was measured."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffpolicy import environment
+from diffpolicy.checkpoint import load_policy
+from diffpolicy.config import Sampling, TrainConfig
+from diffpolicy.control.latency import PAUSED
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.eval.config import DenoiseConfig, EvalConfig, LatencyConfig, SweepConfig
+from diffpolicy.eval.denoise import trace
+from diffpolicy.eval.evaluate import World, evaluate_budget, print_records
+from diffpolicy.eval.latency import latency
+from diffpolicy.eval.measure.budgets import combinations, load_budgets
+from diffpolicy.eval.measure.diffusers_loop import DiffusersLoop
+from diffpolicy.eval.measure.kept import Kept
+from diffpolicy.eval.report.plots import film_strip
+from diffpolicy.eval.sweep import _outcome, sweep
+from diffpolicy.policy import Policy
+from diffpolicy.sampling.budget import sampler_name
+from diffpolicy.training.train import train
+
+FIELDS = {
+    *("ddim_steps", "network_evals", "clock", "engine", "episodes", "successes", "success_rate"),
+    *("success_ci", "score_mean", "score_ci", "latency_ms", "delay_ticks", "starved_ticks"),
+    *("action_age_ms_p50", "replans"),
+}
+SMALL = {"episodes": 6, "envs": 6, "batch": 8, "max_steps": 60, "engine": "eager"}
+
+
+@pytest.fixture(scope="module")
+def result(tiny_run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("sweep")
+    config = SweepConfig(run=tiny_run, ddim_steps=(4, 1), ms_per_step=2.0, out=out, **SMALL)
+    sweep(config)
+    return json.loads((out / "sweep.json").read_text()), (out / "report.html").read_text()
+
+
+def test_one_record_for_each_budget_and_clock(result):
+    records = result[0]["records"]
+    expected = [(1, 1), (4, 4), (100, 100)]
+    for clock in ("paused", "simulated"):
+        rows = [r for r in records if r["clock"] == clock]
+        assert [(r["ddim_steps"], r["network_evals"]) for r in rows] == expected
+    assert [r["eta"] for r in records] == [0, 0, 1] * 2
+    for record in records:
+        assert record.keys() >= FIELDS
+        assert record["episodes"] == 6 == len(record["outcomes"]["success"])
+        assert record["successes"] == sum(record["outcomes"]["success"])
+        low, high = record["success_ci"]
+        assert low <= record["success_rate"] <= high
+
+
+def test_declared_robot_is_what_ages_the_actions(result):
+    for record in result[0]["records"]:
+        assert record["latency_ms"]["p50"] == 2.0 * record["network_evals"]
+        delay = 0 if record["clock"] == "paused" else -(-record["network_evals"] // 10)
+        assert record["delay_ticks"] == delay
+
+
+def test_header_says_where_the_result_comes_from(result):
+    header = result[0]["header"]
+    for name in ("device", "versions", "threads", "seeds", "padded_batch", "commit", "env"):
+        assert name in header
+    assert header["seeds"] == [100_000, 100_005]
+
+
+def test_the_recommendation_is_the_last_clock_s_and_follows_from_the_floor(result):
+    """Six episodes of an untrained policy succeed never."""
+    advice = result[0]["recommendation"]
+    assert advice == result[0]["recommendations"][-1]
+    assert (advice["clock"], advice["margin"], advice["name"]) == ("simulated", 0.05, None)
+    best = max(r["score_mean"] for r in result[0]["records"] if r["clock"] == "simulated")
+    assert advice["reason"] == f"the best budget reaches score {best:.2f}, under 0.5"
+
+
+def test_report_is_self_contained(result):
+    page = result[1]
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "http" not in page.replace("http-equiv", "")
+    for record in result[0]["records"]:
+        assert f"<td>{record['name']}</td>" in page
+    assert page.count("<img") >= 2  # the plot and at least one rollout
+
+
+def test_eval_writes_its_record_and_repeats(tiny_run, tmp_path):
+    records = []
+    for name in ("a.json", "b.json"):
+        config = EvalConfig(
+            run=tiny_run,
+            ddim_steps=2,
+            clock="simulated",
+            ms_per_step=15,
+            json=tmp_path / name,
+            **SMALL,
+        )
+        evaluate_budget(config)
+        records.append(json.loads((tmp_path / name).read_text())["records"])
+    assert records[0] == records[1]
+
+
+def test_latency_writes_percentiles_of_what_it_sampled(tiny_run, tmp_path):
+    path = tmp_path / "latency.json"
+    latency(
+        LatencyConfig(run=tiny_run, engine=("eager",), ddim_steps=(1, 3), seconds=0.2, json=path)
+    )
+    for record in json.loads(path.read_text())["records"]:
+        ms = record["latency_ms"]
+        assert 0 < ms["p50"] <= ms["p90"] <= ms["max"]
+        assert (ms["p99"] is None) == (ms["samples"] < 299)
+
+
+@pytest.mark.parametrize("clock", ["paused", "simulated"])
+def test_starving_budget_is_warned_about_before_it_runs(tiny_run, capsys, clock):
+    config = EvalConfig(
+        run=tiny_run, ddim_steps=1, clock=clock, ms_per_step=300.0, **{**SMALL, "episodes": 1}
+    )
+    evaluate_budget(config)
+    assert ("warning: 1 step" in capsys.readouterr().out) == (clock == "simulated")
+
+
+def without_pictures(render_mode=None):
+    return environment.make("diffpolicy.envs:Balance-v0", {}, max_steps=60)
+
+
+def test_rollout_is_drawn_from_observations_where_nothing_renders(tiny_run):
+    policy = Policy.load(tiny_run, ddim_steps=1)
+    world = World(SweepConfig(run=tiny_run, **SMALL), policy)
+    world.make = without_pictures
+    figure, caption = film_strip(world, policy, PAUSED, 5)
+    assert "drawn from the observations" in caption
+    [axis] = figure.axes
+    assert len(axis.lines) == policy.task.observation_dim
+
+
+def test_comparisons_are_paired_and_against_every_other_budget(result):
+    for advice in result[0]["recommendations"]:
+        names = {r["name"] for r in result[0]["records"] if r["clock"] == advice["clock"]}
+        compared = advice["comparisons"]
+        assert {c["other"] for c in compared} | {compared[0]["reference"]} == names
+        assert all(0 <= c["p_noninferior"] <= 1 for c in compared)
+        assert result[0]["header"]["outcome"] in ("success", "score")
+
+
+def test_latencies_stand_in_the_result(result):
+    profiles = {p["name"]: p["samples_ms"] for p in result[0]["profiles"]}
+    assert profiles == {"1 step": [2.0], "4 steps": [8.0], "DDPM 100": [200.0]}
+
+
+def test_grids_and_the_rest_are_combined_with_every_budget(tiny_run, tmp_path, capsys):
+    config = SweepConfig(
+        run=tiny_run,
+        ddim_steps=(2, 1),
+        grid=("trailing", "leading", "85,20"),
+        eta=(0.0, 0.5),
+        clocks=("paused",),
+        ms_per_step=1.0,
+        pictures=False,
+        out=tmp_path,
+        **SMALL,
+    )
+    names = [r["name"] for r in sweep(config)["records"]]
+    assert names == [
+        *("1 step", "2 steps", "1 step, η 0.5", "2 steps, η 0.5"),
+        *("1 step, grid leading", "2 steps, grid leading"),
+        *("1 step, grid leading, η 0.5", "2 steps, grid leading, η 0.5"),
+        *("2 steps, grid 85,20", "2 steps, grid 85,20, η 0.5", "DDPM 100"),
+    ]
+    printed = capsys.readouterr().out
+    assert (
+        "2 steps, grid leading: 2 network evaluations at t = 50 0; √ᾱ at the start 0.6" in printed
+    )
+    records = json.loads((tmp_path / "sweep.json").read_text())["records"]
+    assert records[8]["audit"]["timesteps"] == [85, 20]
+    assert records[8]["variant"] == "grid 85,20"
+    assert "grid 85,20" in (tmp_path / "report.html").read_text()
+
+
+def test_an_ancestral_chain_that_was_asked_for_is_not_added_again(tiny_run):
+    config = SweepConfig(run=tiny_run, ddim_steps=(5, 100), eta=(1.0,))
+    names = [sampler_name(policy) for policy in load_budgets(config)]
+    assert names == ["5 steps, η 1", "DDPM 100"]
+    with pytest.raises(DiffpolicyError, match="needs a budget beside ancestral sampling"):
+        load_budgets(replace(config, ddim_steps=(100,)))
+
+
+@pytest.mark.parametrize("store", ["balance", "pusht"])
+def test_denoise_draws_every_step_of_two_budgets(store, tiny_run, tmp_path, call, request):
+    """One action drawn over the ticks, two as paths in their plane."""
+    run = tiny_run
+    if store == "pusht":
+        run = tmp_path / "run"
+        data = request.getfixturevalue("demos") / "pusht_human" / "pusht_cchi_v7_replay.zarr"
+        env = "diffpolicy.envs:PushT-v0"
+        small = {"steps": 2, "hidden": 16, "blocks": 1, "device": "cpu"}
+        train(TrainConfig(data=data, env=env, out=run, **small))
+    out = tmp_path / "pictures" / "denoise.gif"
+    done = call("denoise", "--run", run, "--out", out, "--ddim-steps", 1, 5, "--chunks", 3)
+    assert done.code == 0 and "5 steps: 5 network evaluations" in done.out
+    with Image.open(out) as film:
+        assert film.n_frames == 6
+    assert Image.open(out.with_suffix(".png")).size[0] > 500
+
+
+def test_denoise_starts_every_budget_from_the_same_noise(tiny_run):
+    few, many = trace(DenoiseConfig(run=tiny_run, ddim_steps=(2, 7), chunks=3))
+    np.testing.assert_array_equal(few.xs[0], many.xs[0])
+    assert (len(few.xs), len(few.x0s), few.times) == (3, 2, [99, 49])
+    assert len(many.xs) == 8
+    x, x0, where = many.at(1.0)
+    np.testing.assert_array_equal(x, x0)
+    assert where == "after 7 steps, clean"
+    assert many.at(0.0)[1] is None
+
+
+def test_latency_compares_engines_and_the_baseline_in_one_run(tmp_path, capsys):
+    path = tmp_path / "latency.json"
+    engines = ("eager", "native")
+    budgets = {"ddim_steps": (1, 3), "deadline_ms": 1e4, "seconds": 0.2}
+    latency(LatencyConfig(net="mlp", engine=engines, baseline="diffusers", json=path, **budgets))
+    records = json.loads(path.read_text())["records"]
+    found = [(r["net"], r["ddim_steps"], r["engine"]) for r in records]
+    assert found == [("mlp", k, e) for k in (1, 3) for e in (*engines, "diffusers")]
+    for record in records:
+        assert record["p50_ms"] == pytest.approx(np.median(record["samples_ms"]), abs=1e-4)
+        assert record["ratio_to_baseline"] > 0
+        if record["engine"] == "diffusers":
+            assert (record["ratio_to_baseline"], record["max_abs_diff"]) == (1, None)
+        else:
+            assert record["max_abs_diff"] <= 1e-4
+    printed = capsys.readouterr().out
+    assert "native: largest budget within 10000 ms at p99: " in printed
+
+
+def test_the_baseline_is_the_policy_with_diffusers_scheduler(tiny_run):
+    """Where nothing is clipped both samplers are the same, and so are the actions."""
+    checkpoint = load_policy(tiny_run)
+    unclipped = replace(
+        checkpoint, specification=replace(checkpoint.specification, clip_range=None)
+    )
+    policy = Policy(unclipped, Sampling(5))
+    loop = DiffusersLoop(unclipped, 5, policy.device)
+    loop.scheduler.config.clip_sample = False
+    history = np.full((1, 2, policy.task.observation_dim), 0.1, np.float32)
+    torch.manual_seed(3)
+    theirs = loop(history)
+    torch.manual_seed(3)
+    noise = torch.randn(policy.noise_shape(1)).numpy()
+    ours = policy(history, noise)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-2, atol=1e-2 * np.abs(theirs).max())
+
+
+def test_a_run_or_a_net_is_measured_not_both_and_not_none(tiny_run):
+    for given in ({}, {"run": tiny_run, "net": "mlp"}):
+        with pytest.raises(DiffpolicyError, match="give --run RUN or --net NAME, one of them"):
+            latency(LatencyConfig(**given))
+
+
+def test_the_plan_says_how_many_episodes_a_margin_needs(tiny_run, call):
+    """At 10 % discordance 5 points need 400 for a power of 93 %, so a little less for 90 %."""
+    plan = sweep(SweepConfig(run=tiny_run, plan=True, margin=0.05))["episodes"]
+    assert plan[0.1] == [248, 343, 572]
+    assert plan[0.05][1] < plan[0.1][1] < plan[0.2][1]
+    done = call("sweep", "--run", tiny_run, "--plan", "--margin", 0.1)
+    assert done.code == 0
+    assert "non-inferiority of two equals at margin 0.1" in done.out
+
+
+def test_a_listed_grid_is_run_once_whatever_the_ends(tiny_run):
+    config = SweepConfig(
+        run=tiny_run, ddim_steps=(1, 2), grid=("85,20", "linspace"), start=(90, 80), end=(0, 10)
+    )
+    found = combinations(config)
+    assert [s for s in found if s.grid == "85,20"] == [Sampling(None, "85,20")]
+    assert len(found) == 1 + 2 * 2 * 2
+
+
+def test_noise_is_scaled_where_there_is_some(tiny_run):
+    config = SweepConfig(run=tiny_run, ddim_steps=(2,), eta=(0.0, 1.0), noise_scale=(0.2, 1.0))
+    found = [(s.eta, s.noise_scale) for s in combinations(config)]
+    assert found == [(0.0, 1.0), (1.0, 0.2), (1.0, 1.0)]
+
+
+@pytest.mark.parametrize(("best", "noun"), [(0.5, "success"), (0.49, "score")])
+def test_scores_are_compared_where_success_is_rare(tiny_run, best, noun):
+    rows = [[{"success_rate": 0.0}, {"success_rate": best}]]
+    assert _outcome(SweepConfig(run=tiny_run), rows) == noun
+    assert _outcome(SweepConfig(run=tiny_run, outcome="score"), rows) == "score"
+
+
+def test_a_sweep_on_the_wall_clock_is_judged_by_what_it_felt(tiny_run, tmp_path):
+    """100 ms a step would starve the robot; nothing of that is felt on the wall clock."""
+    config = SweepConfig(
+        run=tiny_run,
+        ddim_steps=(1,),
+        ddpm=False,
+        clocks=("wall",),
+        ms_per_step=100.0,
+        out=tmp_path,
+        floor=0.0,
+        **{**SMALL, "episodes": 1, "max_steps": 15},
+    )
+    result = sweep(config)
+    assert result["recommendation"]["latency_source"] == "wall clock"
+
+
+FAULTY = {"run": None, "env": "faulty:Faulty-v0", "episodes": 4, "envs": 2, "batch": 4}
+
+
+def faulty(tiny_run, habit, **options):
+    """Options of a command on an environment with that habit."""
+    kwargs = json.dumps({"habit": habit, **options.pop("kwargs", {})})
+    given = {"engine": "eager", "seed": 100, "env_kwargs": kwargs, "ms_per_step": 30.0}
+    return {**FAULTY, "run": tiny_run, **given, **options}
+
+
+def test_a_stopped_sweep_goes_on_and_ends_with_the_same_bits(tiny_run, tmp_path, capsys):
+    """The environment ends its process; then it is mended, and latencies are the kept ones."""
+    mended, out = tmp_path / "mended", tmp_path / "out"
+    options = faulty(tiny_run, "exit", kwargs={"unless": str(mended)}, ms_per_step=None, envs=1)
+    few = {"ddim_steps": (1, 2), "ddpm": False, "latency_seconds": 0.02, "pictures": False}
+    config = SweepConfig(**options, **few, out=out)
+    with pytest.raises(DiffpolicyError, match="at tick 9 of seed 101"):
+        sweep(config)
+    kept = out / "episodes.jsonl"
+    assert "finished episodes are kept in" in capsys.readouterr().out
+    assert not (out / "sweep.json").exists()
+    lines = [json.loads(line) for line in kept.read_text().split("\n") if line]
+    assert [line["episode"]["seed"] for line in lines if "episode" in line] == [100]
+    [measured] = [line["profiles"] for line in lines if "profiles" in line]
+    kept.write_text(kept.read_text() + '\n{"key": "half a li')
+    mended.touch()
+    result = sweep(config)
+    assert "latencies as measured before" in capsys.readouterr().out
+    assert not kept.exists()
+    assert [p["samples_ms"] for p in result["profiles"]] == [
+        np.round(p["samples_ms"], 4).tolist() for p in measured
+    ]
+    path = tmp_path / "latency.json"  # an uninterrupted run, by the same latencies
+    records = [
+        {"network_evals": p.network_evals, "parameters": p.parameters, **profile}
+        for p, profile in zip(load_budgets(config), measured, strict=True)
+    ]
+    path.write_text(json.dumps({"records": records}))
+    whole = sweep(replace(config, out=tmp_path / "whole", latency_from=path))
+    for stopped, straight in zip(result["records"], whole["records"], strict=True):
+        assert {**stopped, "latency_source": ""} == {**straight, "latency_source": ""}
+
+
+def test_episodes_that_were_finished_are_not_run_again(tiny_run, tmp_path, monkeypatch):
+    path, ran = tmp_path / "r.json", []
+    config = EvalConfig(**faulty(tiny_run, ""), ddim_steps=1, json=path)
+    add = Kept.add_episode
+
+    def stop_after_two(self, key, episode):
+        add(self, key, episode)
+        ran.append(episode.seed)
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Kept, "add_episode", stop_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_budget(config)
+    assert not path.exists()
+    evaluate_budget(replace(config, workers=2))
+    assert sorted(ran) == [100, 101, 102, 103]
+    resumed = json.loads(path.read_text())["records"]
+    evaluate_budget(config)
+    assert json.loads(path.read_text())["records"] == resumed
+    assert len(ran) == 8  # nothing is kept where a result is
+
+
+def test_another_policy_or_environment_has_nothing_kept(tiny_run, tmp_path):
+    config = EvalConfig(**faulty(tiny_run, ""), ddim_steps=1, json=tmp_path / "r.json")
+    keys = set()
+    for more in ({}, {"max_steps": 9}, {"env_kwargs": '{"at": 3}'}, {"neutral": "zero"}):
+        chosen = replace(config, **more)
+        for steps in (1, 2):
+            policy = Policy.load(tiny_run, ddim_steps=steps)
+            with World(chosen, policy) as world:
+                keys.add(world.key(policy, "paused", "eager", []))
+                assert world.key(policy, "paused", "native", []) not in keys
+    assert len(keys) == 8
+
+
+def test_failed_episodes_are_counted_where_people_look(tiny_run, tmp_path, capsys):
+    out = tmp_path / "out"
+    few = {"ddim_steps": (1,), "ddpm": False, "clocks": ("paused",), "pictures": True}
+    result = sweep(SweepConfig(**faulty(tiny_run, "nan"), **few, out=out))
+    said = (
+        "2 of 4 episodes failed: the environment's observation is not finite at tick 10 "
+        "(seed 101, dimension 2)"
+    )
+    printed, page = capsys.readouterr().out, (out / "report.html").read_text()
+    assert f"warning: 1 step, paused: {said}" in printed
+    assert said.replace("'", "&#x27;") in page
+    [record] = result["records"]
+    assert len(record["failures"]) == 2
+    assert "  failed" in printed and "<th>failed</th>" in page
+
+
+def test_failures_have_no_column_where_there_are_none(result, capsys):
+    print_records(result[0]["records"])
+    assert "failed" not in capsys.readouterr().out and "<th>failed</th>" not in result[1]
+
+
+def test_far_observations_are_told_on_the_terminal_and_in_the_record(tiny_run, tmp_path, capsys):
+    path = tmp_path / "r.json"
+    options = faulty(tiny_run, "residue", episodes=1, kwargs={"drift": 0.5})
+    evaluate_budget(EvalConfig(**options, ddim_steps=1, json=path))
+    [record] = json.loads(path.read_text())["records"]
+    worst = max(record["far_observations"], key=lambda far: far["share"])
+    low, high = worst["training"]
+    assert worst["share"] > 0.5 and worst["seen"][1] > high + (high - low)
+    said = f"observations far outside of training's: dimension {worst['dimension']}"
+    assert said in capsys.readouterr().out
+
+
+def test_seeds_that_are_ignored_are_said_everywhere_and_not_paired(tiny_run, tmp_path, capsys):
+    out = tmp_path / "out"
+    few = {"ddim_steps": (1, 2), "clocks": ("paused",), "pictures": False, "ddpm": False}
+    few |= {"outcome": "success"}
+    result = sweep(SweepConfig(**faulty(tiny_run, "global seed"), **few, out=out))
+    header = result["header"]
+    assert (header["paired"], header["seeds_repeat"]) == (False, False)
+    assert header["seeds_evidence"].startswith("seeds do not repeat: reset(seed=100)")
+    [compared] = result["recommendation"]["comparisons"]
+    assert compared["p_mcnemar"] is None and compared["p_noninferior"] == 1  # all of them fail
+    said = "episodes cannot be compared in pairs"
+    assert f"{header['seeds_evidence']}; {said}" in capsys.readouterr().out
+    assert "Episodes cannot be compared in pairs: seeds do" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize("habit", ["exit", "raise", "constructor", "leave"])
+def test_a_result_that_is_not_there_is_never_status_0(tiny_run, habit, refused):
+    options = faulty(tiny_run, habit)
+    words = [w for name, v in options.items() for w in (f"--{name.replace('_', '-')}", v)]
+    said = {
+        "exit": "the environment's step ended its process (exit status 0), at tick 9 of seed 101",
+        "raise": "failed in step, tick 9 of seed 101: RuntimeError: the simulator says no",
+        "leave": "the environment failed in its step: SystemExit: 0",
+        "constructor": "cannot make the environment 'faulty:Faulty-v0'",
+    }
+    assert said[habit] in refused("eval", *words, "--ddim-steps", 1)
+
+
+def test_an_environment_s_error_can_fail_its_episode_alone(tiny_run, call):
+    options = faulty(tiny_run, "exit", on_env_error="fail-episode")
+    words = [w for name, v in options.items() for w in (f"--{name.replace('_', '-')}", v)]
+    done = call("eval", *words, "--ddim-steps", 1)
+    assert (done.code, done.errors) == (0, [])
+    said = "2 of 4 episodes failed: the environment's step ended its process (exit status 0), at"
+    assert f"{said} tick 9 of seed 101" in done.out
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_nothing_running_and_nothing_half_written(
+    tiny_run, tmp_path, number, status
+):
+    options = faulty(tiny_run, "slow", workers=2, out=tmp_path / "out")
+    words = [str(w) for name, v in options.items() for w in (f"--{name.replace('_', '-')}", v)]
+    code = "from diffpolicy.cli import main; main()"
+    command = [sys.executable, "-c", code, "sweep", *words, "--ddim-steps", "1", "--no-ddpm"]
+    where = {"cwd": Path(__file__).parents[1], "start_new_session": True}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **where)
+    kept = tmp_path / "out" / "episodes.jsonl"
+    while process.poll() is None and not kept.exists():
+        time.sleep(0.05)
+    process.send_signal(number)
+    errors = process.communicate()[1]
+    assert process.returncode == status
+    assert errors.splitlines()[-1] == "interrupted" and "Traceback" not in errors
+    for _ in range(200):  # the fork server follows
+        if not group_runs(process.pid):
+            break
+        time.sleep(0.05)
+    assert not group_runs(process.pid)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["episodes.jsonl"]
+
+
+def group_runs(leader):
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    return True
