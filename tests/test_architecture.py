@@ -131,6 +131,7 @@ CLEAN_TREE = {
     "envs/__init__.py": "",
     "envs/task.py": "import numpy\nfrom diffpolicy.policy import Policy\n",
     "eval/__init__.py": "",
+    "eval/sweep.py": "",
     "eval/evaluate.py": "from diffpolicy.policy import Policy\nENV = 'diffpolicy.envs:Task-v0'\n",
     "datasets/recipe.py": "import diffpolicy.policy\n",
 }
