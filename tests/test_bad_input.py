@@ -653,7 +653,7 @@ def test_a_pipe_in_the_log_s_place_is_replaced(at, call, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["meta/episode_seeds", "meta/episode_ends", "data/action"])
-@pytest.mark.parametrize("wrong", [{"blocksize": 10**30}, {"clevel": 99}])
+@pytest.mark.parametrize("wrong", [{"blocksize": 10**30}, {"clevel": 99}, {"clevel": {}}])
 def test_a_codec_that_cannot_encode_is_found_before_anything_changes(
     at, refused, snapshot, tmp_path, name, wrong
 ):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from diffpolicy.checked import shown
 from diffpolicy.data.demonstrations import (
     ENDS,
     SEEDS,
@@ -184,8 +185,8 @@ def _check_appendable(array: Any, rows: int, path: Path) -> None:
             "unfinished episode; choose another --out"
         )
     level = getattr(getattr(array.metadata, "compressor", None), "clevel", 0)
-    if not 0 <= level <= 9:  # blosc itself would print a line of its own
-        raise DiffpolicyError(f"{what} has a compression level of {level}; expected 0 to 9")
+    if level not in range(10):  # blosc itself would print a line of its own
+        raise DiffpolicyError(f"{what} has the compression level {shown(level)}; expected 0 to 9")
     zeros_too = zarr.config.set({"array.write_empty_chunks": True})
     with reading(f"{what} cannot be appended to: it"), zeros_too:
         metadata = array.metadata.update_shape((1, *array.shape[1:]))
