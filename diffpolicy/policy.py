@@ -19,9 +19,8 @@ from diffpolicy.engines.auto import choose
 from diffpolicy.engines.eager import EagerEngine
 from diffpolicy.engines.job import Job
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.sampling.budget import sampler_name
 from diffpolicy.sampling.chain import make_chain
-from diffpolicy.sampling.ddim import noise_count
+from diffpolicy.sampling.steps import noise_count
 
 DEFAULT = Sampling()
 
@@ -45,7 +44,7 @@ class Policy:
         self.specification = spec = checkpoint.specification
         self.horizons, self.task, self.sampling = spec.horizons, spec.task, sampling
         self.chain = make_chain(spec.model, spec.clip_range, sampling)
-        self._draws = noise_count(self.chain.steps)  # once: it looks at every step
+        self._draws = noise_count(self.chain.rows)  # once: it looks at every step
         self.device = choose_device(device)
         self.observation_normalizer = checkpoint.observation_normalizer
         self.action_normalizer = checkpoint.action_normalizer
@@ -89,7 +88,7 @@ class Policy:
             job = self.job(batch)
             if self._engine == "auto":
                 self._engines[key], why = choose(job, self._folder)
-                print(f"{sampler_name(self)}: engine {why}")
+                print(f"{self.chain.name}: engine {why}")
             else:
                 self._engines[key] = build_engine(self._engine, job)
         return self._engines[key]
@@ -137,17 +136,17 @@ class Policy:
     @property
     def ddim_steps(self) -> int:
         """K, the steps of the solver; 0 for a regression policy."""
-        return 0 if self.regression else len(self.chain.steps)
+        return self.chain.steps
 
     @property
     def regression(self) -> bool:
         """Whether the network was trained without diffusion, to give the mean chunk."""
-        return self.specification.model.regression
+        return self.chain.regression
 
     @property
     def network_evals(self) -> int:
         """Network evaluations a chunk (NFE)."""
-        return len(self.chain.steps)
+        return len(self.chain.rows)
 
     @property
     def parameters(self) -> int:
@@ -197,7 +196,7 @@ class Policy:
         if noise.shape != shape:
             raise DiffpolicyError(f"noise must be {list(shape)}; got {list(noise.shape)}")
         if self.regression:
-            noise = np.zeros_like(noise)  # it has seen none
+            noise = np.zeros_like(noise)  # a regression network was trained with zero input
         given = self._normalize(history), np.ascontiguousarray(noise)
         return torch.from_numpy(given[0]), torch.from_numpy(given[1])
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from diffpolicy.device import float32_products
+from diffpolicy.engines.chain_loop import ChainLoop
 from diffpolicy.engines.job import Job
-from diffpolicy.engines.loop import ChainLoop
 from diffpolicy.errors import DiffpolicyError
 
 

@@ -26,6 +26,7 @@ from diffpolicy.engines.networks import write_program
 from diffpolicy.engines.program import FLOATS, Operation, TensorStruct
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_atomically
+from diffpolicy.sampling.steps import Row
 
 SOURCE = Path(__file__).with_name("native.c")
 FLAGS = (
@@ -36,11 +37,12 @@ FLAGS = (
 
 
 DIGEST = hashlib.sha256().digest_size
-COEFFICIENTS = ("signal_t", "noise_t", "signal_s", "direction", "injected")
 
 
-class StepStruct(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_float) for name in COEFFICIENTS)
+class RowStruct(ctypes.Structure):
+    """A `sampling.steps.Row` without its timestep, as native.c has it."""
+
+    _fields_ = tuple((name, ctypes.c_float) for name in Row._fields[1:])
 
 
 class ProgramStruct(ctypes.Structure):
@@ -49,11 +51,10 @@ class ProgramStruct(ctypes.Structure):
         ("observe", ctypes.POINTER(Operation)),
         ("denoise", ctypes.POINTER(Operation)),
         *((name, ctypes.c_int64) for name in ("observe_count", "denoise_count")),
-        *((name, ctypes.c_int64) for name in ("observation", "film", "x", "output")),
+        *((name, ctypes.c_int64) for name in ("observation", "film", "x", "output", "previous")),
         ("time_films", FLOATS),
-        ("steps", ctypes.POINTER(StepStruct)),
-        *((name, ctypes.c_int64) for name in ("step_count", "prediction", "rederive", "threads")),
-        ("clip", ctypes.c_double),
+        ("rows", ctypes.POINTER(RowStruct)),
+        *((name, ctypes.c_int64) for name in ("row_count", "threads")),
     )
 
 
@@ -67,18 +68,13 @@ class NativeEngine:
     name = "native"
 
     def __init__(self, job: Job):
-        denoiser, chain = job.denoiser, job.chain
+        denoiser, rows = job.denoiser, job.chain.rows
         if denoiser.device.type != "cpu" or job.precision != "float32":
             raise DiffpolicyError("the native engine computes in float32 on the CPU")
-        if chain.reading.threshold is not None:
-            raise DiffpolicyError("the native engine does not threshold")
         library = _library()
         program = write_program(job)
         with torch.inference_mode():
-            times = torch.tensor([step.t for step in chain.steps])
-            films = denoiser.time_film(times).numpy()
-        clip = chain.reading.clip
-        steps = [StepStruct(*(getattr(s, n) for n in COEFFICIENTS)) for s in chain.steps]
+            films = denoiser.time_film(torch.tensor([row.t for row in rows])).numpy()
         struct = ProgramStruct(
             tensors=_array(program.tensors),
             observe=_array(program.observe),
@@ -89,13 +85,11 @@ class NativeEngine:
             film=program.film,
             x=program.x,
             output=program.output,
+            previous=program.previous,
             time_films=program.memory(films),
-            steps=_array(steps),
-            step_count=len(steps),
-            prediction=("epsilon", "x0", "v").index(chain.reading.prediction),
-            rederive=chain.reading.rederive,
+            rows=_array([RowStruct(*row[1:]) for row in rows]),
+            row_count=len(rows),
             threads=job.threads,
-            clip=-1.0 if clip is None else clip,
         )
         self._kept = program, struct
         self._lock, self._process = threading.Lock(), os.getpid()

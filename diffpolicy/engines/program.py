@@ -56,7 +56,7 @@ class Program:
         self.ops = self.observe
         self.observation = self.tensor(1, observation)
         self.film, self.given = self.tensor(1, film), self.tensor(1, film)
-        self.x, self.output = self.tensor(rows, channels), self.tensor(rows, channels)
+        self.x, self.output, self.previous = (self.tensor(rows, channels) for _ in range(3))
 
     def memory(self, values: np.ndarray) -> Any:
         """A copy that starts on a cache line."""
