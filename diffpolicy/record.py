@@ -10,7 +10,7 @@ from tqdm import tqdm
 from diffpolicy import environment
 from diffpolicy.config import RecordConfig
 from diffpolicy.data.demonstration_writer import DemonstrationWriter
-from diffpolicy.environment.boundary import told
+from diffpolicy.environment.boundary import describe_error
 from diffpolicy.environment.outcome import Outcome, new_outcome
 from diffpolicy.errors import DiffpolicyError
 
@@ -130,7 +130,7 @@ def _asked(expert: Callable[[Any], Any], question: Any, when: str) -> Any:
     except DiffpolicyError:
         raise
     except Exception as error:
-        raise DiffpolicyError(f"the expert failed at {when}: {told(error)}") from error
+        raise DiffpolicyError(f"the expert failed at {when}: {describe_error(error)}") from error
 
 
 def _single(values: np.ndarray, who: str, when: str) -> np.ndarray:

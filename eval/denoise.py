@@ -13,7 +13,6 @@ from tqdm import tqdm
 from diffpolicy import environment
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import Sampling
-from diffpolicy.control.rollout import check_fit
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes
 from diffpolicy.policy import Policy
@@ -69,7 +68,7 @@ def trace(config: DenoiseConfig) -> list[Trajectory]:
     policies = [Policy(checkpoint, Sampling(k, config.grid)) for k in budgets]
     task, horizons = policies[0].task, policies[0].horizons
     env = environment.make(task.env_id, task.env_kwargs)
-    check_fit(policies[0], env)
+    environment.check_fit(env, task)
     first, _ = env.reset(seed=config.seed)
     env.close()
     history = np.broadcast_to(first, (config.chunks, horizons.observation, len(first)))

@@ -14,12 +14,12 @@ from diffpolicy import environment
 from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling, sampling_of
 from diffpolicy.control import latency
+from diffpolicy.control.episode import Episode, RolloutOptions
 from diffpolicy.control.latency import LatencyProfile
-from diffpolicy.control.ranges import far_outside
+from diffpolicy.control.ranges import far_outside, training_range
 from diffpolicy.control.receding_horizon import starves
-from diffpolicy.control.rollout import Episode, RolloutOptions
 from diffpolicy.control.workers import Workers, one_thread, worker_count
-from diffpolicy.environment.watched import seeds_repeat
+from diffpolicy.environment.monitored import seeds_repeat
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_text
 from diffpolicy.policy import Policy
@@ -322,9 +322,7 @@ def make_record(
         "seam_jump": _mean([j for e in episodes for j in e.seam_jumps]),
         "seam_jerk": _mean([j for e in episodes for j in e.seam_jerks]),
         "failures": [e.failure for e in episodes if e.failure],
-        "far_observations": far_outside(
-            episodes, policy.observation_normalizer, policy.specification.model.normalizer
-        ),
+        "far_observations": far_outside(episodes, training_range(policy)),
         "outcomes": {
             "success": [int(e.success) for e in episodes],
             "score": [round(float(score), 6) for score in scores],

@@ -114,7 +114,7 @@ def test_every_arrow_is_seen():
     def of(module: str) -> set[str]:
         return set(imported(module, known[module], known))
 
-    assert {"diffpolicy.environment", "diffpolicy.policy"} <= of("diffpolicy.control.rollout")
+    assert {"diffpolicy.errors", "diffpolicy.environment.boundary"} <= of("diffpolicy.environment")
     assert {"diffpolicy.eval.compare", "diffpolicy.errors"} <= of("diffpolicy.eval.sweep")
     assert "diffpolicy.checkpoint" in of("diffpolicy.info")
     assert "diffpolicy.envs.planar" in of("diffpolicy.envs.pusht")

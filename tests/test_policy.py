@@ -6,12 +6,13 @@ import torch
 
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import Sampling
-from diffpolicy.denoisers import build
+from diffpolicy.denoisers import build_network
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import audit, audit_line
 from diffpolicy.sampling.noise import alpha_bar_table
 from diffpolicy.sampling.steps import sample
+from diffpolicy.specification import FLAT
 
 
 @pytest.fixture
@@ -31,10 +32,10 @@ def test_equals_the_plain_loop(tiny_run, rng, steps, eta):
     checkpoint = load_policy(tiny_run)
     policy = Policy(checkpoint, Sampling(steps, eta=eta))
     spec = checkpoint.specification
-    network = build(spec.model, spec.horizons, spec.task.observation_dim, spec.task.action_dim)
+    network = build_network(spec)
     network.load_state_dict(checkpoint.weights)
     history, noise = inputs(policy, rng)
-    observation = torch.from_numpy(checkpoint.observation_normalizer.normalize(history))
+    observation = torch.from_numpy(checkpoint.observation_normalizers[FLAT].normalize(history))
 
     def denoise(x, k):
         t = torch.full((len(x),), policy.chain.rows[k].t)
@@ -75,7 +76,7 @@ def test_row_depends_on_neither_neighbours_nor_place(tiny_run, rng):
 
 @pytest.mark.parametrize("shape", [(2, 4), (1, 2, 5), (1, 3, 4)])
 def test_wrong_history_says_what_was_expected(tiny_run, shape):
-    with pytest.raises(DiffpolicyError, match=r"\[B, T_o, D_o\] = \[B, 2, 4\]; got"):
+    with pytest.raises(DiffpolicyError, match=r"\[B, T_o, …\] = \[B, 2, 4\]; got"):
         Policy.load(tiny_run)(np.zeros(shape))
 
 

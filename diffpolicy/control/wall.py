@@ -1,11 +1,10 @@
 """Receding horizon on real time: control on a fixed-rate timer, inference in a thread beside it.
 
-The controller and its contract are those of the simulated clock; only who says when a chunk is done
-differs. Nothing here waits for the policy: a tick acts with what it has.
+The controller is that of the simulated clock; only the arrival of a chunk is measured. Control
+never waits for the policy: a tick acts with the chunk it has.
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -13,26 +12,25 @@ from typing import Any
 
 import numpy as np
 
-from diffpolicy.control.rollout import (
-    Advance,
+from diffpolicy.control.chunk_source import ChunkSource, build_engine
+from diffpolicy.control.episode import (
     Episode,
     RolloutOptions,
-    Slot,
-    act_or_fail,
-    begin,
-    collect,
-    episode_noise,
+    RunningEpisode,
+    begin_episode,
     failed_episode,
     forgive,
-    show,
+    noise_batch,
+    observe,
 )
-from diffpolicy.environment.watched import EnvironmentFailure, Watched
-from diffpolicy.policy import Policy
+from diffpolicy.control.ranges import TrainingRange, training_range
+from diffpolicy.control.rollout import Advance, collect
+from diffpolicy.environment.monitored import EnvironmentFailure, Monitored
 
 
 @dataclass
 class Timing:
-    """What the clock saw: latencies of inferences, lateness of ticks, ticks that were missed."""
+    """Measurements of one episode: inference latencies, lateness of ticks, missed ticks."""
 
     latency_ms: list[float] = field(default_factory=list)
     late_ms: list[float] = field(default_factory=list)
@@ -40,93 +38,103 @@ class Timing:
 
 
 def run_on_wall_clock(
-    policy: Policy,
+    source: ChunkSource,
     make_env: Callable[[], Any],
     seeds: Sequence[int],
     options: RolloutOptions,
     description: str = "wall",
 ) -> list[Episode]:
     """One Episode for each seed, one after the other, each as long as it is in reality."""
-    advances = episodes_on_wall_clock(policy, make_env, seeds, options)
+    advances = episodes_on_wall_clock(source, make_env, seeds, options)
     return collect(advances, seeds, options, description)
 
 
 def episodes_on_wall_clock(
-    policy: Policy,
+    source: ChunkSource,
     make_env: Callable[[], Any],
     seeds: Sequence[int],
     options: RolloutOptions,
     at: MutableSequence[int] | None = None,
 ) -> Iterator[Advance]:
-    """Every seed's episode, as it ends; at: where calls of the environment are put on record."""
-    env = Watched(make_env, seeds[0], at)
-    policy.engine()  # built before the clock runs
+    """Every seed's episode, as it ends; at: record of the environment's calls (`monitored`)."""
+    env = Monitored(make_env, seeds[0], at)
+    build_engine(source)  # before the clock runs
     try:
         with ThreadPoolExecutor(1, "inference") as worker:
+            clock = _WallClock(source, options, worker, training_range(source))
             for seed in seeds:
-                episode = _episode(policy, env, seed, options, worker)
+                episode = clock.run(env, seed)
                 yield Advance(options.limit or episode.ticks, [episode])
     finally:
         env.close()
 
 
-def _episode(
-    policy: Policy, env: Watched, seed: int, options: RolloutOptions, worker: ThreadPoolExecutor
-) -> Episode:
-    try:
-        slot = begin(env, seed, policy, iter(()), options)
-    except EnvironmentFailure as error:
-        return failed_episode(seed, 0, forgive(error, env, options))
-    timing = _run(slot, policy, options, worker)
-    return replace(
-        slot.episode(options.control_dt_s),
-        latency_ms=tuple(timing.latency_ms),
-        late_ms=tuple(timing.late_ms),
-        missed_ticks=timing.missed,
-    )
+@dataclass(frozen=True)
+class _WallClock:
+    source: ChunkSource
+    options: RolloutOptions
+    worker: ThreadPoolExecutor
+    trained: TrainingRange | None
+
+    def run(self, env: Monitored, seed: int) -> Episode:
+        """One episode from reset to end."""
+        try:
+            episode = begin_episode(env, seed, self.source, None, self.options)
+        except EnvironmentFailure as error:
+            return failed_episode(seed, 0, forgive(error, env, self.options))
+        timing = self._control(episode)
+        return replace(
+            episode.result(self.options.control_dt_s),
+            latency_ms=tuple(timing.latency_ms),
+            late_ms=tuple(timing.late_ms),
+            missed_ticks=timing.missed,
+        )
+
+    def _control(self, episode: RunningEpisode) -> Timing:
+        timing, controller, dt_s = Timing(), episode.controller, self.options.control_dt_s
+        work: Future[tuple[np.ndarray, float]] | None = None
+        if not (self.options.cold_start or episode.failure):
+            first, _ = self._begin(episode).result()
+            self._finish(episode, first)
+        start = time.perf_counter()
+        while True:
+            if work and work.done():
+                chunk, latency_ms = work.result()
+                timing.latency_ms.append(latency_ms)
+                self._finish(episode, chunk)
+                work = None
+            controller.deliver(episode.tick)
+            if not episode.failure and controller.wants_observation(episode.tick):
+                work = self._begin(episode)
+            if episode.failure or episode.advance(self.options):
+                break
+            _wait(start + episode.tick * dt_s, dt_s, timing)
+        if work:  # the episode ended first; without this latency the slow ones would be missing
+            timing.latency_ms.append(work.result()[1])
+        return timing
+
+    def _begin(self, episode: RunningEpisode) -> Future[tuple[np.ndarray, float]]:
+        """Begin an inference in the inference thread."""
+        episode.controller.begin(episode.tick)
+        observation = observe([episode], self.trained, 1)
+        return self.worker.submit(_infer, self.source, observation, episode.seed, episode.tick)
+
+    def _finish(self, episode: RunningEpisode, chunk: np.ndarray) -> None:
+        episode.controller.finish(chunk, episode.tick)
+        episode.check_chunk(chunk)
 
 
-def _run(slot: Slot, policy: Policy, options: RolloutOptions, worker: ThreadPoolExecutor) -> Timing:
-    """Run the episode to its end."""
-    timing, controller = Timing(), slot.controller
-    work: Future | None = None
-    if not (options.cold_start or slot.failure):
-        show([slot], policy, np.asarray([slot.history[-1]]))
-        first, _ = _infer(policy, slot.history.copy(), slot.seed, 0)
-        slot.check(first)
-        controller.start(0, first)
-    start = time.perf_counter()
-    while True:
-        if work and work.done():
-            actions, latency_ms = work.result()
-            timing.latency_ms.append(latency_ms)
-            controller.finish(slot.tick, actions)
-            slot.check(actions)
-            work = None
-        controller.deliver(slot.tick)
-        if not slot.failure and controller.wants_observation(slot.tick):
-            controller.begin(slot.tick)
-            show([slot], policy, np.asarray([slot.history[-1]]))
-            work = worker.submit(_infer, policy, slot.history.copy(), slot.seed, slot.tick)
-        if slot.failure or act_or_fail(slot, options):
-            break
-        _wait(start + slot.tick * options.control_dt_s, options.control_dt_s, timing)
-    if work:  # overtaken by the end; dropping its latency would drop the slow ones
-        timing.latency_ms.append(work.result()[1])
-    return timing
-
-
-def _infer(policy: Policy, history: deque, seed: int, tick: int) -> tuple[np.ndarray, float]:
-    """One chunk [T_p - T_o + 1, D_a] and its latency, in the inference thread."""
+def _infer(
+    source: ChunkSource, observation: dict[str, np.ndarray], seed: int, tick: int
+) -> tuple[np.ndarray, float]:
+    """One chunk [T_p - T_o + 1, D_a] and its latency in ms, noise included."""
     start = time.perf_counter_ns()
-    count, _, *chunk = policy.noise_shape(1)
-    noise = episode_noise(seed, tick, (count, *chunk))[:, None]
-    [actions] = policy(np.array([history], np.float32), noise)
-    return actions, (time.perf_counter_ns() - start) / 1e6
+    [chunk] = source(observation, noise_batch(source, [(seed, tick)], 1))
+    return chunk, (time.perf_counter_ns() - start) / 1e6
 
 
 def _wait(until: float, dt_s: float, timing: Timing) -> None:
-    """Sleeps to the next tick; a tick that begins a whole period late is a missed one."""
+    """Sleep to the next tick; a tick that begins a whole period late is a missed one."""
     time.sleep(max(until - time.perf_counter(), 0))
     late_s = time.perf_counter() - until
     timing.late_ms.append(1000 * late_s)

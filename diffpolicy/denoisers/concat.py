@@ -1,8 +1,8 @@
 """The MLP of Edifice's DDIM: chunk, timestep and observation concatenated, then residual blocks.
 
 https://github.com/blasphemetheus/edifice, `Edifice.Generative.DDIM`; the shapes of its parameters
-are kept. The first layer is linear, so its parts for observation and time can be added later: that
-sum is what FiLM is in the other denoisers.
+are kept. The first layer is linear, so its parts for observation and time are added as a shift,
+the FiLM of this denoiser.
 """
 
 import torch
@@ -24,11 +24,12 @@ class Block(nn.Module):
         self.down = nn.Linear(4 * hidden, hidden)
 
     def forward(self, h: Tensor) -> Tensor:
+        """[B, hidden] -> [B, hidden]."""
         return h + self.down(F.silu(self.up(self.norm(h))))
 
 
 class ConcatDenoiser(Denoiser):
-    """Film layout [F]: what is added to the first layer's output (hidden)."""
+    """FiLM layout [F]: shift of the first layer's output (hidden)."""
 
     rates: Tensor
 
@@ -48,15 +49,18 @@ class ConcatDenoiser(Denoiser):
         self.register_buffer("rates", rates, persistent=False)
 
     def observation_film(self, observation: Tensor) -> Tensor:
+        """[B, C] -> [B, F]."""
         *_, weight = self.enter.weight.split(self.parts, dim=1)
         return F.linear(self.observation(observation.flatten(1)), weight)
 
     def time_film(self, t: Tensor) -> Tensor:
+        """[K] -> [K, F]."""
         _, weight, _ = self.enter.weight.split(self.parts, dim=1)
         angles = t.to(self.rates.dtype)[:, None] / self.timesteps * self.rates
         return F.linear(torch.cat([angles.sin(), angles.cos()], dim=-1), weight)
 
     def denoise(self, x: Tensor, film: Tensor) -> Tensor:
+        """[B, T_p, D_a], [B, F] -> [B, T_p, D_a]."""
         weight, *_ = self.enter.weight.split(self.parts, dim=1)
         h = F.silu(F.linear(x.flatten(1), weight, self.enter.bias) + film)
         return self.leave(self.blocks(h)).view_as(x)

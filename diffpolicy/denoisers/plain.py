@@ -1,7 +1,7 @@
 """A plain MLP: chunk, timestep and observation concatenated, hidden layers, nothing else.
 
-The first layer is linear, so its parts for observation and time can be added later: that sum is
-what FiLM is in the other denoisers.
+The first layer is linear, so its parts for observation and time are added as a shift, the FiLM of
+this denoiser.
 """
 
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from diffpolicy.specification import Horizons
 
 
 class PlainDenoiser(Denoiser):
-    """Film layout [F]: what is added to the first layer's output (hidden)."""
+    """FiLM layout [F]: shift of the first layer's output (hidden)."""
 
     def __init__(
         self, model: ModelConfig, horizons: Horizons, observation_dim: int, action_dim: int
@@ -30,12 +30,15 @@ class PlainDenoiser(Denoiser):
         self.leave = nn.Linear(hidden, chunk)
 
     def observation_film(self, observation: Tensor) -> Tensor:
+        """[B, C] -> [B, F]."""
         return self.film_of_observation(observation.flatten(1))
 
     def time_film(self, t: Tensor) -> Tensor:
+        """[K] -> [K, F]."""
         return self.film_of_time(self.time(t))
 
     def denoise(self, x: Tensor, film: Tensor) -> Tensor:
+        """[B, T_p, D_a], [B, F] -> [B, T_p, D_a]."""
         h = F.silu(self.enter(x.flatten(1)) + film)
         for layer in self.layers:
             h = F.silu(layer(h))

@@ -36,6 +36,7 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Conv1d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor, film: Tensor) -> Tensor:
+        """film [B, 2 · C_out]: scale and shift."""
         scale, shift = film.unsqueeze(-1).chunk(2, dim=1)
         return self.second(scale * self.first(x) + shift) + self.skip(x)
 
@@ -47,7 +48,7 @@ def _through(level: Any, h: Tensor, films: Iterator[Tensor]) -> Tensor:
 
 
 class UNet1D(Denoiser):
-    """Two residual blocks a level; halves the time axis between levels on the way down."""
+    """Two residual blocks a level; the time axis halves between levels on the way down."""
 
     def __init__(
         self, model: ModelConfig, horizons: Horizons, observation_dim: int, action_dim: int
@@ -95,12 +96,15 @@ class UNet1D(Denoiser):
         self.film_of_time = nn.Linear(width, film, bias=False)
 
     def observation_film(self, observation: Tensor) -> Tensor:
+        """[B, C] -> [B, F]."""
         return self.film_of_observation(F.mish(observation.flatten(1)))
 
     def time_film(self, t: Tensor) -> Tensor:
+        """[K] -> [K, F]."""
         return self.film_of_time(F.mish(self.time(t)))
 
     def denoise(self, x: Tensor, film: Tensor) -> Tensor:
+        """[B, T_p, D_a], [B, F] -> [B, T_p, D_a]."""
         films = iter(film.split(self.film_sizes, dim=-1))
         h, skips = x.mT, []
         for i, level in enumerate(self.down):

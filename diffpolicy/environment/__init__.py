@@ -19,9 +19,10 @@ import numpy as np
 from gymnasium.envs import registration
 
 from diffpolicy.checked import parse_json, shown, validate
-from diffpolicy.environment.boundary import Boundary, told
+from diffpolicy.environment.boundary import Boundary, describe_error
 from diffpolicy.environment.headless import prefer_egl
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.specification import Task
 
 CALLED = ("expert", "observations_from")  # what an environment declares as a function
 
@@ -53,7 +54,7 @@ def make(
     except DiffpolicyError:
         raise
     except Exception as error:
-        text = f"cannot make the environment {env_id!r}: {told(error)}"
+        text = f"cannot make the environment {env_id!r}: {describe_error(error)}"
         if not str(error):
             text += ", which may be a matter of versions"
         raise DiffpolicyError(text + _remedy(error, env_id)) from error
@@ -82,7 +83,9 @@ def declared(env, name: str) -> Any:
     try:
         value = getattr(env.unwrapped, name, None)
     except Exception as error:
-        raise DiffpolicyError(f"{env.spec.id} failed in its {name}: {told(error)}") from error
+        raise DiffpolicyError(
+            f"{env.spec.id} failed in its {name}: {describe_error(error)}"
+        ) from error
     if value is not None and callable(value) != (name in CALLED):
         kind = "a function" if name in CALLED else "a value, such as a property"
         raise DiffpolicyError(f"{name} of {env.spec.id} must be {kind}; got {value!r}")
@@ -111,6 +114,17 @@ def fitting_keys(env, known: Sequence[str] | None) -> tuple[str, ...] | None:
             "Dict with sort_keys=False in that order"
         )
     return found or (None if known is None else tuple(known))
+
+
+def check_fit(env, task: Task) -> None:
+    """Raise DiffpolicyError unless the environment's spaces are those of the task."""
+    found = (env.observation_space.shape[0], env.action_space.shape[0])
+    if found != (task.observation_dim, task.action_dim):
+        raise DiffpolicyError(
+            f"{env.spec.id} has {found[0]} observations and {found[1]} actions; the checkpoint "
+            f"was trained for {task.observation_dim} and {task.action_dim} ({task.env_id})"
+        )
+    fitting_keys(env, task.observation_keys)
 
 
 def applicable(action: np.ndarray, space: Any) -> np.ndarray:
@@ -167,7 +181,7 @@ def load_function(reference: str) -> Callable[..., Any]:
     except Exception as error:
         raise DiffpolicyError(
             f"--policy must be module:function, importable from here; got {reference!r}: "
-            f"{told(error)}"
+            f"{describe_error(error)}"
         ) from error
     if not callable(function):
         raise DiffpolicyError(f"--policy must be module:function; {reference!r} is {function!r}")

@@ -117,7 +117,7 @@ class Boundary(gymnasium.Wrapper):
         try:
             self.env.close()
         except (Exception, SystemExit) as error:
-            _warn(f"{self.name} failed in close: {told(error)}")
+            _warn(f"{self.name} failed in close: {describe_error(error)}")
 
     def _flat(self, value: Any) -> np.ndarray:
         """The observation as a new vector, in the order of the space."""
@@ -168,7 +168,7 @@ class Boundary(gymnasium.Wrapper):
         return DiffpolicyError(f"{self.name} {given} in {self._call()}; expected {expected}")
 
     def _raised(self, error: Exception) -> DiffpolicyError:
-        text = f"{self.name} failed in {self._call()}: {told(error)}"
+        text = f"{self.name} failed in {self._call()}: {describe_error(error)}"
         if _place(error):
             return DiffpolicyError(text)
         name = "reset" if self.tick < 0 else "step"  # called, or unpacked, in vain
@@ -182,7 +182,7 @@ class Boundary(gymnasium.Wrapper):
         return f"step, tick {self.tick} of seed {self.seed}"
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An exception in a line, with the file and the line of the environment that raised it."""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     place = _place(error)

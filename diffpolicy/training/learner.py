@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from diffpolicy.data.windows import Windows
-from diffpolicy.denoisers import build
+from diffpolicy.denoisers import build_network
+from diffpolicy.denoisers.encoders import encode
 from diffpolicy.specification import Specification
 from diffpolicy.training.objective import make_objective
 
@@ -35,7 +36,7 @@ class Learner:
     ):
         model, task = specification.model, specification.task
         torch.manual_seed(seed)
-        network = build(model, specification.horizons, task.observation_dim, task.action_dim)
+        network = build_network(specification)
         self.network = network.to(device)
         self.names = [name for name, _ in network.named_parameters()]
         self.parameters = list(network.parameters())
@@ -45,7 +46,7 @@ class Learner:
         )
         self.peak_lr, self.seed, self.device = lr, seed, device
         self.objective = make_objective(model, device)
-        self.masked = not task.position_targets
+        self.masked, self.keys = not task.position_targets, task.observations
         self.step = 0
 
     def learn(self, windows: Windows, batch: int, progress: float) -> Tensor:
@@ -119,7 +120,8 @@ class Learner:
         Unless actions are position targets, those beyond the episode's ends do not count.
         """
         index = torch.randint(len(windows), (batch,), generator=generator, device=self.device)
-        observation, action, real = gather(windows, index)
+        observations, action, real = gather(windows, index)
+        observation = encode(observations, self.keys)
         x_t, t, target = self.objective.pair(action, generator)
         error = (network(x_t, t, observation) - target).square()
         if not self.masked:
@@ -133,19 +135,20 @@ def bytes_needed(specification: Specification, batch: int) -> int:
     each window and what each layer makes of it."""
     task, horizons = specification.task, specification.horizons
     with torch.device("meta"):
-        network = build(specification.model, horizons, task.observation_dim, task.action_dim)
+        network = build_network(specification)
     weights = list(network.parameters())
     window = horizons.observation * task.observation_dim + horizons.prediction * task.action_dim
     outputs = sum(len(w) for w in weights if w.ndim > 1)
     return 4 * (5 * sum(w.numel() for w in weights) + batch * (window + outputs))
 
 
-def gather(windows: Windows, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def gather(windows: Windows, index: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Windows.gather as tensors; on the CPU NumPy gathers, faster than torch's own indexing."""
     if isinstance(windows.newest, Tensor):
         return windows.gather(index)
-    observation, action, real = (torch.from_numpy(x) for x in windows.gather(index.numpy()))
-    return observation, action, real
+    observations, action, real = windows.gather(index.numpy())
+    tensors = {key: torch.from_numpy(x) for key, x in observations.items()}
+    return tensors, torch.from_numpy(action), torch.from_numpy(real)
 
 
 def learning_rate(peak: float, step: int, progress: float) -> float:

@@ -20,9 +20,9 @@ from diffpolicy.data.demonstrations import (
 )
 from diffpolicy.data.normalizer import FITS, Normalizer
 from diffpolicy.data.windows import Windows, make_windows
-from diffpolicy.environment.boundary import told
+from diffpolicy.environment.boundary import describe_error
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.specification import Specification, Task, default_horizons
+from diffpolicy.specification import FLAT, Specification, Task, default_horizons, flat_observation
 
 ROUNDING = 0.01  # of an action's range: this far outside of it is no other unit
 
@@ -34,7 +34,7 @@ class Prepared:
     specification: Specification
     training: Windows
     validation: Windows | None
-    observation_normalizer: Normalizer
+    observation_normalizers: dict[str, Normalizer]
     action_normalizer: Normalizer
 
 
@@ -55,10 +55,11 @@ def prepare(config: TrainConfig, started: Checkpoint | None = None) -> Prepared:
     rows = _rows_of(ends, train)
     provenance, fit = _provenance(config, demonstrations, observations), FITS[config.normalizer]
     if started and started.specification.training.get("fingerprint") == provenance["fingerprint"]:
-        of_observation, of_action = started.observation_normalizer, started.action_normalizer
+        of_observations, of_action = started.observation_normalizers, started.action_normalizer
     else:
-        of_observation, of_action = fit(observations[rows]), fit(demonstrations.action[rows])
-    normal_observations = of_observation.normalize(observations)
+        of_observations = {key: fit(values[rows]) for key, values in observations.items()}
+        of_action = fit(demonstrations.action[rows])
+    normal_observations = {k: of_observations[k].normalize(x) for k, x in observations.items()}
     normal_actions = of_action.normalize(demonstrations.action)
 
     def windows(episodes: np.ndarray) -> Windows:
@@ -72,11 +73,11 @@ def prepare(config: TrainConfig, started: Checkpoint | None = None) -> Prepared:
         training=provenance,
     )
     validation = windows(held_out) if len(held_out) else None
-    return Prepared(specification, windows(train), validation, of_observation, of_action)
+    return Prepared(specification, windows(train), validation, of_observations, of_action)
 
 
-def _read(config: TrainConfig) -> tuple[Demonstrations, np.ndarray, Task]:
-    """The demonstrations, the observations [N, D_o] that the environment would give, the task."""
+def _read(config: TrainConfig) -> tuple[Demonstrations, dict[str, np.ndarray], Task]:
+    """Demonstrations, the observations {key: [N, …]} that the environment would give, and task."""
     attributes = attributes_of(config.data)
     env_id = config.env or attribute(attributes, "env_id")
     if not env_id:
@@ -99,7 +100,7 @@ def _read(config: TrainConfig) -> tuple[Demonstrations, np.ndarray, Task]:
     notes = _check_actions(name, demonstrations.action, space.low, space.high)
     for note in [*demonstrations.notes, *notes]:
         print(f"warning: {note}")
-    return demonstrations, observations, task
+    return demonstrations, {FLAT: observations}, task
 
 
 def _observation_keys(config: TrainConfig, names: list[str], env) -> list[str]:
@@ -130,7 +131,7 @@ def _observations(
         raise DiffpolicyError(f"{config.data}: {error}") from error
     except Exception as error:
         name = f"observations_from of {env.spec.id}"
-        raise DiffpolicyError(f"{config.data}: {name} failed: {told(error)}") from error
+        raise DiffpolicyError(f"{config.data}: {name} failed: {describe_error(error)}") from error
     return np.asarray(mapped, np.float32)
 
 
@@ -150,7 +151,7 @@ def _task(
             env, config.control_dt or attribute(attributes, "control_dt_s")
         ),
         position_targets=bool(targets),
-        observation_dim=env.observation_space.shape[0],
+        observations=flat_observation(env.observation_space.shape[0], config.normalizer),
         action_dim=env.action_space.shape[0],
         env_kwargs=kwargs,
         observation_keys=environment.fitting_keys(env, attribute(attributes, "observation_keys")),
@@ -223,7 +224,7 @@ def fingerprint(*arrays: np.ndarray) -> str:
 
 
 def _provenance(
-    config: TrainConfig, demonstrations: Demonstrations, observations: np.ndarray
+    config: TrainConfig, demonstrations: Demonstrations, observations: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     import torch
 
@@ -231,7 +232,7 @@ def _provenance(
     ends = demonstrations.episode_ends
     return {
         "config": {**settings, "data": str(config.data)},
-        "fingerprint": fingerprint(observations, demonstrations.action, ends),
+        "fingerprint": fingerprint(*observations.values(), demonstrations.action, ends),
         "episodes": len(ends),
         "rows": int(ends[-1]),
         "versions": {

@@ -200,7 +200,7 @@ class Trainer:
         policy = Checkpoint(
             replace(specification, training={**specification.training, **progress}),
             self.learner.ema,
-            self.prepared.observation_normalizer,
+            self.prepared.observation_normalizers,
             self.prepared.action_normalizer,
         )
         checkpoints.save_policy(checkpoints.policy_path(config.out), policy)

@@ -20,7 +20,7 @@ from diffpolicy.config import ModelConfig
 from diffpolicy.data.demonstration_writer import DemonstrationWriter
 from diffpolicy.data.demonstrations import open_demonstrations
 from diffpolicy.data.windows import Windows, make_windows
-from diffpolicy.specification import Horizons, Specification, Task
+from diffpolicy.specification import Horizons, Specification, Task, flat_observation
 from diffpolicy.training.learner import Learner, gather
 
 BATCH, BLOCKS, BATCHES = 256, 7, 40
@@ -39,7 +39,7 @@ class OneByOne(Dataset):
 
     def __getitem__(self, i: int):
         observations, actions, _ = self.windows.gather(np.array([i]))
-        return observations[0], actions[0]
+        return observations["observation"][0], actions[0]
 
 
 def median_s(*functions) -> list[float]:
@@ -74,7 +74,7 @@ def loader_against_index(windows: Windows) -> None:
 
 def share_of_training_step(windows: Windows) -> None:
     """The data step against a whole training step of the default network."""
-    task = Task("none", 0.1, True, D_O, D_A)
+    task = Task("none", 0.1, True, flat_observation(D_O), D_A)
     specification = Specification(ModelConfig(), windows.horizons, task, 1.0, {})
     learner = Learner(specification, torch.device("cpu"))
 
@@ -119,7 +119,10 @@ def open_and_draw(path: Path) -> None:
     store = open_demonstrations(path)
     opened = time.perf_counter()
     windows = make_windows(
-        store.arrays["observation"], store.action, store.episode_ends, Horizons(2, 16, 8)
+        {"observation": store.arrays["observation"]},
+        store.action,
+        store.episode_ends,
+        Horizons(2, 16, 8),
     )
     indexed = time.perf_counter()
     rng = np.random.default_rng(0)
@@ -144,7 +147,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     rows = 100 * LENGTH
     windows = make_windows(
-        rng.standard_normal((rows, D_O), np.float32),
+        {"observation": rng.standard_normal((rows, D_O), np.float32)},
         rng.standard_normal((rows, D_A), np.float32),
         np.arange(1, 101) * LENGTH,
         Horizons(2, 16, 8),

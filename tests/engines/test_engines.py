@@ -16,7 +16,7 @@ from diffpolicy.engines.job import Job
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import make_chain
-from diffpolicy.specification import Horizons
+from diffpolicy.specification import Horizons, flat_observation
 
 NETWORKS = {
     "mlp": {"denoiser": "mlp", "hidden": 40, "blocks": 2, "condition": 16},
@@ -45,7 +45,7 @@ def make_job(network: str = "mlp", model: dict | None = None, sampling=CHAINS[0]
         if parameter.ndim == 1:  # biases, gains and norms that start as 0 and 1
             parameter += 0.3 * torch.randn_like(parameter)
     chain = make_chain(config, 1.0 if config.clip else None, sampling)
-    return Job(denoiser, chain, horizons, 5, 3, **changes)
+    return Job(denoiser, chain, horizons, flat_observation(5), 3, **changes)
 
 
 def inputs(job: Job, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -297,7 +297,7 @@ class Poisoned:
     def __init__(self, job: Job):
         torch.manual_seed(1)
         config = ModelConfig(**NETWORKS["mlp"], prediction="v")
-        off = build(config, job.horizons, job.observation_dim, job.action_dim)
+        off = build(config, job.horizons, 5, job.action_dim)
         off.load_state_dict({n: 1.01 * w for n, w in job.denoiser.state_dict().items()})
         self.eager = build_engine("eager", replace(job, denoiser=off.requires_grad_(False)))
 
