@@ -18,7 +18,7 @@ from diffpolicy.errors import DiffpolicyError
 NOT_EMPTY = "at least one value"
 LARGEST = 1e308  # larger integers do not fit in a float
 DEEPEST = 50  # greatest nesting of a JSON document
-KINDS = {  # type: (accepted types of JSON data, name in messages)
+KINDS: dict[Any, tuple[Any, str]] = {  # type: (accepted types of JSON data, name in messages)
     **{bool: (bool, "true or false"), int: (int, "a whole number"), str: (str, "a text")},
     **{float: ((int, float), "a number"), dict: (dict, "an object")},
     **{list: (list, "a list"), tuple: ((list, tuple), "a list")},
@@ -96,7 +96,7 @@ def validate(kind: Any, data: Any, where: str, others: bool = False) -> Any:
     accepted, noun = KINDS[origin]
     fits = isinstance(data, accepted) and (origin is bool or not isinstance(data, bool))
     fits = fits and not (origin is float and isinstance(data, int) and abs(data) > LARGEST)
-    _expect(fits, data, where, noun)
+    data = _expect(fits, data, where, noun)
     if origin in (tuple, list):
         items = (validate(parts[0], item, f"{where}[{i}]", others) for i, item in enumerate(data))
         return origin(items)
