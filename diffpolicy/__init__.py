@@ -8,19 +8,15 @@ Names are imported when first used, so `import diffpolicy` does not pay for torc
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
+
+from diffpolicy.version import __version__
 
 if TYPE_CHECKING:
     from diffpolicy.data.demonstrations import Demonstrations
     from diffpolicy.errors import DiffpolicyError
     from diffpolicy.interfaces.scheduler import DDIMScheduler
     from diffpolicy.policy import Policy
-
-try:
-    __version__ = version("diffpolicy")
-except PackageNotFoundError:  # a source tree on the path
-    __version__ = "not installed"
 
 __all__ = ["DDIMScheduler", "Demonstrations", "DiffpolicyError", "Policy", "__version__"]
 
