@@ -1,4 +1,4 @@
-"""What several test files share: demonstrations, a tiny trained run, and the command itself."""
+"""Fixtures of several test files: demonstrations, a tiny trained run, and the command itself."""
 
 import json
 import os
@@ -16,6 +16,8 @@ from diffpolicy.config import RecordConfig, TrainConfig
 from diffpolicy.environment.headless import prefer_egl
 from diffpolicy.record import record
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before any test imports torch: a worker has one core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 prefer_egl()  # before any test imports mujoco
 # A shell ignores Ctrl-C for what it starts in the background, and children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

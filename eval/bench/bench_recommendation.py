@@ -8,7 +8,7 @@ each budget at α, Bonferroni, Holm, a fixed sequence from the largest budget do
 shares that `recommend` uses.
 """
 
-# This package's own place is known to Python, not to pyright.
+# diffpolicy.eval is known to Python, not to pyright.
 # pyright: reportMissingImports=false
 
 import argparse
@@ -123,7 +123,7 @@ def fixed_sequence(p: Sequence[float]) -> list[int]:
 
 
 def ring(p: Sequence[float]) -> list[int]:
-    """`recommend`'s own."""
+    """The rule of `recommend`."""
     return share_alpha(p)[0]
 
 
@@ -153,7 +153,7 @@ def simulate(
 
 
 def main() -> None:
-    """Prints one table for each outcome, number of episodes and margin; --out writes JSON."""
+    """Print one table for each outcome, number of episodes and margin; --out writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sweeps", type=int, default=5000, help="simulated sweeps a cell")
     parser.add_argument("--out", type=Path, help="JSON to write")

@@ -1,6 +1,6 @@
 """Episodes a second in one process and in workers, interleaved, for trained runs."""
 
-# This package's own place is known to Python, not to pyright.
+# diffpolicy.eval is known to Python, not to pyright.
 # pyright: reportMissingImports=false
 
 import time
@@ -33,6 +33,7 @@ class Config(EvalConfig):
 
 
 def main(config: Config) -> None:
+    """Print a line for each number of workers."""
     policy = policy_of(config, load_policy(config.run), Sampling(config.ddim_steps))
     with World(config, policy) as world:
         crews = {1: Workers(1), config.workers: world.workers}

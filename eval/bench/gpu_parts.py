@@ -58,6 +58,7 @@ def _difference(
 def _tests(path: str, log: Path) -> dict[str, Any]:
     """The last line of pytest, whose log grows meanwhile; an error with the names that failed."""
     options = ["-m", "gpu", "-v", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
+    options += ["-o", "addopts="]  # one process: there is one GPU
     command = [sys.executable, "-m", "pytest", *options, path]
     with log.open("w") as file:
         done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file, check=False)
