@@ -33,7 +33,7 @@ MIB = 2**20
 
 
 def median_s(*functions) -> list[float]:
-    """Median seconds of each function over interleaved blocks."""
+    """Median time of each function over interleaved blocks, in seconds."""
     times: list[list[float]] = [[] for _ in functions]
     for _ in range(BLOCKS):
         for i, function in enumerate(functions):
@@ -93,7 +93,7 @@ def big_store(path: Path) -> None:
 
 
 def memory_mib(name: str) -> float:
-    """VmRSS (now) or VmHWM (the peak) of this process, from Linux's /proc."""
+    """Memory of this process in MiB from /proc: VmRSS (current) or VmHWM (peak)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name):
             return int(line.split()[1]) / 1024

@@ -1,4 +1,4 @@
-"""Episodes a second in one process and in workers, interleaved, for trained runs."""
+"""Episodes a second in one process and in workers: `python eval/bench/bench_rollout.py`."""
 
 # diffpolicy.eval is known to Python, not to pyright.
 # pyright: reportMissingImports=false
@@ -23,13 +23,13 @@ class Config(EvalConfig):
     """Episodes a second in one process and in workers, interleaved."""
 
     episodes: int = 200
-    """Episodes of every round."""
+    """Episodes of each round."""
     ddim_steps: int = 4
-    """Denoising steps a chunk."""
+    """Denoising steps per chunk."""
     workers: int | None = 2
-    """Processes to compare with one."""
+    """Number of worker processes compared with one process."""
     rounds: int = 3
-    """Rounds; one process and the workers take turns, and medians are compared."""
+    """Interleaved rounds of one process and of the workers; medians are compared."""
 
 
 def main(config: Config) -> None:

@@ -1,4 +1,4 @@
-"""Training: resume is exact, whatever ends a run leaves a usable checkpoint, the loss is masked."""
+"""Training: exact resume, usable checkpoints after any interruption, masked loss."""
 
 import os
 import shutil
@@ -70,7 +70,7 @@ def assert_same(run, expected) -> None:
 
 
 def train_until(step: int, config: TrainConfig) -> None:
-    """Trains, saving after every step, until the power is cut."""
+    """Train, save after every step, and raise at a step."""
     learn = Learner.learn
 
     def crash(self, *arguments):
@@ -100,7 +100,7 @@ def train_saving_every_step(config: TrainConfig) -> None:
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_survives_kill_at_random_moments(config, uninterrupted, tmp_path):
-    """Each process is a fork: torch is loaded once."""
+    """Every process is a fork, so that torch is imported once."""
     config = replace(config, out=tmp_path / "run", resume=True)
     rng = np.random.default_rng(1)
     path = config.out / TRAINING_FILE
@@ -224,7 +224,7 @@ def test_lines_of_a_log_that_are_none_are_left_out(tmp_path, line):
 
 
 def test_a_run_of_format_1_is_resumed_bit_for_bit(config, uninterrupted, tmp_path):
-    """Its target stands in its policy."""
+    """Its target is stored in its policy."""
     config = replace(config, out=tmp_path / "run")
     with pytest.raises(RuntimeError, match="power cut"):
         train_until(30, config)
@@ -235,7 +235,7 @@ def test_a_run_of_format_1_is_resumed_bit_for_bit(config, uninterrupted, tmp_pat
 
 
 def test_a_run_keeps_its_normalisers(config, tmp_path):
-    """Those of format 1 left constants as they were, and shifted; the network has learned that."""
+    """Normalisers of format 1 shift constants; a resumed network expects that."""
     run = tmp_path / "run"
     training.train(replace(config, out=run, steps=2))
 
@@ -305,7 +305,7 @@ def test_one_folder_is_for_one_training(config, tmp_path, snapshot):
 
 @pytest.mark.parametrize("regression", [False, True])
 def test_a_constant_comes_out_exactly_and_goes_in_as_nothing(tmp_path, regression):
-    """At every budget and on every engine; also a policy that was saved and loaded."""
+    """True for every budget and engine, after saving and loading."""
     rng = np.random.default_rng(0)
     observations, actions = rng.standard_normal((2, 70, 3)).astype(np.float32)
     actions[:, 1], actions[:, 2], observations[:, 2] = 0.04, 8e-7 * actions[:, 0], 0.3
