@@ -1,5 +1,6 @@
 """Policy: observation history → action chunk, numpy in and numpy out."""
 
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from diffpolicy.sampling.chain import make_chain
 from diffpolicy.sampling.steps import noise_count
 
 DEFAULT = Sampling()
+LOGGER = logging.getLogger("diffpolicy")
 
 Observation = Mapping[str, np.ndarray] | np.ndarray
 
@@ -80,17 +82,17 @@ class Policy:
         return cls(load_policy(run), Sampling(**sampling), device, seed, engine, precision)
 
     def engine(self, batch: int = 1) -> Engine:
-        """The engine for calls of this batch size, built when it is first asked for.
+        """The engine for calls of this batch size, built at the first call.
 
-        It is one for as many threads as torch has now. Raises DiffpolicyError, saying why, where it
-        cannot be built here.
+        Cached per (batch, number of torch threads). The reason of `auto` for its choice goes to the
+        logger "diffpolicy" at INFO. Raises EngineUnavailable if it cannot be built here.
         """
         key = batch, torch.get_num_threads()
         if key not in self._engines:
             job = self.job(batch)
             if self._engine == "auto":
                 self._engines[key], why = choose(job, self._folder)
-                print(f"{self.chain.name}: engine {why}")
+                LOGGER.info("%s: engine %s", self.chain.name, why)
             else:
                 self._engines[key] = build_engine(self._engine, job)
         return self._engines[key]

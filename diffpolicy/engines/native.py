@@ -24,7 +24,7 @@ from torch import Tensor
 from diffpolicy.engines.job import Job
 from diffpolicy.engines.networks import write_program
 from diffpolicy.engines.program import FLOATS, Operation, TensorStruct
-from diffpolicy.errors import DiffpolicyError
+from diffpolicy.errors import EngineUnavailable
 from diffpolicy.files import write_atomically
 from diffpolicy.sampling.steps import Row
 
@@ -61,7 +61,7 @@ class ProgramStruct(ctypes.Structure):
 class NativeEngine:
     """The chain in C, one sample of the batch after the other, so neighbours cannot matter.
 
-    Raises DiffpolicyError where it cannot be built: no compiler, another network, thresholding,
+    Raises EngineUnavailable where it cannot be built: no compiler, another network, thresholding,
     another precision or device.
     """
 
@@ -70,7 +70,7 @@ class NativeEngine:
     def __init__(self, job: Job):
         denoiser, rows = job.denoiser, job.chain.rows
         if denoiser.device.type != "cpu" or job.precision != "float32":
-            raise DiffpolicyError("the native engine computes in float32 on the CPU")
+            raise EngineUnavailable("the native engine computes in float32 on the CPU")
         library = _library()
         program = write_program(job)
         with torch.inference_mode():
@@ -99,7 +99,7 @@ class NativeEngine:
 
     def __call__(self, observation: Tensor, noise: Tensor) -> Tensor:
         if os.getpid() != self._process:
-            raise DiffpolicyError("a native engine stays in the process it was built in")
+            raise EngineUnavailable("a native engine stays in the process it was built in")
         chunks = torch.empty(noise.shape[1:])
         with self._lock:  # one workspace
             for i, chunk in enumerate(chunks):
@@ -125,7 +125,7 @@ def _library() -> ctypes.CDLL:
     """native.c, compiled for this machine; once, into the user's cache."""
     compiler = os.environ.get("CC") or shutil.which("cc")
     if not compiler:
-        raise DiffpolicyError("the native engine needs a C compiler: no `cc` on the path, no $CC")
+        raise EngineUnavailable("the native engine needs a C compiler: no `cc` on the path, no $CC")
     source = SOURCE.read_bytes()
     key = hashlib.sha256(source + repr((compiler, FLAGS, processor())).encode()).hexdigest()[:16]
     path = cache_folder() / f"native-{key}.so"
@@ -148,7 +148,7 @@ def _compile(compiler: str, path: Path) -> None:
     except OSError as error:
         raise _unbuildable(f"the C compiler {compiler!r} does not start: {error}") from error
     if done.returncode:
-        raise DiffpolicyError(f"native.c does not compile: {done.stderr.strip()[:500]}")
+        raise EngineUnavailable(f"native.c does not compile: {done.stderr.strip()[:500]}")
     code = path.read_bytes()
     path.write_bytes(code + hashlib.sha256(code).digest())  # loaders read no further than the code
     path.chmod(0o700)
@@ -168,8 +168,8 @@ def _ours_alone(path: Path) -> bool:
     return status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
-def _unbuildable(reason: str) -> DiffpolicyError:
-    return DiffpolicyError(f"the native engine cannot be built here: {reason}")
+def _unbuildable(reason: str) -> EngineUnavailable:
+    return EngineUnavailable(f"the native engine cannot be built here: {reason}")
 
 
 def processor() -> str:

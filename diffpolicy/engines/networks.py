@@ -14,14 +14,14 @@ from diffpolicy.denoisers.plain import PlainDenoiser
 from diffpolicy.denoisers.unet1d import UNet1D
 from diffpolicy.engines.job import Job
 from diffpolicy.engines.program import Program
-from diffpolicy.errors import DiffpolicyError
+from diffpolicy.errors import EngineUnavailable
 
 CACHED = 2**19  # weights that stay in a core's cache
 FORGOTTEN = 8  # steps after which the rounding errors of the first one are forgotten
 
 
 def write_program(job: Job) -> Program:
-    """The operations of one of our networks; DiffpolicyError where it is none of them."""
+    """The operations of one of our networks; EngineUnavailable where it is none of them."""
     denoiser = job.denoiser
     writers = {
         MLPDenoiser: _mlp,
@@ -30,7 +30,7 @@ def write_program(job: Job) -> Program:
         UNet1D: _unet,
     }
     if type(denoiser) not in writers:
-        raise DiffpolicyError(f"{type(denoiser).__name__} is not written for the native engine")
+        raise EngineUnavailable(f"{type(denoiser).__name__} is not written for the native engine")
     *_, rows, channels = job.noise_shape
     flat = not isinstance(denoiser, UNet1D)
     shape = (1, rows * channels) if flat else (rows, channels)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from diffpolicy.denoisers import Denoiser
 from diffpolicy.engines.job import Job
-from diffpolicy.errors import DiffpolicyError
+from diffpolicy.errors import EngineUnavailable
 from diffpolicy.sampling.chain import Chain
 
 
@@ -183,11 +183,11 @@ class OnnxEngine:
             import onnx  # noqa: F401
             import onnxruntime  # noqa: F401
         except ImportError as error:
-            raise DiffpolicyError(
+            raise EngineUnavailable(
                 f"the onnx engine needs `pip install diffpolicy[onnx]`: {error}"
             ) from error
         if job.denoiser.device.type != "cpu" or job.precision != "float32":
-            raise DiffpolicyError("the onnx engine computes in float32 on the CPU")
+            raise EngineUnavailable("the onnx engine computes in float32 on the CPU")
         model = whole_chain(
             job.denoiser,
             job.chain,
