@@ -38,9 +38,7 @@ def train(config: TrainConfig) -> Path:
     started = _started(config)
     config = _with_target(config, started)
     if config.resume and not (config.out / checkpoints.TRAINING_FILE).exists():
-        print(
-            f"warning: --resume given but {config.out} holds no checkpoint; training from scratch"
-        )
+        print(f"warning: --resume: {config.out} holds no checkpoint; training from scratch")
     device = choose_device(config.device)
     torch.set_num_threads(config.threads or torch.get_num_threads())
     if device.type == "cpu" and (warning := busy_cores_warning()):
@@ -57,9 +55,7 @@ def train(config: TrainConfig) -> Path:
         stopped = trainer.run()
         trainer.save()
     if stopped:
-        print(
-            f"stopped at step {trainer.learner.step}; the checkpoint is usable, continue with --resume"
-        )
+        print(f"stopped at step {trainer.learner.step}; checkpoint saved, --resume continues")
         raise KeyboardInterrupt
     print(f"{config.out}: {trainer.summary()}")
     return checkpoints.policy_path(config.out)
