@@ -200,7 +200,7 @@ def _stored_seeds(source: Contents) -> list[int]:
     array = source.store.array(SEEDS)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise DiffpolicyError(
-            f"{what} must be a row of integers; got {array.dtype} {list(array.shape)}"
+            f"{what} must be a row of whole numbers; got {array.dtype} {list(array.shape)}"
         )
     if not episodes <= array.shape[0] <= episodes + 1:
         raise DiffpolicyError(

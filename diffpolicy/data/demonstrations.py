@@ -132,7 +132,8 @@ def _stored_ends(store: ZarrStore) -> np.ndarray:
     array = store.array(ENDS)
     if array.ndim > 2 or array.shape[1:] not in ((), (1,)) or array.dtype.kind == "b":
         raise DiffpolicyError(
-            f"{store.path}: {ENDS} must be a row of integers; got {array.dtype} {list(array.shape)}"
+            f"{store.path}: {ENDS} must be a row of whole numbers; got {array.dtype} "
+            f"{list(array.shape)}"
         )
     # A crash leaves room for one end that is not written yet, perhaps in a chunk of its own.
     store.check_chunks(array, max(0, array.shape[0] - 1), complete=True)
@@ -141,7 +142,7 @@ def _stored_ends(store: ZarrStore) -> np.ndarray:
         values = array[:].reshape(-1)
         ends = values.astype(np.int64)
     if not np.array_equal(ends, values):
-        raise DiffpolicyError(f"{store.path}: {ENDS} must be integers; got {values[:8]} …")
+        raise DiffpolicyError(f"{store.path}: {ENDS} must be whole numbers; got {values[:8]} …")
     return ends
 
 

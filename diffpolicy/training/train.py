@@ -144,7 +144,8 @@ class Trainer:
         log = Log(self.config.out, self.learner.step)
         begin, saved_at = time.monotonic() - self.elapsed_s, time.monotonic()
         total, counted = torch.zeros((), device=self.device), 0
-        with stop_on_signal() as stopped, self._bar() as bar:
+        bar = tqdm(total=self.config.steps, initial=self.learner.step, desc="train", unit="step")
+        with stop_on_signal() as stopped, bar:
             while (progress := self.progress) < 1 and not stopped:
                 total += self.learner.learn(self.windows, self.config.batch, progress)
                 counted += 1
@@ -176,10 +177,6 @@ class Trainer:
             record["validation_loss"] = self.learner.validation_loss(self.validation)
         record["lr"] = self.learner.optimizer.param_groups[0]["lr"]
         return {**record, "elapsed_s": round(self.elapsed_s, 3)}
-
-    def _bar(self) -> tqdm:
-        initial = self.learner.step
-        return tqdm(total=self.config.steps, initial=initial, desc="train", unit="step")
 
     def save(self) -> None:
         """Write the resumable state, then the policy; each file is complete by itself.

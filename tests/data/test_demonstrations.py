@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import zarr
 from stores import ATTRIBUTES, ENDS, EPISODES, edit, episode, joined, write_plainly
 
 from diffpolicy.data import demonstration_writer
-from diffpolicy.data.demonstration_writer import DemonstrationWriter
+from diffpolicy.data.demonstration_writer import NO_SEED, DemonstrationWriter
 from diffpolicy.data.demonstrations import contents, open_demonstrations
 from diffpolicy.errors import DiffpolicyError
 
@@ -346,7 +347,7 @@ APPENDING = """
 import sys
 sys.path.insert(0, sys.argv[2])
 from stores import ATTRIBUTES, EPISODES
-from diffpolicy.data.demonstration_writer import DemonstrationWriter
+from diffpolicy.data.demonstration_writer import NO_SEED, DemonstrationWriter
 from diffpolicy.errors import DiffpolicyError
 sys.stdin.read(1)
 kept = 0
@@ -529,9 +530,9 @@ def drop_ends(path):
         (spoil("meta/episode_seeds", shape=[3]), "3 entries for the 4 episodes"),
         (spoil("meta/episode_seeds", compressor={"id": "blosc", "cname": "e"}), "cannot be append"),
         (spoil("meta/episode_ends", compressor={"id": "blosc", "cname": "e"}), "cannot be append"),
-        (replace("meta/episode_seeds", np.arange(4)[:, None]), "row of integers"),
-        (replace("meta/episode_seeds", np.arange(4.0)), "row of integers"),
-        (replace("meta/episode_seeds", -1 - np.arange(4)), "numbers from 0"),
+        (replace("meta/episode_seeds", np.arange(4)[:, None]), "row of whole numbers"),
+        (replace("meta/episode_seeds", np.arange(4.0)), "row of whole numbers"),
+        (replace("meta/episode_seeds", -1 - np.arange(4)), "numbers from 0, or -1"),
         (replace("meta/episode_seeds", np.array(["a"] * 4)), "must hold numbers"),
         (drop_ends, "4 entries for the 2 episodes"),
         (lambda path: (path / "data/action/.zattrs").write_text("{"), "cannot be read"),
@@ -547,6 +548,15 @@ def test_a_store_that_cannot_be_appended_to_is_refused_before_it_is_changed(
     with pytest.raises(DiffpolicyError, match=message):
         write(path, [*EPISODES, episode(3)])
     assert snapshot(path) == before
+
+
+def test_episodes_of_foreign_data_need_no_seed(tmp_path):
+    path = tmp_path / "store.zarr"
+    for _ in range(2):
+        with closing(DemonstrationWriter(path, ATTRIBUTES)) as writer:
+            writer.append(EPISODES[0])
+    assert DemonstrationWriter(path, ATTRIBUTES).seeds == [NO_SEED, NO_SEED]
+    assert_holds(path, [EPISODES[0]] * 2)
 
 
 def test_opening_a_store_changes_nothing(tmp_path, snapshot):
