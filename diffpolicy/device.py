@@ -56,21 +56,22 @@ def float32_products(device: torch.device, tf32: bool = False) -> Iterator[None]
             backend.fp32_precision = precision
 
 
-def warn_of_busy_cores() -> None:
-    """Print a warning if PyTorch's threads are slower than one thread alone.
+def busy_cores_warning() -> str | None:
+    """A warning if torch's threads, which wait for one another, are slower than one; else None.
 
-    Other work on the same cores slows them down, by up to ten times, as they wait for one another.
+    Other work on the same cores slows them down by up to ten times.
     """
     threads = torch.get_num_threads()
     if threads == 1:
-        return
+        return None
     together, alone = _product_ms(threads), _product_ms(1)
     torch.set_num_threads(threads)
-    if together > SLOWER * alone:
-        print(
-            f"warning: {threads} threads take {together / alone:.1f} times as long as one because "
-            "other programs use the cores; --threads 1 is faster in the meantime"
-        )
+    if together <= SLOWER * alone:
+        return None
+    return (
+        f"{threads} threads take {together / alone:.1f} times as long as one because other programs "
+        "use the cores; --threads 1 is faster in the meantime"
+    )
 
 
 def _product_ms(threads: int) -> float:

@@ -5,14 +5,14 @@ Shapes: B batch, T_o observation horizon, D_o and D_a dimensions.
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from diffpolicy import environment
 from diffpolicy.control.chunk_source import ChunkSource
-from diffpolicy.control.ranges import OVERFLOW, ObservedRange, TrainingRange
+from diffpolicy.control.ranges import OVERFLOW, TrainingRange, training_range
 from diffpolicy.control.receding_horizon import RecedingHorizon, seam_jerks, seam_jumps
 from diffpolicy.environment.monitored import EnvironmentFailure, Monitored
 from diffpolicy.environment.outcome import Outcome, new_outcome
@@ -70,47 +70,50 @@ class RolloutOptions:
 
 @dataclass
 class RunningEpisode:
-    """One environment in the middle of an episode; history: the T_o newest values of each key."""
+    """One environment in the middle of an episode.
+
+    history: the T_o newest values of each key. observed: normalised observations of the policy.
+    """
 
     env: Monitored
     seed: int
-    history: dict[str, deque[np.ndarray]]
+    options: RolloutOptions
     controller: RecedingHorizon
     outcome: Outcome
-    observed: ObservedRange = field(default_factory=ObservedRange)
+    trained: TrainingRange | None
+    history: dict[str, deque[np.ndarray]]
+    observed: list[np.ndarray] = field(default_factory=list)
     tick: int = 0
     failure: str | None = None
     broken: bool = False
 
-    def advance(self, options: RolloutOptions) -> bool:
+    def advance(self) -> bool:
         """Apply this tick's action; True at the end of the episode.
 
         An EnvironmentFailure ends the episode or, by the options, the run.
         """
-        try:
-            return self._step()
-        except EnvironmentFailure as error:
-            self.failure, self.broken = forgive(error, self.env, options), True
-            return True
-
-    def _step(self) -> bool:
         action = environment.applicable(self.controller.act(self.tick), self.env.env.action_space)
-        observation, reward, terminated, truncated, info = self.env.step(action)
+        try:
+            observation, reward, terminated, truncated, info = self.env.step(action)
+        except EnvironmentFailure as error:
+            self.failure, self.broken = _forgive(error, self.env, self.options), True
+            return True
         for key, value in observation.items():
             self.history[key].append(value)
         self.tick += 1
-        self.check_observation(observation)
+        self.check_observation()
         if self.failure:
             return True
         self.outcome.see(reward, info, terminated or truncated)
         return terminated or truncated
 
-    def check_observation(self, observation: Mapping[str, np.ndarray]) -> None:
+    def check_observation(self) -> None:
         """End the episode, as the environment's failure, at an observation that is not finite."""
-        for key, value in observation.items():
-            if value.dtype.kind != "f" or math.isfinite(np.vdot(value, value)):  # quick, and enough
+        for key, values in self.history.items():
+            newest = values[-1]
+            if newest.dtype.kind != "f" or math.isfinite(np.vdot(newest, newest)):  # quick, enough
                 continue
-            finite = np.isfinite(value)
+            finite = np.isfinite(newest)
             if not finite.all():
                 self.fail(f"the environment's {key} is not finite", int(np.argmin(finite)))
 
@@ -119,12 +122,20 @@ class RunningEpisode:
         if not np.isfinite(chunk).all():
             self.fail("the policy's actions are not finite")
 
+    def compare(self, normalised: np.ndarray, keys: Sequence[str]) -> None:
+        """Keep a normalised observation [D_o]; end the episode at one that overflows float32."""
+        self.observed.append(normalised)
+        dimension = int(np.abs(normalised).argmax())
+        if abs(normalised[dimension]) > OVERFLOW:
+            value = np.concatenate([self.history[key][-1].ravel() for key in keys])[dimension]
+            self.fail(f"the environment's observation {value:g} overflows the network", dimension)
+
     def fail(self, what: str, dimension: int | None = None) -> None:
         """End the episode; the first failure is the one reported."""
         where = "" if dimension is None else f", dimension {dimension}"
         self.failure = self.failure or f"{what} at tick {self.tick} (seed {self.seed}{where})"
 
-    def result(self, control_dt_s: float) -> Episode:
+    def result(self) -> Episode:
         """The finished episode."""
         c = self.controller
         applied = np.array(c.applied)
@@ -138,11 +149,11 @@ class RunningEpisode:
             delay_ticks=tuple(c.delay_ticks),
             ages=tuple(c.ages),
             seam_jumps=tuple(seam_jumps(applied, c.seams)),
-            seam_jerks=tuple(seam_jerks(applied, c.seams, control_dt_s)),
+            seam_jerks=tuple(seam_jerks(applied, c.seams, self.options.control_dt_s)),
             failure=self.failure,
             success_tick=self.outcome.success_tick,
             broken=self.broken,
-            **self.observed.fields(),
+            **(self.trained.fields(self.observed) if self.trained else {}),
         )
 
 
@@ -152,23 +163,27 @@ def begin_episode(
     source: ChunkSource,
     delays: Iterator[int] | None,
     options: RolloutOptions,
-) -> RunningEpisode:
-    """Reset the environment; its first observation fills the whole history."""
-    observation, length = env.reset(seed), source.horizons.observation
-    controller = RecedingHorizon(
-        action_horizon=source.horizons.action,
-        delays=delays,
-        neutral=environment.neutral_rule(env.env, options.neutral),
-        cold_start=options.cold_start,
-    )
-    history = {key: deque([v] * length, maxlen=length) for key, v in observation.items()}
+) -> RunningEpisode | Episode:
+    """Reset the environment; its first observation fills the whole history.
+
+    A reset that fails is a failed Episode or, by the options, an EnvironmentFailure.
+    """
+    try:
+        observation, horizons = env.reset(seed), source.horizons
+    except EnvironmentFailure as error:
+        return failed_episode(seed, 0, _forgive(error, env, options))
+    neutral = environment.neutral_rule(env.env, options.neutral)
+    controller = RecedingHorizon(horizons.action, delays, neutral, options.cold_start)
     outcome = new_outcome(env.env, options.success_from, options.success, options.score_from)
-    episode = RunningEpisode(env, seed, history, controller, outcome)
-    episode.check_observation(observation)
+    length = horizons.observation
+    history = {key: deque([value] * length, length) for key, value in observation.items()}
+    trained = training_range(source)
+    episode = RunningEpisode(env, seed, options, controller, outcome, trained, history)
+    episode.check_observation()
     return episode
 
 
-def forgive(error: EnvironmentFailure, env: Monitored, options: RolloutOptions) -> str:
+def _forgive(error: EnvironmentFailure, env: Monitored, options: RolloutOptions) -> str:
     """The failure of one episode, with a new environment for the next; else the error itself."""
     if options.on_env_error == "stop":
         raise error
@@ -181,47 +196,28 @@ def failed_episode(seed: int, tick: int, failure: str) -> Episode:
     return Episode(seed, False, 0.0, tick, 0, 0, (), (), (), (), failure, broken=True)
 
 
-def observe(
-    episodes: Sequence[RunningEpisode], trained: TrainingRange | None, batch: int
-) -> dict[str, np.ndarray]:
+def observe(episodes: Sequence[RunningEpisode], batch: int) -> dict[str, np.ndarray]:
     """Histories {key: [batch, T_o, …]} for the policy; rows without an episode are zero.
 
     Floats become float32, other types stay. Observations beyond float32 end their episodes.
     """
-    histories = {
-        key: _stacked([e.history[key] for e in episodes], batch) for key in episodes[0].history
-    }
-    if trained is not None:
-        _compare(episodes, trained, {k: h[: len(episodes), -1] for k, h in histories.items()})
+    keys, trained = episodes[0].history, episodes[0].trained
+    histories = {key: _stacked([e.history[key] for e in episodes], batch) for key in keys}
+    if trained:
+        newest = {key: history[: len(episodes), -1] for key, history in histories.items()}
+        for episode, normalised in zip(episodes, trained.normalise(newest), strict=True):
+            episode.compare(normalised, trained.keys)
     return histories
 
 
 def _stacked(histories: Sequence[deque[np.ndarray]], batch: int) -> np.ndarray:
-    newest = np.asarray(histories[0][-1])
+    newest = histories[0][-1]
     dtype = np.float32 if newest.dtype.kind == "f" else newest.dtype
     stacked = np.zeros((batch, len(histories[0]), *newest.shape), dtype)
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, which `_compare` reports
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, which `compare` reports
         for row, history in enumerate(histories):
             stacked[row] = history
     return stacked
-
-
-def _compare(
-    episodes: Sequence[RunningEpisode], trained: TrainingRange, newest: Mapping[str, np.ndarray]
-) -> None:
-    """Add the newest observations {key: [B, …]} to the observed ranges."""
-    normalised = trained.normalise(newest)
-    sizes = np.abs(normalised)
-    huge = sizes.max(1) > OVERFLOW
-    for row, episode in enumerate(episodes):
-        episode.observed.add(normalised[row], sizes[row] > trained.far)
-        if huge[row]:
-            dimension = int(sizes[row].argmax())
-            given = {key: episode.history[key][-1][None] for key in trained.keys}
-            value = trained.flat(given)[0, dimension]
-            episode.fail(
-                f"the environment's observation {value:g} overflows the network", dimension
-            )
 
 
 def noise_batch(source: ChunkSource, keys: Sequence[tuple[int, int]], batch: int) -> np.ndarray:

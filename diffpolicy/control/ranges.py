@@ -27,32 +27,6 @@ class Normalised(Protocol):
     observation_normalizers: Mapping[str, Normalizer]
 
 
-@dataclass
-class ObservedRange:
-    """Normalised observations that a policy was given in one episode; arrays are [D_o]."""
-
-    low: Any = np.inf
-    high: Any = -np.inf
-    far: Any = 0
-    observed: int = 0
-
-    def add(self, normalised: np.ndarray, far: np.ndarray) -> None:
-        """Add one observation [D_o] and its dimensions that are far outside, bool [D_o]."""
-        self.low, self.high = np.minimum(self.low, normalised), np.maximum(self.high, normalised)
-        self.far = self.far + far
-        self.observed += 1
-
-    def fields(self) -> dict[str, Any]:
-        """Fields of an Episode."""
-        if not self.observed:
-            return {}
-        arrays = {"far": self.far, "lowest": self.low, "highest": self.high}
-        return {
-            "observed": self.observed,
-            **{name: tuple(array.tolist()) for name, array in arrays.items()},
-        }
-
-
 @dataclass(frozen=True)
 class TrainingRange:
     """Normalised range of the training data: keys and joined normaliser; half_width, far [D_o]."""
@@ -73,6 +47,15 @@ class TrainingRange:
         with np.errstate(all="ignore"):
             normal = self.normalizer.normalize(self.flat(observation).astype(np.float32))
             return np.nan_to_num(normal)
+
+    def fields(self, observed: Sequence[np.ndarray]) -> dict[str, Any]:
+        """Fields of an Episode, from the normalised observations [D_o] given to the policy."""
+        if not observed:
+            return {}
+        given = np.stack(observed)
+        far = np.sum(np.abs(given) > self.far, axis=0)
+        arrays = {"far": far, "lowest": given.min(axis=0), "highest": given.max(axis=0)}
+        return {"observed": len(given), **{k: tuple(v.tolist()) for k, v in arrays.items()}}
 
 
 def training_range(source: object) -> TrainingRange | None:

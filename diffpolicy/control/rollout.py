@@ -7,7 +7,6 @@ the seed.
 
 from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
@@ -18,14 +17,11 @@ from diffpolicy.control.episode import (
     RolloutOptions,
     RunningEpisode,
     begin_episode,
-    failed_episode,
-    forgive,
     noise_batch,
     observe,
 )
 from diffpolicy.control.latency import LatencyProfile
-from diffpolicy.control.ranges import TrainingRange, training_range
-from diffpolicy.environment.monitored import EnvironmentFailure, Monitored
+from diffpolicy.environment.monitored import Monitored
 
 
 class Advance(NamedTuple):
@@ -105,18 +101,14 @@ class _Rollout:
     waiting: Iterator[int]
     ended: list[Episode] = field(default_factory=list)
 
-    @cached_property
-    def trained(self) -> TrainingRange | None:
-        return training_range(self.source)
-
     def next_episode(self, env: Monitored) -> list[RunningEpisode]:
         """The next seed's episode in this environment, unless none is left."""
         for seed in self.waiting:
             delays = self.profile.delays(seed, self.options.control_dt_s)
-            try:
-                return [begin_episode(env, seed, self.source, delays, self.options)]
-            except EnvironmentFailure as error:
-                self.ended.append(failed_episode(seed, 0, forgive(error, env, self.options)))
+            episode = begin_episode(env, seed, self.source, delays, self.options)
+            if isinstance(episode, RunningEpisode):
+                return [episode]
+            self.ended.append(episode)
         return []
 
     def tick(self, running: list[RunningEpisode]) -> list[RunningEpisode]:
@@ -128,10 +120,10 @@ class _Rollout:
             self.replan(observing[i : i + self.options.batch])
         going = []
         for episode in running:
-            if not (episode.failure or episode.advance(self.options)):
+            if not (episode.failure or episode.advance()):
                 going.append(episode)
                 continue
-            self.ended.append(episode.result(self.options.control_dt_s))
+            self.ended.append(episode.result())
             going += self.next_episode(episode.env)
         return going
 
@@ -141,7 +133,7 @@ class _Rollout:
         for episode in observing:
             episode.controller.begin(episode.tick)
         noise = noise_batch(self.source, [(e.seed, e.tick) for e in observing], batch)
-        chunks = self.source(observe(observing, self.trained, batch), noise)
+        chunks = self.source(observe(observing, batch), noise)
         for episode, chunk in zip(observing, chunks, strict=False):
             episode.check_chunk(chunk)
             episode.controller.finish(chunk)

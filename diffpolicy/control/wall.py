@@ -18,14 +18,11 @@ from diffpolicy.control.episode import (
     RolloutOptions,
     RunningEpisode,
     begin_episode,
-    failed_episode,
-    forgive,
     noise_batch,
     observe,
 )
-from diffpolicy.control.ranges import TrainingRange, training_range
 from diffpolicy.control.rollout import Advance, collect
-from diffpolicy.environment.monitored import EnvironmentFailure, Monitored
+from diffpolicy.environment.monitored import Monitored
 
 
 @dataclass
@@ -61,67 +58,63 @@ def episodes_on_wall_clock(
     build_engine(source)  # before the clock runs
     try:
         with ThreadPoolExecutor(1, "inference") as worker:
-            clock = _WallClock(source, options, worker, training_range(source))
             for seed in seeds:
-                episode = clock.run(env, seed)
+                episode = begin_episode(env, seed, source, None, options)
+                if isinstance(episode, RunningEpisode):
+                    episode = _RealTime(source, episode, worker).run()
                 yield Advance(options.limit or episode.ticks, [episode])
     finally:
         env.close()
 
 
 @dataclass(frozen=True)
-class _WallClock:
+class _RealTime:
+    """One episode and the thread of its inferences."""
+
     source: ChunkSource
-    options: RolloutOptions
+    episode: RunningEpisode
     worker: ThreadPoolExecutor
-    trained: TrainingRange | None
+    timing: Timing = field(default_factory=Timing)
 
-    def run(self, env: Monitored, seed: int) -> Episode:
-        """One episode from reset to end."""
-        try:
-            episode = begin_episode(env, seed, self.source, None, self.options)
-        except EnvironmentFailure as error:
-            return failed_episode(seed, 0, forgive(error, env, self.options))
-        timing = self._control(episode)
-        return replace(
-            episode.result(self.options.control_dt_s),
-            latency_ms=tuple(timing.latency_ms),
-            late_ms=tuple(timing.late_ms),
-            missed_ticks=timing.missed,
-        )
-
-    def _control(self, episode: RunningEpisode) -> Timing:
-        timing, controller, dt_s = Timing(), episode.controller, self.options.control_dt_s
-        work: Future[tuple[np.ndarray, float]] | None = None
-        if not (self.options.cold_start or episode.failure):
-            first, _ = self._begin(episode).result()
-            self._finish(episode, first)
+    def run(self) -> Episode:
+        """Run the episode to its end."""
+        episode, timing, dt_s = self.episode, self.timing, self.episode.options.control_dt_s
+        work = None
+        if not (episode.options.cold_start or episode.failure):
+            self.finish(self.begin().result()[0])
         start = time.perf_counter()
         while True:
             if work and work.done():
                 chunk, latency_ms = work.result()
                 timing.latency_ms.append(latency_ms)
-                self._finish(episode, chunk)
+                self.finish(chunk)
                 work = None
-            controller.deliver(episode.tick)
-            if not episode.failure and controller.wants_observation(episode.tick):
-                work = self._begin(episode)
-            if episode.failure or episode.advance(self.options):
+            episode.controller.deliver(episode.tick)
+            if not episode.failure and episode.controller.wants_observation(episode.tick):
+                work = self.begin()
+            if episode.failure or episode.advance():
                 break
             _wait(start + episode.tick * dt_s, dt_s, timing)
         if work:  # the episode ended first; without this latency the slow ones would be missing
             timing.latency_ms.append(work.result()[1])
-        return timing
+        return replace(
+            episode.result(),
+            latency_ms=tuple(timing.latency_ms),
+            late_ms=tuple(timing.late_ms),
+            missed_ticks=timing.missed,
+        )
 
-    def _begin(self, episode: RunningEpisode) -> Future[tuple[np.ndarray, float]]:
-        """Begin an inference in the inference thread."""
+    def begin(self) -> Future[tuple[np.ndarray, float]]:
+        """Begin an inference in its thread."""
+        episode = self.episode
         episode.controller.begin(episode.tick)
-        observation = observe([episode], self.trained, 1)
-        return self.worker.submit(_infer, self.source, observation, episode.seed, episode.tick)
+        given = observe([episode], 1)
+        return self.worker.submit(_infer, self.source, given, episode.seed, episode.tick)
 
-    def _finish(self, episode: RunningEpisode, chunk: np.ndarray) -> None:
-        episode.controller.finish(chunk, episode.tick)
-        episode.check_chunk(chunk)
+    def finish(self, chunk: np.ndarray) -> None:
+        """Take a chunk at this tick."""
+        self.episode.controller.finish(chunk, self.episode.tick)
+        self.episode.check_chunk(chunk)
 
 
 def _infer(

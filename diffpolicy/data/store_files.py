@@ -21,7 +21,7 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return None
         if not stat.S_ISREG(found.st_mode):
-            raise DiffpolicyError(f"{self.path}/{key} is not a regular file; a file was expected")
+            raise DiffpolicyError(f"{self.path}/{key} is not a regular file; expected a file")
         return found.st_size
 
     def read(self, key: str) -> bytes:
@@ -36,7 +36,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Zip:
-    """The same of a zip."""
+    """Files of a zip by their path inside it."""
 
     file: zipfile.ZipFile
 

@@ -25,7 +25,7 @@ class Windows:
 
     observations {key: [N, …]} and actions [N, D_a] are numpy arrays, or tensors on any device: the
     same indexing serves both. newest, first, last [W] are int64 of the same kind: the row of the
-    newest observation and the ends of its episode.
+    newest observation and the ends of its episode. history [T_o], chunk [T_p]: rows relative to it.
     """
 
     observations: dict[str, Any]
@@ -33,6 +33,8 @@ class Windows:
     newest: Any
     first: Any
     last: Any
+    history: Any
+    chunk: Any
     horizons: Horizons
 
     def __len__(self) -> int:
@@ -45,29 +47,17 @@ class Windows:
         `real` is False for an action that repeats the first or the last one of its episode.
         """
         newest, first, last = (x[index][:, None] for x in (self.newest, self.first, self.last))
-        history, chunk = self._offsets()
-        seen = (newest + history).clip(first, last)
-        wanted = newest + chunk
+        seen = (newest + self.history).clip(first, last)
+        wanted = newest + self.chunk
         rows = wanted.clip(first, last)
         observations = {key: x[seen] for key, x in self.observations.items()}
         return observations, self.actions[rows], rows == wanted
-
-    def _offsets(self):
-        h = self.horizons
-        history = np.arange(1 - h.observation, 1)
-        chunk = np.arange(1 - h.observation, h.usable)
-        if isinstance(self.newest, np.ndarray):
-            return history, chunk
-        import torch
-
-        device = self.newest.device
-        return torch.as_tensor(history, device=device), torch.as_tensor(chunk, device=device)
 
     def to(self, device) -> "Windows":
         """The same windows as tensors on a torch device."""
         import torch
 
-        names = ("actions", "newest", "first", "last")
+        names = ("actions", "newest", "first", "last", "history", "chunk")
         moved = {name: torch.as_tensor(getattr(self, name), device=device) for name in names}
         seen = {k: torch.as_tensor(x, device=device) for k, x in self.observations.items()}
         return Windows(seen, **moved, horizons=self.horizons)
@@ -87,5 +77,7 @@ def make_windows(
     first = np.repeat(starts[chosen], lengths)
     last = np.repeat(episode_ends[chosen] - 1, lengths)
     begins = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    past = horizons.observation - 1
     newest = first + np.arange(len(first)) - begins
-    return Windows(observations, actions, newest, first, last, horizons)
+    history, chunk = np.arange(-past, 1), np.arange(-past, horizons.usable)
+    return Windows(observations, actions, newest, first, last, history, chunk, horizons)

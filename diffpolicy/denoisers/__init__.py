@@ -29,7 +29,8 @@ def build(
 ) -> Denoiser:
     """Denoiser of a configuration with fresh weights; observation_dim: encoded numbers a tick."""
     kinds = {"mlp": MLPDenoiser, "unet": UNet1D, "concat": ConcatDenoiser, "plain": PlainDenoiser}
-    return kinds[model.denoiser](model, horizons, observation_dim, action_dim)
+    condition = horizons.observation * observation_dim
+    return kinds[model.denoiser](model, condition, horizons.prediction, action_dim)
 
 
 def build_network(specification: Specification) -> Denoiser:

@@ -33,7 +33,10 @@ class Sinusoidal(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """Contract between networks, samplers and the training loop."""
+    """Contract between networks, samplers and the training loop.
+
+    Built from a configuration, C (condition), T_p (ticks) and D_a (action_dim).
+    """
 
     @property
     def device(self) -> torch.device:

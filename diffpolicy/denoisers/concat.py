@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from diffpolicy.config import ModelConfig
 from diffpolicy.denoisers.base import Denoiser, check_even
-from diffpolicy.specification import Horizons
 
 
 class Block(nn.Module):
@@ -33,15 +32,13 @@ class ConcatDenoiser(Denoiser):
 
     rates: Tensor
 
-    def __init__(
-        self, model: ModelConfig, horizons: Horizons, observation_dim: int, action_dim: int
-    ):
+    def __init__(self, model: ModelConfig, condition: int, ticks: int, action_dim: int):
         super().__init__()
-        hidden, chunk = model.hidden, horizons.prediction * action_dim
+        hidden, chunk = model.hidden, ticks * action_dim
         check_even("--hidden", hidden)
         self.parts = [chunk, hidden, hidden]
         self.timesteps = model.train_timesteps
-        self.observation = nn.Linear(horizons.observation * observation_dim, hidden)
+        self.observation = nn.Linear(condition, hidden)
         self.enter = nn.Linear(sum(self.parts), hidden)
         self.blocks = nn.Sequential(*(Block(hidden) for _ in range(model.blocks)))
         self.leave = nn.Linear(hidden, chunk)

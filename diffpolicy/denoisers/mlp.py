@@ -5,7 +5,6 @@ from torch import Tensor, nn
 
 from diffpolicy.config import ModelConfig
 from diffpolicy.denoisers.base import Denoiser, Sinusoidal
-from diffpolicy.specification import Horizons
 
 
 class Block(nn.Module):
@@ -30,17 +29,15 @@ class MLPDenoiser(Denoiser):
     itself, which cannot pass through a narrower stream.
     """
 
-    def __init__(
-        self, model: ModelConfig, horizons: Horizons, observation_dim: int, action_dim: int
-    ):
+    def __init__(self, model: ModelConfig, condition: int, ticks: int, action_dim: int):
         super().__init__()
         hidden, width = model.hidden, model.condition
         self.film_sizes = [hidden] * (1 + 2 * model.blocks) + [1]
         film = sum(self.film_sizes)
-        chunk = horizons.prediction * action_dim
+        chunk = ticks * action_dim
         self.observation = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(horizons.observation * observation_dim, hidden),
+            nn.Linear(condition, hidden),
             nn.SiLU(),
             nn.Linear(hidden, width),
             nn.SiLU(),

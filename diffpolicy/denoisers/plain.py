@@ -9,22 +9,17 @@ from torch import Tensor, nn
 
 from diffpolicy.config import ModelConfig
 from diffpolicy.denoisers.base import Denoiser, Sinusoidal
-from diffpolicy.specification import Horizons
 
 
 class PlainDenoiser(Denoiser):
     """FiLM layout [F]: shift of the first layer's output (hidden)."""
 
-    def __init__(
-        self, model: ModelConfig, horizons: Horizons, observation_dim: int, action_dim: int
-    ):
+    def __init__(self, model: ModelConfig, condition: int, ticks: int, action_dim: int):
         super().__init__()
-        hidden, chunk = model.hidden, horizons.prediction * action_dim
+        hidden, chunk = model.hidden, ticks * action_dim
         self.time = Sinusoidal(model.condition)
         self.enter = nn.Linear(chunk, hidden)
-        self.film_of_observation = nn.Linear(
-            horizons.observation * observation_dim, hidden, bias=False
-        )
+        self.film_of_observation = nn.Linear(condition, hidden, bias=False)
         self.film_of_time = nn.Linear(model.condition, hidden, bias=False)
         self.layers = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(model.blocks - 1))
         self.leave = nn.Linear(hidden, chunk)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from diffpolicy.config import ModelConfig
 from diffpolicy.denoisers.base import Denoiser, Sinusoidal
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.specification import Horizons
 
 
 class ConvBlock(nn.Sequential):
@@ -50,16 +49,14 @@ def _through(level: Any, h: Tensor, films: Iterator[Tensor]) -> Tensor:
 class UNet1D(Denoiser):
     """Two residual blocks a level; the time axis halves between levels on the way down."""
 
-    def __init__(
-        self, model: ModelConfig, horizons: Horizons, observation_dim: int, action_dim: int
-    ):
+    def __init__(self, model: ModelConfig, condition: int, ticks: int, action_dim: int):
         super().__init__()
         channels, width = model.unet_channels, model.condition
         factor = 2 ** (len(channels) - 1)
-        if horizons.prediction % factor:
+        if ticks % factor:
             raise DiffpolicyError(
                 f"a UNet of {len(channels)} levels needs a prediction horizon divisible by "
-                f"{factor}; got {horizons.prediction}"
+                f"{factor}; got {ticks}"
             )
 
         if model.unet_kernel % 2 == 0 or any(c % model.unet_groups for c in channels):
@@ -92,7 +89,7 @@ class UNet1D(Denoiser):
             Sinusoidal(width), nn.Linear(width, 4 * width), nn.Mish(), nn.Linear(4 * width, width)
         )
         film = sum(self.film_sizes)
-        self.film_of_observation = nn.Linear(horizons.observation * observation_dim, film)
+        self.film_of_observation = nn.Linear(condition, film)
         self.film_of_time = nn.Linear(width, film, bias=False)
 
     def observation_film(self, observation: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""A denoiser, its EMA and its optimiser: one training step at a time.
+"""Learner: a denoiser, its EMA and its optimiser, one training step at a time.
 
 Every draw of step n depends on (seed, n) alone, so a resumed run repeats an uninterrupted one
-without any generator's state in the checkpoint.
+without the state of a generator in the checkpoint.
 """
 
 import math
@@ -74,7 +74,7 @@ class Learner:
         return float(self.loss(network, windows, batch, self._generator(0)))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that resuming needs, by name."""
+        """Tensors that resuming needs, by name."""
         found = {f"network.{n}": p for n, p in zip(self.names, self.parameters, strict=True)}
         found |= {f"ema.{n}": p for n, p in self.ema.items()}
         for number, moments in self.optimizer.state_dict()["state"].items():
@@ -82,7 +82,7 @@ class Learner:
         return found
 
     def restorable(self, step: int) -> dict[str, Tensor]:
-        """Tensors of the names, shapes and types that `restore` takes after so many steps."""
+        """Names, shapes and types of the tensors that `restore` takes after so many steps."""
         kinds = ["network", "ema", *(f"adam.{kind}" for kind in ADAM if step)]
         return {
             f"{kind}.{name}": torch.empty(() if kind == "adam.step" else p.shape, device="meta")
@@ -91,7 +91,7 @@ class Learner:
         }
 
     def restore(self, tensors: dict[str, Tensor], step: int) -> None:
-        """The inverse of `tensors`, for a learner of the same specification."""
+        """Inverse of `tensors`, for a learner of the same specification."""
         self.network.load_state_dict({n: tensors[f"network.{n}"] for n in self.names})
         for name, value in self.ema.items():
             value.copy_(tensors[f"ema.{name}"])
@@ -131,8 +131,8 @@ class Learner:
 
 
 def bytes_needed(specification: Specification, batch: int) -> int:
-    """The least memory that a step takes: weights, their gradients, EMA and Adam's two moments;
-    each window and what each layer makes of it."""
+    """Least memory of a training step: weights, gradients, EMA and Adam's two moments; windows and
+    the output of each layer."""
     task, horizons = specification.task, specification.horizons
     with torch.device("meta"):
         network = build_network(specification)

@@ -133,7 +133,7 @@ def test_resume_goes_on_to_the_target_of_before(config, tmp_path):
 
 def test_resume_of_nothing_says_so(config, tmp_path, capsys):
     training.train(replace(config, out=tmp_path / "typo", steps=1, resume=True))
-    assert "nothing to go on with in" in capsys.readouterr().out
+    assert "holds no checkpoint; training from scratch" in capsys.readouterr().out
 
 
 def test_weights_that_are_not_finite_never_replace_a_checkpoint(config, tmp_path, monkeypatch):
