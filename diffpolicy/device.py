@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from diffpolicy.errors import DiffpolicyError
+from diffpolicy.errors import DiffpolicyError, warn
 
 PRODUCTS = 51
 SLOWER = 1.5  # ratio to the time of one thread from which the warning is printed
@@ -67,8 +67,8 @@ def warn_of_busy_cores() -> None:
     together, alone = _product_ms(threads), _product_ms(1)
     torch.set_num_threads(threads)
     if together > SLOWER * alone:
-        print(
-            f"warning: {threads} threads take {together / alone:.1f} times as long as one because "
+        warn(
+            f"{threads} threads take {together / alone:.1f} times as long as one because "
             "other programs use the cores; --threads 1 is faster in the meantime"
         )
 
