@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from diffpolicy.errors import DiffpolicyError, warn
+from diffpolicy.errors import DiffpolicyError
 
 PRODUCTS = 51
 SLOWER = 1.5  # ratio to the time of one thread from which the warning is printed
@@ -57,9 +57,9 @@ def float32_products(device: torch.device, tf32: bool = False) -> Iterator[None]
 
 
 def warn_of_busy_cores() -> None:
-    """Print a warning if PyTorch's threads are slower than one thread alone.
+    """Says so where torch's threads, which wait for one another, are slower than one alone.
 
-    Other work on the same cores slows them down, by up to ten times, as they wait for one another.
+    That is what other work on the same cores does to them, by up to ten times.
     """
     threads = torch.get_num_threads()
     if threads == 1:
@@ -67,9 +67,9 @@ def warn_of_busy_cores() -> None:
     together, alone = _product_ms(threads), _product_ms(1)
     torch.set_num_threads(threads)
     if together > SLOWER * alone:
-        warn(
-            f"{threads} threads take {together / alone:.1f} times as long as one because "
-            "other programs use the cores; --threads 1 is faster in the meantime"
+        print(
+            f"warning: {threads} threads take {together / alone:.1f} times as long as one here, "
+            "for the cores have other work; --threads 1 is faster while that lasts"
         )
 
 

@@ -1,4 +1,4 @@
-"""DiffpolicyError, the only exception for bad input, and warnings."""
+"""DiffpolicyError, the only exception for bad input."""
 
 
 class DiffpolicyError(Exception):
@@ -6,8 +6,3 @@ class DiffpolicyError(Exception):
 
     The command line prints the message and exits with status 2.
     """
-
-
-def warn(message: str) -> None:
-    """Print a warning as one line on stdout."""
-    print(f"warning: {message}")

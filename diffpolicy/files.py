@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from diffpolicy.errors import DiffpolicyError, warn
+from diffpolicy.errors import DiffpolicyError
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def lock(folder: Path, refusal: str) -> int:
         os.close(descriptor)
         raise DiffpolicyError(refusal) from None
     except OSError as error:  # some network file systems cannot lock folders
-        warn(f"{folder} cannot be locked ({error.strerror}); only one process may write to it")
+        print(f"warning: {folder} cannot be locked ({error.strerror}); only one process may write")
     return descriptor
 
 
