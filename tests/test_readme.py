@@ -96,7 +96,7 @@ def chains() -> dict[str, list[tuple[str, ...]]]:
 def folder(tmp_path, monkeypatch) -> Path:
     """The current folder, with the protocols of `quickstart` and `suite` made small."""
     small = {name: IN_SMALL[name] for name in ("engine", "max_steps", "workers", "pictures")}
-    monkeypatch.setattr(quickstart, "SweepConfig", partial(SweepConfig, **small))
+    monkeypatch.setattr(quickstart, "SweepConfig", partial(SweepConfig, ddpm=False, **small))
     monkeypatch.setitem(suite.PROTOCOLS, "quick", SUITE_IN_SMALL)
     monkeypatch.setattr(suite, "TASKS", ("Balance-v0",))
     monkeypatch.chdir(tmp_path)

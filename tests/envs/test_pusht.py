@@ -145,7 +145,7 @@ def test_coverage_is_symmetric():
 
 
 def inside(points: np.ndarray) -> np.ndarray:
-    """Which of [M, 2] points, in the block's frame, lie in the block."""
+    """Mask of the points [M, 2], in the block's frame, that lie in the block."""
     x, y = points.T
     return np.any([(a < x) & (x < c) & (b < y) & (y < d) for a, b, c, d in BLOCK.boxes], axis=0)
 
