@@ -1,7 +1,7 @@
-"""Trained experts for the Adroit hand, as plain arrays: for `diffpolicy record --policy`.
+r"""Trained experts for the Adroit hand, as plain arrays: for `diffpolicy record --policy`.
 
     cd datasets
-    diffpolicy record --env gymnasium_robotics:AdroitHandDoor-v1 --policy adroit_expert:door \\
+    diffpolicy record --env gymnasium_robotics:AdroitHandDoor-v1 --policy adroit_expert:door \
         --episodes 50 --out door_expert.zarr
 
 Not human data: tanh networks (Rajeswaran et al., RSS 2018, Apache-2.0), whose weights are in

@@ -69,8 +69,8 @@ def busy_cores_warning() -> str | None:
     if together <= SLOWER * alone:
         return None
     return (
-        f"{threads} threads take {together / alone:.1f} times as long as one because other programs "
-        "use the cores; --threads 1 is faster in the meantime"
+        f"{threads} threads take {together / alone:.1f} times as long as one because other "
+        "programs use the cores; --threads 1 is faster in the meantime"
     )
 
 

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +20,7 @@ from .report.plots import film_strip, png
 from .report.suite_page import print_suite, suite_plot, tables_of, write_suite_report
 from .sweep import sweep
 
-TASKS = tuple(import_module("diffpolicy.envs").TASKS)  # by name, as gymnasium.make imports it
+TASKS = ("PushT-v0", "Balance-v0", "Detour-v0", "Catch-v0")
 BUDGETS = [1, 2, 4, 8, 16, 32, 100]
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "quick": {

@@ -16,7 +16,7 @@ from diffpolicy.eval import quickstart, suite
 from diffpolicy.eval.config import SweepConfig
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = (  # in this order, in one folder: later commands use what earlier ones wrote
+DOCUMENTS = (  # in this order: later commands use what earlier ones wrote
     *("README.md", "eval/README.md", "diffpolicy/engines/README.md"),
     *("diffpolicy/interfaces/README.md", "envs/README.md", "datasets/README.md"),
     *("CONTRIBUTING.md", "CHANGELOG.md"),
@@ -82,41 +82,46 @@ def run_in_small(name: str, *arguments: str) -> None:
     cli.named(function)(replace(parsed, **chosen))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("documents")
+def chains() -> dict[str, list[tuple[str, ...]]]:
+    """Commands in order, those that use the same data together."""
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for command in commands():
+        text = " ".join(command)
+        name = next((data for data in ("pusht", "balance", "door") if data in text), command[0])
+        found.setdefault(name, []).append(command)
+    return found
 
 
-def needs_human_data(arguments: tuple[str, ...]) -> bool:
-    return HUMAN in arguments or "runs/pusht" in arguments
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """The current folder, with the protocols of `quickstart` and `suite` made small."""
+    small = {name: IN_SMALL[name] for name in ("engine", "max_steps", "workers", "pictures")}
+    monkeypatch.setattr(quickstart, "SweepConfig", partial(SweepConfig, ddpm=False, **small))
+    monkeypatch.setitem(suite.PROTOCOLS, "quick", SUITE_IN_SMALL)
+    monkeypatch.setattr(suite, "TASKS", ("Balance-v0",))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def needs_door(arguments: tuple[str, ...]) -> bool:
-    return any("door" in word for word in arguments)
+def link_human_data(folder: Path, demos: Path) -> None:
+    (folder / HUMAN).symlink_to((demos / "pusht_human" / HUMAN).resolve())
 
 
-@pytest.mark.parametrize("arguments", commands(), ids=" ".join)
-def test_command_runs(arguments, folder, monkeypatch, request):
-    if needs_human_data(arguments) and not (folder / HUMAN).exists():
-        demos = request.getfixturevalue("demos")
-        (folder / HUMAN).symlink_to(demos / "pusht_human" / HUMAN)
-    if needs_door(arguments):
+@pytest.mark.parametrize("chain", chains())
+def test_commands_run(chain, folder, monkeypatch, request):
+    if chain == "pusht":
+        link_human_data(folder, request.getfixturevalue("demos"))
+    if chain == "door":
         pytest.importorskip("gymnasium_robotics", reason="gymnasium-robotics is not installed")
         monkeypatch.setenv("DIFFPOLICY_DEMOS", str(request.getfixturevalue("demos").resolve()))
         monkeypatch.syspath_prepend(ROOT / "datasets")
-    monkeypatch.chdir(folder)
-    small = {name: IN_SMALL[name] for name in ("engine", "max_steps", "workers", "pictures")}
-    monkeypatch.setattr(quickstart, "SweepConfig", partial(SweepConfig, **small))
-    monkeypatch.setitem(suite.PROTOCOLS, "quick", SUITE_IN_SMALL)
-    monkeypatch.setattr(suite, "TASKS", ("Balance-v0",))
-    run_in_small(*arguments)
+    for command in chains()[chain]:
+        run_in_small(*command)
 
 
-def test_python_runs_from_the_first_block_to_the_last(folder, demos, monkeypatch):
-    monkeypatch.chdir(folder)
-    if not Path("runs/pusht").exists():
-        Path(HUMAN).symlink_to(demos / "pusht_human" / HUMAN)
-        run_in_small(*next(c for c in commands() if c[0] == "train"))
+def test_python_runs_from_the_first_block_to_the_last(folder, demos):
+    link_human_data(folder, demos)
+    run_in_small(*next(command for command in chains()["pusht"] if command[0] == "train"))
     names, shapes = {}, []
     for code in blocks("python"):
         exec(code, names)
