@@ -9,6 +9,7 @@ import gymnasium
 import mujoco
 import numpy as np
 import pytest
+from episodes import play
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,19 +27,6 @@ def make(**kwargs):
 def middling(side):
     """The expert of a side with the middle of its clearances and speeds."""
     return detour.detour(side, np.mean(detour.CLEARANCE_M), np.mean(detour.SPEED_M_S))
-
-
-def play(env, policy, seed):
-    """Observations, rewards and infos of one episode."""
-    observation, info = env.reset(seed=seed)
-    observations, rewards, infos, over = [observation], [], [info], False
-    while not over:
-        observation, reward, terminated, truncated, info = env.step(policy(observation))
-        observations.append(observation)
-        rewards.append(reward)
-        infos.append(info)
-        over = terminated or truncated
-    return np.array(observations), np.array(rewards), infos
 
 
 def tools(observations):
@@ -121,7 +109,7 @@ def test_expert_arrives():
     ends = []
     for seed in range(200):
         policy = env.unwrapped.expert(np.random.default_rng(seed))
-        _, rewards, infos = play(env, policy, seed)
+        _, rewards, infos, *_ = play(env, policy, seed)
         assert rewards.sum() == float(infos[-1]["success"])
         ends.append((infos[-1]["success"], len(rewards)))
     successes, ticks = np.array(ends).T
@@ -144,7 +132,7 @@ def test_expert_finds_back_when_thrown_off_its_path():
     env, rng = make(), np.random.default_rng(0)
     for seed in range(30):
         expert = env.unwrapped.expert(rng)
-        _, _, infos = play(env, lambda o, act=expert: act(o) + rng.normal(0, 0.04, 2), seed)
+        _, _, infos, *_ = play(env, lambda o, act=expert: act(o) + rng.normal(0, 0.04, 2), seed)
         assert infos[-1]["success"]
 
 
@@ -265,7 +253,7 @@ def test_success_is_at_the_goal_and_slow():
 
 def test_score_and_observation_follow_the_distance_to_the_goal():
     env = make()
-    observations, _, infos = play(env, middling(1), seed=0)
+    observations, _, infos, *_ = play(env, middling(1), seed=0)
     ways = observations[:, 4] + 1j * observations[:, 5]
     np.testing.assert_allclose(tools(observations) + ways, env.unwrapped.goal, atol=1e-12)
     scores = np.array([info["score"] for info in infos])
