@@ -10,6 +10,8 @@ import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -220,6 +222,22 @@ def test_every_package_is_installed():
     for folder in ("diffpolicy", "envs", "eval"):
         inner = {path.parent for path in (ROOT / folder).rglob("*.py")}
         assert all((path / "__init__.py").exists() for path in inner)
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "table", "more"),
+    [
+        ("diffpolicy.config:ModelConfig", "schedule", "diffpolicy.sampling.noise:SCHEDULES", ()),
+        ("diffpolicy.config:ModelConfig", "normalizer", "diffpolicy.data.normalizer:FITS", ()),
+        ("diffpolicy.eval.config:EvalConfig", "engine", "diffpolicy.engines:HOMES", ("auto",)),
+        ("diffpolicy.eval.config:LatencyConfig", "net", "diffpolicy.eval.measure.nets:NETS", ()),
+    ],
+)
+def test_the_choices_of_an_option_are_the_names_of_its_table(options, field, table, more):
+    """A type checker needs the names in a Literal; the table is their definition."""
+    hint = get_type_hints(resolve_name(options))[field]
+    literal = next((part for part in get_args(hint) if get_origin(part) is Literal), hint)
+    assert set(get_args(literal)) == {*resolve_name(table), *more}
 
 
 def loads_torch(statement: str) -> bool:
