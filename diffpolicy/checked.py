@@ -7,7 +7,7 @@ the range of each item, and NOT_EMPTY asks for at least one.
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -77,8 +77,8 @@ def _broken(rule: Range, number: float) -> str:
 def validate(kind: Any, data: Any, where: str, others: bool = False) -> Any:
     """JSON data as an instance of a type, a dataclass above all; DiffpolicyError says where not.
 
-    Every field is there, of its type and in its range, and no other is unless `others` allows it.
-    where names the file, and then the field.
+    Every field is there, of its type and in its range, and no other is. With `others`, other fields
+    are ignored and a field with a default may be absent. where names the file, and then the field.
     """
     if get_origin(kind) is Annotated:
         value = validate(get_args(kind)[0], data, where, others)
@@ -98,6 +98,8 @@ def validate(kind: Any, data: Any, where: str, others: bool = False) -> Any:
     fits = isinstance(data, wanted) and (origin is bool or not isinstance(data, bool))
     fits = fits and not (origin is float and isinstance(data, int) and abs(data) > LARGEST)
     data = _typed(data, fits, where, KINDS[origin])
+    if origin is tuple and Ellipsis not in parts:
+        _typed(data, len(data) == len(parts), where, f"a list of {len(parts)}")
     if origin in (tuple, list):
         items = (validate(parts[0], item, f"{where}[{i}]", others) for i, item in enumerate(data))
         return origin(items)
@@ -110,6 +112,8 @@ def validate(kind: Any, data: Any, where: str, others: bool = False) -> Any:
 def _record(kind: Any, data: Any, where: str, others: bool) -> Any:
     _typed(data, isinstance(data, dict), where, "an object")
     types = hints(kind)
+    if others:
+        types = {f.name: types[f.name] for f in fields(kind) if f.name in data or _required(f)}
     if missing := [name for name in types if name not in data]:
         raise DiffpolicyError(f"{where} lacks {', '.join(missing)}")
     if not others and (unknown := sorted(data.keys() - types)):
@@ -119,6 +123,10 @@ def _record(kind: Any, data: Any, where: str, others: bool) -> Any:
         return kind(**found)
     except DiffpolicyError as error:
         raise DiffpolicyError(f"{where}: {error}") from error
+
+
+def _required(field: Field) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
 
 
 def _typed(data: Any, fits: bool, where: str, expected: str) -> Any:

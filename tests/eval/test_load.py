@@ -244,12 +244,12 @@ def test_no_recommendation_rests_on_disturbed_latencies_unasked(
         out=tmp_path / "sweep",
         **SMALL,
     )
-    paused, simulated = sweep(config)["recommendations"]
-    assert "other processes" not in paused["reason"]
-    assert ("--accept-disturbed" in simulated["reason"]) == (not accepted)
-    assert ("; latencies are disturbed" in simulated["reason"]) == accepted
+    paused, simulated = sweep(config).recommendations
+    assert "other processes" not in paused.reason
+    assert ("--accept-disturbed" in simulated.reason) == (not accepted)
+    assert ("; latencies are disturbed" in simulated.reason) == accepted
     if not accepted:
-        assert simulated["name"] is None and not simulated["regression_suffices"]
+        assert simulated.name is None and not simulated.regression_suffices
     assert "<td>disturbed</td>" in (tmp_path / "sweep" / "report.html").read_text()
 
 
