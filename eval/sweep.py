@@ -8,7 +8,6 @@ import numpy as np
 from tqdm import tqdm
 
 from diffpolicy.control.latency import PAUSED, LatencyProfile, delay_ticks, slow_ms
-from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
 
 from .compare import Candidate, compare, recommend
@@ -56,8 +55,6 @@ def command(config: SweepConfig) -> None:
 
 def sweep(config: SweepConfig) -> SweepResult:
     """Run all budgets on all clocks; write sweep.json, sweep.png, report.html and CSV."""
-    if not config.clocks:
-        raise DiffpolicyError("--clocks needs at least one of paused, simulated and wall")
     policies = prepare_budgets(config)
     check_source(policies, config)
     with open_evaluator(config, policies) as evaluator:

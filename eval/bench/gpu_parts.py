@@ -24,6 +24,7 @@ from diffpolicy.training.train import train
 from ..config import SweepConfig
 from ..measure.diffusers_loop import DiffusersTraining
 from ..measure.nets import NETS, fresh_checkpoint
+from ..measure.result_files import json_of
 from .gpu_latency import latencies, now_s
 from .gpu_plan import DRY, REAL, ROOT, Found, Plan, Result
 
@@ -124,7 +125,7 @@ def _sweep(plan: Plan, run: Path, out: Path, episodes: int) -> Found:
         out=out,
     )
     found = sweep(config)
-    rows = [asdict(row) for row in found.rows]
+    rows = map(json_of, found.rows)
     records = [{name: row[name] for name in KEPT} for row in rows]
     return {"records": records, "recommendations": list(map(asdict, found.recommendations))}
 

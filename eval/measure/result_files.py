@@ -174,7 +174,12 @@ def write_result(path: Path, result: Result) -> None:
     """Write a result, whole or not at all."""
     [name] = [name for name, kind in FORMATS.items() if type(result) is kind]
     about = {"format": name, "format_version": FORMAT_VERSION}
-    write_text(path, json.dumps({**about, **_renamed(asdict(result), JSON_NAMES)}, indent=1))
+    write_text(path, json.dumps({**about, **json_of(result)}, indent=1))
+
+
+def json_of(result: Result | BudgetResult) -> Options:
+    """A result, or a row of it, as it stands in JSON."""
+    return _renamed(asdict(result), JSON_NAMES)
 
 
 def read_result(path: Path) -> Result:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from itertools import combinations, product
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from scipy import stats
 
 from diffpolicy.eval.bench.bench_recommendation import SCENARIOS, simulate
 from diffpolicy.eval.compare import Candidate, compare, recommend
-from diffpolicy.eval.report.sentences import reason
+from diffpolicy.eval.measure.results import Verdict
+from diffpolicy.eval.report.sentences import REASONS, reason
 from diffpolicy.eval.significance import (
     ALPHA,
     CONTINUITY,
@@ -369,6 +371,10 @@ def test_enough_episodes_are_not_called_too_few():
     )
     assert advice.ddim_steps is None
     assert advice.verdict == "worse" and "0.80 vs 0.90" in reason(advice)
+
+
+def test_every_verdict_has_its_sentence():
+    assert set(REASONS) == set(get_args(Verdict))
 
 
 def test_a_single_budget_has_nobody_to_lose_to():

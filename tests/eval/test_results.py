@@ -1,5 +1,6 @@
 """Files of results: every one opens, also of before; what is written is read again; flat CSV."""
 
+import ast
 import csv
 import json
 import subprocess
@@ -157,3 +158,15 @@ def test_results_are_drawn_without_torch():
     code = "import sys, diffpolicy.eval.redraw; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def imports(path: Path) -> set[str]:
+    nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
+    return {"." * node.level + (node.module or "") for node in nodes}
+
+
+def test_reports_import_results_and_nothing_else_of_measurement():
+    found = set().union(*map(imports, (RESULTS.parent / "report").glob("*.py")))
+    ours = {name for name in found if name.startswith(("..", "diffpolicy"))}
+    results = {"..measure.results", "..measure.result_files"}
+    assert ours == {*results, "..significance", "diffpolicy.files"}

@@ -51,16 +51,15 @@ SMALL = {"episodes": 6, "envs": 6, "batch": 8, "max_steps": 60, "engine": "eager
 def result(tiny_run, tmp_path_factory):
     out = tmp_path_factory.mktemp("sweep")
     config = SweepConfig(run=tiny_run, ddim_steps=(4, 1), ms_per_step=2.0, out=out, **SMALL)
-    sweep(config)
-    return json.loads((out / "sweep.json").read_text()), (out / "report.html").read_text(), out
+    found = sweep(config)
+    page = (out / "report.html").read_text()
+    return json.loads((out / "sweep.json").read_text()), page, out, found
 
 
 @pytest.fixture(scope="module")
 def whole(result) -> SweepResult:
-    """The sweep, as it is read again."""
-    found = read_result(result[2] / "sweep.json")
-    assert isinstance(found, SweepResult)
-    return found
+    """The sweep as dataclasses."""
+    return result[3]
 
 
 def test_one_record_for_each_budget_and_clock(result):
@@ -516,6 +515,10 @@ def group_runs(leader):
 
 
 # Files of results
+
+
+def test_a_sweep_is_read_as_it_was_returned(result, whole):
+    assert read_result(result[2] / "sweep.json") == whole
 
 
 def test_a_sweep_is_drawn_again_from_its_files_alone(result, tmp_path, call):
