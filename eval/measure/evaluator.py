@@ -28,8 +28,8 @@ from .kept import Kept, fingerprint, key_of
 from .profiles import profiles_of
 from .provenance import provenance
 from .result_files import EvalProvenance
-from .results import BudgetResult
-from .rows import make_row, training_of, wall_row
+from .results import BudgetResult, Source
+from .rows import make_row, provenance_of, wall_row
 
 OPTIONS = (  # of RolloutOptions, as the provenance tells them
     *("control_dt_s", "envs", "batch", "cold_start", "success_from", "success", "on_env_error"),
@@ -54,7 +54,7 @@ class Evaluator:
 
     def __init__(self, config: TaskConfig, policy: Policy, kept: Path | None = None):
         task = policy.task
-        self.config, self.training = config, training_of(policy)
+        self.config, self.source = config, provenance_of(Source, policy)
         self.device = policy.device
         self.machine = provenance(policy.device)
         self.env_id = config.env or task.env_id
@@ -234,7 +234,7 @@ class Evaluator:
             env=self.env_id,
             env_kwargs=self.kwargs,
             run=str(self.config.run),
-            checkpoint=self.training,
+            checkpoint=self.source,
             seeds=(self.seeds.start, self.seeds.stop - 1),
             padded_batch=self.options.batch,
             workers=self.workers.count,

@@ -22,7 +22,7 @@ from .results import (
     Picture,
     Profile,
     Recommendation,
-    Training,
+    Source,
 )
 
 FORMAT_VERSION = 2
@@ -33,6 +33,9 @@ FIELDS = {  # name in JSON, present or past: field
 }
 JSON_NAMES = {name: written for written, name in FIELDS.items()}
 Options = dict[str, Any]  # of an environment, of training: names of others
+OMITTED = (  # from JSON, if None
+    *("ticks", "tick_late_ms", "missed_ticks", "parameters", "precision", "samples_ms"),
+)
 FREE = ("env_kwargs", "training", "evaluation")  # objects with names of others
 
 
@@ -53,7 +56,7 @@ class EvalProvenance(Provenance):
     env: str
     env_kwargs: Options = field(default_factory=dict)
     run: str | None = None
-    checkpoint: Training = field(default_factory=Training)
+    checkpoint: Source = field(default_factory=Source)
     seeds: tuple[int, int]  # the first and the last
     padded_batch: int
     workers: int | None = None
@@ -213,6 +216,7 @@ def _renamed(data: Any, names: dict[str, str]) -> Any:
         return {
             names.get(name, name): value if name in FREE else _renamed(value, names)
             for name, value in data.items()
+            if value is not None or name not in OMITTED
         }
     return [_renamed(item, names) for item in data] if isinstance(data, list | tuple) else data
 

@@ -26,12 +26,19 @@ Verdict = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Training of a policy: fingerprint of its data, optimiser steps, seconds, episodes."""
+    """Optimiser steps and seconds of training."""
+
+    step: Annotated[int | None, COUNT] = None
+    elapsed_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Fingerprint of the demonstrations, optimiser steps, and number of demonstrations."""
 
     fingerprint: str | None = None
     step: Annotated[int | None, COUNT] = None
     episodes: Annotated[int | None, COUNT] = None
-    elapsed_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def make_row(
         name=sampler_name(policy),
         ddim_steps=policy.ddim_steps,
         network_evals=policy.network_evals,
-        trained=training_of(policy),
+        trained=provenance_of(Training, policy),
         variant=kind(policy),
         audit=validate(Audit, audit(policy.chain), "the audit", others=True),
         eta=policy.sampling.eta,
@@ -79,10 +80,10 @@ def wall_row(row: BudgetResult, policy: Policy, episodes: Sequence[Episode]) -> 
     )
 
 
-def training_of(policy: Policy) -> Training:
-    """The provenance of the policy's training. Raises DiffpolicyError if it is damaged."""
+def provenance_of(kind: type, policy: Policy) -> Any:
+    """The fields of `kind` in the training provenance. Raises DiffpolicyError if damaged."""
     where = "the training provenance of the checkpoint"
-    return validate(Training, policy.specification.training, where, others=True)
+    return validate(kind, policy.specification.training, where, others=True)
 
 
 def percentiles_of(profile: LatencyProfile) -> Percentiles:

@@ -59,7 +59,7 @@ def test_numbers_keep_their_names_and_values(tmp_path):
     path = RESULTS / "balance_sweep.json"
     before, after = json.loads(path.read_text()), written(tmp_path / "r.json", read_result(path))
     for old, new in zip(before["records"], after["records"], strict=True):
-        for name in old.keys() - {"trained", "outcomes"}:
+        for name in old.keys() - {"outcomes"}:
             assert new[name] == old[name]
         assert new["outcomes"].items() >= old["outcomes"].items()
     assert after["profiles"] == before["profiles"]
