@@ -148,7 +148,7 @@ def test_what_is_mostly_disturbed_is_marked_and_ends(others, calls, capsys):
     [profile] = measure_calls([NOTHING], seconds=1e9, wanted=6 * BLOCK)
     assert profile.disturbed and len(profile.samples_ms) == 6 * BLOCK
     assert len(calls) == 12 * BLOCK
-    assert "warning: other processes had 1 cores" in capsys.readouterr().out
+    assert "warning: other processes used 1 cores" in capsys.readouterr().out
 
 
 def test_the_time_is_kept_to(others, calls):
