@@ -1,12 +1,12 @@
-"""Human demonstrations of the Adroit hand's door: a store from their pickle, and an environment.
+"""Human demonstrations of the Adroit hand's door: conversion to a store, and an environment.
 
     cd datasets
     python adroit_door_human.py --out door_human.zarr
 
-From Rajeswaran et al., RSS 2018 (Apache-2.0): 25 episodes of teleoperation at 100 Hz. The pickle
-lies in the folder that DIFFPOLICY_DEMOS names, under adroit_door_human/. A pickle can run code, so
-only this one file is read, by its hash, and of it arrays alone. Importing this module registers
-HumanDoor-v0.
+Source: Rajeswaran et al., RSS 2018 (Apache-2.0): 25 episodes of teleoperation at 100 Hz. The pickle
+is in adroit_door_human/ of the folder that DIFFPOLICY_DEMOS names. Because a pickle can run code,
+only the file with the known hash is read, and only arrays are admitted. Importing this module
+registers HumanDoor-v0.
 """
 
 import hashlib
@@ -29,9 +29,9 @@ from diffpolicy.errors import DiffpolicyError
 
 DOOR = "gymnasium_robotics:AdroitHandDoor-v1"
 ENV_ID = "adroit_door_human:HumanDoor-v0"
-EPISODE_TICKS = 400  # the longest demonstration has 300, the environment's own limit is 200
+EPISODE_TICKS = 400  # the longest demonstration has 300; the limit of the environment is 200
 OPEN_RAD = 1.35
-HINGE = 28  # the door's place in qpos and, as qpos[1:-2] comes first there, in the observation
+HINGE = 28  # index of the door in the observation, which starts with qpos[1:-2]
 INITIAL = ("qpos", "qvel", "door_body_pos")
 SHA256 = "d6ec9a090261f901e5c9bf10082799e30c8d34c3f28aef4026e492a1aefc96c3"
 ATTRIBUTES = {
@@ -49,21 +49,21 @@ ADMITTED = {
 
 
 class ArraysOnly(pickle.Unpickler):
-    """Lists, dicts, numbers and NumPy arrays; anything else in a pickle could run code."""
+    """Unpickler of lists, dicts, numbers and NumPy arrays; anything else could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """Return an admitted class or function; raise DiffpolicyError for any other."""
         if (module, name) not in ADMITTED:
             raise DiffpolicyError(f"the pickle asks for {module}.{name}; only arrays are admitted")
         return ADMITTED[module, name]
 
 
 class HumanDoor(gymnasium.Wrapper):
-    """AdroitHandDoor-v1 with room for the demonstrations: 4 s, and their initial states.
+    """AdroitHandDoor-v1 for the length (4 s) and the initial states of the demonstrations.
 
-    starts: a store of this recipe, from whose episodes the initial states are drawn (the first rows
-    of their arrays); None for the environment's own distribution. success_rad: how far the hinge
-    has to open, 1.35 in the environment, 1.0 for a door that is open at all.
-    `reset(options={"demonstration": n})` starts as the n-th demonstration did.
+    starts: store of this recipe whose initial states are drawn at reset (the first row of each
+    episode), or None for the distribution of the environment. success_rad: angle of the hinge from
+    which the door counts as open. `reset(options={"demonstration": n})` starts as demonstration n.
     """
 
     def __init__(
@@ -73,23 +73,25 @@ class HumanDoor(gymnasium.Wrapper):
         render_mode: str | None = None,
     ):
         if not 0 < success_rad <= 1.57:
-            raise ValueError(f"success_rad must lie between 0 and 1.57; got {success_rad}")
+            raise ValueError(f"success_rad must be between 0 and 1.57; got {success_rad}")
         super().__init__(gymnasium.make(DOOR, render_mode=render_mode).unwrapped)
         self.success_rad = success_rad
         self.starts = None if starts is None else initial_states(starts)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        """Start an episode from the environment's distribution or from a demonstration."""
         observation, info = self.env.reset(seed=seed)
         wanted = (options or {}).get("demonstration")
         if self.starts is None:
             if wanted is not None:
-                raise ValueError("a demonstration to start from needs starts=STORE")
+                raise ValueError("options={'demonstration': n} needs starts=STORE")
             return observation, info
         number = self.env.unwrapped.np_random.integers(len(self.starts))
         chosen = self.starts[number if wanted is None else wanted]
         return self.env.reset(options={"initial_state_dict": chosen})
 
     def step(self, action: Any):
+        """Advance one control tick; `info` has `success` and `hinge_rad`."""
         observation, reward, terminated, truncated, _ = self.env.step(action)
         hinge_rad = float(observation[HINGE])
         info = {"success": hinge_rad >= self.success_rad, "hinge_rad": hinge_rad}
@@ -97,7 +99,7 @@ class HumanDoor(gymnasium.Wrapper):
 
 
 def initial_states(store: str | Path) -> list[dict[str, np.ndarray]]:
-    """What `reset(options={"initial_state_dict": …})` takes, for each episode of a store."""
+    """Initial state of each episode of a store, for `reset(options={"initial_state_dict": …})`."""
     demonstrations = open_demonstrations(store, [f"initial_{name}" for name in INITIAL])
     first = np.concatenate([[0], demonstrations.episode_ends[:-1]])
     arrays = demonstrations.arrays
@@ -108,21 +110,22 @@ def initial_states(store: str | Path) -> list[dict[str, np.ndarray]]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The episodes of the pickle: observations [T, 39], actions [T, 28], init_state_dict."""
+    """Read the episodes of the pickle: observations [T, 39], actions [T, 28], init_state_dict."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DiffpolicyError(f"cannot read the demonstrations at {path}: {error}") from error
     if (found := hashlib.sha256(content).hexdigest()) != SHA256:
-        raise DiffpolicyError(f"{path} is not the known file: its SHA-256 is {found}, not {SHA256}")
+        expected = f"expected SHA-256 {SHA256}; got {found}"
+        raise DiffpolicyError(f"{path} is not the known file; {expected}")
     return ArraysOnly(io.BytesIO(content)).load()
 
 
 def convert(path: Path, out: Path) -> None:
-    """One store of actions (clipped as the environment does), observations, initial states.
+    """Write a store of actions (clipped as in the environment), observations and initial states.
 
-    `observation` is what was recorded, `replayed` what the environment shows when the same actions
-    start from the recorded state: that has the hand at rest, the recording does not.
+    `observation` is the recorded one. `replayed` is the observation of the environment for the same
+    actions from the recorded initial state, with the hand at rest, which it was not when recorded.
     """
     if out.exists():
         raise DiffpolicyError(f"{out} exists; choose another --out")
@@ -142,7 +145,7 @@ def convert(path: Path, out: Path) -> None:
 
 
 def replay(env: HumanDoor, initial: dict[str, np.ndarray], actions: np.ndarray) -> np.ndarray:
-    """What is seen before each of the actions [T, 28] from an initial state: [T, 39]."""
+    """Observations [T, 39] before each of the actions [T, 28], from an initial state."""
     states = {name: initial[name] for name in INITIAL}
     observation, _ = env.env.reset(options={"initial_state_dict": states})
     seen = []
@@ -154,16 +157,17 @@ def replay(env: HumanDoor, initial: dict[str, np.ndarray], actions: np.ndarray) 
 
 @dataclass(frozen=True)
 class Config:
-    """A store of the human door demonstrations."""
+    """Convert the human door demonstrations to a store."""
 
     out: Path = Path("door_human.zarr")
     """Store to write."""
 
 
 def main(config: Config) -> None:
+    """Convert the pickle in the folder that DIFFPOLICY_DEMOS names."""
     folder = os.environ.get("DIFFPOLICY_DEMOS")
     if not folder:
-        raise SystemExit("set DIFFPOLICY_DEMOS to the folder that holds adroit_door_human/")
+        raise SystemExit("set DIFFPOLICY_DEMOS to the folder that contains adroit_door_human/")
     try:
         convert(Path(folder) / "adroit_door_human" / "door-v0_demos.pickle", config.out)
     except DiffpolicyError as error:

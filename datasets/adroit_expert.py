@@ -1,11 +1,11 @@
-"""Trained experts for the Adroit hand, as plain arrays: for `diffpolicy record --policy`.
+r"""Trained experts for the Adroit hand, as plain arrays: for `diffpolicy record --policy`.
 
     cd datasets
-    diffpolicy record --env gymnasium_robotics:AdroitHandDoor-v1 --policy adroit_expert:door \\
+    diffpolicy record --env gymnasium_robotics:AdroitHandDoor-v1 --policy adroit_expert:door \
         --episodes 50 --out door_expert.zarr
 
-An independent expert, not human data: tanh networks (Rajeswaran et al., RSS 2018, Apache-2.0)
-whose weights lie in the folder that DIFFPOLICY_DEMOS names, under adroit_experts/.
+Not human data: tanh networks (Rajeswaran et al., RSS 2018, Apache-2.0), whose weights are in
+adroit_experts/ of the folder that DIFFPOLICY_DEMOS names.
 """
 
 import os
@@ -21,16 +21,16 @@ from diffpolicy.errors import DiffpolicyError
 def _arrays(task: str) -> dict[str, np.ndarray]:
     folder = os.environ.get("DIFFPOLICY_DEMOS")
     if not folder:
-        raise DiffpolicyError("set DIFFPOLICY_DEMOS to the folder that holds adroit_experts/")
+        raise DiffpolicyError("set DIFFPOLICY_DEMOS to the folder that contains adroit_experts/")
     path = Path(folder) / "adroit_experts" / f"{task}-v0_policy.npz"
     if not path.is_file():
-        raise DiffpolicyError(f"no expert at {path}; DIFFPOLICY_DEMOS must hold adroit_experts/")
+        raise DiffpolicyError(f"no expert at {path}; DIFFPOLICY_DEMOS must contain adroit_experts/")
     with np.load(path, allow_pickle=False) as file:
         return dict(file)
 
 
 def _act(task: str, observation: np.ndarray) -> np.ndarray:
-    """W₂ tanh(W₁ tanh(W₀ x + b₀) + b₁) + b₂ on the shifted and scaled observation."""
+    """Evaluate W₂ tanh(W₁ tanh(W₀ x + b₀) + b₁) + b₂ on the shifted and scaled observation."""
     w = _arrays(task)
     h = (observation - w["in_shift"]) / (w["in_scale"] + 1e-8)
     h = np.tanh(w["W0"] @ h + w["b0"])
@@ -39,15 +39,15 @@ def _act(task: str, observation: np.ndarray) -> np.ndarray:
 
 
 def door(observation: np.ndarray) -> np.ndarray:
-    """AdroitHandDoor-v1: observation [39] -> action [28]."""
+    """Expert of AdroitHandDoor-v1: observation [39] -> action [28]."""
     return _act("door", observation)
 
 
 def hammer(observation: np.ndarray) -> np.ndarray:
-    """AdroitHandHammer-v1: observation [46] -> action [26]."""
+    """Expert of AdroitHandHammer-v1: observation [46] -> action [26]."""
     return _act("hammer", observation)
 
 
 def pen(observation: np.ndarray) -> np.ndarray:
-    """AdroitHandPen-v1: observation [45] -> action [24]."""
+    """Expert of AdroitHandPen-v1: observation [45] -> action [24]."""
     return _act("pen", observation)

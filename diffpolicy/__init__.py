@@ -1,10 +1,12 @@
-"""How many denoising steps can your robot afford?
+"""Diffusion policies for robots, evaluated for each number of denoising steps.
+
+"How many denoising steps can your robot afford?"
 
     from diffpolicy import Policy
     policy = Policy.load("runs/pusht", ddim_steps=10)
     actions = policy(observation_history)  # [B, T_o, D_o] -> [B, T_p - T_o + 1, D_a]
 
-Names are imported when first used, so `import diffpolicy` does not pay for torch.
+Names are imported at first use, so `import diffpolicy` does not import torch.
 """
 
 from importlib import import_module
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 try:
     __version__ = version("diffpolicy")
-except PackageNotFoundError:  # a source tree on the path
+except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "not installed"
 
 __all__ = ["DDIMScheduler", "Demonstrations", "DiffpolicyError", "Policy", "__version__"]
@@ -33,6 +35,7 @@ _HOMES = {
 
 
 def __getattr__(name: str):
+    """Import an exported name at its first use (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module 'diffpolicy' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -1,12 +1,12 @@
-"""Values from outside: options and files, held against the dataclasses that they should fill.
+"""Validation of options and JSON files against dataclasses.
 
-A field says its range: `threads: Annotated[int | None, Range(1, 1024)] = None`. For a tuple it is
-the range of each item, and NOT_EMPTY asks for at least one.
+The annotation of a field declares its range: `threads: Annotated[int, Range(1, 1024)] = 1`. For a
+tuple it is the range of each item; NOT_EMPTY requires at least one item.
 """
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -16,43 +16,42 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from diffpolicy.errors import DiffpolicyError
 
 NOT_EMPTY = "at least one value"
-LARGEST = 1e308  # a whole number beyond it is no float
-DEEPEST = 50  # levels of a JSON document
-KINDS = {
-    **{bool: "true or false", int: "a whole number", float: "a number", str: "a text"},
-    **{dict: "an object", list: "a list", tuple: "a list"},
+LARGEST = 1e308  # larger integers do not fit in a float
+DEEPEST = 50  # greatest nesting of a JSON document
+KINDS: dict[Any, tuple[Any, str]] = {  # type: (accepted types of JSON data, name in messages)
+    **{bool: (bool, "true or false"), int: (int, "a whole number"), str: (str, "a text")},
+    **{float: ((int, float), "a number"), dict: (dict, "an object")},
+    **{list: (list, "a list"), tuple: ((list, tuple), "a list")},
 }
 
 
 @dataclass(frozen=True)
 class Range:
-    """The least and the largest number that a field takes."""
+    """Inclusive range of the numbers of a field."""
 
     low: float
     high: float
 
 
 class Checked:
-    """Every number of a configuration is finite and in its range, or DiffpolicyError."""
+    """Base of configurations: check that all numbers are finite and in range.
+
+    Raises DiffpolicyError with the name of the option. A leading ~ of a path is expanded.
+    """
 
     def __post_init__(self):
         for name, kind in hints(type(self)).items():
             value = getattr(self, name)
-            if isinstance(value, Path) and value.parts[:1] == ("~",):  # a shell leaves --out=~/run
+            if isinstance(value, Path) and value.parts[:1] == ("~",):  # as in --out=~/run
                 object.__setattr__(self, name, value.expanduser())
-            _check_rules("--" + name.replace("_", "-"), value, rules_of(kind))
+            _check_rules("--" + name.replace("_", "-"), value, getattr(kind, "__metadata__", ()))
 
 
 @cache
 def hints(kind: type) -> dict[str, Any]:
-    """The types of a dataclass's fields, with their ranges."""
+    """Annotated types of a dataclass's fields, by name."""
     found = get_type_hints(kind, include_extras=True)
     return {field.name: found[field.name] for field in fields(kind)}
-
-
-def rules_of(kind: Any) -> Sequence[Any]:
-    """The ranges in a type's annotation."""
-    return get_args(kind)[1:] if get_origin(kind) is Annotated else ()
 
 
 def _check_rules(name: str, value: Any, rules: Iterable[Any]) -> None:
@@ -75,31 +74,32 @@ def _broken(rule: Range, number: float) -> str:
 
 
 def validate(kind: Any, data: Any, where: str, others: bool = False) -> Any:
-    """JSON data as an instance of a type, a dataclass above all; DiffpolicyError says where not.
+    """Convert JSON data to a type, usually a dataclass.
 
-    Every field is there, of its type and in its range, and no other is. With `others`, other fields
-    are ignored and a field with a default may be absent. where names the file, and then the field.
+    Every field must be present, of its type and in its range. Unknown fields are refused. With
+    `others` they are ignored, and fields with a default may be absent. Raises DiffpolicyError with
+    the place: `where` (the file), then the field.
     """
-    if get_origin(kind) is Annotated:
-        value = validate(get_args(kind)[0], data, where, others)
-        _check_rules(where, value, rules_of(kind))
+    origin, parts = get_origin(kind) or kind, get_args(kind)
+    if origin is Annotated:
+        value = validate(parts[0], data, where, others)
+        _check_rules(where, value, parts[1:])
         return value
     if is_dataclass(kind):
-        return _record(kind, data, where, others)
-    origin, parts = get_origin(kind) or kind, get_args(kind)
+        return _instance(kind, data, where, others)
     if origin is Any or (origin in (Union, UnionType) and data is None and NoneType in parts):
         return data
     if origin in (Union, UnionType):
         [rest] = (part for part in parts if part is not NoneType)
         return validate(rest, data, where, others)
     if origin is Literal:
-        return _typed(data, data in parts, where, f"one of {', '.join(map(str, parts))}")
-    wanted = {tuple: (list, tuple), float: (int, float)}.get(origin, origin)
-    fits = isinstance(data, wanted) and (origin is bool or not isinstance(data, bool))
+        return _expect(data in parts, data, where, f"one of {', '.join(map(str, parts))}")
+    accepted, noun = KINDS[origin]
+    fits = isinstance(data, accepted) and (origin is bool or not isinstance(data, bool))
     fits = fits and not (origin is float and isinstance(data, int) and abs(data) > LARGEST)
-    data = _typed(data, fits, where, KINDS[origin])
+    data = _expect(fits, data, where, noun)
     if origin is tuple and Ellipsis not in parts:
-        _typed(data, len(data) == len(parts), where, f"a list of {len(parts)}")
+        _expect(len(data) == len(parts), data, where, f"a list of {len(parts)}")
     if origin in (tuple, list):
         items = (validate(parts[0], item, f"{where}[{i}]", others) for i, item in enumerate(data))
         return origin(items)
@@ -109,15 +109,15 @@ def validate(kind: Any, data: Any, where: str, others: bool = False) -> Any:
     return data
 
 
-def _record(kind: Any, data: Any, where: str, others: bool) -> Any:
-    _typed(data, isinstance(data, dict), where, "an object")
+def _instance(kind: Any, data: Any, where: str, others: bool) -> Any:
+    _expect(isinstance(data, dict), data, where, "an object")
     types = hints(kind)
     if others:
         types = {f.name: types[f.name] for f in fields(kind) if f.name in data or _required(f)}
     if missing := [name for name in types if name not in data]:
         raise DiffpolicyError(f"{where} lacks {', '.join(missing)}")
     if not others and (unknown := sorted(data.keys() - types)):
-        raise DiffpolicyError(f"{where} has {shown(', '.join(unknown))}, which is not known here")
+        raise DiffpolicyError(f"{where} has unknown fields: {shown(', '.join(unknown))}")
     found = {n: validate(t, data[n], f"{where}.{n}", others) for n, t in types.items()}
     try:
         return kind(**found)
@@ -129,27 +129,30 @@ def _required(field: Field) -> bool:
     return field.default is MISSING and field.default_factory is MISSING
 
 
-def _typed(data: Any, fits: bool, where: str, expected: str) -> Any:
+def _expect(fits: bool, data: Any, where: str, expected: str) -> Any:
     if not fits:
         raise DiffpolicyError(f"{where} must be {expected}; got {shown(data)}")
     return data
 
 
 def shown(data: Any) -> str:
-    """A value for a message, cut short."""
+    """Format a value for a message, at most 80 characters."""
     text = repr(data)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def read_json(path: Path) -> Any:
-    """The document in a regular file: a pipe would never end."""
+    """Read a JSON document from a regular file; a pipe might never end."""
     if path.exists() and not path.is_file():
         raise DiffpolicyError(f"{path} is not a file; expected a JSON document")
     return parse_json(path.read_bytes(), str(path))
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
-    """A JSON document: UTF-8, of finite numbers, no name twice in an object, not deeply nested."""
+    """Parse a JSON document; refuse NaN, infinity, duplicate names and deep nesting.
+
+    Raises DiffpolicyError, with `where` as the name of the document.
+    """
     try:
         text = text if isinstance(text, str) else text.decode("utf-8")
         found = json.loads(
@@ -158,9 +161,11 @@ def parse_json(text: str | bytes, where: str) -> Any:
         _walk(found, DEEPEST)
         return found
     except RecursionError:
-        raise DiffpolicyError(f"{where} is nested too deeply to be read") from None
+        raise DiffpolicyError(
+            f"{where} is nested too deeply; expected at most {DEEPEST} levels"
+        ) from None
     except ValueError as error:
-        raise DiffpolicyError(f"{where} is no JSON document: {error}") from error
+        raise DiffpolicyError(f"{where} is not a JSON document: {error}") from error
 
 
 def _finite(text: str) -> float:
@@ -173,12 +178,12 @@ def _finite(text: str) -> float:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("an object has one name twice")
+        raise ValueError("an object has a duplicate name")
     return found
 
 
 def _walk(data: Any, left: int) -> None:
-    """RecursionError beyond `left` levels, ValueError at half a character (a lone surrogate)."""
+    """Raise RecursionError beyond `left` levels, ValueError for an unpaired surrogate."""
     if left < 0:
         raise RecursionError
     if isinstance(data, str):

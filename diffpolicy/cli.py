@@ -1,4 +1,4 @@
-"""The `diffpolicy` command: a table of subcommands, each loaded by name when it is called."""
+"""The `diffpolicy` command: a table of subcommands, each imported when it is called."""
 
 import re
 import signal
@@ -9,7 +9,7 @@ from typing import Any
 
 from diffpolicy.errors import DiffpolicyError
 
-COMMANDS = {  # name: (its options, what it does with them)
+COMMANDS = {  # name: (dataclass of its options, function of them)
     "quickstart": (
         "diffpolicy.eval.config:QuickstartConfig",
         "diffpolicy.eval.quickstart:quickstart",
@@ -29,7 +29,7 @@ INTERRUPTED, TERMINATED = 130, 143
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, answered as Ctrl-C is: whatever was started is stopped."""
+    """SIGTERM, handled like Ctrl-C."""
 
 
 def _terminate(*_: Any) -> None:
@@ -37,7 +37,7 @@ def _terminate(*_: Any) -> None:
 
 
 def main() -> None:
-    """Entry point; bad input is one line on stderr and exit status 2."""
+    """Run the command line. Bad input is one line on stderr and exit status 2."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name == "--version":
         from diffpolicy import __version__
@@ -46,7 +46,7 @@ def main() -> None:
     elif name in ("-h", "--help"):
         print(_help())
     elif name not in COMMANDS:
-        sys.exit(_fail(f"there is no command {name!r}; choose one of: {', '.join(COMMANDS)}"))
+        sys.exit(_fail(f"{name!r} is not a command; choose one of: {', '.join(COMMANDS)}"))
     else:
         sys.exit(_run(name, arguments))
 
@@ -56,7 +56,7 @@ def _help() -> str:
     rows = [f"  {name:<12}{text.splitlines()[0]}" for name, text in helps.items()]
     usage = "usage: diffpolicy COMMAND [OPTIONS]"
     question = "How many denoising steps can your robot afford?"
-    more = "diffpolicy COMMAND --help says what a command takes."
+    more = "'diffpolicy COMMAND --help' lists the options of a command."
     return "\n".join([usage, "", question, "", *rows, "", more])
 
 
@@ -86,7 +86,7 @@ def _run(name: str, arguments: list[str]) -> int:
 
 
 def _check_given(arguments: list[str]) -> None:
-    """An empty text is no path and no name; a shell gives one for a variable that is not set."""
+    """Refuse empty arguments, which a shell passes for unset variables."""
     for before, argument in pairwise(["", *arguments]):
         if argument == "" or re.fullmatch(r"--[\w-]+=", argument):
             option = argument.rstrip("=") or before or "the first argument"
@@ -94,7 +94,7 @@ def _check_given(arguments: list[str]) -> None:
 
 
 def named(reference: str) -> Any:
-    """What "module:name" stands for, imported now."""
+    """Import the object that "module:name" refers to."""
     module, _, name = reference.partition(":")
     return getattr(import_module(module), name)
 

@@ -1,6 +1,7 @@
-"""The defaults of a policy's making: network, sampling, training, recording. No torch here.
+"""Configuration dataclasses of the library, with their defaults, ranges and help texts.
 
-Each field's help stands under it. The options of evaluation are in eval/config.py.
+The help text of a field is the string below it. The options of evaluation are in eval/config.py.
+This module does not import torch.
 """
 
 from dataclasses import dataclass, field, fields
@@ -26,58 +27,60 @@ THREADS = Range(1, 1024)
 
 @dataclass(frozen=True)
 class ModelConfig(Checked):
-    """The network and the diffusion it was trained for; stored in every checkpoint."""
+    """Network and diffusion process; stored in every checkpoint."""
 
     denoiser: Literal["mlp", "unet", "concat", "plain"] = "mlp"
-    """Residual FiLM MLP, the 1D UNet of Diffusion Policy, Edifice's MLP, or a plain one."""
+    """Network: mlp (residual, FiLM), unet (1D, of Diffusion Policy), concat (Edifice's MLP),
+    plain."""
     hidden: Annotated[int, WIDTH] = 256
     """MLPs: width of the residual stream."""
     blocks: Annotated[int, Range(1, 1000)] = 4
     """MLPs: number of residual blocks."""
     condition: Annotated[int, WIDTH] = 128
-    """Width of the time embedding (and of the MLP's observation embedding)."""
+    """Width of the time embedding, and of the observation embedding of the MLPs."""
     unet_channels: Annotated[tuple[int, ...], WIDTH, NOT_EMPTY] = (64, 128, 256)
-    """UNet: channels of each level; 256 512 1024 with --condition 256 is the paper's 65 M."""
+    """UNet: channels of each level. 256 512 1024 with --condition 256 are the paper's 65 M."""
     unet_kernel: Annotated[int, Range(1, 1000)] = 5
-    """UNet: kernel size in ticks."""
+    """UNet: kernel size in control ticks."""
     unet_groups: Annotated[int, WIDTH] = 8
-    """UNet: groups of its GroupNorm."""
+    """UNet: number of groups of GroupNorm."""
     train_timesteps: Annotated[int, Range(1, 10_000)] = 100
-    """T, the length of the diffusion chain."""
+    """Number T of timesteps of the diffusion process."""
     schedule: Literal["squaredcos", "linear", "scaled_linear"] = "squaredcos"
-    """How noise grows with the timestep."""
+    """Noise schedule."""
     prediction: Literal["epsilon", "x0", "v"] = "epsilon"
-    """What the network predicts."""
+    """Prediction target: the noise ε, the clean actions x0, or the velocity v."""
     clip: bool = True
-    """Clip the predicted clean actions to the range seen in training."""
+    """Clip the predicted clean actions to the range of the training data."""
     regression: bool = False
-    """No diffusion: the same network, asked once for the mean chunk. The zero-step baseline."""
+    """Train the same network without diffusion to predict the mean chunk in one evaluation."""
     normalizer: Literal["limits", "gaussian"] = "limits"
-    """Map data to [-1, 1] by its extremes, or to mean 0 and deviation 1."""
+    """limits: scale the data to [-1, 1]. gaussian: to mean 0 and standard deviation 1."""
 
 
 @dataclass(frozen=True)
 class Sampling(Checked):
-    """How an action chunk is sampled; a policy has one."""
+    """Sampling of an action chunk: step budget, timestep grid, η and clipping."""
 
     ddim_steps: int | None = None
-    """Denoising steps a chunk; by default 10, and 0 for a regression policy, which has none."""
+    """Denoising steps for each chunk; by default 10, and 0 for a regression policy."""
     grid: str = "trailing"
-    """Which timesteps: trailing, leading, linspace, loop, quadratic, or a list like 85,20."""
+    """Timestep grid: trailing, leading, linspace, loop, quadratic, or a list such as 85,20."""
     start: Annotated[int | None, LEVEL] = None
-    """The timestep that a named grid starts from; by default the chain's last, T - 1."""
+    """First timestep of a named grid; by default T - 1."""
     end: Annotated[int, LEVEL] = 0
-    """The lowest timestep that a named grid may use."""
+    """Lowest timestep of a named grid."""
     eta: Annotated[float, Range(0, 1)] = 0.0
-    """0 is DDIM, 1 ancestral sampling."""
+    """Stochasticity η: 0 is DDIM, 1 is ancestral (DDPM) sampling."""
     noise_scale: Annotated[float, Range(0, 1000)] = 1.0
-    """Multiplies the noise that η > 0 injects."""
+    """Factor on the noise injected if η > 0."""
     clip: Annotated[float | None, Range(0, 1e6)] = None
-    """Keep the predicted clean actions in ± this (normalised); by default as trained, 0 for no."""
+    """Clip the predicted clean actions to ± this value, in normalised units; by default as in
+    training. 0 disables clipping."""
 
 
 def sampling_of(config: Sampling) -> Sampling:
-    """The part of a command's configuration that says how to sample."""
+    """Sampling options of a command's configuration."""
     return Sampling(**{f.name: getattr(config, f.name) for f in fields(Sampling)})
 
 
@@ -90,79 +93,80 @@ class TrainConfig(ModelConfig):
     out: Path = field(kw_only=True)
     """Run folder to write."""
     env: str | None = None
-    """Gymnasium id (module:Name-v0); by default the one that the store names."""
+    """Gymnasium id (module:Name-v0); by default the one in the store."""
     env_kwargs: str | None = None
-    """JSON object of keyword arguments for the environment; by default the store's."""
+    """Keyword arguments of the environment, as a JSON object; by default those in the store."""
     obs: tuple[str, ...] = ()
-    """Arrays of the store that make the observation, in this order; by default its `observation`,
-    else what the environment maps."""
+    """Arrays of the store that are joined to the observation, in this order; by default
+    `observation`, or the arrays that the environment maps."""
     control_dt: Annotated[float | None, CONTROL_DT] = None
-    """Seconds between two actions, where neither store nor environment says."""
+    """Control period in seconds, if neither the store nor the environment declares it."""
     position_targets: bool | None = None
-    """Whether actions are position targets, where the environment does not say."""
+    """True if actions are position targets, for an environment that does not declare it."""
     observation_horizon: Annotated[int, HORIZON] = 2
-    """T_o."""
+    """Number T_o of observations that the policy receives."""
     prediction_horizon: Annotated[int | None, HORIZON] = None
-    """T_p; by default 16, and 24 at 50 Hz and faster."""
+    """Number T_p of predicted actions; by default 16, or 24 from 50 Hz on."""
     action_horizon: Annotated[int | None, HORIZON] = None
-    """T_a; by default 8, and 2 at 50 Hz and faster."""
+    """Number T_a of executed actions; by default 8, or 2 from 50 Hz on."""
     steps: Annotated[int | None, STEPS] = None
-    """Optimiser steps; 20,000 unless --minutes is given. The learning rate falls to zero over them,
-    so a run that is resumed to another number follows another curve than one that began with it."""
+    """Optimiser steps; by default 20,000, unless --minutes is given. The learning rate reaches
+    zero at the last step, so resuming with another number changes the learning-rate curve."""
     minutes: Annotated[float | None, MINUTES] = None
-    """Train for this long instead of a number of steps."""
+    """Training time in minutes, instead of a number of steps."""
     batch: Annotated[int, Range(1, 10**6)] = 256
-    """Windows a step."""
+    """Windows in each optimiser step."""
     lr: Annotated[float, Range(1e-12, 100)] = 1e-3
-    """Peak learning rate of AdamW: 500 steps of warm-up, then a cosine to zero."""
+    """Peak learning rate of AdamW, after 500 steps of warm-up; then a cosine to zero."""
     weight_decay: Annotated[float, Range(0, 100)] = 1e-6
-    """AdamW's weight decay."""
+    """Weight decay of AdamW."""
     validation_fraction: float = 0.05
-    """Share of the episodes held out for the validation loss."""
+    """Fraction of the episodes used for the validation loss only."""
     seed: Annotated[int, SEED] = 0
-    """Seed of weights, split and every draw of training."""
+    """Seed of the weights, the validation split and the batches."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto takes CUDA where there is some."""
+    """Device to train on; auto uses CUDA if it is available."""
     threads: Annotated[int | None, THREADS] = None
-    """CPU threads for torch; by default all cores."""
+    """CPU threads of PyTorch; by default one for each core."""
     resume: bool = False
-    """Go on with the run in --out, to its own target unless --steps or --minutes gives another; the
-    learning rate then follows the cosine to the new target from here on."""
+    """Continue the run in --out, to its own target unless --steps or --minutes gives another. With
+    a new target, the learning rate follows the cosine to that target."""
     action: str = "action"
-    """Array of the store that holds the actions."""
+    """Array of the store that contains the actions."""
 
 
 @dataclass(frozen=True)
 class RecordConfig(Checked):
-    """Record demonstrations: run an expert, keep the successes."""
+    """Record the successful episodes of an expert in a store of demonstrations."""
 
     env: str
     """Gymnasium id (module:Name-v0)."""
     episodes: Annotated[int, EPISODES]
-    """How many successful episodes the store shall hold."""
+    """Number of successful episodes to record."""
     out: Path
-    """Store to write, or to go on with."""
+    """Store to write, or to continue."""
     env_kwargs: str | None = None
-    """JSON object of keyword arguments for the environment."""
+    """Keyword arguments of the environment, as a JSON object."""
     policy: str | None = None
-    """module:function with function(observation) -> action; by default the environment's expert."""
+    """module:function, a function observation -> action; by default the expert of the
+    environment."""
     success_from: str | None = None
-    """Key of `info` that says success (a bool, 0 or 1; a list stands for its length), or a
-    condition such as key>0.5; by default success, is_success, task_completions, or that no
-    tasks_to_complete are left. Where the key is absent, success has not come yet."""
+    """Key of `info` that is true on success (a bool, 0 or 1; a list counts as its length), or a
+    condition such as key>0.5; by default success, is_success, task_completions or an empty
+    tasks_to_complete. An absent key is no success."""
     control_dt: Annotated[float | None, CONTROL_DT] = None
-    """Seconds between two actions, where the environment does not say."""
+    """Control period in seconds, if the environment does not declare it."""
     max_steps: Annotated[int | None, TICKS] = None
-    """Ticks an episode; by default the environment's own limit."""
+    """Longest episode in control ticks; by default the limit of the environment."""
     seed: Annotated[int, SEED] = 0
-    """Seed of the first episode; the next ones count up."""
+    """Seed of the first episode; each further episode adds 1."""
     success: str = "at-any-tick"
-    """When an episode succeeds: at-any-tick, at-end, or held:N ticks in a row."""
+    """Rule of success: at-any-tick, at-end, or held:N for N ticks in a row."""
 
 
 @dataclass(frozen=True)
 class InfoConfig(Checked):
-    """Say what a store of demonstrations or a run folder holds."""
+    """Print the contents of a store of demonstrations or of a run folder."""
 
     path: Positional[Path]
     """Store or run folder."""

@@ -1,4 +1,4 @@
-"""Where tensors live, and whether its cores are free."""
+"""Device selection, memory and precision checks, and a warning about busy cores."""
 
 import os
 import time
@@ -12,36 +12,36 @@ import torch
 from diffpolicy.errors import DiffpolicyError
 
 PRODUCTS = 51
-SLOWER = 1.5  # threads that are this much slower than one are in each other's way
+SLOWER = 1.5  # ratio to the time of one thread from which the warning is printed
 
 
 def choose_device(name: str) -> torch.device:
-    """auto takes CUDA where there is some; asking for CUDA where there is none is an error."""
+    """Device of that name; "auto" is CUDA if available. Raises DiffpolicyError without CUDA."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
-        raise DiffpolicyError("--device cuda: torch sees no CUDA device here; use cpu or auto")
+        raise DiffpolicyError("--device cuda: PyTorch finds no CUDA device; use cpu or auto")
     return torch.device(name)
 
 
 def check_memory(needed: int, device: torch.device, what: str) -> None:
-    """DiffpolicyError where something takes more bytes than the device has."""
+    """Raise DiffpolicyError if `what` needs more bytes than the device has."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
     if needed > memory:
         raise DiffpolicyError(
             f"{what} takes at least {needed / 2**30:.3g} GiB of memory; {device.type} has "
-            f"{memory / 2**30:.3g} GiB. Choose smaller sizes"
+            f"{memory / 2**30:.3g} GiB; choose smaller sizes"
         )
 
 
 @contextmanager
 def float32_products(device: torch.device, tf32: bool = False) -> Iterator[None]:
-    """Keep float32 products on CUDA exact, or use TensorFloat-32 in them; then restore.
+    """Use exact float32 products on CUDA, or TensorFloat-32; restore the setting at the end.
 
-    torch rounds convolutions by default. Its older switches, allow_tf32, cannot be read any more
-    where a program has used these.
+    PyTorch uses TensorFloat-32 for convolutions by default. Its older switches (allow_tf32) cannot
+    be read in a program that uses these.
     """
     cudnn: Any = torch.backends.cudnn
     backends = [torch.backends.cuda.matmul, cudnn.conv]
@@ -74,7 +74,7 @@ def warn_of_busy_cores() -> None:
 
 
 def _product_ms(threads: int) -> float:
-    """Median time of a matrix product of a training step's size."""
+    """Median time of a matrix product of the size in a training step."""
     torch.set_num_threads(threads)
     a, samples = torch.ones(256, 256), []
     for _ in range(PRODUCTS):

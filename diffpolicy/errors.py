@@ -1,5 +1,8 @@
-"""The one error that users see: what was expected, what came, what would do."""
+"""DiffpolicyError, the only exception for bad input."""
 
 
 class DiffpolicyError(Exception):
-    """Bad input. The command line prints its message as one line and exits with 2."""
+    """Bad input, described in one line: "X is not a …; expected …; got …; try …".
+
+    The command line prints the message and exits with status 2.
+    """

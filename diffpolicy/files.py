@@ -1,4 +1,4 @@
-"""Files that are either wholly there or not there at all."""
+"""Atomic writing of files, and locks on folders."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from diffpolicy.errors import DiffpolicyError
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Errors of the system name the path that the user knows, not a temporary one; Ctrl-C waits."""
+    """Report system errors with `path` instead of a temporary name, and defer Ctrl-C to the end."""
     received: list[int] = []
     main = threading.current_thread() is threading.main_thread()
     previous = (
@@ -33,7 +33,10 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def lock(folder: Path, refusal: str) -> int:
-    """A descriptor that holds a lock on the folder until it is closed, by a crash or otherwise."""
+    """Lock a folder; return the descriptor that holds the lock until it is closed.
+
+    A crash closes it as well. Raises DiffpolicyError(refusal) if another process has the lock.
+    """
     import fcntl
 
     descriptor = os.open(folder, os.O_RDONLY)
@@ -42,14 +45,14 @@ def lock(folder: Path, refusal: str) -> int:
     except BlockingIOError:
         os.close(descriptor)
         raise DiffpolicyError(refusal) from None
-    except OSError as error:  # some network file systems have no locks for folders
-        print(f"warning: {folder} cannot be locked ({error.strerror}); write to it once only")
+    except OSError as error:  # some network file systems cannot lock folders
+        print(f"warning: {folder} cannot be locked ({error.strerror}); only one process may write")
     return descriptor
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """The one process that writes a run; the lock ends with the process, however that ends."""
+    """Lock a run folder; raise DiffpolicyError if another process trains in it."""
     refusal = f"another process is training in {folder}; wait for it, or choose another --out"
     descriptor = lock(folder, refusal)
     try:
@@ -59,7 +62,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def remove_partials(folder: Path) -> None:
-    """Removes the temporary files of processes that were killed while they wrote."""
+    """Remove temporary files of processes that no longer exist."""
     for path in folder.glob(".*.partial"):
         process = path.name.split(".")[-2]
         if process.isdecimal() and not _alive(int(process)):
@@ -71,16 +74,16 @@ def _alive(process: int) -> bool:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # a process of another user
         return True
     return True
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write(temporary path)`, then renames the result onto `path`.
+    """Call `write(temporary path)`, then rename the result to `path`.
 
-    A crash or a full disk leaves what stood at `path` before; the temporary file is removed
-    unless the process itself was killed.
+    After a crash or on a full disk the previous content of `path` remains. The temporary file is
+    removed unless the process was killed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with writing(path):
@@ -99,17 +102,17 @@ def _make_folder(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text atomically."""
+    """Write UTF-8 text atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes bytes atomically."""
+    """Write bytes atomically."""
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def check_writable(path: Path) -> None:
-    """Fails now rather than after an hour of measuring."""
+    """Raise OSError if a file cannot be written to `path`; to be called before long work."""
     with writing(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a folder; a file was expected")

@@ -1,4 +1,4 @@
-"""`diffpolicy info`: what a store of demonstrations or a run folder holds."""
+"""`diffpolicy info`: the contents of a store of demonstrations or of a run folder."""
 
 import json
 import math
@@ -10,11 +10,11 @@ import numpy as np
 from diffpolicy.config import InfoConfig
 from diffpolicy.errors import DiffpolicyError
 
-BLOCK_BYTES = 2**20  # read at a time, where a chunk is smaller
+BLOCK_BYTES = 2**20  # least number of bytes read at a time
 
 
 def info(config: InfoConfig) -> None:
-    """Prints a store's arrays and episodes, or a run's specification."""
+    """Print the arrays and episodes of a store, or the specification of a run."""
     if config.path.suffix == ".safetensors" or list(config.path.glob("*.safetensors")):
         return _print_run(config)
     _print_store(config)
@@ -30,7 +30,7 @@ def _print_run(config: InfoConfig) -> None:
 
 
 def _print_store(config: InfoConfig) -> None:
-    """Prints a line for each array; fails at the end where the actions cannot be used."""
+    """Print a line for each array; raise DiffpolicyError at the end if the actions are unusable."""
     from diffpolicy.data.demonstrations import contents
 
     source = contents(config.path)
@@ -45,7 +45,7 @@ def _print_store(config: InfoConfig) -> None:
     for note in (*source.notes, *source.unread(max(claimed.values(), default=source.rows))):
         print(f"  {note}")
     if "action" not in names:
-        print("  no data/action: train takes the name of the array of actions with --action")
+        print("  no data/action: give train the name of the array of actions with --action")
     for name, value in source.store.attributes.items():
         print(f"  {name}: {value}")
     if "action" in failures:
@@ -53,7 +53,7 @@ def _print_store(config: InfoConfig) -> None:
 
 
 def _print_array(source: Any, name: str, claimed: dict[str, int]) -> DiffpolicyError | None:
-    """Prints shape and range, or why the array cannot be used; adds its rows to `claimed`."""
+    """Print shape and range of an array, or the reason why it is unusable; count its rows."""
     what = f"{source.store.path}: data/{name}"
     try:
         array, notes = source.array(name)
@@ -72,7 +72,7 @@ def _print_array(source: Any, name: str, claimed: dict[str, int]) -> DiffpolicyE
 
 
 def _range(array: Any, rows: int, what: str) -> tuple[float, float]:
-    """The least and the largest number, read a few chunks at a time."""
+    """Smallest and largest number of an array, read a few chunks at a time."""
     from diffpolicy.data.zarr_store import reading
 
     chunk = (array.shards or array.chunks)[0]

@@ -1,7 +1,7 @@
-"""Balance-v0: hold a short pole upright on a cart while unforeseeable impulses strike it."""
+"""Balance-v0: keep a pole upright on a cart while unpredictable impulses strike it."""
 
+# MuJoCo's bindings have no type stubs.
 # pyright: reportAttributeAccessIssue=false
-# (MuJoCo's names come from compiled modules that ship without stubs.)
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,26 +23,26 @@ START_SPREAD = 0.05  # m, m/s, rad and rad/s alike
 
 IMPULSE_RAD_S = (0.8, 2.2)
 IMPULSE_GAP_TICKS = 45
-IMPULSE_WINDOW_TICKS = (25, 250)  # one later than this would have no time left to matter
+IMPULSE_WINDOW_TICKS = (25, 250)  # a later impulse would have no time to make the pole fall
 MAX_IMPULSES = 1 + (IMPULSE_WINDOW_TICKS[1] - IMPULSE_WINDOW_TICKS[0]) // IMPULSE_GAP_TICKS
 FLASH_TICKS = 8
 
-HINGE = 1  # the pole's place in qpos and qvel, after the cart's
+HINGE = 1  # index of the pole in qpos and qvel, after the cart
 
 
 class BalanceEnv(SimulatedEnv):
-    """An inverted pendulum on a cart, struck at moments that nobody can foresee.
+    """Inverted pendulum on a cart, struck by impulses at unpredictable times.
 
     ## Description
 
-    All of the pole's mass sits at its tip, 0.4 m above the hinge, so that a tilt left alone grows
-    e-fold every √(l/g) = 0.2 s, ten control periods. Two or three times an episode an impulse
-    changes the pole's angular velocity. Balancing the undisturbed pole needs little haste; catching
-    a struck one does: each tick of delay lets the tilt grow by a tenth before the cart, whose
-    acceleration is limited, begins to answer.
+    The mass of the pole is at its tip, l = 0.4 m above the hinge, so an uncorrected tilt grows by
+    a factor of e every √(l/g) = 0.2 s, or ten control periods. Two or three impulses per episode
+    change the angular velocity of the pole. Without impulses, latency matters little. After an
+    impulse, the tilt grows by a tenth with each tick of delay before the cart responds, and the
+    acceleration of the cart is limited.
 
-    Impulses come from the episode's seed alone, whatever the actions: two or three (2.5 on average)
-    between 0.5 s and 5 s, at least 0.9 s apart, of 0.8 to 2.2 rad/s to either side.
+    Impulses depend on the seed of the episode only, not on the actions: two or three (2.5 on
+    average) between 0.5 s and 5 s, at least 0.9 s apart, of 0.8 to 2.2 rad/s in either direction.
 
     ## Action space
 
@@ -54,28 +54,28 @@ class BalanceEnv(SimulatedEnv):
 
     ## Observation space
 
-    `Box(4, float64)`. The bounds lie beyond anything an episode can reach.
+    `Box(4, float64)`. No episode reaches the bounds.
 
     | Num | Observation                                  | Min  | Max | Unit  |
     | --- | -------------------------------------------- | ---- | --- | ----- |
-    | 0   | position of the cart, 0 in mid-track         | -3   | 3   | m     |
+    | 0   | position of the cart, 0 at mid-track         | -3   | 3   | m     |
     | 1   | velocity of the cart                         | -10  | 10  | m/s   |
     | 2   | angle of the pole, 0 upright, + towards +x   | -π/2 | π/2 | rad   |
     | 3   | angular velocity of the pole                 | -20  | 20  | rad/s |
 
     ## Reward
 
-    1 for every tick that the pole is up and the cart on its track.
+    1 for every tick with the pole up and the cart on its track.
 
     ## Starting state
 
-    Each observation uniform within ±0.05.
+    Each observation is uniform within ±0.05.
 
     ## Episode end
 
     - Termination: the pole leans by more than 45°, or the cart is more than 2.5 m from mid-track.
-      Above 39° gravity already outruns the cart's full acceleration, so a pole that passes 45° on
-      its way down cannot be caught.
+      Above 39°, gravity exceeds the effect of the greatest acceleration, so a pole that falls
+      past 45° cannot be recovered.
     - Truncation: tick 300 (6 s).
 
     `info["success"]` is True on tick 300 if the pole is still up, and False everywhere else;
@@ -83,14 +83,16 @@ class BalanceEnv(SimulatedEnv):
 
     ## Arguments
 
-    - `impulses_per_episode`: the mean number of impulses, 2.5; from 0 (none) to 6. An episode has
-      that number rounded down or up at random.
-    - `tip_mass_kg`: mass of the pole's tip, 0.01; the cart has 10 kg.
-    - `rail_friction_n`: dry friction of the cart on its rail, 0 N; the motor has 80 N.
-    - `sensor_noise`: standard deviation of the noise on the observations, 0, in units of 1 mm,
-      1 cm/s, 0.1° and 1 °/s.
-    - `actuation_delay`: ticks until an action reaches the motor, 0.
-    - `render_mode`: `"rgb_array"` or None. A pole just struck flashes red.
+    | Parameter              | Default | Meaning                                               |
+    | ---------------------- | ------- | ----------------------------------------------------- |
+    | `impulses_per_episode` | 2.5     | mean number of impulses, 0 to 6; the number of an     |
+    |                        |         | episode is rounded up or down at random               |
+    | `tip_mass_kg`          | 0.01    | mass of the tip of the pole; the cart has 10 kg       |
+    | `rail_friction_n`      | 0       | dry friction of the cart in N; the motor has 80 N     |
+    | `sensor_noise`         | 0       | standard deviation of the noise on observations, in   |
+    |                        |         | units of 1 mm, 1 cm/s, 0.1° and 1 °/s                 |
+    | `actuation_delay`      | 0       | ticks until an action reaches the motor               |
+    | `render_mode`          | `None`  | `"rgb_array"` or `None`; a struck pole flashes red    |
 
     ## Version history
 
@@ -116,8 +118,8 @@ class BalanceEnv(SimulatedEnv):
     ):
         if not 0 <= impulses_per_episode <= MAX_IMPULSES:
             raise ValueError(
-                f"impulses_per_episode must be between 0 and {MAX_IMPULSES} (more do not fit, "
-                f"{IMPULSE_GAP_TICKS} ticks apart), not {impulses_per_episode}"
+                f"impulses_per_episode must be between 0 and {MAX_IMPULSES} (more do not fit "
+                f"{IMPULSE_GAP_TICKS} ticks apart); got {impulses_per_episode}"
             )
         model = mujoco.MjModel.from_xml_path(str(MODEL_PATH))
         super().__init__(model, sensor_noise, actuation_delay, render_mode)
@@ -132,6 +134,7 @@ class BalanceEnv(SimulatedEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode; return the observation [D_o] and `info`."""
         self._begin(seed)
         self.tick = 0
         self.data.qpos[:] = self.np_random.uniform(-START_SPREAD, START_SPREAD, 2)
@@ -140,6 +143,7 @@ class BalanceEnv(SimulatedEnv):
         return self._sensed(self._observation()), self._info(up=True)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Advance one control tick; the observation has shape [D_o]."""
         self.data.qvel[HINGE] += self.impulses.get(self.tick, 0.0)
         self.data.ctrl[:] = self._actuated(action, self.neutral_action)
         mujoco.mj_step(self.model, self.data)
@@ -151,8 +155,10 @@ class BalanceEnv(SimulatedEnv):
         return observation, float(up), not up, truncated, self._info(up)
 
     def expert(self, rng: np.random.Generator | None = None) -> Callable[[np.ndarray], np.ndarray]:
-        """Linear-quadratic state feedback. It is deterministic: impulses give all the variety that
-        demonstrations need, so `rng` is ignored."""
+        """Linear-quadratic state feedback: a function observation [4] -> action [1].
+
+        It is deterministic and ignores `rng`; the impulses make demonstrations vary.
+        """
         gain = lqr_gain(self.model)
 
         def act(observation: np.ndarray) -> np.ndarray:
@@ -182,10 +188,10 @@ class BalanceEnv(SimulatedEnv):
 
 
 def draw_impulses(rng: np.random.Generator, per_episode: float) -> dict[int, float]:
-    """{tick: change of the pole's angular velocity in rad/s}, `per_episode` of them on average."""
+    """Draw {tick: change of the angular velocity in rad/s}, `per_episode` impulses on average."""
     count = int(per_episode + rng.random())
     first, last = IMPULSE_WINDOW_TICKS
-    # Sorted draws from the window less its gaps; putting the gaps back keeps the draw uniform.
+    # Sorted draws from the window without the gaps; adding the gaps keeps the draw uniform.
     slack = last - first - IMPULSE_GAP_TICKS * (count - 1)
     ticks = first + np.sort(rng.integers(0, slack + 1, count))
     ticks += IMPULSE_GAP_TICKS * np.arange(count)
@@ -194,10 +200,11 @@ def draw_impulses(rng: np.random.Generator, per_episode: float) -> dict[int, flo
 
 
 def lqr_gain(model: mujoco.MjModel) -> np.ndarray:
-    """Feedback [1, 4] on the observation, from the model linearised about the upright pole.
+    """Feedback gain [1, 4] on the observation, for the model linearised about the upright pole.
 
-    Weighing the action against nothing but the cart's position makes the gentlest feedback that
-    still comes back to mid-track: it keeps the motor out of saturation, and tolerates delay."""
+    The cost has only the action and the position of the cart, which gives the weakest feedback that
+    returns to mid-track: it does not saturate the motor, and it tolerates delay.
+    """
     a, b = linearise(model)
     q, r = np.diag([1.0, 0.0, 0.0, 0.0]), np.array([[50.0]])
     p = solve_discrete_are(a, b, q, r)
@@ -205,7 +212,7 @@ def lqr_gain(model: mujoco.MjModel) -> np.ndarray:
 
 
 def linearise(model: mujoco.MjModel, eps: float = 1e-5) -> tuple[np.ndarray, np.ndarray]:
-    """A [4, 4], B [4, 1]: one control period near upright, by central differences of MuJoCo."""
+    """Linearise one control period near upright by central differences: A [4, 4], B [4, 1]."""
 
     def advance(z: np.ndarray) -> np.ndarray:
         data = mujoco.MjData(model)

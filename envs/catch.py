@@ -1,7 +1,7 @@
-"""Catch-v0: move a cup to where a ball arrives, which its last bounce alone decides."""
+"""Catch-v0: catch a ball whose last bounce is unpredictable."""
 
+# MuJoCo's bindings have no type stubs.
 # pyright: reportAttributeAccessIssue=false
-# (MuJoCo's names come from compiled modules that ship without stubs.)
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +15,15 @@ from .simulation import SimulatedEnv
 
 MODEL_PATH = Path(__file__).parent / "assets" / "catch.xml"
 
-CONTROL_DT_S = 0.02
-GRAVITY_M_S2 = 9.81
+_MODEL = mujoco.MjModel.from_xml_path(str(MODEL_PATH))  # with the default arguments
 
-# Heights z are above mid-rail; x = 0 is the plane of the cup's mouth, and the ball comes from -x.
-RAIL_HALF_LENGTH_M = 0.5
+CONTROL_DT_S = 0.02
+GRAVITY_M_S2 = -float(_MODEL.opt.gravity[2])
+
+# Heights z are relative to mid-rail; x = 0 is the plane of the cup's mouth; the ball comes from -x.
+RAIL_HALF_LENGTH_M = float(_MODEL.actuator("servo").ctrlrange[1])
 START_HALF_RANGE_M = 0.4  # of the cup
-BOUNCE_HEIGHT_M = -0.55  # of the ball's centre, touching the ground
+BOUNCE_HEIGHT_M = -0.55  # of the ball's centre
 
 FALL_TICKS = (30, 45)  # from the throw to the bounce
 RELEASE_HEIGHT_M = (1.0, 1.5)  # above the bounce
@@ -30,38 +32,37 @@ RESTITUTION = 0.65
 RISE_TICKS = 12  # from the bounce to the cup
 RISE_S = RISE_TICKS * CONTROL_DT_S
 
-MAX_DEFLECTION_M = 0.4  # more would reach into the ground
+MAX_DEFLECTION_M = 0.4  # more would lead below the ground
 CATCH_RADIUS_M = 0.07
-CATCH_SPEED_M_S = 1.0  # a faster cup knocks the ball away
+CATCH_SPEED_M_S = 1.0  # greatest speed of the cup
 MISS_SCALE_M = 0.5
 NEAR_SCORE = 0.5  # for the narrowest miss
 
-CUP, BALL_X, BALL_Z = 0, 1, 2  # places in qpos and qvel
+CUP, BALL_X, BALL_Z = 0, 1, 2  # indices in qpos and qvel
 TRAIL_GAP_TICKS = 2
 
 
 class CatchEnv(SimulatedEnv):
-    """A ball bounces on rough ground, nobody can foresee how, and is to be caught after that.
+    """Catch a ball after a bounce on rough ground that cannot be predicted.
 
     ## Description
 
-    In a vertical plane a ball flies towards a cup, which opens towards it and rides on an upright
-    rail. The ball strikes rough ground 0.24 s, or 12 control ticks, before it reaches the plane of
-    the cup's mouth, and rises from there. How steeply is drawn from the episode's seed: the height
-    of its arrival differs by up to ±0.35 m from the one that smooth ground would give. A force of
-    24 N moves the cup, which weighs 1 kg together with its arm.
+    A ball flies in a vertical plane towards a cup on an upright rail. It strikes rough ground 12
+    control ticks (0.24 s) before it reaches the plane of the cup's mouth, and rises from there at a
+    random angle: the height of arrival differs by up to ±0.35 m from that after smooth ground. A
+    force of up to 24 N moves the cup, which weighs 1 kg together with its arm.
 
-    Who waits at the mean height of arrival and sees the bounce at once has just enough force to be
-    in time everywhere. Who sees it late is not: the distance that the cup can still go shrinks with
-    the square of the time that is left.
+    A cup that waits at the mean height of arrival and responds to the bounce at once has just
+    enough force to reach every ball. A late response fails, because the distance that the cup can
+    move decreases with the square of the remaining time.
 
     The ball is caught if it arrives within 0.07 m of the middle of the mouth while the cup moves at
-    no more than 1 m/s. Bounce and arrival fall on control ticks.
+    no more than 1 m/s. Bounce and arrival coincide with control ticks.
 
     ## Action space
 
-    `Box(-0.5, 0.5, (1,), float32)`, the target of the cup's servo for one control period of 0.02 s
-    (50 Hz). The servo is critically damped at 30 rad/s, up to its greatest force.
+    `Box(-0.5, 0.5, (1,), float32)`, the target of the position servo of the cup for one control
+    period of 0.02 s (50 Hz). Within its force limit the servo is critically damped at 30 rad/s.
 
     | Num | Action                                 | Min  | Max | Unit |
     | --- | -------------------------------------- | ---- | --- | ---- |
@@ -69,9 +70,9 @@ class CatchEnv(SimulatedEnv):
 
     ## Observation space
 
-    `Box(6, float64)`. The bounds lie beyond anything an episode can reach. Whether the bounce is
-    still to come follows from the ball's flight: until then it meets the ground, at a height of
-    -0.55 m, before it meets the plane of the cup's mouth.
+    `Box(6, float64)`. No episode reaches the bounds. The observation shows whether the bounce is
+    still to come: before it, the parabola of the ball reaches the ground (height -0.55 m) before
+    the plane of the cup's mouth.
 
     | Num | Observation                                          | Min | Max | Unit |
     | --- | ---------------------------------------------------- | --- | --- | ---- |
@@ -84,14 +85,14 @@ class CatchEnv(SimulatedEnv):
 
     ## Reward
 
-    The score below on the tick of arrival, 0 before.
+    The score (see below) on the tick of arrival, 0 before.
 
     ## Starting state
 
-    The cup rests within ±0.4 m of mid-rail. The ball is thrown 1.0 to 1.5 m above the ground, with
-    2.4 to 3.4 m/s towards the cup, and strikes the ground after 30 to 45 ticks (0.60 to 0.90 s):
-    these are drawn uniformly, and its upward velocity and its distance follow from them. Smooth
-    ground would return 0.65 of its falling speed; its velocity towards the cup stays as it is.
+    The cup is at rest within ±0.4 m of mid-rail. The ball is thrown from 1.0 to 1.5 m above the
+    ground, with 2.4 to 3.4 m/s towards the cup, and strikes the ground after 30 to 45 ticks (0.60
+    to 0.90 s). These values are uniform; the upward velocity and the distance follow from them.
+    Smooth ground would return 0.65 of the falling speed; the velocity towards the cup is constant.
 
     ## Episode end
 
@@ -105,14 +106,18 @@ class CatchEnv(SimulatedEnv):
 
     ## Arguments
 
-    - `deflection_m`: the greatest deflection of the height of arrival, 0.35; from 0 (smooth ground)
-      to 0.4. Deflections are uniform between plus and minus this.
-    - `arm_mass_kg`: mass of the cup with its arm, 1; from 0.5 to 4. The servo keeps its gains.
-    - `rail_friction_n`: dry friction of the arm on its rail, 0 N; up to 12. The servo has 24 N.
-    - `sensor_noise`: standard deviation of the noise on the observations, 0, in units of 1 mm for
-      the cup, 5 mm for the ball, 1 cm/s for the cup and 5 cm/s for the ball.
-    - `actuation_delay`: ticks until an action reaches the servo, 0.
-    - `render_mode`: `"rgb_array"` or None. The cup turns green as it catches, red as it misses.
+    | Parameter         | Default | Meaning                                                    |
+    | ----------------- | ------- | ---------------------------------------------------------- |
+    | `deflection_m`    | 0.35    | greatest deflection of the height of arrival, 0 (smooth    |
+    |                   |         | ground) to 0.4; deflections are uniform within ± this      |
+    | `arm_mass_kg`     | 1       | mass of the cup with its arm, 0.5 to 4                     |
+    | `rail_friction_n` | 0       | dry friction of the arm in N, up to 12                     |
+    | `sensor_noise`    | 0       | standard deviation of the noise on observations, in units  |
+    |                   |         | of 1 mm and 1 cm/s for the cup, 5 mm and 5 cm/s for the    |
+    |                   |         | ball                                                       |
+    | `actuation_delay` | 0       | ticks until an action reaches the servo                    |
+    | `render_mode`     | `None`  | `"rgb_array"` or `None`; the cup turns green with a catch, |
+    |                   |         | red with a miss                                            |
 
     ## Version history
 
@@ -146,13 +151,13 @@ class CatchEnv(SimulatedEnv):
         self.action_space = spaces.Box(-RAIL_HALF_LENGTH_M, RAIL_HALF_LENGTH_M, (1,), np.float32)
         self.deflection_m = deflection_m
         self.bounce_tick, self.deflected_m, self.tick = 0, 0.0, 0
-        self.path = [(0.0, 0.0)]  # of the ball, for the picture
+        self.path = [(0.0, 0.0)]  # positions of the ball, for the picture
         self._substeps = round(CONTROL_DT_S / self.model.opt.timestep)
         self._set_up_model(arm_mass_kg, rail_friction_n)
 
     @property
     def neutral_action(self) -> np.ndarray:
-        """The servo's last target; after a reset, where the cup rests."""
+        """Newest target of the servo [1]; after a reset, the position of the cup."""
         return self._latest(self._followed).astype(np.float32)
 
     @property
@@ -162,6 +167,7 @@ class CatchEnv(SimulatedEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode; return the observation [D_o] and `info`."""
         self._begin(seed)
         rng = self.np_random
         self.bounce_tick = int(rng.integers(FALL_TICKS[0], FALL_TICKS[1], endpoint=True))
@@ -175,6 +181,7 @@ class CatchEnv(SimulatedEnv):
         return self._sensed(self._observation()), self._info()
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Advance one control tick; the observation has shape [D_o]."""
         if self.tick == self.bounce_tick:
             self.data.qvel[BALL_Z] *= -RESTITUTION
             self.data.qvel[BALL_Z] += self.deflected_m / RISE_S
@@ -186,9 +193,10 @@ class CatchEnv(SimulatedEnv):
         return self._sensed(self._observation()), info["score"], self._arrived, False, info
 
     def expert(self, rng: np.random.Generator | None = None) -> Callable[[np.ndarray], np.ndarray]:
-        """Targets the height of arrival that the ball's state foretells, before the bounce its
-        mean. It is deterministic: throws and bounces give all the variety that demonstrations
-        need, so `rng` is ignored."""
+        """Move to the expected height of arrival: a function observation [6] -> action [1].
+
+        It is deterministic and ignores `rng`; throws and bounces make demonstrations vary.
+        """
 
         def act(observation: np.ndarray) -> np.ndarray:
             height_m = expected_arrival_m(*observation[[BALL_X, BALL_Z, 3 + BALL_X, 3 + BALL_Z]])
@@ -230,7 +238,7 @@ class CatchEnv(SimulatedEnv):
 
 
 def outcome(miss_m: float, cup_m_s: float) -> dict[str, Any]:
-    """`info` as the ball arrives `miss_m` from the middle of a cup that moves at `cup_m_s`."""
+    """`info` for a ball that arrives `miss_m` from the middle of a cup with velocity `cup_m_s`."""
     outside_m = max(abs(miss_m) - CATCH_RADIUS_M, 0.0)
     if outside_m == 0 and abs(cup_m_s) <= CATCH_SPEED_M_S:
         return {"success": True, "score": 1.0}
@@ -240,15 +248,18 @@ def outcome(miss_m: float, cup_m_s: float) -> dict[str, Any]:
 def throw(
     fall_ticks: int, release_m: float, speed_m_s: float
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """The ball's position (m) and velocity (m/s) that take it from `release_m` above the ground
-    to the ground in `fall_ticks`, and to the cup `RISE_TICKS` later."""
+    """Initial position (m) and velocity (m/s), each (x, z), of a ball.
+
+    From `release_m` above the ground it falls to the ground in `fall_ticks`, and reaches the plane
+    of the cup's mouth `RISE_TICKS` later.
+    """
     fall_s = fall_ticks * CONTROL_DT_S
     position = (-speed_m_s * (fall_s + RISE_S), BOUNCE_HEIGHT_M + release_m)
     return position, (speed_m_s, GRAVITY_M_S2 * fall_s / 2 - release_m / fall_s)
 
 
 def expected_arrival_m(x: float, z: float, vx: float, vz: float) -> float:
-    """The ball's height in the plane of the cup's mouth, over ground that is smooth."""
+    """Height of the ball in the plane of the cup's mouth, with a regular bounce."""
     arrival_s = -x / vx
     drop_m = max(z - BOUNCE_HEIGHT_M, 0.0)
     bounce_s = (vz + np.sqrt(vz**2 + 2 * GRAVITY_M_S2 * drop_m)) / GRAVITY_M_S2

@@ -1,7 +1,7 @@
-"""Detour-v0: carry a tool past a post to a goal behind it, on the left or on the right."""
+"""Detour-v0: carry a tool around a post to a goal, on the left or on the right."""
 
+# MuJoCo's bindings have no type stubs.
 # pyright: reportAttributeAccessIssue=false
-# (MuJoCo's names come from compiled modules that ship without stubs.)
 
 import cmath
 import math
@@ -17,44 +17,46 @@ from .simulation import SimulatedEnv
 
 MODEL_PATH = Path(__file__).parent / "assets" / "detour.xml"
 
+_MODEL = mujoco.MjModel.from_xml_path(str(MODEL_PATH))  # with the default arguments
+
 # Points of the table are complex numbers, x + iy in m: x away from the shoulder, y to the left.
-POST = 0.42 + 0j
-LINK_M = 0.4
-HOME_RAD = np.array([-0.9, 1.8])  # the joints in the middle of their targets
-TOUCH_M = 0.09  # between the axes of post (radius 0.07) and tool (radius 0.02)
-GOAL_RADIUS_M = 0.03
+POST = complex(*_MODEL.geom("post").pos[:2])
+LINK_M = float(_MODEL.body("forearm").pos[0])  # length of either link
+HOME_RAD = np.array([-0.9, 1.8])  # joint angles of action 0
+TOUCH_M = float(_MODEL.geom("post").size[0] + _MODEL.geom("tool").size[0])  # between the axes
+GOAL_RADIUS_M = float(_MODEL.geom("goal").size[0])
 GOAL_SPEED_M_S = 0.1
 
-# Where the tool and the goal may be at reset. A few places, each met again and again with both ways
-# round: a network that learns every demonstration by heart still learns their mean there.
+# Places of the tool and the goal at reset. There are few, so each occurs with both paths, and even
+# a network that memorises the demonstrations learns their mean.
 TOOL_X_M, TOOL_Y_M = 0.235, (-0.02, 0.0, 0.02)
 GOAL_X_M, GOAL_Y_M = 0.63, (-0.03, 0.0, 0.03)
 
-# The expert's, drawn anew for each episode.
+# Ranges of the expert, which draws one value for each episode.
 CLEARANCE_M = (0.125, 0.145)  # between the axes of post and tool
 SPEED_M_S = (0.55, 0.65)
-SERVO_LAG_S = 0.125  # of a servo behind its moving target: kv / kp
+SERVO_LAG_S = -float(_MODEL.actuator_biasprm[0, 2] / _MODEL.actuator_gainprm[0, 0])  # kv / kp
 
 
 class DetourEnv(SimulatedEnv):
-    """A two-link arm carries a tool past a post; both ways round are equally good.
+    """Carry a tool around a post with a two-link arm; both paths are equally good.
 
     ## Description
 
     A SCARA arm (two links of 0.4 m on vertical hinges) stands at the origin of a table. Its links
-    pass over a post of radius 0.07 m at (0.42, 0); the tool that hangs from its end, of radius
-    0.02 m, does not. The tool starts right before the post, and the goal lies right behind it. The
-    expert passes on the left or on the right by the toss of a coin, whatever the start and the
-    goal, so the mean of its actions leads straight into the post, within 0.3 s. There are nine
-    starts, so that what is seen at the start does not tell one demonstration from another either.
+    pass over a post of radius 0.07 m at (0.42, 0), but the tool at its end, of radius 0.02 m, does
+    not. The tool starts in front of the post, and the goal is behind it. The expert passes on the
+    left or on the right with equal probability, independent of start and goal, so the mean of its
+    actions hits the post within 0.3 s. There are only nine starts, so the first observation does
+    not identify a demonstration either.
 
     x points away from the shoulder, y to the left, and angles grow anticlockwise. Control runs at
     20 Hz, the physics at 200 Hz.
 
     ## Action space
 
-    `Box(-1, 1, (2,), float32)`: targets of the joints' position servos, which have at most 12 and
-    6 N·m. Actions beyond the bounds are clipped to them.
+    `Box(-1, 1, (2,), float32)`: targets of the position servos of the joints, with torque limits of
+    12 and 6 N·m. Actions beyond the bounds are clipped.
 
     | Num | Action                                       | Min  | Max | Unit |
     | --- | -------------------------------------------- | ---- | --- | ---- |
@@ -63,8 +65,7 @@ class DetourEnv(SimulatedEnv):
 
     ## Observation space
 
-    `Box(6, float64)`. The joints' stops and motors keep the arm inside the bounds; readings beyond
-    them would be clipped.
+    `Box(6, float64)`. The arm stays inside the bounds; observations beyond them would be clipped.
 
     | Num | Observation                            | Min  | Max | Unit  |
     | --- | -------------------------------------- | ---- | --- | ----- |
@@ -81,27 +82,30 @@ class DetourEnv(SimulatedEnv):
 
     ## Starting state
 
-    At rest, the servos' targets where the joints are. The tool at x = 0.235 m and one of y = -0.02,
-    0 and 0.02 m, the goal at x = 0.63 m and one of y = -0.03, 0 and 0.03 m, all equally likely.
+    At rest, with the targets of the servos at the joint angles. The tool is at x = 0.235 m and y =
+    -0.02, 0 or 0.02 m, the goal at x = 0.63 m and y = -0.03, 0 or 0.03 m, with equal probability.
 
     ## Episode end
 
     - Termination by success: the tool is within 0.03 m of the goal and slower than 0.1 m/s.
-    - Termination by failure: the axes of tool and post have come within 0.09 m, the sum of their
-      radii. This is computed from the joint angles after each physics step, and ends the tick.
+    - Termination by failure: the tool touches the post, that is, the distance of their axes is less
+      than 0.09 m, the sum of their radii. It is computed from the joint angles after each physics
+      step, and ends the tick.
     - Truncation: `gymnasium.make` truncates after 60 ticks (3 s); the expert takes about 1.1 s.
 
-    `info["score"]` is the part covered of the start's distance to the goal, 1 − d / d₀ within
-    [0, 1], and 1 on success.
+    `info["success"]` is True on the tick of success. `info["score"]` is 1 − d / d₀, at least 0, for
+    a distance d to the goal that was d₀ at the start, and 1 on success.
 
     ## Arguments
 
-    - `payload_kg`: mass at the tool, 0.2; the links have 1.2 and 0.8 kg.
-    - `joint_friction_nm`: dry friction of each joint, 0 N·m.
-    - `sensor_noise`: standard deviation of the noise on the observations, 0, in units of 0.1°,
-      1 °/s and 1 mm.
-    - `actuation_delay`: ticks until an action reaches the servos, 0.
-    - `render_mode`: `"rgb_array"` or None. A post that is touched turns bright red.
+    | Parameter           | Default | Meaning                                                  |
+    | ------------------- | ------- | -------------------------------------------------------- |
+    | `payload_kg`        | 0.2     | mass at the tool, 0 to 2; the links have 1.2 and 0.8 kg  |
+    | `joint_friction_nm` | 0       | dry friction of each joint in N·m, up to 5               |
+    | `sensor_noise`      | 0       | standard deviation of the noise on observations, in      |
+    |                     |         | units of 0.1°, 1 °/s and 1 mm                            |
+    | `actuation_delay`   | 0       | ticks until an action reaches the servos                 |
+    | `render_mode`       | `None`  | `"rgb_array"` or `None`; a touched post turns bright red |
 
     ## Version history
 
@@ -133,7 +137,7 @@ class DetourEnv(SimulatedEnv):
 
     @property
     def neutral_action(self) -> np.ndarray:
-        """The servos' newest target; after a reset, where they hold the arm."""
+        """Newest targets of the servos [2]; after a reset, the initial pose."""
         return self._latest(self._followed)
 
     @property
@@ -143,12 +147,14 @@ class DetourEnv(SimulatedEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode; return the observation [D_o] and `info`."""
         self._begin(seed)
         tool_y, goal_y = self.np_random.choice(TOOL_Y_M), self.np_random.choice(GOAL_Y_M)
         self._place(float(tool_y), float(goal_y))
         return self._sensed(self._observation()), self._info(success=False)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Advance one control tick; the observation has shape [D_o]."""
         target = np.clip(action, -1.0, 1.0).astype(np.float32)
         self.data.ctrl[:] = HOME_RAD + self._actuated(target, self._followed)
         touched = self._advance()
@@ -157,14 +163,16 @@ class DetourEnv(SimulatedEnv):
         return observation, float(success), success or touched, False, self._info(success)
 
     def expert(self, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
-        """The shortest way round a disc about the post, on a side that is drawn with its radius and
-        the speed; feedback on the observation alone."""
+        """Take the shortest path around a disc about the post: observation [6] -> action [2].
+
+        `rng` draws the side, the radius of the disc and the speed.
+        """
         side = int(rng.choice((-1, 1)))
         clearance_m, speed_m_s = rng.uniform(*CLEARANCE_M), rng.uniform(*SPEED_M_S)
         return detour(side, clearance_m, speed_m_s)
 
     def _advance(self) -> bool:
-        """One control tick, or as much of it as there is before the tool touches the post."""
+        """Advance one control tick; stop early and return True if the tool touches the post."""
         for _ in range(self._substeps):
             mujoco.mj_step(self.model, self.data)
             if self._touching():
@@ -213,30 +221,31 @@ class DetourEnv(SimulatedEnv):
 
 
 def tool_position(qpos: np.ndarray) -> complex:
+    """Position of the tool in m, for joint angles [2]."""
     shoulder, elbow = qpos.tolist()
     return cmath.rect(LINK_M, shoulder) + cmath.rect(LINK_M, shoulder + elbow)
 
 
 def tool_velocity(qpos: np.ndarray, qvel: np.ndarray) -> complex:
-    """The derivative of `tool_position` in time, m/s."""
+    """Time derivative of `tool_position`, m/s."""
     (shoulder, elbow), (shoulder_rate, elbow_rate) = qpos.tolist(), qvel.tolist()
     upper_arm = 1j * shoulder_rate * cmath.rect(LINK_M, shoulder)
     return upper_arm + 1j * (shoulder_rate + elbow_rate) * cmath.rect(LINK_M, shoulder + elbow)
 
 
 def joint_angles(tool: complex) -> np.ndarray:
-    """The inverse of `tool_position`, elbow on the right; straight where the tool is too far."""
+    """Inverse of `tool_position` with the elbow on the right; a straight arm beyond its reach."""
     elbow = 2 * math.acos(min(abs(tool) / (2 * LINK_M), 1.0))
     return np.array([cmath.phase(tool) - elbow / 2, elbow])
 
 
 def action_towards(tool: complex) -> np.ndarray:
-    """The action whose targets bring the tool there, or as near as an action can."""
+    """Action whose targets are the joint angles for a position of the tool, clipped."""
     return np.clip(joint_angles(tool) - HOME_RAD, -1.0, 1.0).astype(np.float32)
 
 
 def detour(side: int, clearance_m: float, speed_m_s: float) -> Callable[[np.ndarray], np.ndarray]:
-    """observation -> action of an expert that passes on `side`, +1 the left or -1 the right."""
+    """Expert, observation [6] -> action [2], that passes on `side`: +1 is left, -1 is right."""
 
     def act(observation: np.ndarray) -> np.ndarray:
         tool = tool_position(observation[:2])
@@ -249,9 +258,10 @@ def detour(side: int, clearance_m: float, speed_m_s: float) -> Callable[[np.ndar
 
 
 def detour_bearing(to_post: complex, to_goal: complex, side: int, clearance_m: float) -> float:
-    """Where the shortest way to the goal begins that passes the disc about the post on `side`.
+    """Initial direction (rad) of the shortest path to the goal past the disc on `side`.
 
-    Straight to the goal, or, where the disc hides it, along the tangent on that side."""
+    It is straight to the goal, or along the tangent on that side if the disc is in between.
+    """
     half_angle = math.asin(min(clearance_m / abs(to_post), 1.0))
     between = abs(cmath.phase(to_goal * to_post.conjugate()))
     if between < half_angle and abs(to_goal) > abs(to_post) * math.cos(half_angle):

@@ -1,6 +1,6 @@
-"""Geometry of the plane: poses (x, y, angle), placed points, and the area that two shapes share.
+"""Geometry of the plane: poses (x, y, angle), transformed points, and the overlap of two shapes.
 
-Lists of floats, not arrays: on polygons of four corners plain Python is several times faster.
+It uses lists of floats, because plain Python is several times faster than NumPy on four corners.
 """
 
 import math
@@ -12,26 +12,27 @@ Box = tuple[float, float, float, float]  # x_min, y_min, x_max, y_max
 
 
 def transform(points: Iterable[Point], pose: Pose) -> list[Point]:
-    """Points given in the frame of `pose`, in the frame that `pose` is given in."""
+    """Transform points from the frame of `pose` to the frame in which `pose` is given."""
     x, y, angle = pose
     cos, sin = math.cos(angle), math.sin(angle)
     return [(x + cos * u - sin * v, y + sin * u + cos * v) for u, v in points]
 
 
 def relative_pose(pose: Pose, frame: Pose) -> Pose:
-    """`pose` as seen from `frame`."""
+    """Pose relative to `frame`."""
     dx, dy = pose[0] - frame[0], pose[1] - frame[1]
     [(x, y)] = transform([(dx, dy)], (0.0, 0.0, -frame[2]))
     return x, y, pose[2] - frame[2]
 
 
 def corners(box: Box) -> list[Point]:
+    """Corners of a box, in order."""
     x_min, y_min, x_max, y_max = box
     return [(x_min, y_min), (x_max, y_min), (x_max, y_max), (x_min, y_max)]
 
 
 def polygon_area(polygon: Sequence[Point]) -> float:
-    """The shoelace formula."""
+    """Area of a polygon, by the shoelace formula."""
     twice_area = 0.0
     x, y = polygon[-1]
     for u, v in polygon:
@@ -41,7 +42,7 @@ def polygon_area(polygon: Sequence[Point]) -> float:
 
 
 def cut(polygon: Sequence[Point], axis: int, sign: float, bound: float) -> list[Point]:
-    """The part of a convex polygon where sign · coordinate ≤ bound (Sutherland–Hodgman)."""
+    """Part of a convex polygon with sign · coordinate ≤ bound (Sutherland–Hodgman)."""
     kept = []
     p = polygon[-1]
     p_room = bound - sign * p[axis]
@@ -57,7 +58,7 @@ def cut(polygon: Sequence[Point], axis: int, sign: float, bound: float) -> list[
 
 
 def area_in_box(polygon: Sequence[Point], box: Box) -> float:
-    """Area of the part of a convex polygon that lies inside an upright box."""
+    """Area of the part of a convex polygon inside an axis-aligned box."""
     x_min, y_min, x_max, y_max = box
     for axis, sign, bound in ((0, 1, x_max), (0, -1, -x_min), (1, 1, y_max), (1, -1, -y_min)):
         polygon = cut(polygon, axis, sign, bound)
@@ -67,7 +68,7 @@ def area_in_box(polygon: Sequence[Point], box: Box) -> float:
 
 
 def shared_area(boxes: Sequence[Box], pose: Pose, frame: Pose) -> float:
-    """Area shared by two copies, at `pose` and at `frame`, of a shape made of disjoint boxes."""
+    """Overlap of two copies, at `pose` and at `frame`, of a shape made of disjoint boxes."""
     relative = relative_pose(pose, frame)
     placed = [transform(corners(box), relative) for box in boxes]
     return sum(area_in_box(polygon, box) for polygon in placed for box in boxes)

@@ -1,6 +1,6 @@
-"""Push-T: a round agent pushes a T-shaped block onto a goal pose."""
+"""PushT-v0: push a T-shaped block onto a goal pose."""
 
-# MuJoCo's bindings come without type stubs.
+# MuJoCo's bindings have no type stubs.
 # pyright: reportAttributeAccessIssue=false
 
 import math
@@ -25,29 +25,30 @@ from .pusht_block import (
 from .pusht_expert import Pusher
 from .simulation import SimulatedEnv
 
-# Agent x, y, the block's centre of mass x, y and its angle. Where the human demonstrations start:
-# the original draws x, y in [100, 400] and places the block before it turns it, so that what it
-# drew is the centre of mass less the upright block's (0, 45).
+# Agent x, y, centre of mass x, y and angle of the block, as in the human demonstrations: the
+# original draws x, y in [100, 400] and places the block before it rotates it, so the drawn point is
+# the centre of mass minus that of the upright block, (0, 45).
 START_LOW = (50.0, 50.0, 100.0, 145.0, -math.pi)
 START_HIGH = (450.0, 450.0, 400.0, 445.0, math.pi)
 SUCCESS_COVERAGE = 0.95
 
-# What each kind of observation is made from, and one row's shape of each array.
+# Recorded arrays of each kind of observation, and the shape of their rows.
 DEMONSTRATION_ARRAYS = {"state": ("state",), "keypoint": ("keypoint", "state")}
 ROW_SHAPES = {"state": (5,), "keypoint": (9, 2)}
 
-# px, and the angle's cosine and sine.
+# px; for the last two of a state, cosine and sine.
 SENSOR_UNITS = {"state": np.array([1.0] * 4 + [0.01] * 2), "keypoint": np.ones(20)}
 
 NOMINAL = Block()
 
-# Positions cannot get so far beyond the table: the agent stays among its targets, the block inside
-# the walls, give or take what the agent presses it into them.
+# Bounds of positions. They are never reached: the agent stays within its targets, and the block
+# within the walls but for the depth to which the agent presses it into them.
 TABLE_PX, LOW_PX, HIGH_PX = 512.0, -512.0, 1024.0
 
 
 class PushTEnv(SimulatedEnv):
-    """
+    """Push a T-shaped block onto a goal pose with a round agent.
+
     ## Description
     A round agent (radius 15 px) pushes a T-shaped block over a table of 512 × 512 px until it
     covers a goal pose. The task, its units and its scores are those of Push-T in Diffusion Policy
@@ -59,8 +60,8 @@ class PushTEnv(SimulatedEnv):
     98.5 / 44.7 / 3.4 % of the episodes (99.5 / 47 / 3.4 % in pymunk).
 
     ## Action Space
-    `Box(0, 512, (2,), float32)`: where the agent is to go. It is pulled there as by a spring and
-    a damper. Actions beyond the table are clipped to it.
+    `Box(0, 512, (2,), float32)`: the target of the agent, which a spring and a damper pull there.
+    Actions beyond the table are clipped.
 
     | Num | Action                 | Min | Max | Unit |
     |-----|------------------------|-----|-----|------|
@@ -68,7 +69,8 @@ class PushTEnv(SimulatedEnv):
     | 1   | target y of the agent  | 0   | 512 | px   |
 
     ## Observation Space
-    `observation="state"`: `Box((6,), float32)`. The block's origin is the middle of its bar's top.
+    `observation="state"`: `Box((6,), float32)`. The origin of the block is the
+    middle of the top of its bar.
 
     | Num | Observation             | Min  | Max  | Unit |
     |-----|-------------------------|------|------|------|
@@ -90,36 +92,36 @@ class PushTEnv(SimulatedEnv):
     ## Rewards
     min(coverage / 0.95, 1), where coverage = area(block ∩ goal) / area(goal).
 
-    `info`, at every step and reset, has `coverage`; `max_coverage`, the largest since the reset;
-    `score` = min(max_coverage / 0.95, 1), the published one; and `success`, `success_90` and
-    `success_85`: whether max_coverage has reached 0.95, 0.90 and 0.85. Most human demonstrations
-    end a little under 0.95.
+    `info` contains, at every step and reset, `coverage`; `max_coverage`, the largest since the
+    reset; `score` = min(max_coverage / 0.95, 1), as published; and `success`, `success_90` and
+    `success_85`, true once max_coverage has reached 0.95, 0.90 and 0.85. Most human demonstrations
+    end slightly below 0.95.
 
     ## Starting State
-    Agent x, y uniform in [50, 450] px; the block's centre of mass, 45 px down the stem from its
-    origin (midway between the middles of bar and stem, whatever their sizes), uniform in
-    [100, 400] × [145, 445] px, its angle in [-π, π]: where the human demonstrations start. Drawn
-    again while anything touches. All at rest.
-    `reset(options={"state": [agent x, y, block x, y, block angle]})`, in px and rad, starts from
-    there instead: a row of `data/state` of the human demonstrations, say.
+    At rest, distributed as in the human demonstrations: agent x, y uniform in [50, 450] px; centre
+    of mass of the block (midway between the centres of bar and stem; by default 45 px below its
+    origin) uniform in [100, 400] × [145, 445] px; angle uniform in [-π, π]. Starts with a contact
+    are drawn again.
+    `reset(options={"state": [agent x, y, block x, y, block angle]})`, in px and rad, sets the
+    start, for example to a row of `data/state` of the human demonstrations.
 
     ## Episode End
     Terminates when coverage reaches 0.95. `gymnasium.make` truncates after 300 steps.
 
     ## Arguments
-    | Parameter             | Default           | Meaning                                          |
-    |-----------------------|-------------------|--------------------------------------------------|
-    | `goal_pose`           | `(256, 256, π/4)` | of the block: x, y of its origin, angle (px, rad)|
-    | `observation`         | `"state"`         | `"state"` or `"keypoint"`                        |
-    | `bar_px`              | `(120, 30)`       | width, height of the block's bar, 20 to 200 px   |
-    | `stem_px`             | `(30, 90)`        | of its stem; keypoints are of the default block  |
-    | `block_mass_kg`       | 1                 | 0.1 to 100; inertia grows with it                |
-    | `table_friction_kg_s` | 1000              | 10 to 10⁵: viscous force on the block / velocity;|
-    |                       |                   | let go, the block glides for mass / friction s   |
-    | `sensor_noise`        | 0                 | standard deviation of the observations' noise, in|
-    |                       |                   | units of 1 px, and 0.01 for cosine and sine      |
-    | `actuation_delay`     | 0                 | ticks until a target reaches the agent           |
-    | `render_mode`         | `None`            | `None` or `"rgb_array"`: 256 × 256, from above   |
+    | Parameter             | Default         | Meaning                                            |
+    |-----------------------|-----------------|----------------------------------------------------|
+    | `goal_pose`           | (256, 256, π/4) | x, y of the block's origin and its angle (px, rad) |
+    | `observation`         | `"state"`       | `"state"` or `"keypoint"`                          |
+    | `bar_px`              | (120, 30)       | width and height of the bar, 20 to 200 px          |
+    | `stem_px`             | (30, 90)        | of the stem; keypoints need the default block      |
+    | `block_mass_kg`       | 1               | 0.1 to 100; the inertia is proportional to it      |
+    | `table_friction_kg_s` | 1000            | viscous force on the block / velocity, 10 to 10⁵;  |
+    |                       |                 | the speed decays with time constant mass / friction|
+    | `sensor_noise`        | 0               | standard deviation of the noise on observations,   |
+    |                       |                 | in units of 1 px, and 0.01 for cosine and sine     |
+    | `actuation_delay`     | 0               | ticks until a target reaches the agent             |
+    | `render_mode`         | `None`          | `"rgb_array"` (256 × 256, from above) or `None`    |
 
     ## Version History
     * v0: first version.
@@ -145,10 +147,10 @@ class PushTEnv(SimulatedEnv):
     ):
         x, y, angle = _checked("goal_pose", goal_pose, "x, y in px and an angle in rad", 3).tolist()
         if observation not in DEMONSTRATION_ARRAYS:
-            raise ValueError(f"observation must be 'state' or 'keypoint'; got {observation!r}.")
+            raise ValueError(f"observation must be 'state' or 'keypoint'; got {observation!r}")
         self.block = Block(_sides("bar_px", bar_px), _sides("stem_px", stem_px))
         if observation == "keypoint" and self.block != NOMINAL:
-            raise ValueError(f"observation='keypoint' is of the default block; got {self.block}.")
+            raise ValueError(f"observation='keypoint' needs the default block; got {self.block}")
         model = block_model(self.block, block_mass_kg, table_friction_kg_s)
         goal = model.body("goal")
         goal.pos[:2] = x * UNITS_PER_PX, y * UNITS_PER_PX
@@ -165,22 +167,25 @@ class PushTEnv(SimulatedEnv):
 
     @property
     def state(self) -> np.ndarray:
-        """Agent x, y, block x, y (px) and block angle (rad), as in the human demonstrations."""
+        """State [5] as in the human demonstrations: agent x, y, block x, y in px, angle in rad."""
         return self.block.state_from_qpos(self.data.qpos)
 
     @property
     def neutral_action(self) -> np.ndarray:
-        """The last target, which holds the agent where it goes; after a reset, its position."""
+        """Newest target of the agent [2]; after a reset, its position."""
         return self._latest(self.data.ctrl / UNITS_PER_PX).astype(np.float32)
 
     def expert(self, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
-        """Straight pushes, planned two ahead; `rng` draws those to choose from. It covers the goal
-        in every one of 200 episodes, in a median of 71 steps."""
+        """Straight pushes, planned two ahead: a function observation [D_o] -> action [2].
+
+        `rng` draws the pushes to choose from. It succeeds with all seeds from 0 to 199, in a median
+        of 71 steps.
+        """
         pusher = Pusher(self.block, self.goal_pose, rng)
         return lambda observation: pusher(state_from_observation(observation))
 
     def observations_from(self, arrays: Mapping[str, Any]) -> np.ndarray:
-        """Observations [N, D_o] of recorded demonstrations, from their `demonstration_arrays`."""
+        """Map recorded `demonstration_arrays`, of N rows each, to observations [N, D_o]."""
         recorded = {name: _recorded(arrays, name) for name in self.demonstration_arrays}
         if self.observation == "keypoint":
             return keypoint_observation(recorded["keypoint"], recorded["state"])
@@ -189,6 +194,7 @@ class PushTEnv(SimulatedEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode; return the observation [D_o] and `info`."""
         self._begin(seed)
         if options and "state" in options:
             meaning = "agent x, y, block x, y in px and the block's angle in rad"
@@ -201,6 +207,7 @@ class PushTEnv(SimulatedEnv):
         return self._sensed(self._observation(state)), self._info(state)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Advance one control tick; the observation has shape [D_o]."""
         target = _checked("action", action, "the agent's target x, y in px", 2)
         followed = self._actuated(target.clip(0.0, TABLE_PX), self.data.ctrl / UNITS_PER_PX)
         self.data.ctrl[:] = followed * UNITS_PER_PX
@@ -220,7 +227,7 @@ class PushTEnv(SimulatedEnv):
         self.data.ctrl[:] = self.data.qpos[:2]
 
     def _place_at_random(self) -> None:
-        """Draw until the agent does not stand in the block, nor the block in a wall."""
+        """Draw a start in which neither agent nor walls touch the block."""
         while True:
             self._place(self.np_random.uniform(START_LOW, START_HIGH) * QPOS_SCALE)
             mujoco.mj_fwdPosition(self.model, self.data)
@@ -256,7 +263,7 @@ def _observation_space(observation: str) -> spaces.Box:
 def _checked(name: str, values: Any, meaning: str, count: int) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.shape != (count,) or not np.isfinite(array).all():
-        raise ValueError(f"{name} must be {count} finite numbers ({meaning}); got {values!r}.")
+        raise ValueError(f"{name} must be {count} finite numbers ({meaning}); got {values!r}")
     return array
 
 
@@ -267,11 +274,11 @@ def _sides(name: str, values: Any) -> tuple[float, ...]:
 def _recorded(arrays: Mapping[str, Any], name: str) -> np.ndarray:
     if name not in arrays:
         raise ValueError(
-            f"recorded array '{name}' is missing; got {sorted(arrays)}. "
-            "observation='state' is made from 'state' [N, 5], "
-            "observation='keypoint' from 'keypoint' [N, 9, 2] and 'state'."
+            f"recorded array '{name}' is missing; got {sorted(arrays)}; "
+            "observation='state' needs 'state' [N, 5], "
+            "observation='keypoint' needs 'keypoint' [N, 9, 2] and 'state'"
         )
     array = np.asarray(arrays[name], dtype=np.float64)
     if array.shape[1:] != ROW_SHAPES[name]:
-        raise ValueError(f"each row of '{name}' must be {ROW_SHAPES[name]}; got {array.shape[1:]}.")
+        raise ValueError(f"each row of '{name}' must be {ROW_SHAPES[name]}; got {array.shape[1:]}")
     return array

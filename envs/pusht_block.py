@@ -1,6 +1,6 @@
-"""The T of Push-T: its shape, its poses, its place in the model and what is observed of it."""
+"""The T-shaped block of Push-T: its shape, its poses, its model and its observations."""
 
-# MuJoCo's bindings come without type stubs.
+# MuJoCo's bindings have no type stubs.
 # pyright: reportAttributeAccessIssue=false
 
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ MODEL_PATH = Path(__file__).parent / "assets" / "pusht.xml"
 UNITS_PER_PX = 0.01
 QPOS_SCALE = np.array([UNITS_PER_PX] * 4 + [1.0])  # four positions and an angle
 
-# Inertia over mass, of the nominal block in its model and of its two boxes weighing the same.
+# Inertia over mass: of the nominal block in its model, and of its two boxes with equal masses.
 NOMINAL_GYRATION_PX2, NOMINAL_BOXES_PX2 = 3000.0, 1912.5
 
-# Where the human demonstrations have their nine points, in the block's frame.
+# The nine points of the human demonstrations, in the frame of the block.
 KEYPOINTS_PX = np.array(
     [
         [9.269787, 90.040974],
@@ -37,7 +37,7 @@ KEYPOINTS_PX = np.array(
 
 @dataclass(frozen=True)
 class Block:
-    """A bar and, from the middle of its lower side, a stem; its frame is the middle of its top."""
+    """A bar with a stem at the middle of its lower side; its origin is the middle of its top."""
 
     bar_px: tuple[float, ...] = (120.0, 30.0)  # width, height
     stem_px: tuple[float, ...] = (30.0, 90.0)
@@ -51,22 +51,24 @@ class Block:
 
     @cached_property
     def boxes(self) -> tuple[Box, Box]:
+        """Bar and stem in the frame of the block, px."""
         (bar_width, bar_height), (stem_width, stem_height) = self.bar_px, self.stem_px
         bar = (-bar_width / 2, 0.0, bar_width / 2, bar_height)
         return bar, (-stem_width / 2, bar_height, stem_width / 2, bar_height + stem_height)
 
     @cached_property
     def area_px2(self) -> float:
+        """Area of bar and stem."""
         return sum(width * height for width, height in (self.bar_px, self.stem_px))
 
     @cached_property
     def centre_of_mass_px(self) -> float:
-        """Down the stem: midway between the boxes' centres, each weighing the same."""
+        """Distance of the centre of mass below the origin; bar and stem have equal masses."""
         return (self.bar_px[1] + self.stem_px[1] / 2 + self.bar_px[1] / 2) / 2
 
     @cached_property
     def centred_boxes(self) -> list[Box]:
-        """The boxes about the centre of mass."""
+        """Bar and stem relative to the centre of mass, px."""
         down = self.centre_of_mass_px
         return [(left, top - down, right, bottom - down) for left, top, right, bottom in self.boxes]
 
@@ -78,31 +80,34 @@ class Block:
         return NOMINAL_GYRATION_PX2 / NOMINAL_BOXES_PX2 * (about_own_centres + half_gap**2)
 
     def coverage(self, pose: Pose, goal: Pose) -> float:
-        """area(block ∩ goal) / area(goal)"""
+        """Coverage of the goal: area(block ∩ goal) / area(goal)."""
         return shared_area(self.boxes, pose, goal) / self.area_px2
 
     def qpos_from_state(self, state: np.ndarray) -> np.ndarray:
-        """Agent x, y, block x, y, angle (px, rad) → joints, about the centre of mass."""
+        """Convert a state (agent x, y, block x, y, angle; px, rad) to joint positions [5]."""
         *agent, x, y, angle = state.tolist()
         [centre] = transform([(0.0, self.centre_of_mass_px)], (x, y, angle))
         return np.array([*agent, *centre, angle]) * QPOS_SCALE
 
     def state_from_qpos(self, qpos: np.ndarray) -> np.ndarray:
-        """The inverse of `qpos_from_state`."""
+        """Inverse of `qpos_from_state`."""
         *agent, x, y, angle = (qpos / QPOS_SCALE).tolist()
         [origin] = transform([(0.0, -self.centre_of_mass_px)], (x, y, angle))
         return np.array([*agent, *origin, angle])
 
 
 def block_model(block: Block, mass_kg: float, friction_kg_s: float) -> mujoco.MjModel:
-    """The model with this block, and its goal. Friction is viscous: force = −friction · velocity,
-    and a torque to match, so that turning dies away as fast as gliding."""
+    """Build the MuJoCo model with this block and its goal.
+
+    Friction is viscous: force = −friction · velocity, with a torque such that rotation decays as
+    fast as translation.
+    """
     for name, value, low, high in (
         ("block_mass_kg", mass_kg, 0.1, 100.0),
         ("table_friction_kg_s", friction_kg_s, 10.0, 1e5),
     ):
         if not low <= value <= high:
-            raise ValueError(f"{name} must be between {low:g} and {high:g}; got {value}.")
+            raise ValueError(f"{name} must be between {low:g} and {high:g}; got {value}")
     spec = mujoco.MjSpec.from_file(str(MODEL_PATH))
     for i, name in enumerate(("bar", "stem")):
         _set_box(spec.geom(name), block.centred_boxes[i])
@@ -123,7 +128,7 @@ def _set_box(part: mujoco.MjsGeom | mujoco.MjsSite, box: Box) -> None:
 
 
 def keypoints_from_state(state: np.ndarray) -> np.ndarray:
-    """Nine points on the nominal block, px: [..., 5] → [..., 9, 2]."""
+    """Nine points on the nominal block, px: state [..., 5] → [..., 9, 2]."""
     cos, sin = np.cos(state[..., 4, None]), np.sin(state[..., 4, None])
     u, v = KEYPOINTS_PX.T
     points = np.stack([cos * u - sin * v, sin * u + cos * v], axis=-1)
@@ -131,24 +136,24 @@ def keypoints_from_state(state: np.ndarray) -> np.ndarray:
 
 
 def state_observation(state: np.ndarray) -> np.ndarray:
-    """[..., 5] → [..., 6], the angle as its cosine and sine: it jumps at 2π, they do not."""
+    """Observation [..., 6] of a state [..., 5], with the cosine and sine of the angle."""
     angle = state[..., 4:]
     parts = [state[..., :4], np.cos(angle), np.sin(angle)]
     return np.concatenate(parts, axis=-1).astype(np.float32)
 
 
 def keypoint_observation(keypoint: np.ndarray, state: np.ndarray) -> np.ndarray:
-    """[..., 9, 2] and [..., 5] → [..., 20]: the block's points, then the agent."""
+    """Observation [..., 20] of keypoints [..., 9, 2] and a state [..., 5]: points, then agent."""
     flat = keypoint.reshape(*keypoint.shape[:-2], -1)
     return np.concatenate([flat, state[..., :2]], axis=-1).astype(np.float32)
 
 
 def state_from_observation(observation: np.ndarray) -> np.ndarray:
-    """Agent x, y, block x, y, angle [5] from either kind of observation."""
+    """State [5] from either kind of observation."""
     if len(observation) == 6:
         *agent_and_origin, cos, sin = observation.tolist()
         return np.array([*agent_and_origin, np.arctan2(sin, cos)])
-    # The rigid motion that takes the nine points nearest to where they are seen (Procrustes).
+    # Rigid motion with the least squared distance of the nine points (Procrustes).
     seen, own = observation[:18].reshape(9, 2) @ [1, 1j], KEYPOINTS_PX @ [1, 1j]
     turn = np.vdot(own - own.mean(), seen - seen.mean())
     turn /= abs(turn)

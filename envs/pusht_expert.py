@@ -1,9 +1,9 @@
-"""An expert for Push-T: straight pushes, planned two ahead by drawing many and solving the second.
+"""Expert of Push-T: straight pushes, planned two ahead over many random candidates.
 
-Points and turns of the plane are complex numbers here: to turn by θ is to multiply by e^iθ. A pose
-is where the block's centre of mass is and how it is turned. Friction is strong, so the block moves
-only as far as the agent displaces it: the outcome of a push is geometry, whatever its speed, and
-in the block's frame the same for every pose. Lengths are in px.
+Points and rotations of the plane are complex numbers: rotation by θ is multiplication by e^iθ. A
+pose is the place of the block's centre of mass and its rotation. Friction is strong, so the block
+moves only as far as the agent displaces it: the outcome of a push depends on its geometry, not on
+its speed, and is the same for every pose in the frame of the block. Lengths are in px.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,20 +20,20 @@ from .planar import Box, Pose, corners
 from .pusht_block import Block
 
 AGENT_RADIUS = 15.0
-BERTH = 25.0  # of the agent's centre from the block, on the way to a push
-TABLE = 512.0  # Its walls, 7 px inside for the block, turn back what is pressed into them.
+BERTH = 25.0  # distance of the agent's centre from the block on the way to a push
+TABLE = 512.0
 
-PUSHES, LEAN_RAD = 600, 0.6  # lines drawn for a plan, and how far they may lean from the normal
+PUSHES, LEAN_RAD = 600, 0.6  # lines drawn for a plan, and their greatest angle to the normal
 LONGEST, STEP, STEPS_PER_END = 200, 1.0, 4
-SHORTLIST = 40  # first pushes for which the way to the second is worked out
+SHORTLIST = 40  # first pushes for which the path to the second is computed
 
-# What time it takes: on the way, pushing, starting and stopping. Where a plan leaves the block off
-# its goal it takes more: another push and its way, unless it is off by very little.
+# Model of the time: per px of path and of push, and per push. A plan that does not reach the goal
+# takes more: per px for a small distance, another push with its path for a large one.
 GO_TICKS_PER_PX, PUSH_TICKS_PER_PX, PUSH_TICKS = 1 / 16.5, 1 / 12.0, 7.0
 LITTLE_TICKS_PER_PX, MORE_TICKS, MORE_TICKS_PER_PX = 8.0, 25.0, 1.5
 
-# How far the target is ahead of the agent, which is 0.2 s of its velocity; near enough to the end;
-# and the longest that the agent is given to get there from when the target is there.
+# Distance of the target ahead of the agent (0.2 s of its velocity), distance from the end that
+# counts as arrived, and the longest time to arrive after the target has.
 GO_AHEAD, GO_ARRIVED = 40, 3.0
 PUSH_AHEAD, PUSH_ARRIVED = 30, 0.7
 PATIENCE_TICKS = 15
@@ -43,7 +43,7 @@ Points = NDArray[np.complex128]
 
 @dataclass(frozen=True)
 class Poses:
-    """Poses of any number: places and turns."""
+    """Array of poses: places and rotations."""
 
     place: Points
     turn: Points
@@ -52,17 +52,19 @@ class Poses:
         return Poses(self.place[index], self.turn[index])
 
     def __matmul__(self, inner: "Poses") -> "Poses":
-        """Poses given in the frames of these, in the frame that these are given in."""
+        """Compose: poses `inner`, given in the frames of these, in the outer frame."""
         return Poses(self.outer(inner.place), self.turn * inner.turn)
 
     def outer(self, points: Any) -> Any:
+        """Points given in the frames of these poses, in the outer frame."""
         return self.place + self.turn * points
 
     def inner(self, points: Any) -> Any:
+        """Points given in the outer frame, in the frames of these poses."""
         return (points - self.place) / self.turn
 
     def vectors(self, block: Block) -> np.ndarray:
-        """[..., 4], whose distance is that of the block's points, root mean square."""
+        """Vectors [..., 4] whose distance is the RMS distance of the points of the block."""
         turn = np.sqrt(block.gyration_px2) * self.turn
         return np.stack([self.place.real, self.place.imag, turn.real, turn.imag], axis=-1)
 
@@ -71,13 +73,13 @@ STILL = Poses(np.zeros(1, complex), np.ones(1, complex))
 
 
 def corner_points(boxes: Sequence[Box], outset: float = 0.0) -> Points:
-    """The corners of boxes, [4 M] in turn, made larger on every side."""
+    """Corners [4 M] of M boxes, each enlarged by `outset` on every side."""
     larger = np.array(boxes) + outset * np.array([-1, -1, 1, 1])
     return np.array([corners(box) for box in larger.tolist()]).reshape(-1, 2) @ np.array([1, 1j])
 
 
 def nearest(points: Points, boxes: Sequence[Box]) -> Points:
-    """The points of the boxes that are nearest to these."""
+    """Nearest points of the boxes."""
     of_each = [
         points.real.clip(x_min, x_max) + 1j * points.imag.clip(y_min, y_max)
         for x_min, y_min, x_max, y_max in boxes
@@ -86,10 +88,12 @@ def nearest(points: Points, boxes: Sequence[Box]) -> Points:
 
 
 def clearance(points: Points, boxes: Sequence[Box]) -> np.ndarray:
+    """Distances from the boxes, 0 inside."""
     return abs(points - nearest(points, boxes))
 
 
 def on_table(points: Points) -> np.ndarray:
+    """Mask of the points on the table."""
     middle = points - (1 + 1j) * TABLE / 2
     return np.maximum(abs(middle.real), abs(middle.imag)) <= TABLE / 2
 
@@ -99,10 +103,10 @@ def on_table(points: Points) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Pushes:
-    """Lines of the agent from beside the block into it, ended anywhere; in the block's frame."""
+    """Straight lines of the agent from beside the block into it, in the frame of the block."""
 
     starts: Points  # [L]
-    line: NDArray[np.int64]  # [N], which start
+    line: NDArray[np.int64]  # [N], index of the start
     end: Points  # [N]
     outcome: Poses  # [N], of the block
 
@@ -111,15 +115,16 @@ class Pushes:
 
     @property
     def start(self) -> Points:
+        """Start [N] of each push."""
         return self.starts[self.line]
 
     def ticks(self, way: np.ndarray) -> np.ndarray:
-        """From where the start is `way` ahead until the agent rests at the end."""
+        """Duration: a path of length `way` to the start, then the push, until the agent rests."""
         length = abs(self.end - self.start)
         return GO_TICKS_PER_PX * way + PUSH_TICKS_PER_PX * length + PUSH_TICKS
 
     def possible(self, now: Poses, block: Block) -> np.ndarray:
-        """Which touch the block, and keep it and the agent on the table."""
+        """Mask of the pushes that move the block and keep it and the agent on the table."""
         outline = corner_points(block.centred_boxes)[:, None]
         return (
             (self.outcome.place != 0)
@@ -130,13 +135,14 @@ class Pushes:
 
 
 def draw_pushes(block: Block, rng: np.random.Generator) -> Pushes:
+    """Draw lines and simulate them; every few steps of a line are the end of a push."""
     starts, inward = draw_starts(block, rng)
     step = STEP * inward * np.exp(1j * rng.uniform(-LEAN_RAD, LEAN_RAD, PUSHES))
     agent, pose = starts, Poses(np.zeros(PUSHES, complex), np.ones(PUSHES, complex))
     ends, outcomes = [], []
     for taken in range(1, LONGEST + 1):
         agent = agent + step
-        for _ in range(2):  # in the corner between bar and stem it touches both
+        for _ in range(2):  # in the corner between bar and stem the agent touches both
             pose = displaced(pose, agent, block)
         if taken % STEPS_PER_END == 0:
             ends.append(agent)
@@ -147,7 +153,7 @@ def draw_pushes(block: Block, rng: np.random.Generator) -> Pushes:
 
 
 def draw_starts(block: Block, rng: np.random.Generator) -> tuple[Points, Points]:
-    """Points beside the block, uniform along its sides, and the normals into it."""
+    """Draw points beside the block, uniform along its sides; return them and the inward normals."""
     corner = corner_points(block.centred_boxes).reshape(-1, 4)
     side = (np.roll(corner, -1, axis=1) - corner).ravel()
     drawn = rng.choice(side.size, 4 * PUSHES, p=abs(side) / abs(side).sum())
@@ -158,7 +164,7 @@ def draw_starts(block: Block, rng: np.random.Generator) -> tuple[Points, Points]
 
 
 def displaced(pose: Poses, agent: Points, block: Block) -> Poses:
-    """Where the block no longer overlaps the agent, moved as a force along the normal moves it."""
+    """Move the block out of the agent, as a force along the normal would."""
     own = pose.inner(agent)
     point = nearest(own, block.centred_boxes)
     normal = (point - own) / abs(point - own)
@@ -168,14 +174,17 @@ def displaced(pose: Poses, agent: Points, block: Block) -> Poses:
     return pose @ Poses(shift * normal, np.exp(1j * shift * arm / block.gyration_px2))
 
 
-# Ways around the block
+# Paths around the block
 
 
 def ways(
     agent: complex, goals: Points, now: Poses, block: Block
 ) -> tuple[np.ndarray, Callable[[int], Points]]:
-    """Lengths [N] of the shortest ways to goals [N], and each one's way-points, in the block's
-    frame. Ways turn at points off the block's corners; infinite where there is none."""
+    """Shortest paths around the block to goals [N], in the frame of the block.
+
+    Returns their lengths [N], infinite without a path, and a function of the goal's index that
+    returns the waypoints. Paths turn at points beside the corners of the block.
+    """
     boxes = block.centred_boxes
     off = corner_points(boxes, BERTH + 1)
     off = off[(clearance(off, boxes) > BERTH) & on_table(now.outer(off))]
@@ -198,7 +207,7 @@ def ways(
 
 
 def backed_off(agent: complex, boxes: Sequence[Box]) -> complex:
-    """Straight away from what is too near: in the corner between bar and stem, from both."""
+    """Move straight away from the boxes that are too near."""
     for _ in range(2):
         [near] = nearest(np.array([agent]), boxes)
         if 0 < abs(agent - near) < BERTH:
@@ -210,31 +219,33 @@ def backed_off(agent: complex, boxes: Sequence[Box]) -> complex:
 
 
 class Leg:
-    """A way to follow, the target `ahead` of the agent, until that is `arrived` near the end."""
+    """Path to follow with the target `ahead` of the agent, until `arrived` from its end."""
 
     def __init__(self, way: Points, ahead: int, arrived: float):
         parts = [np.linspace(a, b, int(abs(b - a)) + 1, False) for a, b in pairwise(way)]
-        self.path = np.concatenate([*parts, way[-1:]])  # what is left of it, in steps of 1 px
+        self.path = np.concatenate([*parts, way[-1:]])  # the remaining path, in steps of 1 px
         self.ahead, self.arrived, self.waited_ticks = ahead, arrived, 0
 
     def target(self, agent: complex) -> complex:
+        """Next target; forgets the path behind the agent."""
         self.path = self.path[abs(self.path[: 2 * self.ahead] - agent).argmin() :]
         self.waited_ticks += len(self.path) <= self.ahead
         return self.path[: self.ahead + 1][-1]
 
     def done(self, agent: complex) -> bool:
+        """True once the agent has arrived or has waited too long."""
         return abs(agent - self.path[-1]) < self.arrived or self.waited_ticks >= PATIENCE_TICKS
 
 
 def shortfall_ticks(left: np.ndarray) -> np.ndarray:
-    """What it costs to leave the block so far from its goal."""
+    """Cost in ticks of a block that is `left` px from its goal."""
     return np.minimum(LITTLE_TICKS_PER_PX * left, MORE_TICKS + MORE_TICKS_PER_PX * left)
 
 
 def plan(
     agent: complex, now: Poses, goal: Poses, block: Block, rng: np.random.Generator
 ) -> list[Leg]:
-    """To the first push of the fastest plan of one or two, and along it."""
+    """Path to the first push of the fastest plan of one or two pushes, and that push."""
     drawn = draw_pushes(block, rng)
     lengths, way = ways(now.inner(agent), drawn.starts, now, block)
     first = drawn[drawn.possible(now, block) & np.isfinite(lengths)[drawn.line]]
@@ -251,14 +262,17 @@ def plan(
 def fastest(
     first: Pushes, ticks: np.ndarray, drawn: Pushes, now: Poses, goal: Poses, block: Block
 ) -> int:
-    """Which first push, alone or with the drawn one whose outcome is nearest to what is missing
-    then, has the block at its goal the soonest."""
+    """Index of the first push of the fastest plan.
+
+    A plan is one push alone, or followed by the drawn push whose outcome is nearest to the motion
+    that is still missing.
+    """
     after = now @ first.outcome
     missing = Poses(after.inner(goal.place), goal.turn / after.turn).vectors(block)
     alone = ticks + shortfall_ticks(np.linalg.norm(missing - STILL.vectors(block), axis=-1))
 
     tree = KDTree(drawn.outcome.vectors(block))
-    left, nearest_missing = tree.query(missing, eps=0.5)  # not exact, but fast
+    left, nearest_missing = tree.query(missing, eps=0.5)  # approximate, but fast
     second, begin = drawn[nearest_missing], first.outcome.inner(first.end)
     straight = abs(second.start - begin)
     both = ticks + second.ticks(straight) + shortfall_ticks(left)
@@ -272,7 +286,7 @@ def fastest(
 
 
 class Pusher:
-    """Goes to a push, pushes, and plans again from where the block is then."""
+    """Go to a push, push, and plan again from the new pose of the block."""
 
     def __init__(self, block: Block, goal: Pose, rng: np.random.Generator):
         self.block, self.rng = block, rng
@@ -280,7 +294,7 @@ class Pusher:
         self.legs: list[Leg] = []
 
     def __call__(self, state: np.ndarray) -> np.ndarray:
-        """The agent's next target, from agent x, y, block x, y, angle."""
+        """Next target of the agent [2], from a state [5]: agent x, y, block x, y, angle."""
         agent = complex(*state[:2])
         if self.legs and self.legs[0].done(agent):
             self.legs.pop(0)

@@ -1,4 +1,4 @@
-"""Pictures of a MuJoCo model, or one clear error where OpenGL cannot be had."""
+"""Rendering of a MuJoCo model, or one clear error without OpenGL."""
 
 import os
 
@@ -6,7 +6,7 @@ import mujoco
 
 
 def open_renderer(model: mujoco.MjModel) -> mujoco.Renderer:  # pyright: ignore[reportAttributeAccessIssue]
-    """A renderer of the model's full offscreen size (its XML's offwidth and offheight, px)."""
+    """Renderer of the offscreen size in the model (offwidth and offheight, px)."""
     size = model.vis.global_
     try:
         return mujoco.Renderer(model, size.offheight, size.offwidth)
@@ -14,5 +14,5 @@ def open_renderer(model: mujoco.MjModel) -> mujoco.Renderer:  # pyright: ignore[
         backend = os.environ.get("MUJOCO_GL", "")
         raise RuntimeError(
             f"render() needs OpenGL, and MUJOCO_GL={backend!r} failed: {error}. Set it to egl, "
-            "osmesa or glfw, whichever is installed; everything but render() works without"
+            "osmesa or glfw, whichever is installed; only render() needs it"
         ) from error

@@ -1,4 +1,4 @@
-"""The defaults of evaluation, with one line of help each: one dataclass for each command."""
+"""Configuration dataclasses of the commands of evaluation: defaults, ranges and help texts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,77 +21,78 @@ SOURCES = ("ms_per_step", "latency_ms", "latency_ticks", "latency_from")
 
 @dataclass(frozen=True)
 class TaskConfig(Checked):
-    """How a trained run meets its environment."""
+    """Evaluation of a run in its environment."""
 
     run: Path
-    """Run folder (or a policy.safetensors in it)."""
+    """Run folder, or a policy.safetensors in it."""
     env: str | None = None
-    """Gymnasium id; by default the one it was trained for."""
+    """Gymnasium id; by default the one of training."""
     env_kwargs: str | None = None
-    """JSON object of keyword arguments for the environment; by default those of training."""
+    """Keyword arguments of the environment, as a JSON object; by default those of training."""
     success_from: str | None = None
-    """Key of `info` that says success (a bool, 0 or 1; a list stands for its length), or a
-    condition such as key>0.5; by default success, is_success, task_completions, or that no
-    tasks_to_complete are left. Where the key is absent, success has not come yet."""
+    """Key of `info` that is true on success (a bool, 0 or 1; a list counts as its length), or a
+    condition such as key>0.5; by default success, is_success, task_completions or an empty
+    tasks_to_complete. An absent key is no success."""
     control_dt: Annotated[float | None, CONTROL_DT] = None
-    """Seconds between two actions; by default those of training."""
+    """Control period in seconds; by default that of training."""
     neutral: str | None = None
-    """What a starved tick applies: hold, zero or a vector like 0,0.5; by default what the
-    environment declares, else hold."""
+    """Action of a starved tick: hold, zero or a vector such as 0,0.5; by default the one that the
+    environment declares, or hold."""
     max_steps: Annotated[int | None, TICKS] = None
-    """Ticks an episode; by default the environment's own limit."""
+    """Longest episode in control ticks; by default the limit of the environment."""
     episodes: Annotated[int, EPISODES] = 100
-    """Episodes for each budget and clock, every one counted."""
+    """Episodes for each budget and clock; every episode counts."""
     seed: Annotated[int, SEED] = 100_000
-    """Seed of the first episode; the next ones count up."""
+    """Seed of the first episode; each further episode adds 1."""
     envs: Annotated[int, Range(1, 4096)] = 64
-    """Environments that run side by side, in each worker."""
+    """Environments in each worker process."""
     workers: Annotated[int | None, Range(1, 1024)] = None
-    """Processes that run episodes; by default one for each core, from 50 episodes each on, and one
-    beside a GPU. Results are the same with any number."""
+    """Worker processes; by default one for each core (at least 50 episodes each), or one on a GPU.
+    Results are identical for any number."""
     batch: Annotated[int, Range(1, 16_384)] = 64
-    """Fixed, padded batch of a policy call, part of what makes results repeat; rounded up to a
-    multiple of 16, where a row's result does not depend on its place."""
+    """Fixed size to which the batch of a policy call is padded, so that results repeat; rounded up
+    to a multiple of 16."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the policy runs."""
+    """Device of the policy; auto uses CUDA if it is available."""
     engine: EngineName = "auto"
-    """What runs the denoising loop; auto takes the fastest that works here, and says which."""
+    """Implementation of the sampling loop; auto takes the fastest that works here and reports
+    it."""
     precision: Precision = "float32"
-    """The network's: tf32 is for cuda-graph, bfloat16 for eager, compiled and cuda-graph."""
+    """Precision of the network. tf32: cuda-graph only. bfloat16: eager, compiled and cuda-graph."""
     threads: Annotated[int | None, THREADS] = None
-    """CPU threads for torch where latency is measured; by default all cores. Episodes run on one in
-    each worker."""
+    """CPU threads of PyTorch while latency is measured; by default one for each core. Each worker
+    runs its episodes on one thread."""
     cold_start: bool = False
-    """Charge the first chunk's latency too, instead of computing it before tick 0."""
+    """Include the latency of the first chunk, instead of computing it before tick 0."""
     success: str = "at-any-tick"
-    """When an episode succeeds: at-any-tick, at-end, or held:N ticks in a row."""
+    """Rule of success: at-any-tick, at-end, or held:N for N ticks in a row."""
     score_from: str | None = None
-    """Key of `info` whose last value is the score of an episode, or return, the sum of its rewards;
-    by default what the environment declares, else success as 0 or 1. Such a score need not lie
-    in [0, 1]: --margin and --floor are in its units."""
+    """Key of `info` whose last value is the score of an episode, or return for the sum of rewards;
+    by default the key that the environment declares, or success as 0 or 1. --margin and --floor
+    are in units of the score."""
     on_env_error: Literal["stop", "fail-episode"] = "stop"
-    """An environment that raises, ends its process or hangs: stop, keeping finished episodes for
-    the same command to go on with; or count that episode as a failure and make the environment
-    anew."""
+    """Reaction to an environment that raises, ends its process or exceeds --step-timeout. stop:
+    keep the finished episodes; the same command continues. fail-episode: count the episode as
+    failed."""
     step_timeout: Annotated[float | None, SECONDS] = None
-    """Seconds that one reset or step of the environment may take; by default any time."""
+    """Time limit in seconds of one reset or step of the environment; by default none."""
 
 
 @dataclass(frozen=True)
 class Latencies(Checked):
-    """What inference costs on the simulated clock: measured here, unless one of these is given."""
+    """Latencies of the simulated clock: measured here, unless one of these options is given."""
 
     ms_per_step: Annotated[float | None, MILLISECONDS] = None
-    """Declare a robot with this many milliseconds a step."""
+    """Declared latency of each denoising step, in milliseconds."""
     latency_ms: Annotated[float | None, MILLISECONDS] = None
-    """Every chunk takes this many milliseconds, whatever the budget."""
+    """Declared latency of each chunk, in milliseconds, for every budget."""
     latency_ticks: Annotated[int | None, DELAY] = None
-    """Every chunk takes this many control ticks, whatever the budget."""
+    """Declared latency of each chunk, in control ticks, for every budget."""
     latency_from: Path | None = None
-    """Replay what `diffpolicy latency --json` (or eval --json on the wall clock) wrote, here or on
-    another machine."""
+    """Latency profile to replay: a file of `latency --json`, or of `eval --json` on the wall
+    clock, from this or another computer."""
     latency_seconds: Annotated[float, SECONDS] = 5.0
-    """At most this long measuring the latency of each budget."""
+    """Longest time in seconds to measure the latency of each budget."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -103,140 +104,143 @@ class Latencies(Checked):
 
 @dataclass(frozen=True)
 class EvalConfig(Latencies, Sampling, TaskConfig):
-    """Success of one step budget in closed loop."""
+    """Evaluate one step budget in closed loop."""
 
     clock: ClockName = "paused"
-    """paused: the world waits. simulated: the latency ages the actions. wall: real time."""
+    """paused: zero latency. simulated: actions are late by the latency. wall: real time."""
     json: Path | None = None
-    """Write the result here."""
+    """File for the result."""
 
 
 @dataclass(frozen=True)
 class LatencyConfig(Checked):
-    """Latency of one control step for each budget, as a robot pays it (batch 1)."""
+    """Measure the latency of one control step (batch size 1) for each step budget."""
 
     run: Path | None = None
-    """Run folder (or a policy.safetensors in it)."""
+    """Run folder, or a policy.safetensors in it."""
     net: Literal["unet-large", "unet-small", "edifice", "mlp", "default"] | None = None
-    """Instead of a run: a network of a well-known size, with fresh weights."""
+    """Network of a well-known size with fresh weights, instead of a run."""
     ddim_steps: Annotated[tuple[int, ...], NOT_EMPTY] = (1, 2, 4, 8, 16, 32, 100)
     """Step budgets."""
     engine: Annotated[tuple[EngineName, ...], NOT_EMPTY] = ("auto",)
     """Engines to measure, interleaved."""
     precision: Precision = "float32"
-    """The network's: tf32 is for cuda-graph, bfloat16 for eager, compiled and cuda-graph."""
+    """Precision of the network. tf32: cuda-graph only. bfloat16: eager, compiled and cuda-graph."""
     baseline: Literal["diffusers"] | None = None
-    """Measure this loop too, on the same weights, and print the ratios to it."""
+    """Loop to measure as well, with the same weights, and to print ratios to."""
     deadline_ms: Annotated[float | None, Range(1e-6, 1e9)] = None
-    """Name the largest budget that meets this; by default the environment's control tick."""
+    """Deadline in milliseconds; the largest budget that meets it is printed. By default the
+    control period of the environment."""
     stress: bool = False
-    """Keep all other cores busy meanwhile."""
+    """Keep all other cores busy during the measurement."""
     seconds: Annotated[float, SECONDS] = 5.0
-    """At most this long for each budget."""
+    """Longest time in seconds to measure each budget."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the policy runs."""
+    """Device of the policy; auto uses CUDA if it is available."""
     threads: Annotated[int | None, THREADS] = None
-    """CPU threads for torch; by default all cores."""
+    """CPU threads of PyTorch; by default one for each core."""
     seed: Annotated[int, SEED] = 0
-    """Seed of the order of measurement."""
+    """Seed of the order of the measurements."""
     json: Path | None = None
-    """Write the result here, every sample included: a profile that `--latency-from` replays."""
+    """File for the result with all samples: a latency profile for --latency-from."""
 
 
 @dataclass(frozen=True)
 class DelaysConfig(Sampling, TaskConfig):
-    """Success at constant delays of a chunk: what being late costs in this task."""
+    """Evaluate one step budget at constant delays of every chunk."""
 
     ticks: Annotated[tuple[int, ...], DELAY, NOT_EMPTY] = (0, 1, 2, 3, 4)
     """Delays, in control ticks."""
     out: Path | None = None
-    """Folder for delays.json and delays.png; by default delays/ in the run folder."""
+    """Folder for delays.json and delays.png; by default delays in the run folder."""
 
 
 @dataclass(frozen=True)
 class DenoiseConfig(Checked):
-    """Draw how an action chunk takes shape over the denoising steps."""
+    """Draw the sampling of action chunks, step by step, as an animation."""
 
     run: Path
-    """Run folder (or a policy.safetensors in it)."""
+    """Run folder, or a policy.safetensors in it."""
     out: Path = Path("denoise.gif")
     """GIF to write; a PNG strip of the same name is written beside it."""
     ddim_steps: Annotated[tuple[int, ...], NOT_EMPTY] = (2, 10)
-    """Step budgets to set side by side."""
+    """Step budgets to draw side by side."""
     grid: str = "trailing"
-    """Which timesteps: trailing, leading, linspace, loop, quadratic, or a list like 85,20."""
+    """Timestep grid: trailing, leading, linspace, loop, quadratic, or a list such as 85,20."""
     chunks: Annotated[int, Range(1, 1000)] = 16
-    """Chunks drawn from different noise, for the same observation."""
+    """Number of chunks from different noise, for the same observation."""
     seed: Annotated[int, SEED] = 100_000
-    """Seed of the observation (the first of its episode) and of the noise."""
+    """Seed of the noise and of the episode whose first observation is used."""
 
 
 @dataclass(frozen=True)
 class SweepConfig(Latencies, TaskConfig):
-    """Success and latency for each step budget, and the budget to use.
+    """Evaluate step budgets in closed loop, compare them and recommend one.
 
-    Several grids, starts and so on are all combined with each other and with every budget.
+    Several budgets, grids, starts, ends, η, noise scales and clips are combined with each other.
     """
 
     ddim_steps: Annotated[tuple[int, ...], NOT_EMPTY] = (1, 2, 4, 8, 16, 32, 100)
     """Step budgets."""
     grid: Annotated[tuple[str, ...], NOT_EMPTY] = ("trailing",)
-    """Which timesteps: trailing, leading, linspace, loop, quadratic, or lists like 85,20."""
+    """Timestep grids: trailing, leading, linspace, loop, quadratic, or lists such as 85,20."""
     start: Annotated[tuple[int, ...], LEVEL] = ()
-    """Timesteps that a named grid starts from; by default the chain's last, T - 1."""
+    """First timesteps of a named grid; by default T - 1."""
     end: Annotated[tuple[int, ...], LEVEL, NOT_EMPTY] = (0,)
-    """The lowest timesteps that a named grid may use."""
+    """Lowest timesteps of a named grid."""
     eta: Annotated[tuple[float, ...], Range(0, 1), NOT_EMPTY] = (0.0,)
-    """0 is DDIM, 1 ancestral sampling."""
+    """Stochasticity η: 0 is DDIM, 1 is ancestral (DDPM) sampling."""
     noise_scale: Annotated[tuple[float, ...], Range(0, 1000), NOT_EMPTY] = (1.0,)
-    """Multiplies the noise that η > 0 injects."""
+    """Factors on the noise injected if η > 0."""
     clip: Annotated[tuple[float, ...], Range(0, 1e6)] = ()
-    """Ranges of the predicted clean actions (normalised); by default as trained, 0 for none."""
+    """Limits ± of the predicted clean actions, in normalised units; by default as in training. 0
+    disables clipping."""
     clocks: Annotated[tuple[ClockName, ...], NOT_EMPTY] = ("paused", "simulated")
-    """paused: the world waits. simulated: the latency ages the actions. wall: real time."""
+    """paused: zero latency. simulated: actions are late by the latency. wall: real time."""
     regression: str = "auto"
-    """Run of a regression policy (train --regression) with the same data and network: one row more,
-    which every budget has to earn its cost against. auto: RUN/regression where it exists. none."""
+    """Run folder of a regression policy (train --regression) with the same data and network, to
+    compare with. auto: RUN/regression if it exists. none: no comparison."""
     ddpm: bool = True
-    """One row more: ancestral sampling over all T steps."""
+    """Evaluate ancestral (DDPM) sampling with all T steps as well."""
     margin: Annotated[float, Range(1e-6, 1e6)] = 0.05
-    """Loss of success (or score) that would still be accepted."""
+    """Margin of non-inferiority: loss of success (or score) that is still acceptable."""
     floor: Annotated[float, Range(0, 1e6)] = 0.5
-    """No recommendation where the best budget stays below this."""
+    """Least success (or score) of the best budget for a recommendation."""
     outcome: Literal["auto", "success", "score"] = "auto"
-    """What is compared; auto takes the score where no budget succeeds half of the time."""
+    """Outcome to compare; auto uses the score if every budget succeeds in less than half of the
+    episodes."""
     plan: bool = False
-    """Only say how many episodes the margin needs."""
+    """Only compute the number of episodes that the margin needs."""
     out: Path | None = None
-    """Folder for sweep.json and report.html; by default sweep/ in the run folder."""
+    """Folder for sweep.json and report.html; by default sweep in the run folder."""
     pictures: bool = True
-    """Draw rollouts into the report."""
+    """Add pictures of episodes to the report."""
     accept_disturbed: bool = False
-    """Recommend also from latencies that were measured while other processes were in the way."""
+    """Recommend also from latencies that other processes disturbed."""
 
 
 @dataclass(frozen=True)
 class SuiteConfig(Checked):
-    """One protocol over all of our tasks: demonstrations, training, all budgets, one report."""
+    """Train and evaluate policies on all tasks with one protocol and write one report."""
 
     budget: Literal["quick", "full"] = "quick"
-    """quick: two hours of two CPU cores. full: for a GPU, UNet and 500 episodes."""
+    """quick: small, for two CPU cores. full: UNet and 500 episodes, for a GPU."""
     out: Path = Path("suite")
-    """Folder to write; a second call goes on where the first one stopped."""
+    """Folder to write; a second call continues where the first one stopped."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where policies are trained and run."""
+    """Device to train and evaluate on; auto uses CUDA if it is available."""
     threads: Annotated[int | None, THREADS] = None
-    """CPU threads for torch; by default all cores."""
+    """CPU threads of PyTorch; by default one for each core."""
 
 
 @dataclass(frozen=True)
 class QuickstartConfig(Checked):
-    """Record, train, sweep and report on Balance-v0, from nothing, in minutes."""
+    """Record, train, evaluate and report on Balance-v0 in a few minutes; start here."""
 
     out: Path = Path("quickstart")
     """Folder to write."""
     minutes: Annotated[float, MINUTES] = 2.0
-    """Training time of the diffusion policy, and of the regression one."""
+    """Training time in minutes of the diffusion policy, and of the regression policy."""
     demonstrations: Annotated[int, EPISODES] = 200
     """Expert episodes to record."""
     episodes: Annotated[int, EPISODES] = 100
@@ -244,13 +248,14 @@ class QuickstartConfig(Checked):
     ddim_steps: Annotated[tuple[int, ...], Range(1, 100), NOT_EMPTY] = (1, 2, 4, 8, 16, 32, 100)
     """Step budgets."""
     ms_per_step: Annotated[float, MILLISECONDS] = 2.0
-    """The declared robot: milliseconds a denoising step."""
+    """Declared latency of each denoising step of the slower robot, in milliseconds."""
     margin: Annotated[float, Range(1e-6, 1e6)] = 0.1
-    """Loss of success that would still be accepted; 100 episodes cannot show less."""
+    """Margin of non-inferiority: loss of success that is still acceptable. 100 episodes cannot
+    show less."""
     latency_seconds: Annotated[float, SECONDS] = 5.0
-    """At most this long measuring the latency of each budget."""
+    """Longest time in seconds to measure the latency of each budget."""
     seed: Annotated[int, Range(0, 2**61)] = 0
-    """Seed of demonstrations and training; evaluation takes 100,000 more."""
+    """Seed of demonstrations and training; evaluation adds 100,000."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """`diffpolicy suite`: one protocol over all registered tasks, from demonstrations to a report."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 from diffpolicy.checked import read_json, validate
@@ -16,12 +17,13 @@ from .measure.evaluator import Evaluator, policy_of
 from .measure.frames import frames_of
 from .measure.recipe import Recipe, make_run
 from .measure.result_files import Options, SuiteResult, SweepResult, read_sweep
-from .measure.tasks import TASKS, env_id
 from .pictures import draw
 from .report.products import check_outputs, save
 from .report.suite_page import STRIPS, strip_of
 from .sweep import sweep
 
+ENVIRONMENTS = "diffpolicy.envs"
+TASKS = tuple(import_module(ENVIRONMENTS).TASKS)  # by name, as gymnasium.make imports it
 BUDGETS = [1, 2, 4, 8, 16, 32, 100]
 PROTOCOLS: dict[str, Options] = {
     "quick": {
@@ -64,7 +66,7 @@ def _task(task: str, config: SuiteConfig, protocol: Options) -> SweepResult:
     """The sweep of one task and a picture of its largest budget, unless they exist."""
     folder = config.out / task
     recipe = Recipe(
-        env=env_id(task),
+        env=f"{ENVIRONMENTS}:{task}",
         demonstrations=protocol["demonstrations"],
         training={**protocol["training"], "device": config.device, "threads": config.threads},
     )

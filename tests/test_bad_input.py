@@ -161,7 +161,7 @@ BAD = [
         for command in (EVAL, TRAIN, RECORD)
     ),
     (f'{TRAIN} --env-kwargs {{{{"x":NaN}}}}', "NaN is not a finite number"),
-    (f'{TRAIN} --env-kwargs {{{{"x":1,"x":2}}}}', "an object has one name twice"),
+    (f'{TRAIN} --env-kwargs {{{{"x":1,"x":2}}}}', "an object has a duplicate name"),
     # lists and texts without anything in them
     *((f"{SWEEP} --{name}", f"--{name} needs at least one value") for name in ("grid", "eta")),
     *((f"{SWEEP} --{name}", f"--{name} needs at least one value") for name in ("end", "clocks")),
@@ -234,7 +234,7 @@ BAD = [
         for option in ("--prediction v", "--schedule linear", "--action-horizon 3", "--seed 1")
     ),
     # the command itself
-    ("fly", "there is no command 'fly'; choose one of: quickstart, record"),
+    ("fly", "'fly' is not a command; choose one of: quickstart, record"),
 ]
 
 

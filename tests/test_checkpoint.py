@@ -206,11 +206,11 @@ def test_no_field_of_a_header_is_believed(tiny_run, tmp_path, file):
     [
         ("[" * 100_000, "nested too deeply"),
         ('{"a":' * 60 + "1" + "}" * 60, "nested too deeply"),
-        ('{"format_version": 2, "format_version": 2}', "one name twice"),
+        ('{"format_version": 2, "format_version": 2}', "a duplicate name"),
         ('{"format_version": NaN}', "NaN is not a finite number"),
         ('{"format_version": 1e999}', "1e999 is not a finite number"),
         ('{"format_version": "\\ud800"}', "surrogates not allowed"),
-        ('{"format_version": ' + "1" * 5000 + "}", "no JSON document"),
+        ('{"format_version": ' + "1" * 5000 + "}", "not a JSON document"),
     ],
 )
 def test_a_header_that_is_no_plain_json_is_refused(tiny_run, tmp_path, text, message):

@@ -53,7 +53,7 @@ def test_a_store_without_actions_of_that_name_is_listed(tmp_path, call):
     code, out, _ = call("info", path)
     assert code == 0
     assert lines_of(out) == {"actions": "(27,)              from 1 to 1"}
-    assert "no data/action: train takes the name" in out
+    assert "no data/action: give train the name" in out
 
 
 @pytest.mark.parametrize("ending", ["", ".zip"])

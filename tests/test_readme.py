@@ -1,54 +1,72 @@
-"""The README: its code blocks run, in small."""
+"""The documents: their commands and Python blocks run, in small, and their links exist."""
 
 import re
 import shlex
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
+import gymnasium
 import pytest
 import tyro
 
+import diffpolicy.envs
 from diffpolicy import cli
-from diffpolicy.eval import suite
+from diffpolicy.eval import quickstart, suite
+from diffpolicy.eval.config import SweepConfig
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+DOCUMENTS = (  # in this order: later commands use what earlier ones wrote
+    *("README.md", "eval/README.md", "diffpolicy/engines/README.md"),
+    *("diffpolicy/interfaces/README.md", "envs/README.md", "datasets/README.md"),
+    *("CONTRIBUTING.md", "CHANGELOG.md"),
+)
+MOST_BYTES = 10_240  # of README.md
 HUMAN = "pusht_cchi_v7_replay.zarr"
 IN_SMALL = {
-    "minutes": 0.02,
+    "minutes": 0.001,
     "steps": 20,
     "episodes": 2,
-    "demonstrations": 2,
+    "demonstrations": 1,
     "envs": 2,
+    "workers": 1,
     "batch": 2,
     "max_steps": 12,
     "latency_seconds": 0.05,
     "seconds": 0.05,
     "ddim_steps": (1, 2),
     "engine": "eager",
+    "pictures": False,
 }
 SUITE_IN_SMALL = {
     "demonstrations": 1,
     "training": {"steps": 5},
     "evaluation": {
         **{"episodes": 2, "ddim_steps": (1,), "ddpm": False, "latency_seconds": 0.05},
-        "engine": "eager",
+        **{"engine": "eager", "max_steps": 12, "workers": 1, "pictures": False},
     },
     "seed": 0,
 }
 
 
+def read(document: str) -> str:
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    found = (re.findall(rf"```{language}\n(.*?)```", read(name), re.DOTALL) for name in DOCUMENTS)
+    return [block for of_document in found for block in of_document]
 
 
-def commands() -> list[list[str]]:
+def commands() -> list[tuple[str, ...]]:
+    """Every command of the documents, once."""
     lines = "".join(blocks("bash")).splitlines()
-    return [shlex.split(line)[1:] for line in lines if line.startswith("diffpolicy ")]
+    found = (tuple(shlex.split(line)[1:]) for line in lines if line.startswith("diffpolicy "))
+    return list(dict.fromkeys(found))
 
 
 def run_in_small(name: str, *arguments: str) -> None:
-    """Parses a command as the README has it, then runs it with small numbers."""
+    """Parse a command as the document has it, then run it with small numbers."""
     options, function = cli.COMMANDS[name]
     parsed = tyro.cli(cli.named(options), args=arguments)
     chosen = {f.name: IN_SMALL[f.name] for f in fields(parsed) if f.name in IN_SMALL}
@@ -64,38 +82,46 @@ def run_in_small(name: str, *arguments: str) -> None:
     cli.named(function)(replace(parsed, **chosen))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("readme")
+def chains() -> dict[str, list[tuple[str, ...]]]:
+    """Commands in order, those that use the same data together."""
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for command in commands():
+        text = " ".join(command)
+        name = next((data for data in ("pusht", "balance", "door") if data in text), command[0])
+        found.setdefault(name, []).append(command)
+    return found
 
 
-def needs_human_data(arguments: list[str]) -> bool:
-    return HUMAN in arguments or "runs/pusht" in arguments
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """The current folder, with the protocols of `quickstart` and `suite` made small."""
+    small = {name: IN_SMALL[name] for name in ("engine", "max_steps", "workers", "pictures")}
+    monkeypatch.setattr(quickstart, "SweepConfig", partial(SweepConfig, ddpm=False, **small))
+    monkeypatch.setitem(suite.PROTOCOLS, "quick", SUITE_IN_SMALL)
+    monkeypatch.setattr(suite, "TASKS", ("Balance-v0",))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def needs_door(arguments: list[str]) -> bool:
-    return any("door" in word for word in arguments)
+def link_human_data(folder: Path, demos: Path) -> None:
+    (folder / HUMAN).symlink_to((demos / "pusht_human" / HUMAN).resolve())
 
 
-@pytest.mark.parametrize("arguments", commands(), ids=" ".join)
-def test_command_runs(arguments, folder, monkeypatch, request):
-    if needs_human_data(arguments) and not (folder / HUMAN).exists():
-        demos = request.getfixturevalue("demos")
-        (folder / HUMAN).symlink_to(demos / "pusht_human" / HUMAN)
-    if needs_door(arguments):
+@pytest.mark.parametrize("chain", chains())
+def test_commands_run(chain, folder, monkeypatch, request):
+    if chain == "pusht":
+        link_human_data(folder, request.getfixturevalue("demos"))
+    if chain == "door":
         pytest.importorskip("gymnasium_robotics", reason="gymnasium-robotics is not installed")
         monkeypatch.setenv("DIFFPOLICY_DEMOS", str(request.getfixturevalue("demos").resolve()))
         monkeypatch.syspath_prepend(ROOT / "datasets")
-    monkeypatch.chdir(folder)
-    monkeypatch.setitem(suite.PROTOCOLS, "quick", SUITE_IN_SMALL)
-    run_in_small(*arguments)
+    for command in chains()[chain]:
+        run_in_small(*command)
 
 
-def test_python_runs_from_the_first_block_to_the_last(folder, demos, monkeypatch):
-    monkeypatch.chdir(folder)
-    if not Path("runs/pusht").exists():
-        Path(HUMAN).symlink_to(demos / "pusht_human" / HUMAN)
-        run_in_small(*next(c for c in commands() if c[0] == "train"))
+def test_python_runs_from_the_first_block_to_the_last(folder, demos):
+    link_human_data(folder, demos)
+    run_in_small(*next(command for command in chains()["pusht"] if command[0] == "train"))
     names, shapes = {}, []
     for code in blocks("python"):
         exec(code, names)
@@ -103,3 +129,27 @@ def test_python_runs_from_the_first_block_to_the_last(folder, demos, monkeypatch
     assert shapes == [(1, 8, 2), (1, 8, 2), (2, 8, 64), (2, 8, 64)]
     assert (names["found"].solver_steps, names["found"].network_evals) == (999, 145)
     assert names["x"].shape == (1, 16, 2)
+
+
+def test_the_readme_is_short():
+    assert len(read("README.md").encode()) <= MOST_BYTES
+
+
+def test_the_readme_has_the_tests_command():
+    assert '```bash\npip install -e ".[test]"\npytest\n```' in read("README.md")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_leads_somewhere(document):
+    targets = re.findall(r"\]\(([^)\s]+)\)", read(document))
+    here = [target.partition("#")[0] for target in targets if "://" not in target]
+    missing = [target for target in here if not ((ROOT / document).parent / target).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("task", diffpolicy.envs.TASKS)
+def test_the_tables_of_tasks_are_true(task):
+    _, ticks = diffpolicy.envs.TASKS[task]
+    control_hz = 1 / gymnasium.make(f"diffpolicy.envs:{task}").unwrapped.control_dt_s
+    assert f"| `{task}` | {control_hz:.0f} Hz |" in read("README.md")
+    assert f"| `{task}` | {control_hz:.0f} Hz | {ticks} |" in read("envs/README.md")

@@ -1,6 +1,7 @@
-"""Laws of every task: determinism to the bit wherever it runs, and nothing that breaks it."""
+"""Laws of every task: determinism to the bit, robustness, and a docstring that is true."""
 
 import inspect
+import math
 import pickle
 import re
 import warnings
@@ -12,9 +13,8 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import diffpolicy.envs  # noqa: F401  (registers the ids)
+from diffpolicy.envs import TASKS
 
-TASKS = ("PushT-v0", "Balance-v0", "Detour-v0", "Catch-v0")
 TICKS = 40
 IMPERFECT = {"sensor_noise": 1.0, "actuation_delay": 2}
 BOUNDS = {  # the ends of every physical argument
@@ -168,13 +168,49 @@ def test_gymnasium_finds_nothing_to_remark_but_pixels_as_actions(task, kwargs):
     assert all(task == "PushT-v0" and "symmetric and normalized" in text for text in said), said
 
 
+def rows_of(docstring, *, under):
+    """The cells of the table rows under a heading, without the row of names."""
+    [section] = re.findall(
+        rf"## {under}\n(.*?)(?=\n *## |\Z)", docstring, re.DOTALL | re.IGNORECASE
+    )
+    lines = [line.strip() for line in section.splitlines() if line.strip().startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [row for row in cells if row[0] and not row[0].startswith(("Num", "Parameter", "-"))]
+
+
+def value(text):
+    """The value of a cell: `None`, "state", 0.05, π/2, (256, 256, π/4)."""
+    return eval(text.strip("`").replace("π", "math.pi"), {"math": math})
+
+
 @pytest.mark.parametrize("task", TASKS)
-def test_the_docstring_names_every_argument(task):
+def test_the_docstring_has_every_argument_with_its_default(task):
     env = make(task).unwrapped
-    for name in inspect.signature(type(env).__init__).parameters:
-        assert name == "self" or f"`{name}`" in env.__doc__, name
-    for heading in ("description", "action space", "observation space", "version history"):
+    written = {row[0].strip("`"): value(row[1]) for row in rows_of(env.__doc__, under="arguments")}
+    parameters = list(inspect.signature(type(env).__init__).parameters.values())[1:]
+    assert written == {parameter.name: parameter.default for parameter in parameters}
+    for heading in ("description", "version history"):
         assert re.search(rf"## {heading}", env.__doc__, re.IGNORECASE), heading
+
+
+@pytest.mark.parametrize(
+    ("task", "kwargs"),
+    [*((task, {}) for task in TASKS), ("PushT-v0", {"observation": "keypoint"})],
+    ids=str,
+)
+def test_the_docstring_has_the_bounds_of_the_spaces(task, kwargs):
+    env = make(task, **kwargs).unwrapped
+    actions = rows_of(env.__doc__, under="action space")
+    observations = rows_of(env.__doc__, under="observation space")
+    if task == "PushT-v0":  # two tables: a state of six rows, then keypoints
+        observations = observations[6:] if kwargs else observations[:6]
+    for rows, space in ((actions, env.action_space), (observations, env.observation_space)):
+        for number, _, low, high, _ in rows:
+            first, last = (*number.split("–"), number)[:2]
+            of_row = slice(int(first), int(last) + 1)
+            assert space.low[of_row] == pytest.approx(value(low)), (number, low)
+            assert space.high[of_row] == pytest.approx(value(high)), (number, high)
+        assert of_row.stop == space.shape[0]
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -117,7 +117,7 @@ def test_coverage_is_one_at_the_goal_and_none_far_away():
 
 
 @pytest.mark.parametrize(
-    "shift, shared",
+    ("shift", "shared"),
     [
         ((10.0, 0.0), 110 * 30 + 20 * 90),  # each box loses 10 px of its width
         ((0.0, 120.0), 0.0),  # the bar just below the stem
@@ -145,7 +145,7 @@ def test_coverage_is_symmetric():
 
 
 def inside(points: np.ndarray) -> np.ndarray:
-    """Which of [M, 2] points, in the block's frame, lie in the block."""
+    """Mask of the points [M, 2], in the block's frame, that lie in the block."""
     x, y = points.T
     return np.any([(a < x) & (x < c) & (b < y) & (y < d) for a, b, c, d in BLOCK.boxes], axis=0)
 
@@ -200,7 +200,7 @@ def test_inertia_follows_shape_and_mass(shape, mass_kg):
     np.testing.assert_allclose(env.model.body("block").inertia, 0.3 * mass_kg * ratio, rtol=1e-4)
 
 
-@pytest.mark.parametrize("mass_kg, friction_kg_s", [(1.0, 1000.0), (2.0, 10.0), (100.0, 300.0)])
+@pytest.mark.parametrize(("mass_kg", "friction_kg_s"), [(1.0, 1000.0), (2.0, 10.0), (100.0, 300.0)])
 def test_a_block_let_go_glides_for_mass_over_friction(mass_kg, friction_kg_s):
     """In straight lines and in turning: distance = velocity · mass / friction."""
     env = PushTEnv(block_mass_kg=mass_kg, table_friction_kg_s=friction_kg_s)
@@ -276,7 +276,7 @@ def test_a_delay_shifts_what_the_agent_does():
 
 
 @pytest.mark.parametrize(
-    "observation, units", [("state", [1, 1, 1, 1, 0.01, 0.01]), ("keypoint", 1)]
+    ("observation", "units"), [("state", [1, 1, 1, 1, 0.01, 0.01]), ("keypoint", 1)]
 )
 def test_noise_is_on_what_is_observed_and_nowhere_else(observation, units):
     clean, noisy = (PushTEnv(observation=observation, sensor_noise=noise) for noise in (0.0, 2.0))
@@ -359,7 +359,7 @@ def test_actions_beyond_the_table_are_clipped_to_it():
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         ({"observation": "image"}, "'state' or 'keypoint'"),
         ({"goal_pose": (256, 256)}, "goal_pose"),

@@ -93,7 +93,7 @@ def test_where_no_push_is_possible_the_agent_stays():
 
 
 def push_in_mujoco(env: PushTEnv, start: complex, end: complex) -> expert.Poses:
-    """Where the block ends that starts upright, its centre of mass in mid-table."""
+    """Final pose of a block that starts upright with its centre of mass at mid-table."""
     middle = FAR.place
     agent = middle + start
     mujoco.mj_resetData(env.model, env.data)
