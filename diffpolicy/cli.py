@@ -40,7 +40,7 @@ def main() -> None:
     """Run the command line. Bad input is one line on stderr and exit status 2."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name == "--version":
-        from diffpolicy import __version__
+        from diffpolicy.version import __version__
 
         print(f"diffpolicy {__version__}")
     elif name in ("-h", "--help"):

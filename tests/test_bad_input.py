@@ -1,4 +1,4 @@
-"""Bad input is one clear line, exit status 2 and nothing changed, whatever the command."""
+"""Bad input gives every command one clear line, exit status 2 and no changed file."""
 
 import os
 import resource
@@ -541,7 +541,7 @@ def test_a_damaged_training_state_is_not_resumed(at, refused, snapshot, tmp_path
 
 @contextmanager
 def files_of_at_most(size):
-    """Longer ones cannot be written: as on a full disk, but by file."""
+    """Limit the size of written files, to simulate a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

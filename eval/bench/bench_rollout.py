@@ -1,6 +1,6 @@
-"""Episodes a second in one process and in workers, interleaved, for trained runs."""
+"""Episodes a second in one process and in workers: `python eval/bench/bench_rollout.py`."""
 
-# This package's own place is known to Python, not to pyright.
+# diffpolicy.eval is known to Python, not to pyright.
 # pyright: reportMissingImports=false
 
 import time
@@ -23,16 +23,17 @@ class Config(EvalConfig):
     """Episodes a second in one process and in workers, interleaved."""
 
     episodes: int = 200
-    """Episodes of every round."""
+    """Episodes of each round."""
     ddim_steps: int = 4
-    """Denoising steps a chunk."""
+    """Denoising steps per chunk."""
     workers: int | None = 2
-    """Processes to compare with one."""
+    """Number of worker processes compared with one process."""
     rounds: int = 3
-    """Rounds; one process and the workers take turns, and medians are compared."""
+    """Interleaved rounds of one process and of the workers; medians are compared."""
 
 
 def main(config: Config) -> None:
+    """Print a line for each number of workers."""
     policy = policy_of(config, load_policy(config.run), Sampling(config.ddim_steps))
     with Evaluator(config, policy) as evaluator:
         crews = {1: Workers(1), config.workers: evaluator.workers}

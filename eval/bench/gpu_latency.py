@@ -1,4 +1,4 @@
-"""Latencies of eval/gpu.py: CUDA graphs against the loop of today and the card's bandwidth."""
+"""Latencies of eval/gpu.py: CUDA graphs against diffusers' loop and memory bandwidth."""
 
 import time
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ TAIL = 1.5  # p99.9 over p50, to reach
 
 
 def latencies(result: Result, plan: Plan) -> None:
-    """The bandwidth and the targets first, then every net at every precision, the CPU last."""
+    """Measure bandwidth and targets, then every net at every precision, then the CPU."""
     result.once("bandwidth", _bandwidth, plan)
     speed = result.found["bandwidth"].get("bytes_per_s")
     for k, seconds in plan.targets:
@@ -45,7 +45,7 @@ def _target(plan: Plan, k: int) -> str:
 
 
 def _bandwidth(plan: Plan) -> Found:
-    """Bytes a second, read and written, of a copy too large for any cache."""
+    """Bytes per second, read plus written, of a copy that is larger than the caches."""
     source = torch.ones(plan.copied_bytes // 4, device=plan.device)
     target, seconds = torch.empty_like(source), []
     for _ in range(20):
@@ -56,16 +56,16 @@ def _bandwidth(plan: Plan) -> Found:
 
 
 def now_s(device: str) -> float:
-    """The time, once the device has done its work."""
+    """Time in seconds, after synchronising the device."""
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def _measured(plan: Plan, net: str, precision: str, bytes_per_s: float | None) -> Found:
-    """All budgets interleaved; in float32 the loop of today too, with torch's own switches.
+    """Measure all budgets interleaved; in float32 diffusers' loop too, with torch's defaults.
 
-    floor_ms: every weight read once a step, from memory.
+    floor_ms is the time to read every weight once per step from memory.
     """
     timed = list(_timed(plan, net, precision))
     profiles = measure_calls(timed, plan.seconds, wanted=MANY_SAMPLES)

@@ -1,4 +1,4 @@
-"""The parts of eval/gpu.py: engines against eager, latencies, training, a large run's sweep."""
+"""Parts of eval/gpu.py: engine checks, latencies, training rate, and the sweep of a large run."""
 
 import argparse
 import subprocess
@@ -36,7 +36,7 @@ KEPT = ("name", "clock", "success_rate", "score_mean", "score_ci", "latency_ms",
 
 
 def check(result: Result, plan: Plan) -> None:
-    """Every engine at every precision, one sample and many, and the tests that need a GPU."""
+    """Compare the engine with eager at every precision and two batch sizes; run the GPU tests."""
     k = max(k for k in plan.budgets if k <= FEW)
     for net in plan.nets:
         for precision in plan.precisions:
@@ -55,8 +55,9 @@ def _difference(plan: Plan, net: str, k: int, engine: str, precision: str, batch
 
 
 def _tests(path: str, log: Path) -> Found:
-    """The last line of pytest, whose log grows meanwhile; an error with the names that failed."""
+    """Run the GPU tests. Returns pytest's last line; raises with the names that failed."""
     options = ["-m", "gpu", "-v", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
+    options += ["-o", "addopts="]  # one process: there is one GPU
     command = [sys.executable, "-m", "pytest", *options, path]
     with log.open("w") as file:
         done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file, check=False)
@@ -68,7 +69,7 @@ def _tests(path: str, log: Path) -> Found:
 
 
 def training(result: Result, plan: Plan, config: TrainConfig) -> None:
-    """Steps a second of our learner and of the loop of today, in turns."""
+    """Measure training steps per second of our learner and of diffusers' loop, interleaved."""
     for name in plan.models:
         result.once(name, _steps_per_s, plan, config, name)
 
@@ -95,7 +96,7 @@ def _steps_per_s(plan: Plan, config: TrainConfig, name: str) -> Found:
 
 
 def pusht(result: Result, plan: Plan, config: TrainConfig) -> None:
-    """Train, or go on, then sweep with this card's latencies: few episodes first, then many."""
+    """Train or resume, then sweep with this GPU's latencies: few episodes first, then many."""
     begin = time.monotonic()
     train(config)
     result.found["training"] = {**dict(plan.training), "seconds": time.monotonic() - begin}
@@ -131,7 +132,7 @@ def _sweep(plan: Plan, run: Path, out: Path, episodes: int) -> Found:
 
 
 def _training_config(plan: Plan, options: argparse.Namespace) -> TrainConfig:
-    """The human Push-T set; in a dry run two episodes of our own."""
+    """Training on the human Push-T set, or on two recorded episodes in a dry run."""
     run = options.work / "run"
     resume = (run / TRAINING_FILE).exists()
     given: dict[str, Any] = {"out": run, "device": plan.device, "batch": plan.batch}
@@ -143,7 +144,7 @@ def _training_config(plan: Plan, options: argparse.Namespace) -> TrainConfig:
 
 
 def main() -> int:
-    """One part; 0 where nothing of it failed."""
+    """Run one part. Returns 0 if no measurement failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("part", choices=("check", "latency", "training", "pusht"))
     for name in ("--out", "--work", "--demos"):

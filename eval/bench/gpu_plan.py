@@ -1,4 +1,4 @@
-"""Amounts that eval/gpu.py measures, and the JSON that keeps them."""
+"""Sizes of the measurements of eval/gpu.py, and their JSON file."""
 
 import argparse
 import json
@@ -30,7 +30,7 @@ class Plan:
     precisions: tuple[Precision, ...]  # that of the targets first
     budgets: tuple[int, ...]
     seconds: float  # for each budget of a net
-    baseline: bool  # the loop of today beside float32
+    baseline: bool  # diffusers' loop beside float32
     targets: tuple[tuple[int, float], ...]  # budgets of the first net, and seconds for each
     copied_bytes: int
     tests: str
@@ -98,7 +98,7 @@ DRY = Plan(
 
 
 class Result:
-    """A part's JSON, whole after every measurement; what an earlier call measured is kept."""
+    """JSON file of a part, complete after every measurement; earlier measurements are kept."""
 
     def __init__(self, part: str, options: argparse.Namespace, plan: Plan):
         self.path = options.out / f"gpu_{part}.json"
@@ -110,7 +110,7 @@ class Result:
                 self.found = {k: v for k, v in before["found"].items() if "error" not in v}
 
     def once(self, name: str, measure: Callable[..., Found], *given: Any) -> None:
-        """found[name] = measure(*given), unless it is there; a failure does not stop the rest."""
+        """Set found[name] = measure(*given) unless it exists; record a failure and continue."""
         if name in self.found:
             return
         begin = time.monotonic()
@@ -124,6 +124,6 @@ class Result:
         self.write(complete=False)
 
     def write(self, complete: bool) -> None:
-        """Everything so far, at once."""
+        """Replace the file by the current state."""
         about = {"complete": complete, "dry_run": self.dry_run, "header": self.about}
         write_text(self.path, json.dumps({**about, "found": self.found}, indent=1))
