@@ -23,7 +23,8 @@ COMMANDS = {  # name: (dataclass of its options, function of them)
     "delays": ("diffpolicy.eval.config:DelaysConfig", "diffpolicy.eval.delays:delays"),
     "denoise": ("diffpolicy.eval.config:DenoiseConfig", "diffpolicy.eval.denoise:denoise"),
     "suite": ("diffpolicy.eval.config:SuiteConfig", "diffpolicy.eval.suite:suite"),
-    "sweep": ("diffpolicy.eval.config:SweepConfig", "diffpolicy.eval.sweep:sweep"),
+    "sweep": ("diffpolicy.eval.config:SweepConfig", "diffpolicy.eval.sweep:command"),
+    "report": ("diffpolicy.eval.config:ReportConfig", "diffpolicy.eval.redraw:redraw"),
 }
 INTERRUPTED, TERMINATED = 130, 143
 

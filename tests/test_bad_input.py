@@ -501,7 +501,7 @@ def test_a_broken_policy_gives_no_result(at, refused, snapshot, tmp_path, spoil)
 @pytest.mark.parametrize(
     "text, message",
     [
-        (b"\xff", "is no latency profile"),
+        (b"\xff", "is not a latency profile"),
         (b"[" * 100_000, "nested too deeply"),
         (b"[]", "must be an object"),
         (b'{"records": 5}', "records must be a list"),

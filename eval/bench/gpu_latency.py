@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from ..measure.diffusers_loop import DiffusersLoop
 from ..measure.nets import fresh_checkpoint
 from ..measure.timing import MANY_SAMPLES, Timed, measure_calls
 from ..report.table import print_table
-from .gpu_plan import Plan, Result
+from .gpu_plan import Found, Plan, Result
 
 TARGETS_MS = {1: (0.4, 0.08), 10: (2.5, 0.5), 100: (25.0, 4.5)}  # p50 to reach, and aim, on an H200
 TAIL = 1.5  # p99.9 over p50, to reach
@@ -45,7 +44,7 @@ def _target(plan: Plan, k: int) -> str:
     return f"target: {plan.nets[0]}, {plan.precisions[0]}, K = {k}"
 
 
-def _bandwidth(plan: Plan) -> dict[str, Any]:
+def _bandwidth(plan: Plan) -> Found:
     """Bytes per second, read plus written, of a copy that is larger than the caches."""
     source = torch.ones(plan.copied_bytes // 4, device=plan.device)
     target, seconds = torch.empty_like(source), []
@@ -63,7 +62,7 @@ def now_s(device: str) -> float:
     return time.perf_counter()
 
 
-def _measured(plan: Plan, net: str, precision: str, bytes_per_s: float | None) -> dict[str, Any]:
+def _measured(plan: Plan, net: str, precision: str, bytes_per_s: float | None) -> Found:
     """Measure all budgets interleaved; in float32 diffusers' loop too, with torch's defaults.
 
     floor_ms is the time to read every weight once per step from memory.

@@ -4,7 +4,7 @@ import argparse
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,8 +24,9 @@ from diffpolicy.training.train import train
 from ..config import SweepConfig
 from ..measure.diffusers_loop import DiffusersTraining
 from ..measure.nets import NETS, fresh_checkpoint
+from ..measure.result_files import json_of
 from .gpu_latency import latencies, now_s
-from .gpu_plan import DRY, REAL, ROOT, Plan, Result
+from .gpu_plan import DRY, REAL, ROOT, Found, Plan, Result
 
 HUMAN = Path("pusht_human") / "pusht_cchi_v7_replay.zarr"
 PUSHT, BALANCE = "diffpolicy.envs:PushT-v0", "diffpolicy.envs:Balance-v0"
@@ -47,15 +48,13 @@ def check(result: Result, plan: Plan) -> None:
         result.once("mlp, compiled", _difference, plan, "mlp", 2, "compiled", "float32", 1)
 
 
-def _difference(
-    plan: Plan, net: str, k: int, engine: str, precision: str, batch: int
-) -> dict[str, Any]:
+def _difference(plan: Plan, net: str, k: int, engine: str, precision: str, batch: int) -> Found:
     checkpoint = fresh_checkpoint(net)
     policy = Policy(checkpoint, Sampling(k), plan.device, engine=engine, precision=precision)
     return {"max_abs_diff": verify(policy.engine(batch), policy.job(batch))}
 
 
-def _tests(path: str, log: Path) -> dict[str, Any]:
+def _tests(path: str, log: Path) -> Found:
     """Run the GPU tests. Returns pytest's last line; raises with the names that failed."""
     options = ["-m", "gpu", "-v", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
     options += ["-o", "addopts="]  # one process: there is one GPU
@@ -75,7 +74,7 @@ def training(result: Result, plan: Plan, config: TrainConfig) -> None:
         result.once(name, _steps_per_s, plan, config, name)
 
 
-def _steps_per_s(plan: Plan, config: TrainConfig, name: str) -> dict[str, Any]:
+def _steps_per_s(plan: Plan, config: TrainConfig, name: str) -> Found:
     prepared, device = prepare(config), torch.device(plan.device)
     model = replace(NETS[name].model, prediction="epsilon")
     spec, windows = replace(prepared.specification, model=model), prepared.training
@@ -107,7 +106,7 @@ def pusht(result: Result, plan: Plan, config: TrainConfig) -> None:
         result.once(f"{episodes} episodes", _sweep, plan, config.out, out, episodes)
 
 
-def _sweep(plan: Plan, run: Path, out: Path, episodes: int) -> dict[str, Any]:
+def _sweep(plan: Plan, run: Path, out: Path, episodes: int) -> Found:
     from ..sweep import sweep
 
     config = SweepConfig(
@@ -127,8 +126,9 @@ def _sweep(plan: Plan, run: Path, out: Path, episodes: int) -> dict[str, Any]:
         out=out,
     )
     found = sweep(config)
-    records = [{name: r[name] for name in KEPT} for r in found["records"]]
-    return {"records": records, "recommendations": found["recommendations"]}
+    rows = map(json_of, found.rows)
+    records = [{name: row[name] for name in KEPT} for row in rows]
+    return {"records": records, "recommendations": list(map(asdict, found.recommendations))}
 
 
 def _training_config(plan: Plan, options: argparse.Namespace) -> TrainConfig:

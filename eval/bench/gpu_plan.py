@@ -4,7 +4,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +13,9 @@ import torch
 from diffpolicy.files import write_text
 
 from ..config import EngineName, Precision
-from ..measure.provenance import header
+from ..measure.provenance import provenance
 
+Found = dict[str, Any]  # a measurement, as it stands in JSON
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -101,14 +102,14 @@ class Result:
 
     def __init__(self, part: str, options: argparse.Namespace, plan: Plan):
         self.path = options.out / f"gpu_{part}.json"
-        self.about = header(torch.device(plan.device), part=part)
+        self.about = {**asdict(provenance(torch.device(plan.device))), "part": part}
         self.dry_run, self.failed, self.found = options.dry_run, False, {}
         if self.path.exists() and not options.again:
             before = json.loads(self.path.read_text())
             if not before["complete"] and before["header"] == self.about:
                 self.found = {k: v for k, v in before["found"].items() if "error" not in v}
 
-    def once(self, name: str, measure: Callable[..., dict[str, Any]], *given: Any) -> None:
+    def once(self, name: str, measure: Callable[..., Found], *given: Any) -> None:
         """Set found[name] = measure(*given) unless it exists; record a failure and continue."""
         if name in self.found:
             return
