@@ -77,6 +77,8 @@ class Sampling(Checked):
     clip: Annotated[float | None, Range(0, 1e6)] = None
     """Clip the predicted clean actions to ± this value, in normalised units; by default as in
     training. 0 disables clipping."""
+    sampler: str = "ddim"
+    """Sampling method: ddim."""
 
 
 def sampling_of(config: Sampling) -> Sampling:

@@ -177,7 +177,7 @@ class DenoiseConfig(Checked):
 class SweepConfig(Latencies, TaskConfig):
     """Evaluate step budgets in closed loop, compare them and recommend one.
 
-    Several budgets, grids, starts, ends, η, noise scales and clips are combined with each other.
+    Several budgets, samplers, grids, starts, ends, η, noise scales and clips are combined with each other.
     """
 
     ddim_steps: Annotated[tuple[int, ...], NOT_EMPTY] = (1, 2, 4, 8, 16, 32, 100)
@@ -217,6 +217,8 @@ class SweepConfig(Latencies, TaskConfig):
     """Add pictures of episodes to the report."""
     accept_disturbed: bool = False
     """Recommend also from latencies that other processes disturbed."""
+    sampler: Annotated[tuple[str, ...], NOT_EMPTY] = ("ddim",)
+    """Sampling methods: ddim."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,6 @@ chain.py             the table of a model under a step budget, its name and its 
 wrappers.py          what no table can express: thresholding, reuse, self-conditioning
 latent.py            DDIM backwards, and interpolation
 
-To add a linear sampler, write a function that returns rows, and call it in `chain.make_chain`;
-every engine runs it.
+To add a linear sampler, write a function that returns rows, like `ddim.ddim`, and add it to
+`chain.SAMPLERS`; every engine runs it.
 """

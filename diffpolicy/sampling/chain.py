@@ -10,6 +10,7 @@ from diffpolicy.sampling.ddim import ddim
 from diffpolicy.sampling.noise import CLEAN, alpha_bar_table
 from diffpolicy.sampling.steps import Row
 
+SAMPLERS = {"ddim": ddim}
 SHOWN = 12  # timesteps that an audit line prints
 
 
@@ -54,6 +55,7 @@ class Chain:
         """Differences from the default sampler except the number of steps, or ""."""
         s, usual = self.sampling, Sampling()
         parts = {
+            s.sampler: s.sampler != usual.sampler,
             f"grid {s.grid}": s.grid != usual.grid,
             f"start {s.start}": s.start is not None,
             f"end {s.end}": s.end != usual.end,
@@ -71,6 +73,9 @@ def make_chain(model: ModelConfig, clip_range: float | None, sampling: Sampling)
     """
     if sampling.noise_scale != 1 and not sampling.eta:
         raise DiffpolicyError("a noise scale needs --eta above 0: DDIM injects no noise")
+    if sampling.sampler not in SAMPLERS:
+        names = ", ".join(SAMPLERS)
+        raise DiffpolicyError(f"{sampling.sampler!r} is not a sampler; expected one of: {names}")
     timesteps = model.train_timesteps
     table = alpha_bar_table(model.schedule, timesteps)
     if model.regression:
@@ -82,7 +87,7 @@ def make_chain(model: ModelConfig, clip_range: float | None, sampling: Sampling)
         )
         prediction = model.prediction
         clip = clip_range if sampling.clip is None else sampling.clip or None
-    rows = ddim(
+    rows = SAMPLERS[sampling.sampler](
         table,
         grid,
         prediction=prediction,

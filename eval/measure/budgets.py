@@ -112,8 +112,9 @@ def _effort(policy: Policy) -> str:
 
 
 def combinations(config: SweepConfig) -> list[Sampling]:
-    """Every budget with every grid, start, end, η, noise scale and clip, without duplicates."""
+    """Every budget with every sampler, grid, start, end, η, noise scale and clip, without duplicates."""
     options = {
+        "sampler": config.sampler,
         "grid": config.grid,
         "start": config.start or (None,),
         "end": config.end,
