@@ -177,7 +177,7 @@ class DenoiseConfig(Checked):
 class SweepConfig(Latencies, TaskConfig):
     """Evaluate step budgets in closed loop, compare them and recommend one.
 
-    Several budgets, samplers, grids, starts, ends, η, noise scales and clips are combined with each other.
+    Several budgets, samplers, grids, starts, ends, η, noise scales and clips are all combined.
     """
 
     ddim_steps: Annotated[tuple[int, ...], NOT_EMPTY] = (1, 2, 4, 8, 16, 32, 100)

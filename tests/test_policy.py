@@ -153,3 +153,8 @@ def test_a_batch_beyond_the_memory_is_refused_with_its_size(tiny_run):
     policy = Policy.load(tiny_run, ddim_steps=100, eta=1.0)
     with pytest.raises(DiffpolicyError, match=r"a batch of \d+ for 100 steps .* GiB of memory"):
         policy.engine(10**12)
+
+
+def test_an_unknown_sampler_is_refused_with_the_names_of_all(tiny_run):
+    with pytest.raises(DiffpolicyError, match="'heun' is not a sampler; expected one of: ddim"):
+        Policy.load(tiny_run, sampler="heun")

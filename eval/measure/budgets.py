@@ -112,7 +112,7 @@ def _effort(policy: Policy) -> str:
 
 
 def combinations(config: SweepConfig) -> list[Sampling]:
-    """Every budget with every sampler, grid, start, end, η, noise scale and clip, without duplicates."""
+    """Every budget with every other option of sampling, without duplicates."""
     options = {
         "sampler": config.sampler,
         "grid": config.grid,
