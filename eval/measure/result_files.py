@@ -159,7 +159,7 @@ class SimulatedSweeps:
 class Simulation:
     """Result of `bench_recommendation.py`, a list of scenarios."""
 
-    rows: list[SimulatedSweeps]
+    rows: Annotated[list[SimulatedSweeps], NOT_EMPTY]
 
 
 Result = EvalResult | DelaysResult | SweepResult | SuiteResult | LatencyFile | Simulation

@@ -1,9 +1,9 @@
 """Flat CSV files beside a result, for a notebook or a spreadsheet.
 
 `NAME_episodes.csv` has one line for each episode: budget, clock, seed, success, score,
-success_tick. `NAME_budgets.csv` has one line for each row of the result, with its scalars; nested
-names are joined by a dot (latency_ms.p50), intervals give `_low` and `_high`. A suite puts `task`
-first; a latency file has no episodes.
+success_tick. `NAME_budgets.csv` has one line for each row of the result, with all scalars that
+any row has; nested names are joined by a dot (latency_ms.p50), intervals give `_low` and `_high`.
+A suite puts `task` first; a latency file has no episodes.
 """
 
 import csv
@@ -18,7 +18,8 @@ from diffpolicy.files import write_text
 from ..measure.result_files import LatencyFile, Result, Simulation, SuiteResult
 from ..measure.results import Outcomes
 
-Line = dict[str, object]
+Line = dict[str, Any]
+RENAMED = {"name": "budget"}  # as in the file of episodes
 
 
 def csv_paths(path: Path) -> tuple[Path, Path]:
@@ -57,7 +58,9 @@ def budgets(result: Result) -> Iterator[Line]:
         for task, swept in result.tasks.items():
             yield from ({"task": task, **line} for line in budgets(swept))
     else:
-        yield from (dict(_scalars(row)) for row in result.rows)
+        lines = [dict(_scalars(row)) for row in result.rows]
+        columns = [name for name in lines[0] if any(line.get(name) is not None for line in lines)]
+        yield from ({RENAMED.get(name, name): line.get(name) for name in columns} for line in lines)
 
 
 def _scalars(row: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

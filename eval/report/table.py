@@ -55,13 +55,16 @@ def _cells(row: BudgetResult) -> list[Any]:
 
 def print_latencies(result: LatencyFile) -> None:
     """The table of latencies, and the largest budget of each engine in time."""
-    titles = ["steps", "engine", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms", "jitter ms"]
+    several = len({row.net for row in result.rows}) > 1
+    titles = ["network"] * several
+    titles += ["steps", "engine", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms", "jitter ms"]
     titles += ["samples", "× baseline", "from eager", "GPU alone ms", "load"]
     cells = []
     for row in result.rows:
         ms, threads = row.latency_ms, f", threads {row.threads}" if row.threads else ""
         cells.append(
             [
+                *([row.net] * several),
                 *(row.ddim_steps, row.engine + threads),
                 *(ms.p50, ms.p90, ms.p99, ms.p99_9, ms.max, ms.jitter, ms.samples),
                 *(row.ratio_to_baseline, row.max_abs_diff, row.gpu_ms, row.load),

@@ -144,6 +144,7 @@ def test_csv_holds_every_episode_and_every_row(tmp_path, call):
     assert [int(line["seed"]) for line in found] == seeds * len(result.rows)
     rows = lines(tmp_path / "balance_delays_budgets.csv")
     assert [float(line["success_rate"]) for line in rows] == [r.success_rate for r in result.rows]
+    assert "samples_ms" not in rows[0] and rows[0]["budget"] == found[0]["budget"]
     assert {"ticks", "latency_ms.p50", "success_ci_low", "score_ci_high"} <= rows[0].keys()
 
 
