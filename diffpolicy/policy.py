@@ -1,5 +1,6 @@
 """Policy: observation history → action chunk, numpy in and numpy out."""
 
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,11 +21,11 @@ from diffpolicy.engines.auto import choose
 from diffpolicy.engines.eager import EagerEngine
 from diffpolicy.engines.job import Job
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.sampling.budget import sampler_name
 from diffpolicy.sampling.chain import make_chain
-from diffpolicy.sampling.ddim import noise_count
+from diffpolicy.sampling.steps import noise_count
 
 DEFAULT = Sampling()
+LOGGER = logging.getLogger("diffpolicy")
 
 Observation = Mapping[str, np.ndarray] | np.ndarray
 
@@ -48,7 +49,7 @@ class Policy:
         self.specification = spec = checkpoint.specification
         self.horizons, self.task, self.sampling = spec.horizons, spec.task, sampling
         self.chain = make_chain(spec.model, spec.clip_range, sampling)
-        self._draws = noise_count(self.chain.steps)  # once: it looks at every step
+        self._draws = noise_count(self.chain.rows)  # once: it looks at every step
         self.device = choose_device(device)
         self.observations = spec.task.observations
         self.observation_normalizers = checkpoint.observation_normalizers
@@ -81,17 +82,17 @@ class Policy:
         return cls(load_policy(run), Sampling(**sampling), device, seed, engine, precision)
 
     def engine(self, batch: int = 1) -> Engine:
-        """The engine for calls of this batch size, built when it is first asked for.
+        """The engine for calls of this batch size, built at the first call.
 
-        It is one for as many threads as torch has now. Raises DiffpolicyError, saying why, where it
-        cannot be built here.
+        Cached per (batch, number of torch threads). The reason of `auto` for its choice goes to the
+        logger "diffpolicy" at INFO. Raises EngineUnavailable if it cannot be built here.
         """
         key = batch, torch.get_num_threads()
         if key not in self._engines:
             job = self.job(batch)
             if self._engine == "auto":
                 self._engines[key], why = choose(job, self._folder)
-                print(f"{sampler_name(self)}: engine {why}")
+                LOGGER.info("%s: engine %s", self.chain.name, why)
             else:
                 self._engines[key] = build_engine(self._engine, job)
         return self._engines[key]
@@ -138,17 +139,17 @@ class Policy:
     @property
     def ddim_steps(self) -> int:
         """K, the steps of the solver; 0 for a regression policy."""
-        return 0 if self.regression else len(self.chain.steps)
+        return self.chain.steps
 
     @property
     def regression(self) -> bool:
         """Whether the network was trained without diffusion, to give the mean chunk."""
-        return self.specification.model.regression
+        return self.chain.regression
 
     @property
     def network_evals(self) -> int:
         """Network evaluations a chunk (NFE)."""
-        return len(self.chain.steps)
+        return len(self.chain.rows)
 
     @property
     def parameters(self) -> int:
@@ -191,7 +192,7 @@ class Policy:
         if noise.shape != shape:
             raise DiffpolicyError(f"noise must be {list(shape)}; got {list(noise.shape)}")
         if self.regression:
-            noise = np.zeros_like(noise)  # it has seen none
+            noise = np.zeros_like(noise)  # a regression network was trained with zero input
         return encoded, torch.from_numpy(np.ascontiguousarray(noise))
 
     def _normalised(self, observation: Observation) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from diffpolicy.config import Sampling
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes
 from diffpolicy.policy import Policy
-from diffpolicy.sampling.budget import audit_line, sampler_name
+from diffpolicy.sampling.chain import audit_line
 from diffpolicy.sampling.grids import SPACINGS
 
 from .config import DenoiseConfig
@@ -76,10 +76,10 @@ def trace(config: DenoiseConfig) -> list[Trajectory]:
     noise = rng.standard_normal(policies[0].noise_shape(config.chunks), np.float32)
     found = []
     for policy in policies:
-        print(audit_line(policy))
+        print(audit_line(policy.chain))
         xs, x0s = policy.states(history, noise)
         times = [t for t, _ in policy.chain.grid]
-        found.append(Trajectory(sampler_name(policy), times, xs, x0s))
+        found.append(Trajectory(policy.chain.name, times, xs, x0s))
     return found
 
 

@@ -1,4 +1,4 @@
-"""What an engine is built for."""
+"""Job: everything that an engine is built from."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import torch
 from diffpolicy.denoisers import Denoiser
 from diffpolicy.denoisers.encoders import encoded_size
 from diffpolicy.sampling.chain import Chain
-from diffpolicy.sampling.ddim import noise_count
+from diffpolicy.sampling.steps import noise_count
 from diffpolicy.specification import Horizons, ObservationSpec
 
 
@@ -45,5 +45,5 @@ class Job:
     @property
     def noise_shape(self) -> tuple[int, int, int, int]:
         """[1 + K·(η>0), B, T_p, D_a]."""
-        count = noise_count(self.chain.steps)
+        count = noise_count(self.chain.rows)
         return count, self.batch, self.horizons.prediction, self.action_dim

@@ -14,9 +14,8 @@ from torch import Tensor
 from diffpolicy.data.windows import Windows
 from diffpolicy.denoisers import build_network
 from diffpolicy.denoisers.encoders import encode
-from diffpolicy.sampling import ddim as sampler
-from diffpolicy.sampling import noise as levels
 from diffpolicy.specification import Specification
+from diffpolicy.training.objective import make_objective
 
 WARMUP_STEPS = 500
 EMA_POWER, EMA_LIMIT = 0.75, 0.9999
@@ -46,10 +45,8 @@ class Learner:
             self.parameters, lr=lr, weight_decay=weight_decay, fused=True
         )
         self.peak_lr, self.seed, self.device = lr, seed, device
-        self.prediction, self.regression = model.prediction, model.regression
+        self.objective = make_objective(model, device)
         self.masked, self.keys = not task.position_targets, task.observations
-        table = levels.alpha_bar_table(model.schedule, model.train_timesteps)
-        self.alpha_bar = torch.as_tensor(table, dtype=torch.float64, device=device)
         self.step = 0
 
     def learn(self, windows: Windows, batch: int, progress: float) -> Tensor:
@@ -120,34 +117,17 @@ class Learner:
     ) -> Tensor:
         """The mean of ‖target - network‖² over a random batch (arXiv 2006.11239, eq. 14).
 
-        Where actions are no position targets, those beyond the episode's ends do not count.
+        Unless actions are position targets, those beyond the episode's ends do not count.
         """
         index = torch.randint(len(windows), (batch,), generator=generator, device=self.device)
         observations, action, real = gather(windows, index)
         observation = encode(observations, self.keys)
-        x_t, t, target = self._question(action, generator)
+        x_t, t, target = self.objective.pair(action, generator)
         error = (network(x_t, t, observation) - target).square()
         if not self.masked:
             return error.mean()
         weight = real[..., None].expand_as(error)
         return (error * weight).sum() / weight.sum()
-
-    def _question(
-        self, action: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """x_t, t and what the network should say to them, for the chunks `action`.
-
-        Regression: it sees no chunk, always the last timestep, and should give x0.
-        """
-        count, timesteps = len(action), len(self.alpha_bar)
-        if self.regression:
-            last = torch.full((count,), timesteps - 1, device=self.device)
-            return torch.zeros_like(action), last, action
-        t = torch.randint(timesteps, (count,), generator=generator, device=self.device)
-        ε = torch.randn(action.shape, generator=generator, device=self.device)
-        level = self.alpha_bar[t].float()[:, None, None]
-        x_t = sampler.add_noise(action, ε, level)
-        return x_t, t, sampler.training_target(action, ε, level, self.prediction)
 
 
 def bytes_needed(specification: Specification, batch: int) -> int:

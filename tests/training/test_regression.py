@@ -20,7 +20,6 @@ from diffpolicy.eval.measure.profiles import replay
 from diffpolicy.eval.report.sweep_page import headline
 from diffpolicy.eval.sweep import _plain, sweep
 from diffpolicy.policy import Policy
-from diffpolicy.sampling.budget import sampler_name
 from diffpolicy.sampling.chain import make_chain
 from diffpolicy.specification import FLAT, Horizons, Specification, Task, flat_observation
 from diffpolicy.training.learner import Learner
@@ -110,7 +109,7 @@ def test_a_sweep_has_the_baseline_as_its_first_row(run_with_baseline, tmp_path):
     config = SweepConfig(
         run=run_with_baseline, ddim_steps=(1, 2), ddpm=False, ms_per_step=2, out=tmp_path, **SMALL
     )
-    assert [sampler_name(p) for p in load_budgets(config)] == ["regression", "1 step", "2 steps"]
+    assert [p.chain.name for p in load_budgets(config)] == ["regression", "1 step", "2 steps"]
     result = sweep(replace(config, floor=0.0, margin=1.0, pictures=False))
     rows = [r for r in result["records"] if r["clock"] == "simulated"]
     assert [(r["ddim_steps"], r["network_evals"]) for r in rows] == [(0, 1), (1, 1), (2, 2)]
