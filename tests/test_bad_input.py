@@ -366,7 +366,7 @@ def actions(change):
         ),
         (attributes(position_targets="no"), "position_targets is not", "--position-targets True"),
         (actions(lambda a: a * 0 + 0.5), "the same action [0.5] in all 1,800 rows", None),
-        (actions(lambda a: a * 100 + 200), "1,800 of 1,800 actions outside of the", None),
+        (actions(lambda a: a * 100 + 200), "1,800 of 1,800 actions outside the", None),
     ],
 )
 def test_training_refuses_what_cannot_be_meant(at, refused, call, tmp_path, spoil, message, remedy):

@@ -50,7 +50,7 @@ def collect(
     description: str,
     keep: Callable[[Episode], None] = lambda episode: None,
 ) -> list[Episode]:
-    """Episodes in the order of the seeds, each given to `keep` as it ends; shows a bar of ticks."""
+    """Episodes in the order of the seeds, each given to `keep` as it ends; with a bar of ticks."""
     done: dict[int, Episode] = {}
     total = options.limit and options.limit * len(seeds)
     with tqdm(total=total, desc=description, unit="tick", leave=False) as bar:

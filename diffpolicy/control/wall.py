@@ -25,15 +25,6 @@ from diffpolicy.control.rollout import Advance, collect
 from diffpolicy.environment.monitored import Monitored
 
 
-@dataclass
-class Timing:
-    """Measurements of one episode: inference latencies, lateness of ticks, missed ticks."""
-
-    latency_ms: list[float] = field(default_factory=list)
-    late_ms: list[float] = field(default_factory=list)
-    missed: int = 0
-
-
 def run_on_wall_clock(
     source: ChunkSource,
     make_env: Callable[[], Any],
@@ -67,42 +58,39 @@ def episodes_on_wall_clock(
         env.close()
 
 
-@dataclass(frozen=True)
+@dataclass
 class _RealTime:
-    """One episode and the thread of its inferences."""
+    """One episode, the thread of its inferences, and the measured times."""
 
     source: ChunkSource
     episode: RunningEpisode
     worker: ThreadPoolExecutor
-    timing: Timing = field(default_factory=Timing)
+    latency_ms: list[float] = field(default_factory=list)  # of inferences
+    late_ms: list[float] = field(default_factory=list)  # of ticks
+    missed: int = 0
 
     def run(self) -> Episode:
         """Run the episode to its end."""
-        episode, timing, dt_s = self.episode, self.timing, self.episode.options.control_dt_s
-        work = None
-        if not (episode.options.cold_start or episode.failure):
+        episode, controller, work = self.episode, self.episode.controller, None
+        if not (controller.cold_start or episode.failure):
             self.finish(self.begin().result()[0])
         start = time.perf_counter()
         while True:
             if work and work.done():
                 chunk, latency_ms = work.result()
-                timing.latency_ms.append(latency_ms)
+                self.latency_ms.append(latency_ms)
                 self.finish(chunk)
                 work = None
-            episode.controller.deliver(episode.tick)
-            if not episode.failure and episode.controller.wants_observation(episode.tick):
+            controller.deliver(episode.tick)
+            if not episode.failure and controller.wants_observation(episode.tick):
                 work = self.begin()
             if episode.failure or episode.advance():
                 break
-            _wait(start + episode.tick * dt_s, dt_s, timing)
+            self.wait(start)
         if work:  # the episode ended first; without this latency the slow ones would be missing
-            timing.latency_ms.append(work.result()[1])
-        return replace(
-            episode.result(),
-            latency_ms=tuple(timing.latency_ms),
-            late_ms=tuple(timing.late_ms),
-            missed_ticks=timing.missed,
-        )
+            self.latency_ms.append(work.result()[1])
+        times = {"latency_ms": tuple(self.latency_ms), "late_ms": tuple(self.late_ms)}
+        return replace(episode.result(), **times, missed_ticks=self.missed)
 
     def begin(self) -> Future[tuple[np.ndarray, float]]:
         """Begin an inference in its thread."""
@@ -116,6 +104,15 @@ class _RealTime:
         self.episode.controller.finish(chunk, self.episode.tick)
         self.episode.check_chunk(chunk)
 
+    def wait(self, start: float) -> None:
+        """Sleep to the next tick; a tick that begins a whole period late is a missed one."""
+        dt_s = self.episode.options.control_dt_s
+        until = start + self.episode.tick * dt_s
+        time.sleep(max(until - time.perf_counter(), 0))
+        late_s = time.perf_counter() - until
+        self.late_ms.append(1000 * late_s)
+        self.missed += late_s > dt_s
+
 
 def _infer(
     source: ChunkSource, observation: dict[str, np.ndarray], seed: int, tick: int
@@ -124,11 +121,3 @@ def _infer(
     start = time.perf_counter_ns()
     [chunk] = source(observation, noise_batch(source, [(seed, tick)], 1))
     return chunk, (time.perf_counter_ns() - start) / 1e6
-
-
-def _wait(until: float, dt_s: float, timing: Timing) -> None:
-    """Sleep to the next tick; a tick that begins a whole period late is a missed one."""
-    time.sleep(max(until - time.perf_counter(), 0))
-    late_s = time.perf_counter() - until
-    timing.late_ms.append(1000 * late_s)
-    timing.missed += late_s > dt_s

@@ -15,7 +15,7 @@ class Folder:
     path: Path
 
     def size(self, key: str) -> int | None:
-        """Bytes of a regular file; None where there is nothing."""
+        """Bytes of a regular file; None if there is none."""
         try:
             found = (self.path / key).stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -41,7 +41,7 @@ class Zip:
     file: zipfile.ZipFile
 
     def size(self, key: str) -> int | None:
-        """Bytes of a file when unpacked; None where there is nothing."""
+        """Bytes of a file when unpacked; None if there is none."""
         return self.file.NameToInfo[key].file_size if key in self.file.NameToInfo else None
 
     def read(self, key: str) -> bytes:

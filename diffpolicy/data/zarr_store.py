@@ -1,4 +1,4 @@
-"""Arrays of a zarr store on disk: a folder or a zip, format 2 or 3, from anybody.
+"""Arrays of a zarr store on disk: a folder or a zip, format 2 or 3, of any origin.
 
 Metadata are not trusted. The raw JSON is read first: codecs outside an allow-list and types that
 are not numbers are refused before zarr decodes anything, consolidated metadata are never used, and
