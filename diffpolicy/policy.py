@@ -57,7 +57,7 @@ class Policy:
         self._denoiser = self._network(checkpoint.weights)
         self._engine, self._folder = engine, checkpoint.folder
         self.precision = precision
-        self.name = uuid4().hex  # by which another process knows it again
+        self.name = uuid4().hex  # identity across worker processes (cache key)
         self._engines: dict[tuple[int, int], Engine] = {}
         self._rng = np.random.default_rng(seed)
 
@@ -72,12 +72,12 @@ class Policy:
         precision: str = "float32",
         **sampling,
     ) -> "Policy":
-        """From a run folder or its policy.safetensors; runs no code from the file.
+        """Load a run folder or its policy.safetensors; no code from the file is run.
 
         engine: eager, compiled, native, onnx, cuda-graph or auto, built at the first call for each
         batch size. precision: float32, tf32 (cuda-graph only) or bfloat16. sampling: ddim_steps,
-        grid, start, end, eta, noise_scale, clip (see config.Sampling). Raises DiffpolicyError where
-        the folder is not usable or the budget does not fit the chain.
+        grid, start, end, eta, noise_scale, clip (see config.Sampling). Raises DiffpolicyError if
+        the folder is not usable or the budget does not fit the model.
         """
         return cls(load_policy(run), Sampling(**sampling), device, seed, engine, precision)
 
@@ -110,7 +110,7 @@ class Policy:
         return denoiser.to(self.device).eval().requires_grad_(False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process: weights as arrays (torch would share memory), portable engines."""
+        """State for another process: weights as arrays, as torch would share memory."""
         weights = {name: w.cpu().numpy() for name, w in self._denoiser.state_dict().items()}
         engines = {k: e for k, e in self._engines.items() if getattr(e, "portable", False)}
         return {**vars(self), "_denoiser": weights, "_engines": engines}
@@ -120,7 +120,7 @@ class Policy:
         self._denoiser = self._network({n: torch.tensor(w) for n, w in state["_denoiser"].items()})
 
     def job(self, batch: int = 1) -> Job:
-        """What an engine for this batch size is built from."""
+        """The job of an engine for this batch size; DiffpolicyError if it exceeds the memory."""
         widest = max(len(weight) for weight in self._denoiser.parameters())
         observed = self.horizons.observation * self.task.observation_dim
         numbers = math.prod(self.noise_shape(batch)) + batch * (observed + widest)
@@ -143,7 +143,7 @@ class Policy:
 
     @property
     def regression(self) -> bool:
-        """Whether the network was trained without diffusion, to give the mean chunk."""
+        """True if the network was trained without diffusion, to predict the mean chunk."""
         return self.chain.regression
 
     @property
@@ -153,20 +153,20 @@ class Policy:
 
     @property
     def parameters(self) -> int:
-        """Weights of the network."""
+        """Number of weights of the network."""
         return sum(p.numel() for p in self._denoiser.parameters())
 
     def noise_shape(self, batch: int) -> tuple[int, int, int, int]:
-        """[1 + K·(η>0), B, T_p, D_a]."""
+        """[1, B, T_p, D_a], or [1 + K, B, T_p, D_a] if the sampler injects noise."""
         return self._draws, batch, self.horizons.prediction, self.task.action_dim
 
     def __call__(self, observation: Observation, noise: np.ndarray | None = None) -> np.ndarray:
         """Observation histories {key: [B, T_o, …]} -> actions [B, T_p - T_o + 1, D_a] float32.
 
         One array [B, T_o, D_o] serves for a single key. The first action belongs to the newest
-        observation; a controller executes T_a of them.
-        noise [1 + K·(η>0), B, T_p, D_a] standard normal makes the result repeatable; without it
-        the policy draws from its own seed.
+        observation; a controller executes T_a of them. Standard normal noise of `noise_shape(B)`
+        makes the result repeatable; by default the policy draws it from its own seed. Raises
+        DiffpolicyError on other shapes.
         """
         encoded, drawn = self._inputs(observation, noise)
         return self._actions(self.engine(len(encoded))(encoded, drawn))

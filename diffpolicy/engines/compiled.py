@@ -1,4 +1,4 @@
-"""torch.compile over the whole unrolled loop. Building takes minutes where there are many steps."""
+"""torch.compile over the whole unrolled loop. Building takes minutes for many steps."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from diffpolicy.errors import EngineUnavailable
 
 
 class CompiledEngine:
-    """The loop compiled for one batch, on the denoiser's device."""
+    """The loop compiled for one batch, on the denoiser's device; EngineUnavailable if it fails."""
 
     name = "compiled"
 
@@ -30,5 +30,6 @@ class CompiledEngine:
 
     @torch.inference_mode()
     def __call__(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """See `Engine`."""
         with float32_products(self.device):
             return self.compiled(observation.to(self.device), noise.to(self.device)).cpu()

@@ -15,7 +15,7 @@ WARMUP, TIMED = 3, 100
 
 
 class CudaGraphEngine:
-    """Pinned inputs and output that never move; nothing is allocated or synchronised inside.
+    """A captured loop with pinned inputs and output at fixed addresses, for one batch.
 
     Under the precision "tf32" matrix products use TensorFloat-32 while the graph is captured.
     """
@@ -30,7 +30,7 @@ class CudaGraphEngine:
         self.noise = torch.zeros(job.noise_shape, pin_memory=True)
         self.chunk = torch.zeros(job.noise_shape[1:], pin_memory=True)
         observation, noise = (x.cuda() for x in (self.observation, self.noise))
-        self._kept = loop, observation, noise  # the graph knows addresses alone
+        self._kept = loop, observation, noise  # the graph refers to them by address only
         self._lock = threading.Lock()
 
         def whole() -> None:
@@ -44,6 +44,7 @@ class CudaGraphEngine:
 
     @torch.inference_mode()
     def __call__(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """See `Engine`."""
         with self._lock:  # one set of inputs, one output
             self.observation.copy_(observation)
             self.noise.copy_(noise)
@@ -53,7 +54,7 @@ class CudaGraphEngine:
             return self.chunk.clone()
 
     def gpu_ms(self) -> float:
-        """The median of what the GPU alone needs for a chunk, copies included."""
+        """Median time of the GPU alone for a chunk, copies included, in ms."""
         samples = []
         for _ in range(TIMED):
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -67,7 +68,7 @@ class CudaGraphEngine:
 
 @torch.inference_mode()
 def _capture(whole) -> torch.cuda.CUDAGraph:
-    """Warms up beside the main stream, as capturing asks for, then captures."""
+    """Warm up on a side stream, as capturing requires, then capture."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

@@ -10,7 +10,7 @@ from diffpolicy.errors import EngineUnavailable
 
 
 class EagerEngine:
-    """The loop as it is written, for any batch, on the denoiser's device."""
+    """The loop in PyTorch, for any batch, on the denoiser's device."""
 
     name = "eager"
 
@@ -22,12 +22,13 @@ class EagerEngine:
 
     @torch.inference_mode()
     def __call__(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """See `Engine`."""
         with float32_products(self.device):
             return self.loop(observation.to(self.device), noise.to(self.device)).cpu()
 
     @torch.inference_mode()
     def states(self, observation: Tensor, noise: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """(x_s, x̂0) after every step, each [B, T_p, D_a]."""
+        """(x, x̂0) after every row of the table, each [B, T_p, D_a] on the CPU."""
         with float32_products(self.device):
             states = self.loop.states(observation.to(self.device), noise.to(self.device))
         return [(x.cpu(), x0.cpu()) for x, x0 in states]

@@ -16,7 +16,7 @@ class Job:
     """One denoiser, one chain, one batch.
 
     An engine built for it maps float32 tensors on the CPU to one on the CPU: encoded observation
-    [B, C], noise [1 + K·(η>0), B, T_p, D_a] -> chunk [B, T_p, D_a], all normalised.
+    [B, C], noise [noise_count, B, T_p, D_a] -> chunk [B, T_p, D_a], all normalised.
     precision: the network's, "float32", "tf32" (float32 whose products are rounded on CUDA) or
     "bfloat16"; "float64" to compare with. threads: CPU threads.
     """
@@ -32,7 +32,7 @@ class Job:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the network's weights are stored in."""
+        """Type of the network's weights."""
         return {"bfloat16": torch.bfloat16, "float64": torch.float64}.get(
             self.precision, torch.float32
         )
@@ -44,6 +44,6 @@ class Job:
 
     @property
     def noise_shape(self) -> tuple[int, int, int, int]:
-        """[1 + K·(η>0), B, T_p, D_a]."""
+        """[noise_count, B, T_p, D_a], of an engine's noise."""
         count = noise_count(self.chain.rows)
         return count, self.batch, self.horizons.prediction, self.action_dim

@@ -1,8 +1,8 @@
-"""Our own engine for a robot's CPU: the whole chain in C, compiled here on first use, batch 1.
+"""Native engine for a robot's CPU: the whole sampler in C, compiled on first use, batch 1.
 
-At batch 1 a denoiser is a few matrix-vector products, and PyTorch's time goes to calling them. This
-engine writes the network down as a list of operations with packed weights; native.c runs the list
-K times without coming back. It needs a C compiler (`cc`) and one of our denoisers.
+At batch 1 a denoiser is a few matrix-vector products, and PyTorch spends its time on calls. This
+engine lists the network's operations with packed weights, and native.c runs the list K times
+without returning to Python. It needs a C compiler (`cc`) and a denoiser of diffpolicy.denoisers.
 """
 
 import ctypes
@@ -40,12 +40,14 @@ DIGEST = hashlib.sha256().digest_size
 
 
 class RowStruct(ctypes.Structure):
-    """A `sampling.steps.Row` without its timestep, as native.c has it."""
+    """A `sampling.steps.Row` without its timestep; mirrors native.c."""
 
     _fields_ = tuple((name, ctypes.c_float) for name in Row._fields[1:])
 
 
 class ProgramStruct(ctypes.Structure):
+    """The argument of native.c's engine_open; mirrors its `program`."""
+
     _fields_ = (
         ("tensors", ctypes.POINTER(TensorStruct)),
         ("observe", ctypes.POINTER(Operation)),
@@ -59,10 +61,9 @@ class ProgramStruct(ctypes.Structure):
 
 
 class NativeEngine:
-    """The chain in C, one sample of the batch after the other, so neighbours cannot matter.
+    """The sampler in C, one sample of the batch after the other, so rows do not affect each other.
 
-    Raises EngineUnavailable where it cannot be built: no compiler, another network, thresholding,
-    another precision or device.
+    Raises EngineUnavailable without a C compiler, for other networks, precisions and devices.
     """
 
     name = "native"
@@ -109,23 +110,25 @@ class NativeEngine:
 
 
 def _close(library: ctypes.CDLL, handle: int, process: int) -> None:
-    """Ends the threads; a forked child has none of them."""
+    """End the threads; a forked child has none of them."""
     if os.getpid() == process:
         library.engine_close(handle)
 
 
 def _array(items: Sequence[Any]) -> Any:
-    """As C has it."""
+    """The items as a C array."""
     kind: Any = type(items[0])
     return (kind * len(items))(*items)
 
 
 @cache
 def _library() -> ctypes.CDLL:
-    """native.c, compiled for this machine; once, into the user's cache."""
+    """native.c compiled for this machine, once, into the user's cache."""
     compiler = os.environ.get("CC") or shutil.which("cc")
     if not compiler:
-        raise EngineUnavailable("the native engine needs a C compiler: no `cc` on the path, no $CC")
+        raise EngineUnavailable(
+            "the native engine needs a C compiler; found no `cc` on the path and no $CC"
+        )
     source = SOURCE.read_bytes()
     key = hashlib.sha256(source + repr((compiler, FLAGS, processor())).encode()).hexdigest()[:16]
     path = cache_folder() / f"native-{key}.so"
@@ -155,7 +158,7 @@ def _compile(compiler: str, path: Path) -> None:
 
 
 def _whole(path: Path) -> bool:
-    """The compiled code is there, is ours alone, and is what the compiler wrote."""
+    """True if the compiled code exists, belongs to this user alone and has its digest."""
     if not (path.is_file() and _ours_alone(path)):
         return False
     content = path.read_bytes()
@@ -163,7 +166,7 @@ def _whole(path: Path) -> bool:
 
 
 def _ours_alone(path: Path) -> bool:
-    """The path belongs to this user, and nobody else may write there."""
+    """True if the path belongs to this user and nobody else may write there."""
     status = path.stat()
     return status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
@@ -173,7 +176,7 @@ def _unbuildable(reason: str) -> EngineUnavailable:
 
 
 def processor() -> str:
-    """What -march=native depends on: the processor's name and abilities."""
+    """Name and features of the processor, on which -march=native depends."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     wanted = ("model name", "flags", "Features", "CPU part")
@@ -182,19 +185,19 @@ def processor() -> str:
 
 
 def cache_folder() -> Path:
-    """The folder for compiled code, of this user alone."""
+    """The folder for compiled code, accessible to this user alone."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(base) / "diffpolicy"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise _unbuildable(
-            f"{folder} for compiled code cannot be made ({error.strerror}); name another place "
-            "with XDG_CACHE_HOME"
+            f"cannot make {folder} for compiled code ({error.strerror}); set XDG_CACHE_HOME "
+            "to another folder"
         ) from error
     if not _ours_alone(folder):
         raise _unbuildable(
             f"{folder} for compiled code belongs to another user or can be written to by others; "
-            "make it yours alone, or name another place with XDG_CACHE_HOME"
+            "make it yours alone, or set XDG_CACHE_HOME to another folder"
         )
     return folder

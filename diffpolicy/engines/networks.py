@@ -1,4 +1,4 @@
-"""Our denoisers as programs for native.c: one function for each network, with its shape."""
+"""The denoisers as programs for native.c: one function for each network."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ FORGOTTEN = 8  # steps after which the rounding errors of the first one are forg
 
 
 def write_program(job: Job) -> Program:
-    """The operations of one of our networks; EngineUnavailable where it is none of them."""
+    """The operations of a denoiser; EngineUnavailable if it is not of diffpolicy.denoisers."""
     denoiser = job.denoiser
     writers = {
         MLPDenoiser: _mlp,
@@ -30,7 +30,9 @@ def write_program(job: Job) -> Program:
         UNet1D: _unet,
     }
     if type(denoiser) not in writers:
-        raise EngineUnavailable(f"{type(denoiser).__name__} is not written for the native engine")
+        raise EngineUnavailable(
+            f"{type(denoiser).__name__} is not known to the native engine; try eager or onnx"
+        )
     *_, rows, channels = job.noise_shape
     flat = not isinstance(denoiser, UNet1D)
     shape = (1, rows * channels) if flat else (rows, channels)
@@ -144,7 +146,7 @@ def _joined(
     out: int,
     accumulate: bool = False,
 ) -> int:
-    """A convolution of several tensors side by side, as a sum over them."""
+    """A convolution of several concatenated tensors, as a sum over them."""
     parts = weight.split([p.tensors[s].channels for s in sources], dim=1)
     for i, (source, part) in enumerate(zip(sources, parts, strict=True)):
         p.conv(source, out, part, None if i else bias, accumulate=accumulate or i > 0)
@@ -152,13 +154,13 @@ def _joined(
 
 
 def _shrink(p: Program, layer: nn.Conv1d, source: int) -> int:
-    """Kernel 3, stride 2."""
+    """Halve the rows: kernel 3, stride 2."""
     out = p.tensor(p.tensors[source].rows // 2, layer.out_channels)
     return p.conv(source, out, layer.weight, layer.bias, stride=2)
 
 
 def _grow(p: Program, layer: nn.ConvTranspose1d, source: int) -> int:
-    """Kernel 4, stride 2, as two convolutions: one makes the even rows, one the odd ones."""
+    """Double the rows: kernel 4, stride 2, as one convolution for even rows and one for odd."""
     out = p.tensor(2 * p.tensors[source].rows, layer.out_channels)
     w = layer.weight.transpose(0, 1)
     p.conv(source, out, w[:, :, [3, 1]], layer.bias, shift=1, row_step=2, row_offset=0)

@@ -52,7 +52,7 @@ class Graph:
         self.count = 0
 
     def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """One operation; the name of its result."""
+        """Append one operation; the name of its result."""
         self.count += 1
         name = f"{kind.lower()}_{self.count}"
         self.nodes.append(self.helper.make_node(kind, inputs, [name], **attributes))
@@ -67,7 +67,7 @@ class Graph:
         return name
 
     def insert(self, model: Any, **inputs: str) -> str:
-        """Another graph's nodes, its inputs bound; the name of its result."""
+        """Append another graph's nodes with bound inputs; the name of their result."""
         self.count += 1
         prefix = f"part_{self.count}/"
         for initializer in model.graph.initializer:
@@ -88,7 +88,7 @@ class Graph:
 
 
 def whole_chain(denoiser: Denoiser, chain: Chain, observation: Tensor, noise: Tensor) -> Any:
-    """The ONNX model: observation [B, T_o, D_o], noise [1 + K·(η>0), B, T_p, D_a] -> chunk."""
+    """The ONNX model: observation [B, T_o, D_o], noise [noise_count, B, T_p, D_a] -> chunk."""
     from onnx import TensorProto, checker
 
     with torch.inference_mode():
@@ -148,7 +148,7 @@ def _export(module: nn.Module, arguments: tuple, names: list[str], output: str) 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter reports progress and torchvision's absence; its errors still come through."""
+    """Silence the exporter's progress and its notes on torchvision; errors are still raised."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -161,7 +161,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _rename_constants(model: Any, prefix: str) -> None:
-    """Two graphs must not share a constant by accident of its name."""
+    """Prefix the constants of a graph, so that two graphs do not share names."""
     names = {i.name: prefix + i.name for i in model.graph.initializer}
     for initializer in model.graph.initializer:
         initializer.name = names[initializer.name]
@@ -172,7 +172,7 @@ def _rename_constants(model: Any, prefix: str) -> None:
 class OnnxEngine:
     """The graph in ONNX Runtime, for one batch.
 
-    Threads do not spin while they wait: spinning ones slow down whatever else runs.
+    Waiting threads do not spin, because spinning slows down other processes.
     """
 
     name = "onnx"
@@ -197,7 +197,7 @@ class OnnxEngine:
         self.__setstate__({"model": model.SerializeToString(), "threads": job.threads})
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process, which is spared the export."""
+        """The exported model, so that another process does not export again."""
         return {"model": self._model, "threads": self._threads}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

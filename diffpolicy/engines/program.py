@@ -1,4 +1,4 @@
-"""What native.c runs: tensors in one piece of memory, and operations with packed weights.
+"""Programs for native.c: tensors in one piece of memory, and operations with packed weights.
 
 The structures mirror those of native.c, field by field.
 """
@@ -22,10 +22,14 @@ FLOATS = ctypes.POINTER(ctypes.c_float)
 
 
 class TensorStruct(ctypes.Structure):
+    """A tensor [rows, channels] with padded rows."""
+
     _fields_ = (("data", FLOATS), *((n, ctypes.c_int64) for n in ("rows", "channels", "pitch")))
 
 
 class Operation(ctypes.Structure):
+    """One convolution, normalisation or addition."""
+
     _fields_ = (
         ("weight", FLOATS),
         ("bias", FLOATS),
@@ -39,12 +43,12 @@ class Operation(ctypes.Structure):
 
 
 def padded(channels: int) -> int:
-    """Floats of a row."""
+    """Floats of a row of so many channels, rounded up to PITCH."""
     return -(-channels // PITCH) * PITCH
 
 
 class Program:
-    """Tensors and operations; `ops` is the list that is being written."""
+    """Tensors and operations of a network; methods append to the list `ops`."""
 
     def __init__(self, film: int, observation: int, rows: int, channels: int, narrow: bool):
         self.narrow = narrow
@@ -59,7 +63,7 @@ class Program:
         self.x, self.output, self.previous = (self.tensor(rows, channels) for _ in range(3))
 
     def memory(self, values: np.ndarray) -> Any:
-        """A copy that starts on a cache line."""
+        """A copy of the values that starts on a cache line."""
         wanted = -(-values.size // LANES) * LANES
         if self.free.size < wanted:
             self.free = np.zeros(max(wanted, ARENA) + LANES, np.float32)
@@ -154,7 +158,7 @@ class Program:
         return self._append(NORM, source, out, activation, film, weight=weight, bias=bias, **more)
 
     def add(self, source: int, out: int, factor: int | None = None) -> None:
-        """out += source, times the FiLM's number `factor` where one is given."""
+        """out += source, multiplied by number `factor` of the FiLM if one is given."""
         self._append(ADD, source, out, film=factor)
 
     def _append(
@@ -166,14 +170,14 @@ class Program:
         film: int | None = None,
         **fields: Any,
     ) -> int:
-        """One operation more; the tensor it writes."""
+        """Append one operation; the tensor that it writes."""
         given = {"kind": kind, "source": source, "out": out, **fields}
         film = -1 if film is None else film
         self.ops.append(Operation(activation=ACTIVATIONS[activation], film=film, **given))
         return out
 
     def _weights(self, packed: np.ndarray, narrow: bool) -> dict[str, Any]:
-        """[group, channel, tap, panel, lane] in float32, or in 24 bits as native.c has it."""
+        """Weights [group, channel, tap, panel, lane] in float32, or in native.c's 24 bits."""
         if not narrow:
             return {"weight": self.memory(packed)}
         bits = np.ascontiguousarray(packed).view(np.uint32).reshape(-1, 4, LANES) + 0x80

@@ -1,4 +1,4 @@
-"""Timestep grids: which of the T noise levels a budget of K steps visits, as pairs (t, s).
+"""Timestep grids: the noise levels that a budget of K steps visits, as pairs (t, s).
 
 A pair is one step: the network is evaluated at timestep t, and the sample goes to level s. Named
 spacings take K of n timesteps, falling; `make_grid` applies them to a part of the chain.
@@ -18,14 +18,14 @@ Grid = list[tuple[int, int]]
 def trailing(n: int, k: int) -> list[int]:
     """n, n - n/K, … less 1: evenly spaced, counted down from the end (arXiv 2305.08891, table 2).
 
-    So every budget starts at the noise that the network was trained on. With diffusers' own
-    arithmetic, less the step too many that its rounding errors can make.
+    Every budget starts at pure noise, as in training. The arithmetic is that of diffusers, without
+    the extra step that its rounding errors can add.
     """
     return (np.arange(n, 0, -n / k).round().astype(int)[:k] - 1).tolist()
 
 
 def leading(n: int, k: int) -> list[int]:
-    """… 2⌊n/K⌋, ⌊n/K⌋, 0: counted up from the start. The fewer the steps, the later it starts."""
+    """… 2⌊n/K⌋, ⌊n/K⌋, 0: counted up from the start. Fewer steps start later, at less noise."""
     return [i * (n // k) for i in reversed(range(k))]
 
 
@@ -35,9 +35,9 @@ def linspace(n: int, k: int) -> list[int]:
 
 
 def loop(n: int, k: int) -> list[int]:
-    """The integers of linspace(-1, n - 1, K + 1) without -1, as denoising-diffusion-pytorch has it.
+    """The integers of linspace(-1, n - 1, K + 1) without -1, as in denoising-diffusion-pytorch.
 
-    In whole numbers, because float32 can repeat a timestep where K is near n.
+    Computed in integers, because float32 can repeat a timestep if K is near n.
     """
     return [i * n // k - 1 for i in range(k, 0, -1)]
 
@@ -45,7 +45,7 @@ def loop(n: int, k: int) -> list[int]:
 def quadratic(n: int, k: int) -> list[int]:
     """⌊c i²⌋ with c such that the first step is made at n - 1 (arXiv 2010.02502, appendix D.2).
 
-    Dense where there is little noise. Many steps repeat the lowest timesteps.
+    Dense at low noise. Large budgets repeat the lowest timesteps.
     """
     return [(n - 1) * i**2 // k**2 for i in range(k, 0, -1)]
 
@@ -70,7 +70,7 @@ def make_grid(
     """K pairs over the timesteps from `start` (by default T - 1) down to `end`.
 
     The part of the chain between the two is spaced as if it were the whole one. Raises
-    DiffpolicyError where it has fewer than K timesteps.
+    DiffpolicyError if it has fewer than K timesteps.
     """
     start = timesteps - 1 if start is None else start
     if not 0 <= end <= start < timesteps:
@@ -87,7 +87,7 @@ def make_grid(
 
 
 def listed_grid(timesteps: int, times: Sequence[int], final: int = CLEAN) -> Grid:
-    """The pairs of a grid that is given, timestep by timestep: in range and strictly falling."""
+    """The pairs of explicit timesteps; DiffpolicyError unless in range and strictly falling."""
     falling = all(t > s for t, s in pairwise(times))
     if not times or not falling or times[0] >= timesteps or times[-1] < 0:
         raise DiffpolicyError(
@@ -100,8 +100,10 @@ def listed_grid(timesteps: int, times: Sequence[int], final: int = CLEAN) -> Gri
 def parse_grid(
     timesteps: int, text: str, ddim_steps: int | None, start: int | None, end: int
 ) -> Grid:
-    """A spacing by its name (10 steps where none are given), or a list of timesteps like "85,20",
-    which is its own budget."""
+    """The grid of a spacing's name (by default 10 steps) or of a list of timesteps like "85,20".
+
+    A list fixes steps and ends. Raises DiffpolicyError for other texts and misfits.
+    """
     if text in SPACINGS:
         steps = DEFAULT_STEPS if ddim_steps is None else ddim_steps
         return make_grid(timesteps, steps, text, start, end)
@@ -121,5 +123,5 @@ def parse_grid(
 
 
 def duplicates(grid: Grid) -> int:
-    """How many steps go nowhere: a timestep that is visited again."""
+    """Number of steps that stay at their level: a timestep that is visited again."""
     return sum(t == s for t, s in grid)

@@ -2,7 +2,7 @@
 
 ᾱ_t is the cumulative product of 1 - β (Ho et al., arXiv 2006.11239, eq. 4; Song et al., arXiv
 2010.02502 call it α_t). Tables are float64 and are cast last: on the squaredcos schedule 1/√ᾱ
-reaches 2029, which float32 does not forgive.
+reaches 2029, which magnifies the rounding errors of float32.
 """
 
 import math
@@ -29,7 +29,7 @@ def scaled_linear_betas(
 def squaredcos_betas(timesteps: int, *_range: float) -> np.ndarray:
     """ᾱ(u) ∝ cos²((u + 0.008) / 1.008 · π/2) (Nichol & Dhariwal, arXiv 2102.09672, eq. 17), [T].
 
-    It has no range of β: one that is given is not used.
+    A range of β has no effect.
     """
 
     def alpha_bar(u: np.ndarray) -> np.ndarray:
@@ -47,10 +47,10 @@ SCHEDULES = {
 
 
 def alpha_bar_table(schedule: str, timesteps: int) -> np.ndarray:
-    """ᾱ_0 … ᾱ_{T-1}, [T] float64, falling to (nearly) pure noise whatever T is.
+    """ᾱ_0 … ᾱ_{T-1}, [T] float64, falling to (nearly) pure noise for every T.
 
-    The range of β is made for 1000 steps, so it is rescaled by 1000/T: without it √ᾱ of the linear
-    schedule at T = 100 is 0.6, and sampling would start from noise that the network never saw.
+    The range of β is meant for 1000 steps, so it is rescaled by 1000/T. Otherwise √ᾱ of the linear
+    schedule at T = 100 ends at 0.6, and sampling would start from noise unseen in training.
     """
     scale = 1000 / timesteps
     betas = SCHEDULES[schedule](timesteps, scale * BETA_START, scale * BETA_END)
@@ -70,7 +70,7 @@ def betas_of(table: np.ndarray) -> np.ndarray:
 def zero_terminal_snr(table: np.ndarray) -> np.ndarray:
     """√ᾱ shifted and scaled to end at 0 and begin where it did (arXiv 2305.08891, alg. 1).
 
-    At √ᾱ = 0 there is nothing of x0 to find in ε: predict x0 or v.
+    At √ᾱ = 0, ε does not determine x0: predict x0 or v.
     """
     root = np.sqrt(table)
     return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2

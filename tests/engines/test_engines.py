@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import get_args
@@ -221,6 +223,11 @@ def test_an_engine_that_cannot_be_built_says_why(name, change, message):
 
 def test_the_command_line_offers_every_engine():
     assert get_args(EngineName) == ("auto", *ENGINES)
+
+
+def test_the_names_of_engines_do_not_load_torch():
+    code = "import sys, diffpolicy.engines; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_native_without_a_compiler_says_so(monkeypatch, tmp_path):
