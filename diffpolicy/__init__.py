@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 try:
     __version__ = version("diffpolicy")
-except PackageNotFoundError:  # a source tree that is not installed
+except PackageNotFoundError:  # a source tree on the path
     __version__ = "not installed"
 
 __all__ = ["DDIMScheduler", "Demonstrations", "DiffpolicyError", "Policy", "__version__"]

@@ -7,7 +7,7 @@ tuple it is the range of each item; NOT_EMPTY requires at least one item.
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -76,8 +76,9 @@ def _broken(rule: Range, number: float) -> str:
 def validate(kind: Any, data: Any, where: str, others: bool = False) -> Any:
     """Convert JSON data to a type, usually a dataclass.
 
-    Every field must be present, of its type and in its range. Unknown fields are refused unless
-    `others`. Raises DiffpolicyError with the place: `where` (the file), then the field.
+    Every field must be present, of its type and in its range, and no other. With `others`, unknown
+    fields are ignored and fields with a default may be absent. Raises DiffpolicyError with the
+    place: `where` (the file), then the field.
     """
     origin, parts = get_origin(kind) or kind, get_args(kind)
     if origin is Annotated:
@@ -97,6 +98,8 @@ def validate(kind: Any, data: Any, where: str, others: bool = False) -> Any:
     fits = isinstance(data, accepted) and (origin is bool or not isinstance(data, bool))
     fits = fits and not (origin is float and isinstance(data, int) and abs(data) > LARGEST)
     data = _expect(fits, data, where, noun)
+    if origin is tuple and Ellipsis not in parts:
+        _expect(len(data) == len(parts), data, where, f"a list of {len(parts)}")
     if origin in (tuple, list):
         items = (validate(parts[0], item, f"{where}[{i}]", others) for i, item in enumerate(data))
         return origin(items)
@@ -109,6 +112,8 @@ def validate(kind: Any, data: Any, where: str, others: bool = False) -> Any:
 def _instance(kind: Any, data: Any, where: str, others: bool) -> Any:
     _expect(isinstance(data, dict), data, where, "an object")
     types = hints(kind)
+    if others:
+        types = {f.name: types[f.name] for f in fields(kind) if f.name in data or _required(f)}
     if missing := [name for name in types if name not in data]:
         raise DiffpolicyError(f"{where} lacks {', '.join(missing)}")
     if not others and (unknown := sorted(data.keys() - types)):
@@ -118,6 +123,10 @@ def _instance(kind: Any, data: Any, where: str, others: bool) -> Any:
         return kind(**found)
     except DiffpolicyError as error:
         raise DiffpolicyError(f"{where}: {error}") from error
+
+
+def _required(field: Field) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
 
 
 def _expect(fits: bool, data: Any, where: str, expected: str) -> Any:

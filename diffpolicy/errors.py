@@ -6,3 +6,7 @@ class DiffpolicyError(Exception):
 
     The command line prints the message and exits with status 2.
     """
+
+
+class EngineUnavailable(DiffpolicyError):
+    """An engine that cannot be built here, or whose actions differ from those of eager."""

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from tyro.conf import Positional
+
 from diffpolicy.checked import NOT_EMPTY, Checked, Range
 from diffpolicy.config import CONTROL_DT, EPISODES, LEVEL, MINUTES, SEED, THREADS, TICKS, Sampling
 from diffpolicy.errors import DiffpolicyError
@@ -254,3 +256,13 @@ class QuickstartConfig(Checked):
     """Longest time in seconds to measure the latency of each budget."""
     seed: Annotated[int, Range(0, 2**61)] = 0
     """Seed of demonstrations and training; evaluation adds 100,000."""
+
+
+@dataclass(frozen=True)
+class ReportConfig(Checked):
+    """Draw the tables, plots, pages and CSV files of results again."""
+
+    files: Positional[Annotated[tuple[Path, ...], NOT_EMPTY]]
+    """Result files (JSON) of eval, latency, delays, sweep or suite."""
+    out: Path | None = None
+    """Folder to write; by default the folder of each file."""
