@@ -10,19 +10,15 @@ Names are imported at first use, so `import diffpolicy` does not import torch.
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
+
+from diffpolicy.version import __version__
 
 if TYPE_CHECKING:
     from diffpolicy.data.demonstrations import Demonstrations
     from diffpolicy.errors import DiffpolicyError
     from diffpolicy.interfaces.scheduler import DDIMScheduler
     from diffpolicy.policy import Policy
-
-try:
-    __version__ = version("diffpolicy")
-except PackageNotFoundError:  # a source tree on the path
-    __version__ = "not installed"
 
 __all__ = ["DDIMScheduler", "Demonstrations", "DiffpolicyError", "Policy", "__version__"]
 

@@ -76,9 +76,9 @@ def _broken(rule: Range, number: float) -> str:
 def validate(kind: Any, data: Any, where: str, others: bool = False) -> Any:
     """Convert JSON data to a type, usually a dataclass.
 
-    Every field must be present, of its type and in its range, and no other. With `others`, unknown
-    fields are ignored and fields with a default may be absent. Raises DiffpolicyError with the
-    place: `where` (the file), then the field.
+    Every field must be present, of its type and in its range. Unknown fields are refused. With
+    `others` they are ignored, and fields with a default may be absent. Raises DiffpolicyError with
+    the place: `where` (the file), then the field.
     """
     origin, parts = get_origin(kind) or kind, get_args(kind)
     if origin is Annotated:

@@ -22,7 +22,8 @@ COMMANDS = {  # name: (dataclass of its options, function of them)
     "delays": ("diffpolicy.eval.config:DelaysConfig", "diffpolicy.eval.delays:delays"),
     "denoise": ("diffpolicy.eval.config:DenoiseConfig", "diffpolicy.eval.denoise:denoise"),
     "suite": ("diffpolicy.eval.config:SuiteConfig", "diffpolicy.eval.suite:suite"),
-    "sweep": ("diffpolicy.eval.config:SweepConfig", "diffpolicy.eval.sweep:sweep"),
+    "sweep": ("diffpolicy.eval.config:SweepConfig", "diffpolicy.eval.sweep:command"),
+    "report": ("diffpolicy.eval.config:ReportConfig", "diffpolicy.eval.redraw:redraw"),
 }
 INTERRUPTED, TERMINATED = 130, 143
 
@@ -39,7 +40,7 @@ def main() -> None:
     """Run the command line. Bad input is one line on stderr and exit status 2."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name == "--version":
-        from diffpolicy import __version__
+        from diffpolicy.version import __version__
 
         print(f"diffpolicy {__version__}")
     elif name in ("-h", "--help"):

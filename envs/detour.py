@@ -236,7 +236,7 @@ def tool_velocity(qpos: np.ndarray, qvel: np.ndarray) -> complex:
 def joint_angles(tool: complex) -> np.ndarray:
     """Inverse of `tool_position` with the elbow on the right; a straight arm beyond its reach."""
     elbow = 2 * math.acos(min(abs(tool) / (2 * LINK_M), 1.0))
-    return np.array([cmath.phase(tool) - elbow / 2, elbow])
+    return np.array([_angle(tool) - elbow / 2, elbow])
 
 
 def action_towards(tool: complex) -> np.ndarray:
@@ -263,7 +263,12 @@ def detour_bearing(to_post: complex, to_goal: complex, side: int, clearance_m: f
     It is straight to the goal, or along the tangent on that side if the disc is in between.
     """
     half_angle = math.asin(min(clearance_m / abs(to_post), 1.0))
-    between = abs(cmath.phase(to_goal * to_post.conjugate()))
+    between = abs(_angle(to_goal * to_post.conjugate()))
     if between < half_angle and abs(to_goal) > abs(to_post) * math.cos(half_angle):
-        return cmath.phase(to_post) + side * half_angle
-    return cmath.phase(to_goal)
+        return _angle(to_post) + side * half_angle
+    return _angle(to_goal)
+
+
+def _angle(z: complex) -> float:
+    """Angle (rad) of z; cmath.phase raises an error for subnormal numbers."""
+    return math.atan2(z.imag, z.real)

@@ -1,7 +1,7 @@
 """The recommendation: the cheapest step budget that costs no more than the margin.
 
 Every budget is tested for non-inferiority against every other one, and all budgets that could be
-recommended share one error rate.
+recommended share one error rate. Facts only: `report/sentences.py` writes the words.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .measure.results import BudgetMean, Comparison, Decision, Metric, Verdict
 from .significance import (
     difference_interval,
     episodes_needed,
@@ -28,91 +29,57 @@ class Candidate:
     network_evals: int
     meets_deadline: bool
     outcomes: np.ndarray  # bool for success, float for scores
-    rival_only: bool = False  # compared against, never recommended: it is no DDIM budget
+    comparator_only: bool = False  # never recommended: ancestral DDPM, or regression
 
     @property
     def mean(self) -> float:
         """Success rate, or mean score."""
         return float(np.mean(self.outcomes))
 
-
-@dataclass(frozen=True)
-class Recommendation:
-    """The budget to use, or None, and why.
-
-    regression_suffices: regression alone passed the same test, so denoising is not worth its cost.
-    """
-
-    name: str | None
-    ddim_steps: int | None
-    margin: float
-    reason: str
-    regression_suffices: bool = False
+    @property
+    def named_mean(self) -> BudgetMean:
+        """Its name and mean."""
+        return BudgetMean(self.name, self.mean)
 
 
 def recommend(
-    candidates: Sequence[Candidate], margin: float, floor: float, noun: str, paired: bool = True
-) -> Recommendation:
-    """The cheapest budget that keeps the deadline and is non-inferior to every other by margin.
+    candidates: Sequence[Candidate],
+    margin: float,
+    floor: float,
+    metric: Metric,
+    paired: bool = True,
+) -> Decision:
+    """Decide on the cheapest budget in time that is non-inferior to every other by the margin.
 
     A budget's p-value is the largest over the others (an intersection-union test). The budgets
-    that keep the deadline, and regression, share ALPHA from the largest down (`share_alpha`), so
+    that meet the deadline, and regression, share ALPHA from the largest down (`share_alpha`), so
     the chance of recommending any budget that truly loses the margin or more is at most ALPHA.
-    noun: "success" or "score". None where even the best stays under the floor, where no budget
-    keeps the deadline, or where the episodes cannot tell.
+    No budget is recommended where even the best is below the floor, where none meets the
+    deadline, or where the episodes do not establish non-inferiority.
     """
-    best = max(candidates, key=lambda c: c.mean)
-    if best.mean < floor:
-        return _none(margin, f"the best budget reaches {noun} {best.mean:.2f}, under {floor:g}")
+    facts = _Facts(candidates, margin, floor, metric, paired)
+    if facts.best.mean < floor:
+        return facts.decide("below-floor")
     tested = family(candidates)
     worst = [largest_p(candidate, candidates, margin, paired) for candidate in tested]
     passed, levels = share_alpha(worst)
-    plain = any(tested[i].ddim_steps == 0 for i in passed)
+    suffices = any(tested[i].ddim_steps == 0 for i in passed)
     eligible = [i for i, c in enumerate(tested) if c.ddim_steps > 0]
     if not eligible:
-        reason = "at every budget inference outruns the chunk: the robot would starve"
-        return _none(margin, reason, plain)
+        return facts.decide("no-budget-in-time", regression_suffices=suffices)
     chosen = next((tested[i] for i in reversed(eligible) if i in passed), None)
     if chosen is None:
-        share = min(levels[i] for i in eligible)
-        return _none(margin, _undecided(candidates, tested, margin, share, paired), plain)
-    why = _why(chosen, candidates, noun)
-    return Recommendation(chosen.name, chosen.ddim_steps, margin, why, plain)
+        best = max((tested[i] for i in eligible), key=lambda c: c.mean)
+        return facts.undecided(best, min(levels[i] for i in eligible), suffices)
+    return facts.recommended(chosen, suffices)
 
 
 def family(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Everything that may be called sufficient, the most expensive first, regression last."""
-    tested = [c for c in candidates if c.meets_deadline and not (c.rival_only and c.ddim_steps)]
+    tested = [
+        c for c in candidates if c.meets_deadline and not (c.comparator_only and c.ddim_steps)
+    ]
     return sorted(tested, key=lambda c: (c.ddim_steps > 0, c.network_evals))[::-1]
-
-
-def compare(
-    reference: Candidate, other: Candidate, margin: float, paired: bool = True
-) -> dict[str, Any]:
-    """The difference reference - other with its tests.
-
-    difference_ci: bootstrap 95 % interval, None under 10 pairs that differ. p_noninferior: against
-    "the reference loses the margin or more", not adjusted for the number of budgets. p_mcnemar:
-    that both succeed equally often, for paired success only.
-    """
-    binary = reference.outcomes.dtype == bool
-    a, b = reference.outcomes, other.outcomes
-    return {
-        "reference": reference.name,
-        "other": other.name,
-        "difference": reference.mean - other.mean,
-        "difference_ci": difference_interval(a, b, paired),
-        "p_noninferior": noninferior(a, b, margin, paired),
-        "p_mcnemar": mcnemar(a, b) if binary and paired else None,
-    }
-
-
-def _none(margin: float, reason: str, plain: bool = False) -> Recommendation:
-    return Recommendation(None, None, margin, reason, plain)
-
-
-def _others(candidate: Candidate, candidates: Sequence[Candidate]) -> list[Candidate]:
-    return [c for c in candidates if c is not candidate]
 
 
 def largest_p(
@@ -124,49 +91,84 @@ def largest_p(
     return max(tests, default=0.0)
 
 
-def _why(chosen: Candidate, candidates: Sequence[Candidate], noun: str) -> str:
-    others = _others(chosen, candidates)
-    cheaper = [c for c in others if c.network_evals < chosen.network_evals and not c.rival_only]
-    why = f"{chosen.name}: {noun} {chosen.mean:.2f}"
-    why += ", non-inferior to every other budget within the margin" if others else ", alone"
-    if cheaper:
-        losses = ", ".join(f"{c.name} {c.mean:.2f}" for c in cheaper)
-        why += f"; not established for the cheaper ones ({losses})"
-    return why
+def compare(
+    reference: Candidate, other: Candidate, margin: float, paired: bool = True
+) -> Comparison:
+    """The difference reference - other with its tests."""
+    binary = reference.outcomes.dtype == bool
+    a, b = reference.outcomes, other.outcomes
+    return Comparison(
+        reference=reference.name,
+        other=other.name,
+        difference=reference.mean - other.mean,
+        difference_ci=difference_interval(a, b, paired),
+        p_noninferior=noninferior(a, b, margin, paired),
+        p_mcnemar=mcnemar(a, b) if binary and paired else None,
+    )
 
 
-def _undecided(
-    candidates: Sequence[Candidate],
-    tested: Sequence[Candidate],
-    margin: float,
-    level: float,
-    paired: bool,
-) -> str:
-    """Why no budget passed, told by the best one in time and the rival it is least sure of."""
-    chosen = max((c for c in tested if c.ddim_steps), key=lambda c: c.mean)
-    rival = max(
-        _others(chosen, candidates),
-        key=lambda c: noninferior(chosen.outcomes, c.outcomes, margin, paired),
-    )
-    means = f"{chosen.mean:.2f} against {rival.mean:.2f}"
-    interval = difference_interval(chosen.outcomes, rival.outcomes, paired)
-    if interval and interval[1] < 0:
-        return (
-            f"{chosen.name}, the best budget that keeps the deadline, is worse than {rival.name} "
-            f"({means}, 95 % interval of the difference {interval[0]:+.2f} to {interval[1]:+.2f})"
+def _others(candidate: Candidate, candidates: Sequence[Candidate]) -> list[Candidate]:
+    return [c for c in candidates if c is not candidate]
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """The facts that every decision holds, and the decisions."""
+
+    candidates: Sequence[Candidate]
+    margin: float
+    floor: float
+    metric: Metric
+    paired: bool
+
+    @property
+    def best(self) -> Candidate:
+        """The best of all budgets."""
+        return max(self.candidates, key=lambda c: c.mean)
+
+    def decide(self, verdict: Verdict, **more: Any) -> Decision:
+        """The decision with these facts and more."""
+        regression = [c.mean for c in self.candidates if c.ddim_steps == 0]
+        return Decision(
+            verdict=verdict,
+            metric=self.metric,
+            margin=self.margin,
+            floor=self.floor,
+            episodes=len(self.best.outcomes),
+            best=self.best.named_mean,
+            regression=regression[0] if regression else None,
+            **more,
         )
-    a, b = chosen.outcomes.astype(float), rival.outcomes.astype(float)
-    episodes = len(a)
-    variance = float(np.var(a - b) if paired else np.var(a) + np.var(b))
-    needed = episodes_needed(max(variance, 1 / episodes), margin, level=level)
-    if needed <= episodes:
-        return (
-            f"non-inferiority of {chosen.name}, the best budget that keeps the deadline, to "
-            f"{rival.name} at margin {margin:g} is not established ({means}); {episodes} episodes "
-            "would have sufficed if the two were equal"
+
+    def recommended(self, chosen: Candidate, suffices: bool) -> Decision:
+        """A budget that is non-inferior to every other one, and the cheaper ones that are not."""
+        others = _others(chosen, self.candidates)
+        cheaper = [c for c in others if c.network_evals < chosen.network_evals]
+        return self.decide(
+            "recommended",
+            chosen=chosen.named_mean,
+            ddim_steps=chosen.ddim_steps,
+            alone=not others,
+            cheaper=tuple(c.named_mean for c in cheaper if not c.comparator_only),
+            regression_suffices=suffices,
         )
-    return (
-        f"{episodes} episodes cannot show that any budget which keeps the deadline loses less than "
-        f"{margin:g} to every other; about {needed} would tell {chosen.name} from {rival.name} if "
-        "they are equal"
-    )
+
+    def undecided(self, chosen: Candidate, level: float, suffices: bool) -> Decision:
+        """No budget passed: the best one in time, and the rival it is least surely as good as."""
+        rival = max(
+            _others(chosen, self.candidates),
+            key=lambda c: noninferior(chosen.outcomes, c.outcomes, self.margin, self.paired),
+        )
+        a, b = chosen.outcomes.astype(float), rival.outcomes.astype(float)
+        variance = float(np.var(a - b) if self.paired else np.var(a) + np.var(b))
+        needed = episodes_needed(max(variance, 1 / len(a)), self.margin, level=level)
+        interval = difference_interval(chosen.outcomes, rival.outcomes, self.paired)
+        enough: Verdict = "not-established" if needed <= len(a) else "too-few-episodes"
+        return self.decide(
+            "worse" if interval and interval[1] < 0 else enough,
+            chosen=chosen.named_mean,
+            rival=rival.named_mean,
+            interval=interval,
+            episodes_needed=needed,
+            regression_suffices=suffices,
+        )

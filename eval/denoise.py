@@ -1,4 +1,4 @@
-"""`diffpolicy denoise`: how an action chunk takes shape, x_t beside x̂0, for several budgets."""
+"""`diffpolicy denoise`: pictures of x_t and x̂0 over the denoising steps of several budgets."""
 
 import io
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from diffpolicy.sampling.budget import audit_line, sampler_name
 from diffpolicy.sampling.grids import SPACINGS
 
 from .config import DenoiseConfig
-from .report.plots import png
+from .report.figure import png
 
 COLUMNS = 6
 FRAME_MS, LAST_FRAME_MS = 120, 1500
@@ -30,7 +30,7 @@ DPI = 80
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One budget's way from noise to actions, in the units of the actions."""
+    """States of one budget from noise to actions, in the units of the actions."""
 
     name: str
     times: list[int]  # [K], the timesteps
@@ -38,7 +38,7 @@ class Trajectory:
     x0s: np.ndarray  # [K, B, ticks, D_a]
 
     def at(self, progress: float) -> tuple[np.ndarray, np.ndarray | None, str]:
-        """x_t, x̂0 (None before the first step) and where that is, at a share of the way."""
+        """x_t, x̂0 (None before the first step) and a label, at a progress of 0 to 1."""
         k = round(progress * len(self.times))
         level = f"t = {self.times[k]}" if k < len(self.times) else "clean"
         return (
@@ -49,24 +49,24 @@ class Trajectory:
 
 
 def denoise(config: DenoiseConfig) -> None:
-    """Writes the GIF and, beside it, a PNG strip."""
+    """Write the GIF and, beside it, a PNG strip."""
     strip_path = config.out.with_suffix(".png")
     if config.out.suffix != ".gif":
         raise DiffpolicyError(f"--out must be a .gif; got {config.out.name}")
     for path in (config.out, strip_path):
         check_writable(path)
     trajectories = trace(config)
-    strip, film = png(draw_strip(trajectories)), gif(trajectories)
-    write_bytes(config.out, film)
-    write_bytes(strip_path, strip)
+    write_bytes(config.out, gif(trajectories))
+    write_bytes(strip_path, png(draw_strip(trajectories)))
     print(f"wrote {config.out} and {strip_path}")
 
 
 def trace(config: DenoiseConfig) -> list[Trajectory]:
-    """Every budget from the same observation, the seed's first, and the same noise."""
+    """Trajectory of every budget from the seed's first observation and the same noise."""
     checkpoint = load_policy(config.run)
-    budgets = config.ddim_steps if config.grid in SPACINGS else (None,)  # a list is its own
-    policies = [Policy(checkpoint, Sampling(k, config.grid)) for k in budgets]
+    budgets = config.ddim_steps if config.grid in SPACINGS else (None,)  # a list fixes its steps
+    samplings = [Sampling(ddim_steps=k, grid=config.grid) for k in budgets]
+    policies = [Policy(checkpoint, sampling) for sampling in samplings]
     task, horizons = policies[0].task, policies[0].horizons
     env = environment.make(task.env_id, task.env_kwargs)
     check_fit(policies[0], env)
@@ -85,9 +85,9 @@ def trace(config: DenoiseConfig) -> list[Trajectory]:
 
 
 def draw_strip(trajectories: Sequence[Trajectory]) -> Figure:
-    """Two rows for each budget, x_t and x̂0; from noise on the left to actions on the right.
+    """Two rows for each budget, x_t and x̂0, from noise on the left to actions on the right.
 
-    Budgets keep pace: a short one changes in some of the columns only, and is drawn in those.
+    Columns are equal shares of the steps; a short budget is drawn only where it changes.
     """
     figure, axes = plt.subplots(
         2 * len(trajectories),
@@ -110,7 +110,7 @@ def draw_strip(trajectories: Sequence[Trajectory]) -> Figure:
 
 
 def gif(trajectories: Sequence[Trajectory]) -> bytes:
-    """One frame for each step of the longest budget; the others keep pace."""
+    """One frame for each step of the longest budget; others advance at the same share."""
     count = max(len(t.times) for t in trajectories)
     frames = []
     for k in tqdm(range(count + 1), desc="draw", unit="frame"):
@@ -134,7 +134,7 @@ def gif(trajectories: Sequence[Trajectory]) -> bytes:
 
 
 def _draw_moment(axes, trajectory: Trajectory, progress: float) -> None:
-    """x_t on the first of two axes, x̂0 on the second."""
+    """Draw x_t on the first of two axes, x̂0 on the second."""
     x, x0, where = trajectory.at(progress)
     _draw_chunks(axes[0], trajectory, x)
     axes[0].set_title(f"{trajectory.name}: x_t {where}", fontsize=7)
@@ -146,7 +146,7 @@ def _draw_moment(axes, trajectory: Trajectory, progress: float) -> None:
 
 
 def _draw_chunks(axis, trajectory: Trajectory, chunks: np.ndarray) -> None:
-    """Chunks [B, ticks, D_a] of two actions as paths in their plane, else over the ticks."""
+    """Draw chunks [B, ticks, D_a] as paths in the plane if D_a is 2, else over the ticks."""
     plane = chunks.shape[-1] == 2
     low, high = _limits(trajectory)
     for chunk in chunks:
@@ -164,7 +164,7 @@ def _draw_chunks(axis, trajectory: Trajectory, chunks: np.ndarray) -> None:
 
 
 def _limits(trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
-    """The same for all pictures of a budget: what x̂0 reaches, and as much again for the noise."""
+    """Limits of all pictures of a budget: the range of x̂0, widened by half of it at each end."""
     low, high = (f(trajectory.x0s, axis=(0, 1, 2)) for f in (np.min, np.max))
     margin = 0.5 * (high - low) + 1e-6
     return low - margin, high + margin

@@ -1,10 +1,10 @@
-"""Fifteen minutes of a GPU: everything that needs one, in order of value, each part in its time.
+"""Measurements on a GPU in at most nine minutes, the most valuable part first.
 
     python eval/gpu.py --demos FOLDER
 
-Every part is a process of its own, killed at its limit, and writes OUT/gpu_PART.json after every
-measurement. A second call goes on with what is not complete. Nothing needs to be installed but the
-requirements: the parts see this source tree as it would be installed.
+Every part runs in its own process, is killed at its time limit, and writes OUT/gpu_PART.json after
+every measurement. A second call continues with the incomplete parts. The dependencies must be
+installed; diffpolicy itself need not be, because the parts import this source tree.
 """
 
 import argparse
@@ -29,10 +29,10 @@ NEEDED = (
 
 
 def main() -> int:
-    """0 where all parts are complete."""
+    """Run the parts. Returns 0 if all of them are complete."""
     options = _options()
     if missing := [name for name in NEEDED if find_spec(name) is None]:
-        print(f"not installed: {', '.join(missing)}; what needs them will fail", flush=True)
+        print(f"not installed: {', '.join(missing)}; the parts that use them fail", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         out = options.out or (scratch if options.dry_run else ROOT / "eval" / "results")
@@ -79,7 +79,7 @@ def _options() -> argparse.Namespace:
 
 
 def _source_tree(folder: Path) -> Path:
-    """A folder for PYTHONPATH: `diffpolicy` as links, with envs and eval where they belong."""
+    """Fill a folder for PYTHONPATH: `diffpolicy` as links, with envs and eval inside."""
     package = folder / "diffpolicy"
     package.mkdir(parents=True)
     for path in [*(ROOT / "diffpolicy").iterdir(), ROOT / "envs", ROOT / "eval"]:
@@ -102,7 +102,7 @@ def _complete(path: Path, dry_run: bool) -> bool:
 
 
 def _run(part: str, arguments: list[str], environment: dict[str, str]) -> None:
-    """One part, and whatever it starts, until its limit."""
+    """Run one part and its child processes until its time limit."""
     limit_s, begin = LIMITS_S[part], time.monotonic()
     print(f"{part}: at most {limit_s} s", flush=True)
     command = [sys.executable, "-m", "diffpolicy.eval.bench.gpu_parts", part, *arguments]
@@ -110,14 +110,14 @@ def _run(part: str, arguments: list[str], environment: dict[str, str]) -> None:
     try:
         end = f"ended with status {process.wait(limit_s)}"
     except subprocess.TimeoutExpired:
-        end = "was cut off; what it had measured is kept"
+        end = "was killed at its limit; its measurements so far are kept"
     finally:
         _kill(process)
     print(f"{part}: {end} after {time.monotonic() - begin:.0f} s", flush=True)
 
 
 def _kill(process: subprocess.Popen) -> None:
-    """The process and its children, which are a group of their own."""
+    """Kill the process group of a part."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

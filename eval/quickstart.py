@@ -3,17 +3,16 @@
 from diffpolicy.control import latency
 
 from .config import QuickstartConfig, SweepConfig
-from .measure.budgets import load_budgets
 from .measure.recipe import Recipe, make_run
 from .measure.timing import measure
-from .sweep import Clock, open_world, run_sweep
+from .sweep import Clock, open_evaluator, prepare_budgets, run_sweep
 
 ENVIRONMENT = "diffpolicy.envs:Balance-v0"
-BATCH = 64  # room for what each of two workers has of 100 episodes
+BATCH = 64  # each of two workers has 50 of 100 episodes
 
 
 def quickstart(config: QuickstartConfig) -> None:
-    """DIR/demonstrations.zarr, DIR/run, DIR/sweep.json, DIR/report.html; a second call goes on."""
+    """Make demonstrations.zarr, run, sweep.json and report.html in OUT; a second call continues."""
     recipe = Recipe(ENVIRONMENT, config.demonstrations, {"minutes": config.minutes})
     run = make_run(recipe, config.out, config.seed)
     together = min(config.episodes, BATCH)
@@ -28,11 +27,11 @@ def quickstart(config: QuickstartConfig) -> None:
         seed=100_000 + config.seed,
         latency_seconds=config.latency_seconds,
     )
-    policies = load_budgets(sweep)
-    with open_world(sweep, policies) as world:
-        measured = world.measured(
+    policies = prepare_budgets(sweep)
+    with open_evaluator(sweep, policies) as evaluator:
+        measured = evaluator.measured(
             policies, sweep, lambda: measure(policies, config.latency_seconds)
         )
         declared = [latency.declared(config.ms_per_step, p.network_evals) for p in policies]
         clocks = [Clock("simulated", profiles) for profiles in (measured, declared)]
-        run_sweep(sweep, world, policies, [Clock("paused", measured), *clocks])
+        run_sweep(sweep, evaluator, policies, [Clock("paused", measured), *clocks])

@@ -32,8 +32,10 @@ def mean_interval(scores: np.ndarray) -> tuple[float, float]:
 
 
 def difference_interval(a: np.ndarray, b: np.ndarray, paired: bool) -> tuple[float, float] | None:
-    """Bootstrap 95 % interval of mean(a) - mean(b); None where 10 pairs do not
-    differ, or where independent outcomes have no spread."""
+    """Bootstrap 95 % interval of mean(a) - mean(b).
+
+    None under 10 discordant pairs, or if unpaired outcomes have no spread.
+    """
     if not paired and np.ptp(a.astype(float)) == np.ptp(b.astype(float)) == 0:
         return None
     if not paired:
@@ -81,7 +83,7 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def noninferior(a: np.ndarray, b: np.ndarray, margin: float, paired: bool = True) -> float:
-    """One-sided p-value against H0: mean(a) ≤ mean(b) - margin, by the test that fits."""
+    """One-sided p-value against H0: mean(a) ≤ mean(b) - margin, by the test for these outcomes."""
     if not paired:
         return noninferior_unpaired(a, b, margin)
     test = noninferior_success if a.dtype == bool else noninferior_score
@@ -112,16 +114,16 @@ def _null_discordance(n: int, only_a: int, only_b: int, margin: float) -> float:
     Δ = -margin
     linear = (2 * n - only_a + only_b) * Δ - only_a - only_b
     constant = -only_b * Δ * (1 - Δ)
-    discriminant = max(linear**2 - 8 * n * constant, 0.0)  # 0 where both roots meet
+    discriminant = max(linear**2 - 8 * n * constant, 0.0)  # 0 for a double root
     return (math.sqrt(discriminant) - linear) / (4 * n)
 
 
 def noninferior_score(a: np.ndarray, b: np.ndarray, margin: float) -> float:
     """p-value against H0: mean(a) ≤ mean(b) - margin, for paired scores [E].
 
-    A t-test corrected for skewness and continuity. Under 10 pairs that differ it is replaced by a
-    bound that assumes nothing: the loss is at most P(a < b) times the range of the scores, and p
-    is the chance of seeing so few losses if that were the margin.
+    A t-test corrected for skewness and continuity. Under 10 discordant pairs it is replaced by a
+    distribution-free bound: the loss is at most P(a < b) times the range of the scores, and p is
+    the probability of so few losses if that bound were the margin.
     """
     difference, span = a - b, _span(a, b)
     share = min(margin / span, 1.0)
@@ -145,14 +147,14 @@ def noninferior_unpaired(a: np.ndarray, b: np.ndarray, margin: float) -> float:
 
 
 def _span(a: np.ndarray, b: np.ndarray) -> float:
-    """The range of the outcomes: 1 for successes and for scores in [0, 1]."""
+    """Range of the outcomes: 1 for successes and for scores in [0, 1]."""
     return max(1.0, float(np.ptp(np.concatenate([a, b]).astype(float))))
 
 
 def _unseen(share: float, episodes: int) -> float:
-    """Chance that losses of the whole range, in this share of the episodes, do not show at all.
+    """Probability that losses of the whole range, in this share of the episodes, stay unseen.
 
-    No p-value is smaller: such losses of the margin look like none.
+    A lower bound of every p-value: unseen losses of the margin look like no loss.
     """
     return (1 - share) ** episodes
 
@@ -165,7 +167,7 @@ def _moments(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def _skewed_t(distance: float, variance: float, third: float, n: int) -> float:
-    """P(T ≥ t) for t = distance / √variance, or for its skewness-corrected form where smaller.
+    """P(T ≥ t) for the smaller of t = distance / √variance and its skewness-corrected form.
 
     The correction is Hall's monotone cubic (JRSS B 54:221, 1992): rare large losses make the plain
     t too optimistic.
@@ -180,7 +182,7 @@ def _skewed_t(distance: float, variance: float, third: float, n: int) -> float:
 def episodes_needed(
     variance: float, margin: float, power: float = 0.9, level: float = ALPHA
 ) -> int:
-    """Paired episodes that show non-inferiority of equals with this power (normal theory).
+    """Paired episodes that establish non-inferiority of equals with this power (normal theory).
 
     variance: of the paired difference; for success it is the share of discordant pairs.
     """
@@ -191,10 +193,10 @@ def episodes_needed(
 def share_alpha(p_values: Sequence[float], alpha: float = ALPHA) -> tuple[list[int], list[float]]:
     """(rejected hypotheses, level at which each hypothesis was last tested), by a graph in a ring.
 
-    Every hypothesis starts with an equal share of alpha; a rejected one hands its share to the next
-    open one in the given order, from the last on to the first. The chance of any false rejection
-    is at most alpha, whatever the dependence (Bretz, Maurer, Brannath and Posch, Statistics in
-    Medicine 28:586, 2009).
+    Every hypothesis starts with an equal share of alpha; a rejected one passes its share to the
+    next open one in the given order, and from the last to the first. The probability of any false
+    rejection is at most alpha under any dependence (Bretz, Maurer, Brannath and Posch, Statistics
+    in Medicine 28:586, 2009).
     """
     levels = [alpha / len(p_values)] * len(p_values) if p_values else []
     ring = list(range(len(p_values)))

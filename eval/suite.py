@@ -1,11 +1,10 @@
-"""`diffpolicy suite`: one protocol over our tasks, from nothing to one report."""
+"""`diffpolicy suite`: one protocol over all registered tasks, from demonstrations to a report."""
 
 import json
-from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
 
-from diffpolicy.checked import NOT_EMPTY, Range, read_json, validate
+from diffpolicy.checked import read_json, validate
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.control.latency import PAUSED
@@ -14,15 +13,19 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes, write_text
 
 from .config import SuiteConfig, SweepConfig
-from .evaluate import World, policy_of
+from .measure.evaluator import Evaluator, policy_of
+from .measure.frames import frames_of
 from .measure.recipe import Recipe, make_run
-from .report.plots import film_strip, png
-from .report.suite_page import print_suite, suite_plot, tables_of, write_suite_report
+from .measure.result_files import Options, SuiteResult, SweepResult, read_sweep
+from .pictures import draw
+from .report.products import check_outputs, save
+from .report.suite_page import STRIPS, strip_of
 from .sweep import sweep
 
-TASKS = ("PushT-v0", "Balance-v0", "Detour-v0", "Catch-v0")
+ENVIRONMENTS = "diffpolicy.envs"
+TASKS = tuple(import_module(ENVIRONMENTS).TASKS)  # by name, as gymnasium.make imports it
 BUDGETS = [1, 2, 4, 8, 16, 32, 100]
-PROTOCOLS: dict[str, dict[str, Any]] = {
+PROTOCOLS: dict[str, Options] = {
     "quick": {
         "demonstrations": 100,
         "training": {"minutes": 7.0},
@@ -38,80 +41,36 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Outcomes:
-    """Endings of the episodes of a budget."""
-
-    success: Annotated[list[int], Range(0, 1), NOT_EMPTY]
-    score: Annotated[list[float], NOT_EMPTY]
-
-
-@dataclass(frozen=True)
-class Record:
-    """The part of a sweep's record that the suite reads."""
-
-    name: str
-    clock: str
-    outcomes: Outcomes
-
-
-@dataclass(frozen=True)
-class Advice:
-    """The part of a recommendation that the suite reads."""
-
-    name: str | None
-    reason: str
-    regression_suffices: bool
-
-
-@dataclass(frozen=True)
-class Swept:
-    """The part of a sweep.json that the suite reads."""
-
-    records: Annotated[list[Record], NOT_EMPTY]
-    recommendation: Advice
-
-
-FILES = ("protocol.json", "suite.json", "suite.png", "suite.html")
-
-
-def suite(config: SuiteConfig) -> dict[str, Any]:
-    """Runs what is not there yet; writes suite.json, suite.png and suite.html; the result."""
+def suite(config: SuiteConfig) -> SuiteResult:
+    """Run the sweeps that are absent; write suite.json, suite.png, suite.html and CSV."""
     protocol = {**PROTOCOLS[config.budget], "device": choose_device(config.device).type}
-    for name in FILES:
-        check_writable(config.out / name)
+    check_writable(config.out / "protocol.json")
+    check_outputs(SuiteResult, config.out / "suite.json")
     _keep_protocol(config.out / "protocol.json", protocol)
     tasks = {task: _task(task, config, protocol) for task in TASKS}
-    result = {"budget": config.budget, "protocol": protocol, "tasks": tasks}
-    write_text(config.out / "suite.json", json.dumps(result, indent=1))
-    tables = tables_of(result)
-    plot = png(suite_plot(result, tables))
-    write_bytes(config.out / "suite.png", plot)
-    films = {task: (config.out / task / "film.png").read_bytes() for task in TASKS}
-    write_suite_report(config.out / "suite.html", result, tables, plot, films)
-    print_suite(result, tables)
-    print(f"wrote suite.json, suite.png and suite.html to {config.out}")
+    result = SuiteResult(budget=config.budget, protocol=protocol, tasks=tasks)
+    save(result, config.out / "suite.json")
     return result
 
 
-def _keep_protocol(path: Path, protocol: dict[str, Any]) -> None:
-    """A folder belongs to one protocol."""
-    before = validate(dict[str, Any], read_json(path), str(path)) if path.exists() else protocol
+def _keep_protocol(path: Path, protocol: Options) -> None:
+    """Write the protocol of the folder, or check that it is the same."""
+    before = validate(Options, read_json(path), str(path)) if path.exists() else protocol
     if changed := {k: before.get(k) for k in protocol if before.get(k) != protocol[k]}:
         asked = {name: protocol[name] for name in changed}
-        raise DiffpolicyError(f"{path} says {changed}, not {asked}; choose another --out")
+        raise DiffpolicyError(f"{path} says {changed}, not {asked}; try another --out")
     write_text(path, json.dumps(protocol, indent=1))
 
 
-def _task(task: str, config: SuiteConfig, protocol: dict[str, Any]) -> dict[str, Any]:
-    """The sweep of one task, and a film of its dearest budget; whatever is there is kept."""
+def _task(task: str, config: SuiteConfig, protocol: Options) -> SweepResult:
+    """The sweep of one task and a picture of its largest budget, unless they exist."""
     folder = config.out / task
     recipe = Recipe(
-        env=f"diffpolicy.envs:{task}",
+        env=f"{ENVIRONMENTS}:{task}",
         demonstrations=protocol["demonstrations"],
         training={**protocol["training"], "device": config.device, "threads": config.threads},
     )
-    done, film = folder / "sweep.json", folder / "film.png"
+    done = folder / "sweep.json"
     swept = SweepConfig(
         run=folder / "run",
         out=folder,
@@ -123,16 +82,14 @@ def _task(task: str, config: SuiteConfig, protocol: dict[str, Any]) -> dict[str,
         print(f"{task}:")
         make_run(recipe, folder, protocol["seed"])
         sweep(swept)
-    if not film.exists():
-        write_bytes(film, _film(swept))
-    result = read_json(done)
-    validate(Swept, result, str(done), others=True)
-    return result
+    if not strip_of(folder):
+        write_bytes(folder / STRIPS[0], _strip(swept))
+    return read_sweep(done)
 
 
-def _film(config: SweepConfig) -> bytes:
-    """A picture of the first episode at the largest budget while the world waits."""
+def _strip(config: SweepConfig) -> bytes:
+    """A picture of the first episode at the largest budget with zero latency."""
     policy = policy_of(config, load_policy(config.run), Sampling(max(config.ddim_steps)))
-    with World(config, policy) as world:
-        figure, _ = film_strip(world, policy, PAUSED, world.seeds.start)
-    return png(figure)
+    with Evaluator(config, policy) as evaluator:
+        shot = frames_of(evaluator, policy, PAUSED, evaluator.seeds.start)
+        return draw(shot, evaluator.options.control_dt_s)

@@ -1,63 +1,82 @@
-"""`diffpolicy sweep`: success and latency for each step budget, and the budget to use."""
+"""`diffpolicy sweep`: success and latency of each step budget, and the budget to use."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from diffpolicy.checkpoint import policy_path
-from diffpolicy.control.latency import LatencyProfile, delay_ticks, slow_ms
-from diffpolicy.errors import DiffpolicyError
-from diffpolicy.files import check_writable, write_bytes, write_text
+from diffpolicy.control.latency import PAUSED, LatencyProfile, delay_ticks, slow_ms
 from diffpolicy.policy import Policy
-from diffpolicy.sampling.budget import is_ddpm, sampler_name
 
-from .compare import Candidate, Recommendation, compare, recommend
+from .compare import Candidate, compare, recommend
 from .config import SweepConfig
-from .evaluate import World, outruns, print_records
-from .measure.budgets import combinations, load_budgets
+from .measure.budgets import combinations, describe_budgets, load_budgets
+from .measure.evaluator import Evaluator, outruns
 from .measure.profiles import check_source
-from .measure.provenance import header
-from .report.plots import clock_label, png, success_against_latency
-from .report.sweep_page import headline, write_report
+from .measure.provenance import set_threads
+from .measure.result_files import SweepProvenance, SweepResult
+from .measure.results import (
+    BudgetResult,
+    Decision,
+    Metric,
+    Picture,
+    Profile,
+    Recommendation,
+)
+from .measure.run import Run
+from .pictures import picture_of
+from .report.products import check_outputs, save
+from .report.sentences import reason
 from .report.table import print_table
 from .significance import ALPHA, episodes_needed
 
 DISCORDANCES = (0.05, 0.1, 0.2, 0.4)
-MOSTLY = 0.5  # success is "rare" where no budget reaches this
+FREQUENT = 0.5  # success is compared if the best budget reaches this rate, else the score
+COMPARATORS = ("DDPM", "regression")  # variants that are never recommended
 
 
 @dataclass(frozen=True)
 class Clock:
-    """A clock and what each budget costs on it, in the order of the policies."""
+    """A clock and the latency profile of each budget on it, in the order of the policies."""
 
     name: str
     profiles: Sequence[LatencyProfile]
 
 
-def sweep(config: SweepConfig) -> dict[str, Any]:
-    """All budgets on all clocks; writes sweep.json, sweep.png, report.html; the result."""
+def command(config: SweepConfig) -> None:
+    """Sweep, or only print the plan."""
     if config.plan:
-        return print_plan(config.margin, len(combinations(config)) + (config.regression != "none"))
-    if not config.clocks:
-        raise DiffpolicyError("--clocks needs at least one of paused and simulated")
-    policies = load_budgets(config)
+        print_plan(config.margin, len(combinations(config)) + (config.regression != "none"))
+    else:
+        sweep(config)
+
+
+def sweep(config: SweepConfig) -> SweepResult:
+    """Run all budgets on all clocks; write sweep.json, sweep.png, report.html and CSV."""
+    policies = prepare_budgets(config)
     check_source(policies, config)
-    with open_world(config, policies) as world:
-        profiles = world.profiles(policies, config, config.clocks)
+    with open_evaluator(config, policies) as evaluator:
+        profiles = evaluator.profiles(policies, config, config.clocks)
         clocks = [Clock(name, profiles) for name in config.clocks]
-        return run_sweep(config, world, policies, clocks)
+        return run_sweep(config, evaluator, policies, clocks)
 
 
-def print_plan(margin: float, budgets: int) -> dict[str, Any]:
+def prepare_budgets(config: SweepConfig) -> list[Policy]:
+    """Set torch's threads, load the budgets and print what they are."""
+    set_threads(config.threads)
+    policies = load_budgets(config)
+    for line in describe_budgets(config, policies):
+        print(line)
+    return policies
+
+
+def print_plan(margin: float, budgets: int) -> dict[float, list[int]]:
     """Paired episodes that establish non-inferiority of equals, {discordant share: counts}.
 
-    The counts are for a power of 80 % and 90 % at ALPHA, which the last of several budgets is
-    tested at, and for 90 % at ALPHA / budgets, which the first one is tested at.
+    The counts are for a power of 80 % and 90 % at ALPHA, the level of the last of several budgets,
+    and for 90 % at ALPHA / budgets, the level of the first one.
     """
     aims = [(0.8, ALPHA), (0.9, ALPHA), (0.9, ALPHA / budgets)]
     plan = {
@@ -68,167 +87,151 @@ def print_plan(margin: float, budgets: int) -> dict[str, Any]:
     titles = ["discordant pairs", *(f"power {power:.0%}, α {level:.2g}" for power, level in aims)]
     print_table(titles, [[f"{share:.0%}", *counts] for share, counts in plan.items()])
     print(f"{budgets} budgets share α = {ALPHA}: the first is tested at {ALPHA / budgets:.2g}")
-    return {"margin": margin, "budgets": budgets, "episodes": plan}
+    return plan
 
 
-def open_world(config: SweepConfig, policies: Sequence[Policy]) -> World:
-    """Whatever can be wrong with the environment or the folder shows here, before measuring."""
+def open_evaluator(config: SweepConfig, policies: Sequence[Policy]) -> Evaluator:
+    """The evaluator of all policies; checks environment, engines and folder before measuring."""
     diffusion = next(policy for policy in policies if not policy.regression)
-    world = World(config, diffusion, _folder(config) / "episodes.jsonl")
+    out = Run(config.run).results("sweep", config.out)
+    evaluator = Evaluator(config, diffusion, out / "episodes.jsonl")
     for policy in policies:
-        world.prepare(policy, config.clocks)
-    for name in ("sweep.json", "sweep.png", "report.html"):
-        check_writable(_folder(config) / name)
-    return world
-
-
-def _folder(config: SweepConfig) -> Path:
-    return config.out or policy_path(config.run).parent / "sweep"
+        evaluator.prepare(policy, config.clocks)
+    check_outputs(SweepResult, out / "sweep.json")
+    return evaluator
 
 
 def run_sweep(
-    config: SweepConfig, world: World, policies: Sequence[Policy], clocks: Sequence[Clock]
-) -> dict[str, Any]:
-    """The episodes of every budget on every clock; the recommendation is the last clock's."""
-    rows, clocks = _episodes(world, policies, clocks)
-    noun = _outcome(config, rows)
+    config: SweepConfig, evaluator: Evaluator, policies: Sequence[Policy], clocks: Sequence[Clock]
+) -> SweepResult:
+    """Run every budget on every clock; the recommendation is the one of the last clock."""
+    out = Run(config.run).results("sweep", config.out)
+    rows, clocks = _episodes(evaluator, policies, clocks)
+    metric = metric_of(config, [row for of_clock in rows for row in of_clock])
     advice = [
-        _advise(config, world, policies, clock, records, noun)
-        for clock, records in zip(clocks, rows, strict=True)
+        _advise(config, evaluator, policies, clock, of_clock, metric)
+        for clock, of_clock in zip(clocks, rows, strict=True)
     ]
-    about = {"outcome": noun, "margin": config.margin, "floor": config.floor}
-    result = {
-        "header": header(policies[0].device, **world.describe(), **about),
-        "records": [record for records in rows for record in records],
-        "profiles": _profiles(policies, clocks),
-        "recommendations": advice,
-        "recommendation": advice[-1],
-    }
-    folder = _folder(config)
-    _print(result)
-    films = _films(policies, clocks[-1], advice[-1]) if config.pictures else []
-    plot = png(success_against_latency(result))
-    write_bytes(folder / "sweep.png", plot)
-    write_report(folder / "report.html", result, world, plot, films)
-    write_text(
-        folder / "sweep.json", json.dumps(result, indent=1)
-    )  # last: it says that all is there
-    world.kept.remove()
-    print(f"wrote sweep.json, sweep.png and report.html to {folder}")
+    pictures = _pictures(evaluator, policies, clocks[-1], rows[-1], advice[-1], out)
+    about = {"outcome": metric, "margin": config.margin, "floor": config.floor}
+    result = SweepResult(
+        provenance=SweepProvenance(**vars(evaluator.provenance()), **about),
+        rows=[row for of_clock in rows for row in of_clock],
+        profiles=_profiles(rows, clocks),
+        recommendations=advice,
+        recommendation=advice[-1],
+        pictures=list(pictures) if config.pictures else [],
+    )
+    save(result, out / "sweep.json")
+    evaluator.kept.remove()
     return result
 
 
 def _episodes(
-    world: World, policies: Sequence[Policy], clocks: Sequence[Clock]
-) -> tuple[list[list[dict[str, Any]]], list[Clock]]:
-    """For each clock, one record for each policy; the clocks with the latencies met on them."""
-    rows, met = [[] for _ in clocks], [[] for _ in clocks]
+    evaluator: Evaluator, policies: Sequence[Policy], clocks: Sequence[Clock]
+) -> tuple[list[list[BudgetResult]], list[Clock]]:
+    """For each clock, one row for each policy; the clocks with the profiles used on them."""
+    rows, used = [[] for _ in clocks], [[] for _ in clocks]
     with tqdm(total=len(clocks) * len(policies), desc="sweep", unit="budget") as bar:
-        for i, policy in enumerate(policies):  # one after the other: workers keep its engine
-            for clock, records, profiles in zip(clocks, rows, met, strict=True):
-                record, profile = world.record(policy, clock.name, clock.profiles[i])
-                records.append(record)
+        for i, policy in enumerate(policies):  # in this order workers keep the policy's engine
+            for clock, of_clock, profiles in zip(clocks, rows, used, strict=True):
+                row, profile = evaluator.evaluate(policy, clock.name, clock.profiles[i])
+                of_clock.append(row)
                 profiles.append(profile)
                 bar.update(1)
-    return rows, [Clock(c.name, profiles) for c, profiles in zip(clocks, met, strict=True)]
+    return rows, [Clock(c.name, profiles) for c, profiles in zip(clocks, used, strict=True)]
 
 
-def _outcome(config: SweepConfig, rows: Sequence[Sequence[dict[str, Any]]]) -> str:
-    """What all clocks are judged by: success, or the score where success is rare."""
+def metric_of(config: SweepConfig, rows: Sequence[BudgetResult]) -> Metric:
+    """The metric of all comparisons: success, or the score where success is rare."""
     if config.outcome != "auto":
         return config.outcome
-    best = max(record["success_rate"] for records in rows for record in records)
-    return "success" if best >= MOSTLY else "score"
+    best = max(row.success_rate for row in rows)
+    return "success" if best >= FREQUENT else "score"
 
 
-def _profiles(policies: Sequence[Policy], clocks: Sequence[Clock]) -> list[dict[str, Any]]:
-    """Every latency that was measured or declared, once, so that it can be looked at again."""
+def _profiles(rows: Sequence[Sequence[BudgetResult]], clocks: Sequence[Clock]) -> list[Profile]:
+    """Every profile that was measured or declared, without duplicates."""
     found = {
-        (sampler_name(policy), profile.source): np.round(profile.samples_ms, 4).tolist()
-        for clock in clocks
-        for policy, profile in zip(policies, clock.profiles, strict=True)
+        (row.name, profile.source): np.round(profile.samples_ms, 4).tolist()
+        for of_clock, clock in zip(rows, clocks, strict=True)
+        for row, profile in zip(of_clock, clock.profiles, strict=True)
     }
-    return [{"name": n, "source": s, "samples_ms": ms} for (n, s), ms in found.items()]
+    return [Profile(name, source, samples) for (name, source), samples in found.items()]
 
 
 def _advise(
     config: SweepConfig,
-    world: World,
+    evaluator: Evaluator,
     policies: Sequence[Policy],
     clock: Clock,
-    records: Sequence[dict[str, Any]],
-    noun: str,
-) -> dict[str, Any]:
-    """The recommendation on one clock. On the paused one latency is no obstacle."""
-    dt = world.options.control_dt_s
+    rows: Sequence[BudgetResult],
+    metric: Metric,
+) -> Recommendation:
+    """The recommendation on one clock; on the paused one every budget meets the deadline."""
+    dt = evaluator.options.control_dt_s
     candidates = [
-        Candidate(
-            name=record["name"],
-            ddim_steps=policy.ddim_steps,
-            network_evals=policy.network_evals,
-            meets_deadline=clock.name == "paused" or not outruns(policy, profile, dt),
-            outcomes=np.array(record["outcomes"][noun], bool if noun == "success" else float),
-            rival_only=is_ddpm(policy) or policy.regression,
-        )
-        for policy, profile, record in zip(policies, clock.profiles, records, strict=True)
+        candidate_of(row, metric, clock.name == "paused" or not outruns(policy, profile, dt))
+        for policy, profile, row in zip(policies, clock.profiles, rows, strict=True)
     ]
-    disturbed = clock.name != "paused" and any(p.disturbed for p in clock.profiles)
-    withheld = _withheld(config) if disturbed and not config.accept_disturbed else None
-    advice = withheld or recommend(candidates, config.margin, config.floor, noun, world.paired)
-    best = max(
-        (c for c in candidates if not c.rival_only), key=lambda c: float(np.mean(c.outcomes))
-    )
-    reference = next((c for c in candidates if c.name == advice.name), best)
+    paired = evaluator.paired
+    decision = recommend(candidates, config.margin, config.floor, metric, paired)
+    decision = _on_clock(decision, clock, dt, config.accept_disturbed)
+    best = max((c for c in candidates if not c.comparator_only), key=lambda c: c.mean)
+    reference = next((c for c in candidates if c.name == decision.name), best)
     others = [c for c in candidates if c is not reference]
-    return {
-        "clock": clock.name,
-        "latency_source": clock.profiles[0].source,
-        "ddim_steps": advice.ddim_steps,
-        "name": advice.name,
-        "margin": advice.margin,
-        "reason": advice.reason
-        + _plain(others)
-        + _fit(clock, dt)
-        + ("; latencies are disturbed" if disturbed and not withheld else ""),
-        "regression_suffices": advice.regression_suffices,
-        "comparisons": [compare(reference, other, config.margin, world.paired) for other in others],
-    }
-
-
-def _withheld(config: SweepConfig) -> Recommendation:
-    """No budget, for no recommendation rests on disturbed latencies unasked."""
-    reason = (
-        "other processes were in the way while latencies were measured; measure again on a quiet "
-        "machine, or take them as they are by `diffpolicy sweep --accept-disturbed`"
+    return Recommendation(
+        clock=clock.name,
+        latency_source=clock.profiles[0].source,
+        ddim_steps=decision.ddim_steps,
+        name=decision.name,
+        margin=decision.margin,
+        reason=reason(decision),
+        regression_suffices=decision.regression_suffices,
+        comparisons=[compare(reference, other, config.margin, paired) for other in others],
+        decision=decision,
     )
-    return Recommendation(None, None, config.margin, reason)
 
 
-def _plain(others: Sequence[Candidate]) -> str:
-    """Regression's mean outcome, as a clause."""
-    found = [float(np.mean(c.outcomes)) for c in others if c.ddim_steps == 0]
-    return f"; regression, without denoising, reaches {found[0]:.2f}" if found else ""
+def candidate_of(row: BudgetResult, metric: Metric, meets_deadline: bool) -> Candidate:
+    """A budget as the statistics see it."""
+    outcomes = np.array(getattr(row.outcomes, metric), bool if metric == "success" else float)
+    return Candidate(
+        name=row.name,
+        ddim_steps=row.ddim_steps,
+        network_evals=row.network_evals,
+        meets_deadline=meets_deadline,
+        outcomes=outcomes,
+        comparator_only=row.variant in COMPARATORS,
+    )
 
 
-def _fit(clock: Clock, control_dt_s: float) -> str:
-    """Says where latency cannot tell budgets apart."""
-    fits = all(delay_ticks(slow_ms(p), control_dt_s) <= 1 for p in clock.profiles)
-    if clock.name == "paused" or not fits:
-        return ""
-    return f"; all budgets fit in one control tick ({1000 * control_dt_s:g} ms)"
+def _on_clock(decision: Decision, clock: Clock, dt_s: float, accept_disturbed: bool) -> Decision:
+    """The decision with the facts of its clock; none on disturbed latencies, unless accepted."""
+    if clock.name == "paused":
+        return decision
+    fits = all(delay_ticks(slow_ms(profile), dt_s) <= 1 for profile in clock.profiles)
+    disturbed = any(profile.disturbed for profile in clock.profiles)
+    decision = replace(decision, one_tick_ms=1000 * dt_s if fits else None, disturbed=disturbed)
+    if not disturbed or accept_disturbed:
+        return decision
+    return replace(decision, verdict="disturbed", ddim_steps=None, regression_suffices=False)
 
 
-def _print(result: dict[str, Any]) -> None:
-    print_records(result["records"])
-    for advice in result["recommendations"]:
-        print(f"{clock_label(advice)}: {headline(advice)}: {advice['reason']}")
-
-
-def _films(
-    policies: Sequence[Policy], clock: Clock, advice: dict[str, Any]
-) -> list[tuple[Policy, str, LatencyProfile]]:
-    """The cheapest budget, the recommended one and the dearest, on the last clock."""
-    ddim = [i for i, p in enumerate(policies) if not (is_ddpm(p) or p.regression)]
-    ends = {f(ddim, key=lambda i: policies[i].network_evals) for f in (min, max)}
-    chosen = [i for i in ddim if i in ends or sampler_name(policies[i]) == advice["name"]]
-    return [(policies[i], clock.name, clock.profiles[i]) for i in chosen]
+def _pictures(
+    evaluator: Evaluator,
+    policies: Sequence[Policy],
+    clock: Clock,
+    rows: Sequence[BudgetResult],
+    advice: Recommendation,
+    out: Path,
+) -> Iterator[Picture]:
+    """Pictures of the cheapest budget, the recommended one and the largest, on the last clock."""
+    budgets = [i for i, row in enumerate(rows) if row.variant not in COMPARATORS]
+    ends = {f(budgets, key=lambda i: rows[i].network_evals) for f in (min, max)}
+    for i in budgets:
+        if i in ends or rows[i].name == advice.name:
+            profile = PAUSED if clock.name == "paused" else clock.profiles[i]
+            said = clock.name if clock.name == "paused" else f"simulated ({profile.source})"
+            title = f"{rows[i].name}, {said}"
+            yield picture_of(evaluator, policies[i], profile, title, out)

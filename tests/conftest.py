@@ -1,4 +1,4 @@
-"""What several test files share: demonstrations, a tiny trained run, and the command itself."""
+"""Fixtures of several test files: demonstrations, a tiny trained run, and the command itself."""
 
 import json
 import os
@@ -16,6 +16,8 @@ from diffpolicy.config import RecordConfig, TrainConfig
 from diffpolicy.environment.headless import prefer_egl
 from diffpolicy.record import record
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before any test imports torch: a worker has one core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 prefer_egl()  # before any test imports mujoco
 # A shell ignores Ctrl-C for what it starts in the background, and children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -27,7 +29,7 @@ PROGRESS = re.compile(r"\|.*\d+/.*\[.*\]")
 
 
 def pytest_collection_modifyitems(items):
-    """Tests marked gpu are skipped where there is none; torch is asked only if there are some."""
+    """Skip the tests marked gpu without a CUDA device; import torch only for such tests."""
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked:
         import torch
@@ -39,7 +41,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def demos() -> Path:
-    """The folder of human demonstrations."""
+    """Folder of human demonstrations."""
     folder = os.environ.get("DIFFPOLICY_DEMOS")
     if not folder:
         pytest.skip("DIFFPOLICY_DEMOS does not name the folder of human demonstrations")
@@ -50,7 +52,7 @@ def demos() -> Path:
 
 @pytest.fixture(scope="session")
 def balance_store(tmp_path_factory) -> Path:
-    """Six episodes of Balance-v0. Read only: copy it to change it."""
+    """Store of six episodes of Balance-v0. Read-only; copy it to change it."""
     store = tmp_path_factory.mktemp("balance") / "balance.zarr"
     record(RecordConfig(BALANCE, episodes=6, out=store))
     return store
@@ -58,7 +60,7 @@ def balance_store(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(balance_store, tmp_path_factory) -> Path:
-    """A run folder of 20 steps: a whole policy, and no good. Read only: copy it to change it."""
+    """Run folder of 20 training steps, complete but useless. Read-only; copy it to change it."""
     from diffpolicy.training.train import train
 
     out = tmp_path_factory.mktemp("tiny") / "run"
@@ -67,7 +69,7 @@ def tiny_run(balance_store, tmp_path_factory) -> Path:
 
 
 def rewrite(file: Path, change) -> None:
-    """change(header, tensors) edits a safetensors file of a run, or returns its header's text."""
+    """Let change(header, tensors) edit a safetensors file of a run, or return its header's text."""
     from safetensors import safe_open
     from safetensors.torch import save_file
 
@@ -80,7 +82,7 @@ def rewrite(file: Path, change) -> None:
 
 
 def as_version_1(header, tensors) -> None:
-    """The layout of format 1: no target in the training state, no keys of observations."""
+    """Change to format 1: no target in the training state, no observation keys."""
     header["format_version"] = 1
     if "specification" in header:
         del header["specification"]["task"]["observation_keys"]
@@ -96,7 +98,7 @@ class Outcome(NamedTuple):
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """call("info", path) runs the command in this process; progress bars are no errors."""
+    """Function call("info", path) -> Outcome of a command in this process; no progress bars."""
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["diffpolicy", *map(str, arguments)])
@@ -113,7 +115,7 @@ def call(monkeypatch, capsys):
 
 @pytest.fixture
 def refused(call):
-    """refused("info", path) is the one line that the command gives for bad input."""
+    """Function refused("info", path) -> the one line on stderr for bad input."""
 
     def run(*arguments: object) -> str:
         code, _, errors = call(*arguments)
@@ -127,7 +129,7 @@ def refused(call):
 
 @pytest.fixture
 def snapshot():
-    """snapshot(folder) -> {relative path: bytes, or None for a folder}."""
+    """Function snapshot(folder) -> {relative path: bytes, or None for a folder}."""
 
     def take(folder: Path) -> dict[str, bytes | None]:
         return {

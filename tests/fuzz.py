@@ -38,7 +38,7 @@ PROGRESS = re.compile(r"\|.*\d+/.*\[.*\]|^\s*(\x1b\[A)*$")
 
 @dataclass(frozen=True)
 class Target:
-    """A command, the files that may be damaged for it, and the copies it needs."""
+    """Command, files that are damaged for it, and copies that it needs."""
 
     command: str
     files: str  # glob pattern
@@ -71,7 +71,7 @@ VALUES: tuple[Any, ...] = (
 
 
 def paths_of(node: Any, path: tuple = ()) -> Iterator[tuple]:
-    """Paths of all nodes in a JSON value, the root's first."""
+    """Paths of all nodes of a JSON value, the root's first."""
     yield path
     if isinstance(node, dict | list):
         items = node.items() if isinstance(node, dict) else enumerate(node)
@@ -80,7 +80,7 @@ def paths_of(node: Any, path: tuple = ()) -> Iterator[tuple]:
 
 
 def mutate_json(value: Any, rng: np.random.Generator) -> Any:
-    """One node replaced, removed, renamed, wrapped or doubled."""
+    """Replace, remove, rename, wrap or scale one node."""
     paths = list(paths_of(value))
     *parents, key = paths[rng.integers(1, len(paths))] if len(paths) > 1 else (None,)
     if key is None:
@@ -103,7 +103,7 @@ def mutate_json(value: Any, rng: np.random.Generator) -> Any:
 
 
 def json_text(value: Any, rng: np.random.Generator) -> bytes:
-    """The text of a mutated value; now and then no JSON at all, or nested too deeply."""
+    """Text of a mutated value; sometimes not JSON, or nested too deeply."""
     text = json.dumps(mutate_json(value, rng)).encode()
     kind = rng.integers(30)
     if kind == 0:
@@ -121,7 +121,7 @@ def pick(choices: Any, rng: np.random.Generator) -> Any:
 
 
 def damage(path: Path, rng: np.random.Generator) -> str:
-    """Damages one file; a word that says how."""
+    """Damage one file. Returns the kind of damage."""
     content = path.read_bytes()
     structured: dict[str, Callable] = {".safetensors": damage_tensors, ".jsonl": damage_lines}
     change = structured.get(path.suffix)
@@ -154,7 +154,7 @@ def damage_lines(path: Path, rng: np.random.Generator) -> str:
 
 
 def damage_tensors(path: Path, rng: np.random.Generator) -> str:
-    """A header or a tensor of a safetensors file."""
+    """Change the header or a tensor of a safetensors file."""
     import torch
     from safetensors import safe_open
     from safetensors.torch import save_file
@@ -188,7 +188,7 @@ def damage_tensors(path: Path, rng: np.random.Generator) -> str:
 
 
 def damage_bytes(path: Path, content: bytes, rng: np.random.Generator) -> str:
-    """Bytes flipped, cut, added, or something else in the file's place."""
+    """Flip, cut or add bytes, or put something else in the file's place."""
     kinds = ("flip", "cut", "longer", "empty", "random", "absent", "folder", "fifo", "loop")
     kind = pick(kinds, rng)
     path.unlink()
@@ -218,7 +218,7 @@ def damage_bytes(path: Path, content: bytes, rng: np.random.Generator) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A case that was run: the command, what was damaged, and the fault or ""."""
+    """Result of a case: command, damaged file, and the fault or ""."""
 
     number: int
     command: str
@@ -227,7 +227,7 @@ class Outcome:
 
 
 def run_case(base: Path, number: int, seed: int = 0) -> Outcome:
-    """Damages a copy of the base's files and runs a command on it in a child process."""
+    """Damage a copy of the base's files and run a command on it in a child process."""
     rng = np.random.default_rng([seed, number])
     target = TARGETS[rng.integers(len(TARGETS))]
     with tempfile.TemporaryDirectory() as folder:
@@ -249,7 +249,7 @@ def run_case(base: Path, number: int, seed: int = 0) -> Outcome:
 def in_child(
     arguments: list[str], folder: Path, limit_s: float = SECONDS
 ) -> tuple[int, list[str], float, int]:
-    """(exit status, or minus the signal; stderr without progress; seconds; peak bytes)."""
+    """Run a command: (status or -signal, stderr without progress bars, seconds, peak bytes)."""
     with tempfile.TemporaryFile() as err:
         begin, child = time.monotonic(), os.fork()
         if child == 0:
@@ -263,7 +263,7 @@ def in_child(
 
 
 def _become(arguments: list[str], folder: Path, err: int) -> None:
-    """Runs the command in the child; never returns."""
+    """Run the command in the child; never return."""
     import resource
     import traceback
 
@@ -304,7 +304,7 @@ def _wait(child: int, until: float) -> tuple[int, Any]:
 
 
 def judge(status: int, errors: list[str], seconds: float, size: int) -> str:
-    """The fault of an outcome, or ""."""
+    """Fault of an outcome, or ""."""
     if any("Traceback" in line for line in errors):
         return f"traceback: {errors[-1][:200]}"
     if seconds > SECONDS:
@@ -317,7 +317,7 @@ def judge(status: int, errors: list[str], seconds: float, size: int) -> str:
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """{relative path: (kind of file, content)}."""
+    """State of a folder: {relative path: (kind of file, content)}."""
     found = {}
     for path in sorted(folder.rglob("*")):
         mode = path.lstat().st_mode
@@ -326,11 +326,11 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
     return found
 
 
-# The whole inputs, and many cases
+# Undamaged inputs, and many cases
 
 
 def make_base(base: Path) -> None:
-    """A store, a run with a choice of engines, a latency profile, and what a suite goes on with."""
+    """Write a store, a run with a chosen engine, a latency profile and a partial suite."""
     import mujoco  # noqa: F401
     import tyro  # noqa: F401
 
@@ -368,7 +368,7 @@ def make_base(base: Path) -> None:
 
 @contextmanager
 def whole_inputs() -> Iterator[Path]:
-    """A folder of them, for a while."""
+    """Temporary folder with all undamaged inputs."""
     from diffpolicy.eval import suite
 
     before = suite.PROTOCOLS.copy()
@@ -381,7 +381,7 @@ def whole_inputs() -> Iterator[Path]:
 
 
 def main() -> None:
-    """Prints every fault with its case's number, and a count by command."""
+    """Print every fault with its case number, and a count by command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0, help="number of the first case")

@@ -1,16 +1,22 @@
-"""Arrows point inward: the imports of every file, read without running any."""
+"""The plan of the house, read from the files without running them.
+
+Imports point inward and have no cycle, those for type checkers included.
+"""
 
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = {  # folder: the name it has when installed
+PACKAGES = {  # folder: its name when installed
     "diffpolicy": "diffpolicy",
     "envs": "diffpolicy.envs",
     "eval": "diffpolicy.eval",
@@ -22,7 +28,11 @@ FORBIDDEN = {
     "eval": {"envs", "datasets"},
     "datasets": {"envs", "eval"},
 }
-MAY_NAME_COMMANDS = "diffpolicy.cli"  # its table holds the names of eval's functions
+NAMES_COMMANDS = "diffpolicy.cli"  # its table holds the names of eval's functions
+APART = ("diffpolicy.training", "diffpolicy.control")  # rooms that do not reach each other
+FLAT_FILES, FILE_LINES = 14, 300
+
+Imports = dict[str, set[str]]
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -37,27 +47,17 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def folder_of(module: str) -> str | None:
-    """The folder that a dotted name lives in; None for other people's packages."""
+    """The folder of a dotted name; None for a package of others."""
     for folder in ("envs", "eval", "datasets", "diffpolicy"):
         if f"{module}.".startswith(f"{PACKAGES[folder]}."):
             return folder
     return None
 
 
-def live(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes, at any depth, but those that only a type checker runs."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            yield from (inner for part in child.orelse for inner in (part, *live(part)))
-        else:
-            yield child
-            yield from live(child)
-
-
 def imported(module: str, path: Path, known: dict[str, Path]) -> Iterator[str]:
-    """The project's modules that a file imports anywhere, absolutely or relatively."""
+    """The project's modules that a file imports, at any depth, absolutely or relatively."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in live(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if folder_of(alias.name))
         elif isinstance(node, ast.ImportFrom):
@@ -71,7 +71,7 @@ def imported(module: str, path: Path, known: dict[str, Path]) -> Iterator[str]:
 
 
 def names_in_strings(path: Path) -> set[str]:
-    """Folders of the project that a file's strings name as modules; docstrings are prose."""
+    """Folders of the project that a file's strings name as modules, docstrings left out."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     prose = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
     strings = [
@@ -82,51 +82,65 @@ def names_in_strings(path: Path) -> set[str]:
     return {"envs", "eval"} & {folder_of(s.partition(":")[0]) for s in strings}
 
 
-def violations(root: Path) -> list[str]:
-    """What is wrong with the arrows of a tree, in words."""
+def imports_of(root: Path) -> Imports:
+    """{module: imported modules} of a tree."""
     known = modules(root)
-    arrows = {module: set(imported(module, path, known)) for module, path in known.items()}
-    wrong = []
-    for module, targets in arrows.items():
+    return {module: set(imported(module, path, known)) for module, path in known.items()}
+
+
+def reached_from(room: str, imports: Imports) -> set[str]:
+    """Modules that a room imports, directly or through others."""
+    found = {module for module in imports if f"{module}.".startswith(f"{room}.")}
+    while more := set().union(*(imports.get(module, ()) for module in found)) - found:
+        found |= more
+    return found
+
+
+def violations(root: Path) -> list[str]:
+    """Sentences about the wrong imports of a tree."""
+    known, imports, wrong = modules(root), imports_of(root), []
+    for module, targets in imports.items():
         folder = folder_of(module)
         reached = {target: folder_of(target) for target in targets}
-        if folder == "diffpolicy" and module != MAY_NAME_COMMANDS:
+        if folder == "diffpolicy" and module != NAMES_COMMANDS:
             reached |= {f"{name} in a string": name for name in names_in_strings(known[module])}
         wrong += [f"{module} -> {t}" for t, f in reached.items() if f in FORBIDDEN[str(folder)]]
+    for room, other in (APART, APART[::-1]):
+        inside = (m for m in reached_from(room, imports) if f"{m}.".startswith(f"{other}."))
+        wrong += [f"{room} reaches {module}" for module in sorted(inside)]
     try:
-        TopologicalSorter(arrows).prepare()
+        TopologicalSorter(imports).prepare()
     except CycleError as error:
-        wrong.append("circle: " + " -> ".join(reversed(error.args[1])))
+        wrong.append("cycle: " + " -> ".join(reversed(error.args[1])))
     if (root / "datasets" / "__init__.py").exists():
         wrong.append("datasets is a package: it would hide Hugging Face's")
     return wrong
 
 
-def test_the_project_s_arrows_point_inward():
+def test_imports_of_the_project_point_inward():
     assert len(modules(ROOT)) > 30
     assert violations(ROOT) == []
 
 
-def test_every_arrow_is_seen():
-    """The checker knows absolute, relative, lazy and package-level imports of this very project."""
-    known = modules(ROOT)
-
-    def of(module: str) -> set[str]:
-        return set(imported(module, known[module], known))
-
-    assert {"diffpolicy.environment", "diffpolicy.policy"} <= of("diffpolicy.control.rollout")
-    assert {"diffpolicy.eval.compare", "diffpolicy.errors"} <= of("diffpolicy.eval.sweep")
-    assert "diffpolicy.checkpoint" in of("diffpolicy.info")
-    assert "diffpolicy.envs.planar" in of("diffpolicy.envs.pusht")
+def test_every_import_is_seen():
+    """Absolute, relative, lazy, package-level and type-checking imports of this very project."""
+    imports = imports_of(ROOT)
+    assert "diffpolicy.environment.boundary" in imports["diffpolicy.environment"]
+    assert {"diffpolicy.eval.compare", "diffpolicy.errors"} <= imports["diffpolicy.eval.sweep"]
+    assert "diffpolicy.checkpoint" in imports["diffpolicy.info"]
+    assert "diffpolicy.envs.planar" in imports["diffpolicy.envs.pusht"]
+    assert "diffpolicy.policy" in imports["diffpolicy"]
 
 
 CLEAN_TREE = {
     "diffpolicy/__init__.py": "from typing import TYPE_CHECKING\n"
     "if TYPE_CHECKING:\n    from diffpolicy.policy import Policy\n",
-    "diffpolicy/policy.py": "from diffpolicy import __doc__\nfrom diffpolicy.parts import a\n",
+    "diffpolicy/policy.py": "from diffpolicy.parts.a import one\n",
     "diffpolicy/parts/__init__.py": "from diffpolicy.parts.a import one\nfrom . import b\n",
     "diffpolicy/parts/a.py": "one = 1\n",
     "diffpolicy/parts/b.py": "from .a import one\n",
+    "diffpolicy/training/train.py": "from diffpolicy.policy import Policy\n",
+    "diffpolicy/control/rollout.py": "from diffpolicy.policy import Policy\n",
     "diffpolicy/cli.py": "COMMANDS = {'eval': 'diffpolicy.eval.evaluate:run'}\n",
     "envs/__init__.py": "",
     "envs/task.py": "import numpy\nfrom diffpolicy.policy import Policy\n",
@@ -138,6 +152,7 @@ CLEAN_TREE = {
 
 
 def plant(root: Path, files: dict[str, str]) -> list[str]:
+    """Violations of the clean tree with some files changed."""
     for name, text in (CLEAN_TREE | files).items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,23 +182,72 @@ def test_a_clean_tree_passes(tmp_path):
         ("envs/x.py", "from diffpolicy.eval.evaluate import run", "x -> diffpolicy.eval.evaluate"),
         ("datasets/x.py", "import diffpolicy.envs.task", "datasets.x -> diffpolicy.envs.task"),
         ("datasets/__init__.py", "", "datasets is a package"),
-        ("diffpolicy/parts/a.py", "def f():\n from diffpolicy import policy", "circle: "),
-        ("diffpolicy/parts/a.py", "from . import b", "circle: "),
+        ("diffpolicy/parts/a.py", "def f():\n from diffpolicy import policy", "cycle: "),
+        ("diffpolicy/parts/a.py", "from . import b", "cycle: "),
+        ("diffpolicy/parts/a.py", "from diffpolicy import __version__", "cycle: "),
+        (
+            "diffpolicy/parts/a.py",
+            "if TYPE_CHECKING:\n from diffpolicy.policy import Policy",
+            "cycle: ",
+        ),
+        (
+            "diffpolicy/training/train.py",
+            "from diffpolicy.control.rollout import rollout",
+            "training reaches diffpolicy.control.rollout",
+        ),
+        (
+            "diffpolicy/control/x.py",
+            "from diffpolicy.training.train import train",
+            "control reaches diffpolicy.training.train",
+        ),
     ],
 )
-def test_a_wrong_arrow_is_named(tmp_path, name, text, complaint):
+def test_a_wrong_import_is_named(tmp_path, name, text, complaint):
     [found] = plant(tmp_path, {name: text})
     assert complaint in found
 
 
+def test_rooms_are_few_and_files_are_short():
+    assert len(list((ROOT / "diffpolicy").glob("*.py"))) <= FLAT_FILES
+    files = [*(ROOT / "diffpolicy").rglob("*.py"), *(ROOT / "eval").rglob("*.py")]
+    lines = {str(path.relative_to(ROOT)): path.read_text().count("\n") for path in files}
+    assert {name: count for name, count in lines.items() if count > FILE_LINES} == {}
+
+
+def test_every_package_is_installed():
+    """The list of packages in pyproject.toml is that of the folders."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {m for m, path in modules(ROOT).items() if path.name == "__init__.py"}
+    assert len(listed) == len(set(listed)) and set(listed) == folders
+    for folder in ("diffpolicy", "envs", "eval"):
+        inner = {path.parent for path in (ROOT / folder).rglob("*.py")}
+        assert all((path / "__init__.py").exists() for path in inner)
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "table", "more"),
+    [
+        ("diffpolicy.config:ModelConfig", "schedule", "diffpolicy.sampling.noise:SCHEDULES", ()),
+        ("diffpolicy.config:ModelConfig", "normalizer", "diffpolicy.data.normalizer:FITS", ()),
+        ("diffpolicy.eval.config:EvalConfig", "engine", "diffpolicy.engines:HOMES", ("auto",)),
+        ("diffpolicy.eval.config:LatencyConfig", "net", "diffpolicy.eval.measure.nets:NETS", ()),
+    ],
+)
+def test_the_choices_of_an_option_are_the_names_of_its_table(options, field, table, more):
+    """A type checker needs the names in a Literal; the table is their definition."""
+    hint = get_type_hints(resolve_name(options))[field]
+    literal = next((part for part in get_args(hint) if get_origin(part) is Literal), hint)
+    assert set(get_args(literal)) == {*resolve_name(table), *more}
+
+
 def loads_torch(statement: str) -> bool:
+    """True if a new interpreter has torch loaded after a statement."""
     code = f"import sys; {statement}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout.strip() == "True"
 
 
-def test_the_front_door_is_light():
-    """Seconds of torch are for those who use it."""
+def test_importing_the_package_does_not_load_torch():
     assert not loads_torch(
         "import diffpolicy, diffpolicy.cli, diffpolicy.config, diffpolicy.eval.config"
     )

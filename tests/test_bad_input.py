@@ -1,4 +1,4 @@
-"""Bad input is one clear line, exit status 2 and nothing changed, whatever the command."""
+"""Bad input gives every command one clear line, exit status 2 and no changed file."""
 
 import os
 import resource
@@ -501,7 +501,7 @@ def test_a_broken_policy_gives_no_result(at, refused, snapshot, tmp_path, spoil)
 @pytest.mark.parametrize(
     "text, message",
     [
-        (b"\xff", "is no latency profile"),
+        (b"\xff", "is not a latency profile"),
         (b"[" * 100_000, "nested too deeply"),
         (b"[]", "must be an object"),
         (b'{"records": 5}', "records must be a list"),
@@ -541,7 +541,7 @@ def test_a_damaged_training_state_is_not_resumed(at, refused, snapshot, tmp_path
 
 @contextmanager
 def files_of_at_most(size):
-    """Longer ones cannot be written: as on a full disk, but by file."""
+    """Limit the size of written files, to simulate a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

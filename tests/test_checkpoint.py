@@ -1,4 +1,4 @@
-"""Checkpoints: a round trip, no code from any file, and wholly there or not at all."""
+"""Checkpoints: round trip, no code from any file, all or nothing on disk."""
 
 import ast
 import copy
@@ -117,7 +117,7 @@ def test_a_checkpoint_knows_its_data(tiny_run, balance_store):
 
 
 class Malice:
-    """Whoever unpickles it makes the folder."""
+    """Object that makes a folder when it is unpickled."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -158,7 +158,7 @@ def test_a_file_with_another_header_is_refused(tmp_path, metadata):
 
 
 def fields_of(data: dict, *above: str):
-    """The names of all fields, outermost first; provenance may hold anything."""
+    """Paths of all fields, outermost name first, without free-form provenance."""
     for name, value in data.items():
         yield *above, name
         if isinstance(value, dict) and name not in ("training", "env_kwargs", "identity"):
@@ -170,14 +170,14 @@ OPTIONAL = {"observation_keys": (list,), "minutes": (float, int), "steps": (type
 
 
 def allowed(name: str, right, value) -> bool:
-    """A value of the field's type may be meant."""
+    """True if a value has the field's type and can be intended."""
     kinds = (type(right), *OPTIONAL.get(name, ()), *((int,) if type(right) is float else ()))
     return type(value) in kinds and value not in (-1, 1e308, 10**30)
 
 
 @pytest.mark.parametrize("file", [POLICY_FILE, TRAINING_FILE])
 def test_no_field_of_a_header_is_believed(tiny_run, tmp_path, file):
-    """Each one left out, unknown or of another type is refused in one short message."""
+    """A field that is missing, unknown or of another type is refused in one short message."""
     tensors, header = load_tensors(tiny_run / file)
     header["format_version"] = 2
 
@@ -221,7 +221,7 @@ def test_a_header_that_is_no_plain_json_is_refused(tiny_run, tmp_path, text, mes
 
 
 def test_sizes_of_the_header_are_not_allocated(tiny_run, tmp_path):
-    """65,536 wide and 1000 deep would be terabytes."""
+    """A width of 65,536 and a depth of 1000 would take terabytes."""
     shutil.copytree(tiny_run, tmp_path / "run")
 
     def grow(header, tensors):
@@ -319,7 +319,7 @@ def test_a_file_cut_short_is_refused(tiny_run, tmp_path, share):
         load_policy(tmp_path)
 
 
-# Wholly there or not at all
+# All or nothing on disk
 
 
 def fail_half_way(path):
@@ -378,7 +378,7 @@ def test_control_c_waits_for_the_end_of_a_write(tmp_path):
 
 
 def test_control_c_while_training_leaves_a_run_that_goes_on(tmp_path, balance_store, call):
-    """The real command in a process of its own, interrupted while it trains."""
+    """The real command, in its own process, is interrupted while it trains."""
     size = ["--hidden", "32", "--blocks", "1", "--batch", "8", "--device", "cpu"]
     command = ["train", "--data", str(balance_store), "--out", str(tmp_path / "run"), *size]
     code = "from diffpolicy.cli import main; main()"

@@ -1,4 +1,4 @@
-"""Where tensors live, and whether its cores are free."""
+"""Device selection, exact float32 products, and the warning about busy cores."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ for setting in (
 
 
 def test_float32_is_exact_on_cuda_and_the_program_s_own_switches_come_back():
-    """In a process of its own: not every switch can be set back."""
+    """Run in its own process, because not every switch can be set back."""
     subprocess.run([sys.executable, "-c", SWITCHES], check=True)
 
 

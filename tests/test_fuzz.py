@@ -1,4 +1,4 @@
-"""A small share of the mutated inputs of fuzz.py."""
+"""Small sample of the mutated inputs of fuzz.py."""
 
 import pytest
 from fuzz import run_case, whole_inputs

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from diffpolicy import __version__, environment
+from diffpolicy import environment
 from diffpolicy.checkpoint import Checkpoint
 from diffpolicy.config import ModelConfig, TrainConfig
 from diffpolicy.data.demonstrations import (
@@ -23,6 +23,7 @@ from diffpolicy.data.windows import Windows, make_windows
 from diffpolicy.environment.boundary import told
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import Specification, Task, default_horizons
+from diffpolicy.version import __version__
 
 ROUNDING = 0.01  # of an action's range: this far outside of it is no other unit
 

@@ -1,9 +1,12 @@
-"""What data costs: `python eval/bench/bench_data.py`. Ratios are taken within one run, interleaved.
+"""Cost of data: `python eval/bench/bench_data.py`. Ratios of interleaved blocks of one run.
 
 - windows by index against a DataLoader over the same windows, batch 256
 - the data step as a share of a training step of the default network
 - a store of 1,000,000 steps (20 observations, 2 actions, float32): open, draw, memory
 """
+
+# diffpolicy.eval is known to Python, not to pyright.
+# pyright: reportMissingImports=false
 
 import argparse
 import subprocess
@@ -14,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from diffpolicy.config import ModelConfig
 from diffpolicy.data.demonstration_writer import DemonstrationWriter
 from diffpolicy.data.demonstrations import open_demonstrations
 from diffpolicy.data.windows import Windows, make_windows
+from diffpolicy.eval.measure.diffusers_loop import OneByOne
 from diffpolicy.specification import Horizons, Specification, Task
 from diffpolicy.training.learner import Learner, gather
 
@@ -28,22 +32,8 @@ EPISODES, LENGTH, D_O, D_A = 5000, 200, 20, 2
 MIB = 2**20
 
 
-class OneByOne(Dataset):
-    """The same windows, one at a time, as a DataLoader wants them."""
-
-    def __init__(self, windows: Windows):
-        self.windows = windows
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def __getitem__(self, i: int):
-        observations, actions, _ = self.windows.gather(np.array([i]))
-        return observations[0], actions[0]
-
-
 def median_s(*functions) -> list[float]:
-    """Median seconds of each function over interleaved blocks."""
+    """Median time of each function over interleaved blocks, in seconds."""
     times: list[list[float]] = [[] for _ in functions]
     for _ in range(BLOCKS):
         for i, function in enumerate(functions):
@@ -54,7 +44,7 @@ def median_s(*functions) -> list[float]:
 
 
 def loader_against_index(windows: Windows) -> None:
-    """The same number of batches from a DataLoader and by index."""
+    """Print the rates of as many batches from a DataLoader and by index."""
     loader = DataLoader(OneByOne(windows), BATCH, shuffle=True)
 
     def by_loader() -> None:
@@ -73,7 +63,7 @@ def loader_against_index(windows: Windows) -> None:
 
 
 def share_of_training_step(windows: Windows) -> None:
-    """The data step against a whole training step of the default network."""
+    """Print the share of the data step in a training step of the default network."""
     task = Task("none", 0.1, True, D_O, D_A)
     specification = Specification(ModelConfig(), windows.horizons, task, 1.0, {})
     learner = Learner(specification, torch.device("cpu"))
@@ -92,7 +82,7 @@ def share_of_training_step(windows: Windows) -> None:
 
 
 def big_store(path: Path) -> None:
-    """Writes 1,000,000 steps, as `diffpolicy record` would, in few large episodes' worth."""
+    """Write 1,000,000 steps as `diffpolicy record` does, in ten large episodes."""
     rng = np.random.default_rng(0)
     writer = DemonstrationWriter(path, {"env_id": "none"})
     steps = EPISODES * LENGTH // 10
@@ -103,7 +93,7 @@ def big_store(path: Path) -> None:
 
 
 def memory_mib(name: str) -> float:
-    """VmRSS (now) or VmHWM (the peak) of this process, from Linux's /proc."""
+    """Memory of this process in MiB from /proc: VmRSS (current) or VmHWM (peak)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name):
             return int(line.split()[1]) / 1024
@@ -111,8 +101,8 @@ def memory_mib(name: str) -> float:
 
 
 def open_and_draw(path: Path) -> None:
-    """Open, then 100,000 windows in batches; run in a process of its own for its memory."""
-    import zarr  # noqa: F401  what follows is the store's time, not the import's
+    """Open a store and draw 100,000 windows in batches, in a process of its own for its memory."""
+    import zarr  # noqa: F401  imported before the clock starts
 
     before = memory_mib("VmRSS")
     begin = time.perf_counter()
@@ -134,7 +124,7 @@ def open_and_draw(path: Path) -> None:
 
 
 def main() -> None:
-    """All three, or with --open STORE the last alone."""
+    """Run all three, or the last alone with --open STORE."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--open", type=Path)
     store = parser.parse_args().open

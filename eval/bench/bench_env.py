@@ -1,7 +1,7 @@
 """Control steps a second through the Gymnasium API: `python eval/bench/bench_env.py`.
 
-One process, one environment, actions that wander; the median of several blocks. An expert would
-measure its own planning too.
+One process and one environment at a time, with actions of a bounded random walk, because an
+expert would add the time of its planning. Median of interleaved blocks.
 """
 
 import time
@@ -15,7 +15,7 @@ IDS = tuple(f"diffpolicy.envs:{name}-v0" for name in ("PushT", "Balance", "Detou
 
 
 def steps_per_second(env, act) -> float:
-    """One block of control steps, resets included."""
+    """Rate of one block of control steps, resets included."""
     begin, observation = time.perf_counter(), env.reset(seed=0)[0]
     for seed in range(STEPS):
         observation, _, terminated, truncated, _ = env.step(act(observation))
@@ -25,7 +25,7 @@ def steps_per_second(env, act) -> float:
 
 
 def wandering(env):
-    """Actions that wander through their space, so that much is met now and then."""
+    """Policy of a bounded random walk through the space of actions."""
     rng = np.random.default_rng(0)
     space = env.action_space
     target = (space.low + space.high) / 2
@@ -40,7 +40,7 @@ def wandering(env):
 
 
 def main() -> None:
-    """A line for each environment, interleaved blocks."""
+    """Print one line for each environment."""
     envs = [gymnasium.make(name) for name in IDS]
     acts = [wandering(env) for env in envs]
     rates: list[list[float]] = [[] for _ in envs]

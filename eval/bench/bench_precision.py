@@ -1,7 +1,8 @@
-"""float32 against float64 over the whole chain: `python eval/bench/bench_precision.py [--run RUN]`.
+"""Error of float32 over the whole chain: `python eval/bench/bench_precision.py [--run RUN]`.
 
-The same noise and weights in both, actions normalised to ±1. "sampler" has an exact denoiser, so
-only the sampler's arithmetic differs; "whole loop" runs the network in both precisions too.
+The reference is float64 with the same noise and weights; actions are normalised to ±1. "sampler"
+uses an exact denoiser, so that only the sampler's arithmetic differs; "whole loop" runs the
+network in both precisions too.
 """
 
 import argparse
@@ -30,7 +31,7 @@ SAMPLINGS = [
 
 
 def oracle_difference(chain: Chain, noise: Tensor) -> float:
-    """Both precisions with the exact denoiser of N(MEAN, STD²)."""
+    """Largest difference with the exact denoiser of N(MEAN, STD²)."""
 
     def denoise(x: Tensor, k: int) -> Tensor:
         a, b = chain.steps[k].signal_t, chain.steps[k].noise_t
@@ -45,7 +46,7 @@ def oracle_difference(chain: Chain, noise: Tensor) -> float:
 
 
 def loop_difference(checkpoint: Checkpoint, sampling: Sampling, rng: np.random.Generator) -> float:
-    """Both precisions of the network, its time embedding and the sampler, normalised chunks."""
+    """Largest difference over network, time embedding and sampler, in normalised units."""
     policy = Policy(checkpoint, sampling)
     shape = (BATCH, policy.horizons.observation, policy.task.observation_dim)
     observation = torch.from_numpy(rng.uniform(-1, 1, shape)).float()
@@ -56,6 +57,7 @@ def loop_difference(checkpoint: Checkpoint, sampling: Sampling, rng: np.random.G
 
 
 def main() -> None:
+    """Print a line for each sampling configuration."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, help="a trained run, for the whole loop")
     run = parser.parse_args().run

@@ -8,7 +8,7 @@ each budget at α, Bonferroni, Holm, a fixed sequence from the largest budget do
 shares that `recommend` uses.
 """
 
-# This package's own place is known to Python, not to pyright.
+# diffpolicy.eval is known to Python, not to pyright.
 # pyright: reportMissingImports=false
 
 import argparse
@@ -64,12 +64,12 @@ SCENARIOS = (
 
 
 def successes(rng: np.random.Generator, means: np.ndarray, episodes: int) -> np.ndarray:
-    """Paired successes [budgets, E] with these rates."""
+    """Draw paired successes [budgets, E] with these rates."""
     return _latent(rng, len(means), episodes) < stats.norm.ppf(means)[:, None]
 
 
 def scores(rng: np.random.Generator, means: np.ndarray, episodes: int) -> np.ndarray:
-    """Paired scores in [0, 1], [budgets, E], with these means; many are exactly 1."""
+    """Draw paired scores in [0, 1], [budgets, E], with these means; many are exactly 1."""
     centres = np.interp(means, _clipped_means(GRID), GRID)
     return np.clip(centres[:, None] + SPREAD * _latent(rng, len(means), episodes), 0, 1)
 
@@ -87,7 +87,7 @@ def _latent(rng: np.random.Generator, budgets: int, episodes: int) -> np.ndarray
 
 
 def candidates(scenario: Scenario, outcomes: np.ndarray) -> list[Candidate]:
-    """Budgets of 1, 2, 4, … steps."""
+    """Candidates with 1, 2, 4, … steps."""
     return [
         Candidate(str(2**i), 2**i, 2**i, i not in scenario.late, o) for i, o in enumerate(outcomes)
     ]
@@ -97,17 +97,17 @@ Rule = Callable[[Sequence[float]], list[int]]  # p-values, the largest budget fi
 
 
 def each(p: Sequence[float]) -> list[int]:
-    """Every budget at α."""
+    """Test every budget at α."""
     return [i for i, value in enumerate(p) if value <= ALPHA]
 
 
 def bonferroni(p: Sequence[float]) -> list[int]:
-    """Every budget at α / m."""
+    """Test every budget at α / m."""
     return [i for i, value in enumerate(p) if value <= ALPHA / len(p)]
 
 
 def holm(p: Sequence[float]) -> list[int]:
-    """Scandinavian Journal of Statistics 6:65 (1979)."""
+    """Holm, Scandinavian Journal of Statistics 6:65 (1979)."""
     passed: list[int] = []
     for i in sorted(range(len(p)), key=lambda i: p[i]):
         if p[i] > ALPHA / (len(p) - len(passed)):
@@ -117,13 +117,13 @@ def holm(p: Sequence[float]) -> list[int]:
 
 
 def fixed_sequence(p: Sequence[float]) -> list[int]:
-    """The largest budget first, each at α, up to the first that fails."""
+    """Test from the largest budget down, each at α, up to the first failure."""
     failed = next((i for i, value in enumerate(p) if value > ALPHA), len(p))
     return list(range(failed))
 
 
 def ring(p: Sequence[float]) -> list[int]:
-    """`recommend`'s own."""
+    """The rule of `recommend`."""
     return share_alpha(p)[0]
 
 
@@ -133,7 +133,7 @@ RULES: tuple[Rule, ...] = (each, bonferroni, holm, fixed_sequence, ring)
 def simulate(
     scenario: Scenario, outcome: str, episodes: int, margin: float, sweeps: int, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """{rule: (size, power)} over simulated sweeps."""
+    """Simulate sweeps: {rule: (size, power)}."""
     draw = {"success": successes, "score": scores}[outcome]
     losses = np.array(scenario.losses)
     means = np.clip(BEST - margin * losses, 0.01, 0.99)
@@ -153,7 +153,7 @@ def simulate(
 
 
 def main() -> None:
-    """Prints one table for each outcome, number of episodes and margin; --out writes JSON."""
+    """Print one table for each outcome, number of episodes and margin; --out writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sweeps", type=int, default=5000, help="simulated sweeps a cell")
     parser.add_argument("--out", type=Path, help="JSON to write")

@@ -1,6 +1,6 @@
-"""Episodes a second in one process and in workers, interleaved, for trained runs."""
+"""Episodes a second in one process and in workers: `python eval/bench/bench_rollout.py`."""
 
-# This package's own place is known to Python, not to pyright.
+# diffpolicy.eval is known to Python, not to pyright.
 # pyright: reportMissingImports=false
 
 import time
@@ -14,7 +14,7 @@ from diffpolicy.config import Sampling
 from diffpolicy.control.latency import PAUSED
 from diffpolicy.control.workers import Workers
 from diffpolicy.eval.config import EvalConfig
-from diffpolicy.eval.evaluate import World, policy_of
+from diffpolicy.eval.measure.evaluator import Evaluator, policy_of
 from diffpolicy.eval.report.table import print_table
 
 
@@ -23,32 +23,37 @@ class Config(EvalConfig):
     """Episodes a second in one process and in workers, interleaved."""
 
     episodes: int = 200
-    """Episodes of every round."""
+    """Episodes of each round."""
     ddim_steps: int = 4
-    """Denoising steps a chunk."""
+    """Denoising steps per chunk."""
     workers: int | None = 2
-    """Processes to compare with one."""
+    """Number of worker processes compared with one process."""
     rounds: int = 3
-    """Rounds; one process and the workers take turns, and medians are compared."""
+    """Interleaved rounds of one process and of the workers; medians are compared."""
 
 
 def main(config: Config) -> None:
+    """Print a line for each number of workers."""
     policy = policy_of(config, load_policy(config.run), Sampling(config.ddim_steps))
-    with World(config, policy) as world:
-        crews = {1: Workers(1), config.workers: world.workers}
+    with Evaluator(config, policy) as evaluator:
+        crews = {1: Workers(1), config.workers: evaluator.workers}
         times: dict[int | None, list[float]] = {count: [] for count in crews}
         for crew in crews.values():  # started, engines built
-            crew.run_episodes(policy, world.make, world.seeds[:8], PAUSED, world.options)
+            crew.run_episodes(
+                policy, evaluator.make, evaluator.seeds[:8], PAUSED, evaluator.options
+            )
         for _ in range(config.rounds):
             for count, crew in crews.items():
                 start = time.perf_counter()
-                crew.run_episodes(policy, world.make, world.seeds, PAUSED, world.options)
+                crew.run_episodes(
+                    policy, evaluator.make, evaluator.seeds, PAUSED, evaluator.options
+                )
                 times[count].append(time.perf_counter() - start)
     alone = float(np.median(times[1]))
     rows = []
     for count, seconds in times.items():
         median = float(np.median(seconds))
-        rows.append([world.env_id, count, median, config.episodes / median, alone / median])
+        rows.append([evaluator.env_id, count, median, config.episodes / median, alone / median])
     print_table(["environment", "workers", "seconds", "episodes/s", "× one process"], rows)
 
 

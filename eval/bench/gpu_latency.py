@@ -1,10 +1,9 @@
-"""Latencies of eval/gpu.py: CUDA graphs against the loop of today and the card's bandwidth."""
+"""Latencies of eval/gpu.py: CUDA graphs against diffusers' loop and memory bandwidth."""
 
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +18,14 @@ from ..measure.diffusers_loop import DiffusersLoop
 from ..measure.nets import fresh_checkpoint
 from ..measure.timing import MANY_SAMPLES, Timed, measure_calls
 from ..report.table import print_table
-from .gpu_plan import Plan, Result
+from .gpu_plan import Found, Plan, Result
 
 TARGETS_MS = {1: (0.4, 0.08), 10: (2.5, 0.5), 100: (25.0, 4.5)}  # p50 to reach, and aim, on an H200
 TAIL = 1.5  # p99.9 over p50, to reach
 
 
 def latencies(result: Result, plan: Plan) -> None:
-    """The bandwidth and the targets first, then every net at every precision, the CPU last."""
+    """Measure bandwidth and targets, then every net at every precision, then the CPU."""
     result.once("bandwidth", _bandwidth, plan)
     speed = result.found["bandwidth"].get("bytes_per_s")
     for k, seconds in plan.targets:
@@ -45,8 +44,8 @@ def _target(plan: Plan, k: int) -> str:
     return f"target: {plan.nets[0]}, {plan.precisions[0]}, K = {k}"
 
 
-def _bandwidth(plan: Plan) -> dict[str, Any]:
-    """Bytes a second, read and written, of a copy too large for any cache."""
+def _bandwidth(plan: Plan) -> Found:
+    """Bytes per second, read plus written, of a copy that is larger than the caches."""
     source = torch.ones(plan.copied_bytes // 4, device=plan.device)
     target, seconds = torch.empty_like(source), []
     for _ in range(20):
@@ -57,16 +56,16 @@ def _bandwidth(plan: Plan) -> dict[str, Any]:
 
 
 def now_s(device: str) -> float:
-    """The time, once the device has done its work."""
+    """Time in seconds, after synchronising the device."""
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
-def _measured(plan: Plan, net: str, precision: str, bytes_per_s: float | None) -> dict[str, Any]:
-    """All budgets interleaved; in float32 the loop of today too, with torch's own switches.
+def _measured(plan: Plan, net: str, precision: str, bytes_per_s: float | None) -> Found:
+    """Measure all budgets interleaved; in float32 diffusers' loop too, with torch's defaults.
 
-    floor_ms: every weight read once a step, from memory.
+    floor_ms is the time to read every weight once per step from memory.
     """
     timed = list(_timed(plan, net, precision))
     profiles = measure_calls(timed, plan.seconds, wanted=MANY_SAMPLES)

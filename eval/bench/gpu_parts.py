@@ -1,10 +1,10 @@
-"""The parts of eval/gpu.py: engines against eager, latencies, training, a large run's sweep."""
+"""Parts of eval/gpu.py: engine checks, latencies, training rate, and the sweep of a large run."""
 
 import argparse
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,8 +24,9 @@ from diffpolicy.training.train import train
 from ..config import SweepConfig
 from ..measure.diffusers_loop import DiffusersTraining
 from ..measure.nets import NETS, fresh_checkpoint
+from ..measure.result_files import json_of
 from .gpu_latency import latencies, now_s
-from .gpu_plan import DRY, REAL, ROOT, Plan, Result
+from .gpu_plan import DRY, REAL, ROOT, Found, Plan, Result
 
 HUMAN = Path("pusht_human") / "pusht_cchi_v7_replay.zarr"
 PUSHT, BALANCE = "diffpolicy.envs:PushT-v0", "diffpolicy.envs:Balance-v0"
@@ -35,7 +36,7 @@ KEPT = ("name", "clock", "success_rate", "score_mean", "score_ci", "latency_ms",
 
 
 def check(result: Result, plan: Plan) -> None:
-    """Every engine at every precision, one sample and many, and the tests that need a GPU."""
+    """Compare the engine with eager at every precision and two batch sizes; run the GPU tests."""
     k = max(k for k in plan.budgets if k <= FEW)
     for net in plan.nets:
         for precision in plan.precisions:
@@ -47,17 +48,16 @@ def check(result: Result, plan: Plan) -> None:
         result.once("mlp, compiled", _difference, plan, "mlp", 2, "compiled", "float32", 1)
 
 
-def _difference(
-    plan: Plan, net: str, k: int, engine: str, precision: str, batch: int
-) -> dict[str, Any]:
+def _difference(plan: Plan, net: str, k: int, engine: str, precision: str, batch: int) -> Found:
     checkpoint = fresh_checkpoint(net)
     policy = Policy(checkpoint, Sampling(k), plan.device, engine=engine, precision=precision)
     return {"max_abs_diff": verify(policy.engine(batch), policy.job(batch))}
 
 
-def _tests(path: str, log: Path) -> dict[str, Any]:
-    """The last line of pytest, whose log grows meanwhile; an error with the names that failed."""
+def _tests(path: str, log: Path) -> Found:
+    """Run the GPU tests. Returns pytest's last line; raises with the names that failed."""
     options = ["-m", "gpu", "-v", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
+    options += ["-o", "addopts="]  # one process: there is one GPU
     command = [sys.executable, "-m", "pytest", *options, path]
     with log.open("w") as file:
         done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file, check=False)
@@ -69,12 +69,12 @@ def _tests(path: str, log: Path) -> dict[str, Any]:
 
 
 def training(result: Result, plan: Plan, config: TrainConfig) -> None:
-    """Steps a second of our learner and of the loop of today, in turns."""
+    """Measure training steps per second of our learner and of diffusers' loop, interleaved."""
     for name in plan.models:
         result.once(name, _steps_per_s, plan, config, name)
 
 
-def _steps_per_s(plan: Plan, config: TrainConfig, name: str) -> dict[str, Any]:
+def _steps_per_s(plan: Plan, config: TrainConfig, name: str) -> Found:
     prepared, device = prepare(config), torch.device(plan.device)
     model = replace(NETS[name].model, prediction="epsilon")
     spec, windows = replace(prepared.specification, model=model), prepared.training
@@ -96,7 +96,7 @@ def _steps_per_s(plan: Plan, config: TrainConfig, name: str) -> dict[str, Any]:
 
 
 def pusht(result: Result, plan: Plan, config: TrainConfig) -> None:
-    """Train, or go on, then sweep with this card's latencies: few episodes first, then many."""
+    """Train or resume, then sweep with this GPU's latencies: few episodes first, then many."""
     begin = time.monotonic()
     train(config)
     result.found["training"] = {**dict(plan.training), "seconds": time.monotonic() - begin}
@@ -106,7 +106,7 @@ def pusht(result: Result, plan: Plan, config: TrainConfig) -> None:
         result.once(f"{episodes} episodes", _sweep, plan, config.out, out, episodes)
 
 
-def _sweep(plan: Plan, run: Path, out: Path, episodes: int) -> dict[str, Any]:
+def _sweep(plan: Plan, run: Path, out: Path, episodes: int) -> Found:
     from ..sweep import sweep
 
     config = SweepConfig(
@@ -126,12 +126,13 @@ def _sweep(plan: Plan, run: Path, out: Path, episodes: int) -> dict[str, Any]:
         out=out,
     )
     found = sweep(config)
-    records = [{name: r[name] for name in KEPT} for r in found["records"]]
-    return {"records": records, "recommendations": found["recommendations"]}
+    rows = map(json_of, found.rows)
+    records = [{name: row[name] for name in KEPT} for row in rows]
+    return {"records": records, "recommendations": list(map(asdict, found.recommendations))}
 
 
 def _training_config(plan: Plan, options: argparse.Namespace) -> TrainConfig:
-    """The human Push-T set; in a dry run two episodes of our own."""
+    """Training on the human Push-T set, or on two recorded episodes in a dry run."""
     run = options.work / "run"
     resume = (run / TRAINING_FILE).exists()
     given: dict[str, Any] = {"out": run, "device": plan.device, "batch": plan.batch}
@@ -143,7 +144,7 @@ def _training_config(plan: Plan, options: argparse.Namespace) -> TrainConfig:
 
 
 def main() -> int:
-    """One part; 0 where nothing of it failed."""
+    """Run one part. Returns 0 if no measurement failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("part", choices=("check", "latency", "training", "pusht"))
     for name in ("--out", "--work", "--demos"):

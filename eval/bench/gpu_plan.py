@@ -1,10 +1,10 @@
-"""Amounts that eval/gpu.py measures, and the JSON that keeps them."""
+"""Sizes of the measurements of eval/gpu.py, and their JSON file."""
 
 import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +13,9 @@ import torch
 from diffpolicy.files import write_text
 
 from ..config import EngineName, Precision
-from ..measure.provenance import header
+from ..measure.provenance import provenance
 
+Found = dict[str, Any]  # a measurement, as it stands in JSON
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -29,7 +30,7 @@ class Plan:
     precisions: tuple[Precision, ...]  # that of the targets first
     budgets: tuple[int, ...]
     seconds: float  # for each budget of a net
-    baseline: bool  # the loop of today beside float32
+    baseline: bool  # diffusers' loop beside float32
     targets: tuple[tuple[int, float], ...]  # budgets of the first net, and seconds for each
     copied_bytes: int
     tests: str
@@ -97,19 +98,19 @@ DRY = Plan(
 
 
 class Result:
-    """A part's JSON, whole after every measurement; what an earlier call measured is kept."""
+    """JSON file of a part, complete after every measurement; earlier measurements are kept."""
 
     def __init__(self, part: str, options: argparse.Namespace, plan: Plan):
         self.path = options.out / f"gpu_{part}.json"
-        self.about = header(torch.device(plan.device), part=part)
+        self.about = {**asdict(provenance(torch.device(plan.device))), "part": part}
         self.dry_run, self.failed, self.found = options.dry_run, False, {}
         if self.path.exists() and not options.again:
             before = json.loads(self.path.read_text())
             if not before["complete"] and before["header"] == self.about:
                 self.found = {k: v for k, v in before["found"].items() if "error" not in v}
 
-    def once(self, name: str, measure: Callable[..., dict[str, Any]], *given: Any) -> None:
-        """found[name] = measure(*given), unless it is there; a failure does not stop the rest."""
+    def once(self, name: str, measure: Callable[..., Found], *given: Any) -> None:
+        """Set found[name] = measure(*given) unless it exists; record a failure and continue."""
         if name in self.found:
             return
         begin = time.monotonic()
@@ -123,6 +124,6 @@ class Result:
         self.write(complete=False)
 
     def write(self, complete: bool) -> None:
-        """Everything so far, at once."""
+        """Replace the file by the current state."""
         about = {"complete": complete, "dry_run": self.dry_run, "header": self.about}
         write_text(self.path, json.dumps({**about, "found": self.found}, indent=1))

@@ -1,12 +1,12 @@
-"""What a sweep compares: every budget of a run, ancestral DDPM, and plain regression."""
+"""Budgets of a sweep: every step budget of a run, ancestral DDPM, and regression."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from diffpolicy.checked import validate
-from diffpolicy.checkpoint import Checkpoint, load_policy, policy_path
+from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
@@ -14,15 +14,12 @@ from diffpolicy.sampling.budget import audit_line
 from diffpolicy.sampling.grids import SPACINGS
 
 from ..config import SweepConfig
-from ..evaluate import policy_of
-from .provenance import set_threads
-
-REGRESSION = "regression"  # the baseline's folder in a run
+from .evaluator import policy_of
+from .run import Run
 
 
 def load_budgets(config: SweepConfig) -> list[Policy]:
     """One policy for each budget; regression first, ancestral DDPM over all T steps last."""
-    set_threads(config.threads)
     checkpoint = load_policy(config.run)
     samplings = combinations(config)
     ancestral = Sampling(checkpoint.specification.model.train_timesteps, eta=1.0)
@@ -30,50 +27,54 @@ def load_budgets(config: SweepConfig) -> list[Policy]:
         samplings.append(ancestral)
     if set(samplings) == {ancestral}:
         raise DiffpolicyError(
-            "a sweep needs a budget beside ancestral sampling over all T steps; give other "
+            "a sweep needs a budget beside ancestral sampling over all T steps; try other "
             "--ddim-steps, or another --eta"
         )
-    policies = baseline(config, checkpoint)
-    policies += [policy_of(config, checkpoint, sampling) for sampling in samplings]
-    for policy in policies:
-        print(audit_line(policy))
-    return policies
+    policies = _regression(config, checkpoint)
+    return policies + [policy_of(config, checkpoint, sampling) for sampling in samplings]
 
 
-def baseline(config: SweepConfig, checkpoint: Checkpoint) -> list[Policy]:
-    """The regression policy, if there is one; it has to share data, task, horizons and network."""
+def describe_budgets(config: SweepConfig, policies: Sequence[Policy]) -> Iterator[str]:
+    """Lines on the training of regression and diffusion, and on the chain of each budget."""
+    first, last = policies[0], policies[-1]
+    if first.regression:
+        yield f"regression trained for {_effort(first)}; diffusion for {_effort(last)}"
+    elif config.regression == "auto":
+        where = Run(config.run).regression
+        yield f"no regression policy in {where} (diffpolicy train --regression)"
+    yield from map(audit_line, policies)
+
+
+def _regression(config: SweepConfig, checkpoint: Checkpoint) -> list[Policy]:
+    """The regression policy, if any, with the data, task, horizons and network of the run."""
     if checkpoint.specification.model.regression:
         raise DiffpolicyError(
-            f"{config.run} is a regression policy, which has no budgets to sweep; give it by "
-            "--regression beside a diffusion run"
+            f"{config.run} is a regression policy, which has no budgets to sweep; expected a "
+            "diffusion run; try --regression for this one"
         )
-    run = _baseline_run(config)
+    run = _regression_run(config)
     if run is None:
         return []
     found = load_policy(run)
     ours = {**_comparable(checkpoint), "regression": True}
-    for what, theirs in _comparable(found).items():
-        if theirs != ours[what]:
+    for part, theirs in _comparable(found).items():
+        if theirs != ours[part]:
             raise DiffpolicyError(
-                f"{run} cannot be the regression baseline of {config.run}: its {what} is {theirs}, "
-                f"not {ours[what]}"
+                f"{run} cannot be the regression policy of {config.run}: its {part} is {theirs}, "
+                f"not {ours[part]}"
             )
-    print(f"regression trained for {_effort(found)}; diffusion for {_effort(checkpoint)}")
     return [policy_of(config, found, Sampling(0))]
 
 
-def _baseline_run(config: SweepConfig) -> Path | None:
+def _regression_run(config: SweepConfig) -> Path | None:
     if config.regression != "auto":
         return None if config.regression == "none" else Path(config.regression)
-    run = policy_path(config.run).parent / REGRESSION
-    if policy_path(run).exists():
-        return run
-    print(f"no regression baseline in {run} (diffpolicy train --regression)")
-    return None
+    run = Run(config.run)
+    return run.regression if run.has_regression else None
 
 
-def _comparable(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What a baseline must share, and that it is one."""
+def _comparable(checkpoint: Checkpoint) -> dict[str, object]:
+    """Facts that a regression policy shares with its diffusion run, and that it is one."""
     specification = checkpoint.specification
     return {
         "regression": specification.model.regression,
@@ -86,7 +87,7 @@ def _comparable(checkpoint: Checkpoint) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Options:
-    """The part of a run's configuration that is told here."""
+    """The part of a run's configuration that is printed."""
 
     batch: int
     lr: float
@@ -94,16 +95,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Effort:
-    """The part of a run's provenance that is told here."""
+    """The part of a run's provenance that is printed."""
 
     step: int
     elapsed_s: float
     config: Options
 
 
-def _effort(checkpoint: Checkpoint) -> str:
-    where = f"the provenance in {checkpoint.folder}"
-    effort: Effort = validate(Effort, checkpoint.specification.training, where, others=True)
+def _effort(policy: Policy) -> str:
+    where = "the training provenance of the checkpoint"
+    effort: Effort = validate(Effort, policy.specification.training, where, others=True)
     return (
         f"{effort.step} steps in {effort.elapsed_s / 60:.1f} min "
         f"(batch {effort.config.batch}, lr {effort.config.lr:g})"
@@ -111,19 +112,25 @@ def _effort(checkpoint: Checkpoint) -> str:
 
 
 def combinations(config: SweepConfig) -> list[Sampling]:
-    """Every budget with every grid, start, end, η, noise scale and clip; what is the same, once."""
-    starts, clips = config.start or (None,), config.clip or (None,)
-    variants = product(config.grid, starts, config.end, config.eta, config.noise_scale, clips)
+    """Every budget with every grid, start, end, η, noise scale and clip, without duplicates."""
+    options = {
+        "grid": config.grid,
+        "start": config.start or (None,),
+        "end": config.end,
+        "eta": config.eta,
+        "noise_scale": config.noise_scale,
+        "clip": config.clip or (None,),
+        "ddim_steps": sorted(set(config.ddim_steps)),
+    }
     found = (
-        _meant(Sampling(k, grid, start, end, eta, scale, clip))
-        for grid, start, end, eta, scale, clip in variants
-        for k in sorted(set(config.ddim_steps))
+        _effective(Sampling(**dict(zip(options, values, strict=True))))
+        for values in product(*options.values())
     )
     return list(dict.fromkeys(found))
 
 
-def _meant(sampling: Sampling) -> Sampling:
-    """Without what has no say: a list is its own budget and ends, and η = 0 injects no noise."""
+def _effective(sampling: Sampling) -> Sampling:
+    """Drop options that have no effect: a list fixes steps and ends; η = 0 ignores noise_scale."""
     if sampling.grid not in SPACINGS:
         sampling = replace(sampling, ddim_steps=None, start=None, end=0)
     return sampling if sampling.eta else replace(sampling, noise_scale=1.0)

@@ -1,4 +1,7 @@
-"""The loops that people run today, for sampling and for training, on our networks and data."""
+"""Baselines: the sampling loop of diffusers and the training loop of Diffusion Policy.
+
+Both run on the same networks and data as the engines and the learner.
+"""
 
 import copy
 from collections.abc import Iterator
@@ -16,11 +19,11 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.sampling.noise import alpha_bar_table, betas_of
 from diffpolicy.specification import Specification
 
-PREDICTION_TYPES: dict[str, Any] = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
+PREDICTION_TYPES = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
 
 
 def scheduler_class() -> Any:
-    """Of a package that is no requirement; DiffpolicyError where it is not there."""
+    """Class of diffusers, an optional package. Raises DiffpolicyError if it is absent."""
     try:
         from diffusers.schedulers.scheduling_ddim import DDIMScheduler
     except ImportError as error:
@@ -31,7 +34,7 @@ def scheduler_class() -> Any:
 
 
 def _scheduler(spec: Specification) -> Any:
-    """diffusers' own, of the same noise levels, on the trailing grid."""
+    """Scheduler of diffusers with the same noise levels, on the trailing grid."""
     model = spec.model
     return scheduler_class()(
         num_train_timesteps=model.train_timesteps,
@@ -48,7 +51,7 @@ def _network(spec: Specification) -> Denoiser:
 
 
 class DiffusersLoop:
-    """numpy in, numpy out: the network called whole at every step; nothing is hoisted."""
+    """Sampling loop of diffusers, numpy in, numpy out; the whole network runs at every step."""
 
     def __init__(self, checkpoint: Checkpoint, ddim_steps: int, device: torch.device):
         spec, network = checkpoint.specification, _network(checkpoint.specification)
@@ -73,8 +76,8 @@ class DiffusersLoop:
 
 
 class DiffusersTraining:
-    """Noise prediction as Diffusion Policy trains it: a DataLoader that cuts one window at a time,
-    diffusers' scheduler, AdamW, an EMA that goes from parameter to parameter."""
+    """Training loop of Diffusion Policy: a DataLoader of single windows, diffusers' scheduler,
+    AdamW, and an EMA over a loop of parameters."""
 
     def __init__(
         self, spec: Specification, windows: Windows, device: torch.device, batch: int, workers: int
@@ -92,10 +95,10 @@ class DiffusersTraining:
         loader = DataLoader(
             OneByOne(windows), batch, shuffle=True, num_workers=workers, pin_memory=pinned
         )
-        self.batches = _again_and_again(loader)
+        self.batches = _endless(loader)
 
     def learn(self) -> float:
-        """One step; the loss."""
+        """Take one optimiser step; return the loss."""
         observation, action = (x.to(self.device, non_blocking=True) for x in next(self.batches))
         noise = torch.randn(action.shape, device=self.device)
         t = torch.randint(0, self.timesteps, (len(action),), device=self.device)
@@ -115,7 +118,7 @@ class DiffusersTraining:
 
 
 class OneByOne(Dataset):
-    """A window for each index: (observation history, action chunk)."""
+    """Dataset of windows: (observation history, action chunk) at each index."""
 
     def __init__(self, windows: Windows):
         self.windows = windows
@@ -128,7 +131,7 @@ class OneByOne(Dataset):
         return torch.from_numpy(observation[0]), torch.from_numpy(action[0])
 
 
-def _again_and_again(loader: DataLoader) -> Iterator[Any]:
-    """Epoch after epoch."""
+def _endless(loader: DataLoader) -> Iterator[Any]:
+    """Batches, epoch after epoch."""
     while True:
         yield from loader

@@ -1,4 +1,4 @@
-"""An environment looked at once, before any episode, in a process of its own."""
+"""Facts of an environment, read in a process of its own before any episode."""
 
 import hashlib
 import inspect
@@ -18,12 +18,12 @@ from ..config import TaskConfig
 
 @dataclass(frozen=True)
 class Facts:
-    """An environment that fits its policy."""
+    """Facts of an environment that fits its policy."""
 
     limit: int
     control_dt_s: float
     score_key: str | None  # None: the score is success
-    source: str | None  # SHA-256 of the file that defines it, where there is one
+    source: str | None  # SHA-256 of the file that defines it, if any
 
 
 def look(
@@ -33,7 +33,7 @@ def look(
     control_dt_s: float | None,
     at: MutableSequence[int],
 ) -> Facts:
-    """The environment, checked against the policy and the options."""
+    """Check the environment against the policy and the options. Raises DiffpolicyError."""
     watched = Watched(make_env, 0, at)
     env = watched.env
     try:
@@ -52,5 +52,5 @@ def _source(kind: type) -> str | None:
     try:
         path = inspect.getsourcefile(kind)
         return path and hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except (TypeError, OSError):  # made without a file
+    except (TypeError, OSError):  # defined without a file
         return None

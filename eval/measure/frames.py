@@ -1,4 +1,4 @@
-"""A rollout with pictures of it, in whatever process; matplotlib is for those who draw."""
+"""Frames of one episode, rendered in the process of its environment; nothing is drawn here."""
 
 from collections.abc import Callable, MutableSequence
 from typing import Any, NamedTuple
@@ -9,18 +9,39 @@ import numpy as np
 from diffpolicy import environment
 from diffpolicy.control.latency import LatencyProfile
 from diffpolicy.control.rollout import Episode, RolloutOptions, episodes
+from diffpolicy.control.workers import one_thread
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
 
-FRAMES = 6  # of a film strip
+from .evaluator import Evaluator
+
+KEPT = 24  # frames of an episode, at least
 
 
-class _Filmed(gymnasium.Wrapper):
-    """Keeps pictures {tick: image} and observations: rendering every tick would take minutes."""
+class Frames(NamedTuple):
+    """One episode: frames {tick: image}, or the reason of their absence, and observations."""
+
+    episode: Episode
+    frames: dict[int, np.ndarray]
+    observations: list[np.ndarray]
+    trouble: str | None
+
+
+def frames_of(evaluator: Evaluator, policy: Policy, profile: LatencyProfile, seed: int) -> Frames:
+    """Frames of the seed's episode, run as the evaluator runs it. Raises DiffpolicyError."""
+    options = evaluator.options
+    with one_thread():
+        engine = policy.engine(options.batch).name  # as the episodes were run
+    given = (policy.with_engine(engine), evaluator.make, seed, profile, options)
+    return evaluator.workers.call(render_episode, *given, timeout_s=options.step_timeout)
+
+
+class _Rendered(gymnasium.Wrapper):
+    """Keep frames {tick: image} and observations: rendering every tick would take minutes."""
 
     def __init__(self, env):
         super().__init__(env)
-        self.every = max(1, environment.episode_limit(env) // (4 * FRAMES))
+        self.every = max(1, environment.episode_limit(env) // KEPT)
         self.frames: dict[int, np.ndarray] = {}
         self.observations: list[np.ndarray] = []
         self.trouble: str | None = None if env.render_mode else "it has no rgb_array mode"
@@ -43,51 +64,39 @@ class _Filmed(gymnasium.Wrapper):
         try:
             frame = np.asarray(self.env.render())
             if frame.ndim != 3:
-                raise ValueError(f"its pictures have the shape {frame.shape}")
+                raise ValueError(f"its frames have the shape {frame.shape}; expected [H, W, 3]")
             self.frames[tick] = frame
-        except Exception as error:  # drivers fail in many ways; the report says which
+        except Exception as error:  # drivers fail in many ways; the caption gives the reason
             self.trouble = str(error)
 
 
-class Film(NamedTuple):
-    """One rollout: pictures {tick: image}, or the trouble in their place, and observations."""
-
-    episode: Episode
-    frames: dict[int, np.ndarray]
-    observations: list[np.ndarray]
-    trouble: str | None
-
-
-def film(
+def render_episode(
     policy: Policy,
     make_env: Callable[..., Any],
     seed: int,
     profile: LatencyProfile,
     options: RolloutOptions,
     at: MutableSequence[int],
-) -> Film:
-    """The seed's episode, with pictures where the environment knows some."""
-    envs: list[_Filmed] = []
+) -> Frames:
+    """Run the seed's episode, with frames if the environment can render."""
+    envs: list[_Rendered] = []
 
-    def make_filmed() -> _Filmed:
-        envs.append(_Filmed(_renderable(make_env)))
+    def make_rendered() -> _Rendered:
+        envs.append(_Rendered(_renderable(make_env)))
         return envs[-1]
 
     [episode] = [
         episode
-        for advance in episodes(policy, make_filmed, [seed], profile, options, at)
+        for advance in episodes(policy, make_rendered, [seed], profile, options, at)
         for episode in advance.episodes
     ]
-    shot = envs[0]
-    return Film(episode, shot.frames, shot.observations, shot.trouble or _nothing(shot, episode))
-
-
-def _nothing(shot: _Filmed, episode: Episode) -> str | None:
-    return None if shot.frames else episode.failure
+    env = envs[0]
+    trouble = env.trouble or (None if env.frames else episode.failure)
+    return Frames(episode, env.frames, env.observations, trouble)
 
 
 def _renderable(make_env: Callable[..., Any]) -> Any:
-    """The environment with pictures, or without where it knows none."""
+    """The environment with rendering if it has any, else without."""
     try:
         return make_env(render_mode="rgb_array")
     except DiffpolicyError:

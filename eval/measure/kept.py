@@ -1,7 +1,7 @@
-"""Finished episodes and measured latencies of a run, kept until its result is written.
+"""Finished episodes and measured latencies, kept until the result is written.
 
-One JSON line each, under a key of everything that determines it, so that the same command goes on
-where it was stopped and ends with the same bits. A damaged line is no line.
+One JSON line each, under a key of everything that determines it, so that a stopped command can be
+repeated and ends with the same bits. Damaged lines are ignored.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from ..config import MILLISECONDS
 
 @dataclass(frozen=True)
 class KeptProfile:
-    """A LatencyProfile as JSON has it."""
+    """A LatencyProfile in JSON."""
 
     samples_ms: Annotated[list[float], MILLISECONDS, NOT_EMPTY]
     source: str
@@ -35,23 +35,26 @@ class KeptProfile:
     load: str | None
 
 
+Line = dict[str, Any]
+
+
 class Kept:
-    """Lines of the file at `path`, read and appended; without a path, none."""
+    """Lines of the file at `path`, read and appended; nothing is kept if the path is None."""
 
     def __init__(self, path: Path | None):
         if path and path.exists() and not path.is_file():
-            raise DiffpolicyError(f"{path} is not a file; finished episodes are kept there")
+            raise DiffpolicyError(f"{path} is not a file; expected a place for finished episodes")
         self.path = path
         self._lines = _lines_of(path) if path and path.exists() else []
         self.count = len([line for line in self._lines if "episode" in line])
 
     def episodes(self, key: str) -> dict[int, Episode]:
-        """By seed."""
+        """Kept episodes under a key, by seed."""
         found = self._of(key, "episode", Episode)
         return {episode.seed: episode for episode in found}
 
     def profiles(self, key: str) -> list[LatencyProfile] | None:
-        """None where none were kept."""
+        """Kept latency profiles under a key, one for each policy; None if there are none."""
         found = self._of(key, "profiles", list[KeptProfile])
         if not found:
             return None
@@ -60,23 +63,23 @@ class Kept:
         ]
 
     def add_episode(self, key: str, episode: Episode) -> None:
-        """Keep it, unless the environment broke it: then it may go better another time."""
+        """Keep an episode, unless the environment broke it: another run may succeed."""
         if not episode.broken:
             self._add({"key": key, "episode": asdict(episode)})
             self.count += 1
 
     def add_profiles(self, key: str, profiles: Sequence[LatencyProfile]) -> None:
-        """One for each policy."""
+        """Keep latency profiles, one for each policy."""
         found = [{**vars(p), "samples_ms": p.samples_ms.tolist()} for p in profiles]
         self._add({"key": key, "profiles": found})
 
     def remove(self) -> None:
-        """The result is written."""
+        """Remove the file, once the result is written."""
         if self.path:
             self.path.unlink(missing_ok=True)
 
     def _of(self, key: str, name: str, kind: Any) -> list[Any]:
-        """Lines under the key that hold what is asked for, as such; damaged ones are left out."""
+        """Values called `name` of the lines under the key; damaged ones are left out."""
         found = []
         for line in self._lines:
             if line.get("key") == key and name in line:
@@ -84,14 +87,14 @@ class Kept:
                     found.append(validate(kind, line[name], "a line"))
         return found
 
-    def _add(self, line: dict[str, Any]) -> None:
+    def _add(self, line: Line) -> None:
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with writing(self.path), self.path.open("a", encoding="utf-8") as file:
-                file.write(f"\n{json.dumps(line)}\n")  # a half-written line before it stays alone
+                file.write(f"\n{json.dumps(line)}\n")  # ends a half-written line before it
 
 
-def _lines_of(path: Path) -> list[dict[str, Any]]:
+def _lines_of(path: Path) -> list[Line]:
     lines = []
     for text in path.read_bytes().splitlines():
         with suppress(DiffpolicyError):
@@ -100,13 +103,13 @@ def _lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def key_of(**facts: Any) -> str:
-    """A short name for facts."""
+    """Hash of facts."""
     text = json.dumps(facts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def fingerprint(policy: Policy) -> str:
-    """A short name for weights, normalisers, sampling and precision."""
+    """Hash of a policy's weights, normalisers, sampling and precision."""
     state = policy.__getstate__()
     found = hashlib.sha256(repr((policy.specification, policy.sampling, policy.precision)).encode())
     normalizers = (policy.observation_normalizer, policy.action_normalizer)

@@ -1,6 +1,6 @@
-"""Load by other processes while latencies are measured, read from the system's own counters.
+"""Load of other processes during a measurement, from the counters of the system.
 
-Linux only: elsewhere, and where the counters stand still, the load is unknown.
+Linux only: elsewhere, and if the counters do not advance, the load is unknown.
 """
 
 import os
@@ -15,18 +15,18 @@ OTHERS, IDLE, PREEMPTIONS = 0.1, 0.5, 20.0  # cores, cores, a second
 
 @dataclass(frozen=True)
 class Counters:
-    """Seconds since some beginning, on the cores that this process may use."""
+    """Cumulative seconds on the cores that this process may use."""
 
     cores: int
     time_s: float
-    busy_s: float  # by anybody, and what a hypervisor took
-    own_s: float  # by this process, and by those that it asked for
+    busy_s: float  # of all processes, and stolen by a hypervisor
+    own_s: float  # of this process and its own helpers
     preemptions: int  # of this process
 
 
 @dataclass(frozen=True)
 class Load:
-    """Means over a window: cores that others had, cores that stood idle, preemptions a second."""
+    """Means over a window: cores used by others, idle cores, preemptions a second."""
 
     others: float
     idle: float
@@ -34,13 +34,13 @@ class Load:
 
     @property
     def disturbs(self) -> bool:
-        """Others computed, and were in the way: no core was left, or they took ours."""
-        in_the_way = self.idle < IDLE or self.preemptions > PREEMPTIONS
-        return self.others > OTHERS and in_the_way
+        """True if others computed, and no core was idle or they preempted this process."""
+        contended = self.idle < IDLE or self.preemptions > PREEMPTIONS
+        return self.others > OTHERS and contended
 
 
 def load_between(before: Counters | None, after: Counters | None) -> Load | None:
-    """The load of a window, None where it cannot be known."""
+    """Load of a window; None if unknown."""
     if before is None or after is None or after.time_s <= before.time_s:
         return None
     seconds = after.time_s - before.time_s
@@ -50,14 +50,14 @@ def load_between(before: Counters | None, after: Counters | None) -> Load | None
 
 
 def verdict(loads: Sequence[Load | None]) -> str:
-    """Of windows: unknown where one is, disturbed where one is, else quiet."""
+    """unknown if the load of any window is, else disturbed if any is, else quiet."""
     if any(load is None for load in loads):
         return "unknown"
     return "disturbed" if any(load.disturbs for load in loads if load) else "quiet"
 
 
 def snapshot(ours: Sequence[int] = ()) -> Counters | None:
-    """The counters now; `ours` are processes whose load is wanted. None where /proc has none."""
+    """Counters now, or None without /proc; ours: processes that belong to the measurement."""
     try:
         import resource
 
@@ -71,41 +71,43 @@ def snapshot(ours: Sequence[int] = ()) -> Counters | None:
 
 
 def _busy_s(stat: str, cores: set[int]) -> float:
-    """Time of these cores but for idle and waiting (proc_stat(5): user nice system idle iowait
-    irq softirq steal, of which guests' time is a part)."""
+    """Busy time of these cores, without idle and iowait (proc_stat(5): user nice system idle
+    iowait irq softirq steal; guest time is part of user time)."""
     lines = (line.split() for line in stat.splitlines())
     found = {line[0]: [int(n) for n in line[1:9]] for line in lines if line[0].startswith("cpu")}
     ticks = [found[name] for name in (f"cpu{core}" for core in cores) if name in found]
     if len(ticks) < len(cores) or not any(map(any, ticks)):
-        raise ValueError("the counters of these cores are missing, or stand still")
+        raise ValueError("the counters of these cores are missing or do not advance")
     busy = sum(sum(t) - t[3] - t[4] for t in ticks)
     return busy / os.sysconf("SC_CLK_TCK")
 
 
 def _cpu_s(pid: int) -> float:
-    """User and system time of another process."""
+    """User and system time of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
 class Block:
-    """Consecutive calls of one policy, and the load beside them; None while it is not known."""
+    """Consecutive calls of one policy and the load during them, None if unknown."""
 
     samples_ms: list[float]
     load: Load | None = None
 
     @property
     def total_ms(self) -> float:
+        """Time of all calls."""
         return sum(self.samples_ms)
 
     @property
     def disturbed(self) -> bool:
+        """True if the load is known to disturb."""
         return self.load is not None and self.load.disturbs
 
 
 class Watch:
-    """Tells blocks the load of the window that they ended in."""
+    """Assign to each block the load of the window in which it ended."""
 
     def __init__(self, ours: Sequence[int] = ()):
         self.ours = ours
@@ -115,23 +117,23 @@ class Watch:
         self._begin_s = time.perf_counter()
 
     def add(self, block: Block) -> None:
-        """One more block, just ended."""
+        """Add a block that just ended."""
         self._pending.append(block)
         if self.long_enough():
             self._judge(self._begin)
 
     def finish(self) -> None:
-        """Judge what is left; a window too short for the counters borrows from the last one."""
+        """Judge the remaining blocks; a window that is too short is joined to the last one."""
         if self._pending:
             self._judge(self._begin if self.long_enough() else self._last)
 
     def sentence(self) -> str:
-        """Mean load of other processes, as a clause."""
+        """Mean load of other processes, for a warning."""
         cores = [load.others for load in self.loads if load]
-        return f"other processes had {sum(cores) / len(cores):.2g} cores in the mean"
+        return f"other processes used {sum(cores) / len(cores):.2g} cores on average"
 
     def long_enough(self) -> bool:
-        """Reached by a window that the counters can judge."""
+        """True if the window is long enough for the counters."""
         return time.perf_counter() - self._begin_s >= WINDOW_S
 
     def _judge(self, begin: Counters | None) -> None:

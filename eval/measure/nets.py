@@ -1,7 +1,7 @@
-"""Networks at the sizes that people use, with fresh weights, as policies: no checkpoint needed.
+"""Networks of common sizes with fresh weights, as checkpoints.
 
-They predict v: under ε-prediction fresh weights drive every action into the clip, where engines
-could differ unseen. The cost is the same.
+They predict v: with fresh weights, ε-prediction would clip every action and hide differences of
+engines. The cost is the same.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from diffpolicy.specification import Horizons, Specification, Task
 
 
 class Net(NamedTuple):
-    """A model and what it takes and gives."""
+    """A model with its horizons and dimensions."""
 
     model: ModelConfig
     horizons: Horizons
@@ -31,7 +31,7 @@ def _unet(*channels: int) -> Net:
 
 
 NETS = {
-    "unet-large": _unet(256, 512, 1024),  # Diffusion Policy's
+    "unet-large": _unet(256, 512, 1024),  # of Diffusion Policy
     "unet-small": _unet(64, 128, 256),
     "edifice": Net(ModelConfig(denoiser="concat", prediction="v"), Horizons(1, 8, 8), 287, 64),
     "mlp": Net(
@@ -45,7 +45,7 @@ NETS = {
 
 
 def fresh_checkpoint(name: str, seed: int = 0) -> Checkpoint:
-    """An untrained checkpoint of a net, its data in [-1, 1] already."""
+    """An untrained checkpoint of a network, for data in [-1, 1]."""
     model, horizons, observation_dim, action_dim = NETS[name]
     torch.manual_seed(seed)
     weights = build(model, horizons, observation_dim, action_dim).state_dict()
@@ -55,5 +55,5 @@ def fresh_checkpoint(name: str, seed: int = 0) -> Checkpoint:
 
 
 def _same(dims: int) -> Normalizer:
-    """Changes nothing."""
+    """Identity."""
     return Normalizer(np.ones(dims, np.float32), np.zeros(dims, np.float32))

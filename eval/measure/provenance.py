@@ -1,39 +1,37 @@
-"""What a result must say about where it came from."""
+"""Provenance of a result: device, versions, threads, commit."""
 
 import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import diffpolicy
 
+from .result_files import Provenance
+
 
 def set_threads(threads: int | None) -> None:
-    """CPU threads for torch, where episodes do not run."""
+    """Set the CPU threads of torch in this process; episodes run in others."""
     if threads:
         torch.set_num_threads(threads)
 
 
-def header(device: torch.device, **more: Any) -> dict[str, Any]:
-    """Device, versions, threads and commit, and whatever the caller adds."""
-    return {
-        "device": device_name(device),
-        "threads": torch.get_num_threads(),
-        "versions": {
-            "diffpolicy": diffpolicy.__version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "numpy", "gymnasium", "mujoco")},
-        },
-        "commit": commit(),
-        **more,
-    }
+def provenance(device: torch.device) -> Provenance:
+    """Device, versions, threads and commit, as they are now."""
+    names = ("torch", "numpy", "gymnasium", "mujoco")
+    ours = {"diffpolicy": diffpolicy.__version__, "python": platform.python_version()}
+    return Provenance(
+        device=device_name(device),
+        threads=torch.get_num_threads(),
+        versions=ours | {name: version(name) for name in names},
+        commit=commit(),
+    )
 
 
 def device_name(device: torch.device) -> str:
-    """The accelerator's own name, or the processor's."""
+    """Name of the accelerator, or of the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu, {_processor()}"
@@ -49,10 +47,12 @@ def _processor() -> str:
 
 
 def commit() -> str | None:
-    """The commit of this source tree, with "+" where it was changed; None outside a checkout."""
+    """Commit of this source tree, with "+" if it has changes; None outside a checkout."""
     here = Path(__file__).parent
     try:
-        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)  # ours, not the user's own
+        _git(
+            here, "ls-files", "--error-unmatch", Path(__file__).name
+        )  # only if tracked: not an enclosing repository
         name = _git(here, "rev-parse", "--short=12", "HEAD")
         return name + ("+" if _git(here, "status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):

@@ -1,34 +1,34 @@
-"""From an environment to a run that can be swept: demonstrations, a policy, its baseline."""
+"""Recipe of a run: demonstrations, a diffusion policy, and a regression policy."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from diffpolicy.checkpoint import TRAINING_FILE
 from diffpolicy.config import RecordConfig, TrainConfig
 from diffpolicy.record import record
 from diffpolicy.training.train import train
 
-from .budgets import REGRESSION
+from .result_files import Options
+from .run import Run
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How many demonstrations of an environment's expert, and how training goes on them."""
+    """Number of demonstrations by the expert of an environment, and options of training."""
 
     env: str
     demonstrations: int
-    training: dict[str, Any]  # options of TrainConfig
+    training: Options  # options of TrainConfig
 
 
 def make_run(recipe: Recipe, out: Path, seed: int) -> Path:
-    """OUT/demonstrations.zarr, OUT/run and OUT/run/regression; the run's folder.
+    """Make OUT/demonstrations.zarr, OUT/run and OUT/run/regression; return OUT/run.
 
-    A second call goes on where the first one stopped.
+    A second call continues a stopped one.
     """
     store, run = out / "demonstrations.zarr", out / "run"
     record(RecordConfig(recipe.env, recipe.demonstrations, store, seed=seed))
-    for folder, regression in ((run, False), (run / REGRESSION, True)):
+    for folder, regression in ((run, False), (Run(run).regression, True)):
         train(
             TrainConfig(
                 data=store,

@@ -1,6 +1,6 @@
-"""Latencies of calls, numpy in, numpy out: interleaved, warmed up, judged by the load beside them.
+"""Latencies of calls, numpy in, numpy out: warmed up, interleaved in random order, capped in time.
 
-Budgets and engines take turns in random order, with a cap on time.
+The load of other processes is recorded beside them.
 """
 
 import time
@@ -24,20 +24,20 @@ MANY_SAMPLES = 94 * BLOCK  # enough for p99.9
 
 @dataclass(frozen=True)
 class Timed:
-    """One budget on one engine, and what it is called with."""
+    """One budget on one engine, and its input."""
 
     ddim_steps: int
     network_evals: int
     engine: str
     call: Callable[[np.ndarray], np.ndarray]
     observation: np.ndarray
-    max_abs_diff: float | None  # from eager; None for the baseline
-    gpu_ms: float | None = None  # what the GPU alone needs, where an engine can tell
-    threads: int | None = None  # of torch; None for as many as there are
+    max_abs_diff: float | None  # from the eager engine; None for diffusers' loop
+    gpu_ms: float | None = None  # time on the GPU alone, if the engine measures it
+    threads: int | None = None  # of torch; None for its current number
 
 
 def measure(policies: Sequence[Policy], seconds: float, seed: int = 0) -> list[LatencyProfile]:
-    """One profile for each policy, as `measure_calls` takes it."""
+    """One profile for each policy, by `measure_calls`."""
     rng = np.random.default_rng(seed)
     timed = [
         Timed(p.ddim_steps, p.network_evals, p.engine().name, p, random_observation(p, rng), None)
@@ -53,11 +53,11 @@ def measure_calls(
     wanted: int = WANTED_SAMPLES,
     ours: Sequence[int] = (),
 ) -> list[LatencyProfile]:
-    """Up to `wanted` samples each, or `seconds` of measuring.
+    """Measure up to `wanted` samples of each call, for at most `seconds` each.
 
-    They take turns in random order, a block of consecutive calls at a time. Blocks that the load
-    of other processes disturbed are taken once more, while there is time; `ours` are processes
-    whose load is wanted.
+    Calls take turns in random order, a block of consecutive calls at a time. Blocks disturbed by
+    other processes are repeated once, while there is time. ours: processes that belong to the
+    measurement.
     """
     rng = np.random.default_rng(seed)
     taken: list[list[Block]] = [[] for _ in timed]
@@ -74,7 +74,7 @@ def measure_calls(
                 _use_threads(timed[i], threads)
                 taken[i].append(_take(timed[i], 1000 * seconds - _spent_ms(taken[i])))
                 count = len(taken[i][-1].samples_ms)
-                bar.total = max(bar.total, bar.n + count)  # disturbed blocks are taken again
+                bar.total = max(bar.total, bar.n + count)  # disturbed blocks are repeated
                 bar.update(count)
                 watch.add(taken[i][-1])
             if not unfinished():
@@ -97,7 +97,7 @@ def _spent_ms(blocks: Sequence[Block]) -> float:
 
 
 def _warm_up(timed: Sequence[Timed], threads: int, watch: Watch) -> None:
-    """For long enough, too, that the first blocks end in a whole window."""
+    """Call each a few times, and for at least one window of the load counters."""
     rounds = 0
     while rounds < WARMUP or not watch.long_enough():
         for t in timed:
@@ -107,7 +107,7 @@ def _warm_up(timed: Sequence[Timed], threads: int, watch: Watch) -> None:
 
 
 def _take(timed: Timed, left_ms: float) -> Block:
-    """BLOCK calls, or fewer where the time is over; one in any case."""
+    """Take BLOCK samples, fewer if the time is over, but at least one."""
     samples = [_time_ms(timed)]
     while len(samples) < BLOCK and sum(samples) < left_ms:
         samples.append(_time_ms(timed))
@@ -115,7 +115,7 @@ def _take(timed: Timed, left_ms: float) -> Block:
 
 
 def _profile(timed: Timed, blocks: Sequence[Block], wanted: int) -> LatencyProfile:
-    """Of the quiet blocks, if they are half of all; else of all, and so marked."""
+    """Profile of the quiet blocks if they are at least half; else of all, marked disturbed."""
     quiet = [b for b in blocks if not b.disturbed]
     kept = quiet if 2 * len(quiet) >= len(blocks) else blocks
     samples = [ms for b in kept for ms in b.samples_ms][:wanted]
@@ -125,7 +125,7 @@ def _profile(timed: Timed, blocks: Sequence[Block], wanted: int) -> LatencyProfi
 
 @contextmanager
 def _threads_kept() -> Iterator[int]:
-    """torch's number of threads, restored in the end."""
+    """Yield torch's number of threads, and restore it in the end."""
     threads = torch.get_num_threads()
     try:
         yield threads
@@ -134,7 +134,7 @@ def _threads_kept() -> Iterator[int]:
 
 
 def _use_threads(timed: Timed, threads: int) -> None:
-    """The call's own number of threads; a call that nobody counts starts them."""
+    """Set the call's number of threads; an uncounted call starts them."""
     wanted = timed.threads or threads
     if wanted != torch.get_num_threads():
         torch.set_num_threads(wanted)
@@ -142,13 +142,13 @@ def _use_threads(timed: Timed, threads: int) -> None:
 
 
 def random_observation(policy: Policy, rng: np.random.Generator) -> np.ndarray:
-    """[1, T_o, D_o]."""
+    """Standard normal observation history [1, T_o, D_o]."""
     shape = (1, policy.horizons.observation, policy.task.observation_dim)
     return rng.standard_normal(shape, np.float32)
 
 
 def _time_ms(timed: Timed) -> float:
-    """The noise is drawn inside, as on a robot; the result is numpy, so the device is done."""
+    """Time of one call, its noise included; a numpy result means that the device has finished."""
     begin = time.perf_counter_ns()
     timed.call(timed.observation)
     return (time.perf_counter_ns() - begin) / 1e6

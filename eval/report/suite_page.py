@@ -1,23 +1,29 @@
-"""The suite's report: tasks × budgets with intervals, means over tasks, pictures."""
+"""suite.html and the suite's tables: tasks × budgets with intervals, and means over tasks."""
 
 import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from diffpolicy.files import write_text
-
+from ..measure.result_files import SuiteResult
+from ..measure.results import Metric
 from ..significance import mean_interval, over_tasks, wilson
-from .plots import data_uri
-from .sweep_page import headline, html_table, page
+from .page import html_table, image, page, paragraph
+from .sentences import verdict
 from .table import print_table
 
-OUTCOMES = ("success", "score")
+OUTCOMES: tuple[Metric, ...] = ("success", "score")
 OVER_TASKS = {"mean": 0.0, "IQM": 0.25}  # the share of tasks left out at each end
+STRIPS = ("strip.png", "film.png")  # picture of an episode, in the folder of its task
+NOTE = (
+    "Means with 95 % intervals over episodes of one training run each. IQM: the mean of the middle "
+    "half of the tasks (after Agarwal et al., 2021). Intervals of both are a bootstrap of the "
+    "episodes within each task; there is none where all outcomes are equal."
+)
 
 
 class Estimate(NamedTuple):
@@ -28,7 +34,7 @@ class Estimate(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        if self.low == self.high:  # all alike: a bootstrap knows nothing of the spread
+        if self.low == self.high:  # equal outcomes: a bootstrap cannot estimate their spread
             return f"{self.value:.2f}"
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
@@ -37,20 +43,20 @@ Table = dict[str, dict[str, Estimate]]  # {budget: {task, "mean" or "IQM": estim
 Tables = dict[tuple[str, str], Table]  # by clock, and success or score
 
 
-def tables_of(result: dict[str, Any]) -> Tables:
+def tables_of(result: SuiteResult) -> Tables:
     """Every table of the report."""
     clocks = clocks_of(result)
     return {(c, o): table_of(result, c, o) for c in clocks for o in OUTCOMES}
 
 
-def table_of(result: dict[str, Any], clock: str, outcome: str) -> Table:
-    """Every budget's success (or score) in every task, and over tasks."""
+def table_of(result: SuiteResult, clock: str, outcome: Metric) -> Table:
+    """Success (or score) of every budget in every task, and over tasks."""
     rows: dict[str, dict[str, np.ndarray]] = {}
-    for task, swept in result["tasks"].items():
-        for record in swept["records"]:
-            if record["clock"] == clock:
-                found = np.array(record["outcomes"][outcome], float)
-                rows.setdefault(record["name"], {})[task] = found
+    for task, swept in result.tasks.items():
+        for row in swept.rows:
+            if row.clock == clock:
+                found = np.array(getattr(row.outcomes, outcome), float)
+                rows.setdefault(row.name, {})[task] = found
     return {
         budget: {
             **{task: _estimate(found, outcome) for task, found in by_task.items()},
@@ -65,26 +71,25 @@ def _over_tasks(by_task: Sequence[np.ndarray]) -> dict[str, Estimate]:
     return {name: Estimate(*e) for name, e in zip(OVER_TASKS, found, strict=True)}
 
 
-def _estimate(found: np.ndarray, outcome: str) -> Estimate:
+def _estimate(found: np.ndarray, outcome: Metric) -> Estimate:
     interval = (
         wilson(int(found.sum()), len(found)) if outcome == "success" else mean_interval(found)
     )
     return Estimate(float(found.mean()), *interval)
 
 
-def clocks_of(result: dict[str, Any]) -> list[str]:
-    """The clocks that the tasks were swept on."""
-    records = [r for swept in result["tasks"].values() for r in swept["records"]]
-    return list(dict.fromkeys(r["clock"] for r in records))
+def clocks_of(result: SuiteResult) -> list[str]:
+    """The clocks of the sweeps."""
+    return list(dict.fromkeys(row.clock for swept in result.tasks.values() for row in swept.rows))
 
 
-def print_suite(result: dict[str, Any], tables: Tables) -> None:
+def print_suite(result: SuiteResult, tables: Tables) -> None:
     """Every table and every recommendation on the terminal."""
     for (clock, outcome), table in tables.items():
         print(f"\n{outcome}, {clock}")
-        print_table(*cells(table, result["tasks"]))
-    for task, swept in result["tasks"].items():
-        print(f"{task}: {verdict(swept)}")
+        print_table(*cells(table, result.tasks))
+    for task, swept in result.tasks.items():
+        print(f"{task}: {verdict(swept.recommendation)}")
 
 
 def cells(table: Table, tasks: Iterable[str]) -> tuple[list[str], list[list[str]]]:
@@ -96,13 +101,7 @@ def cells(table: Table, tasks: Iterable[str]) -> tuple[list[str], list[list[str]
     ]
 
 
-def verdict(swept: dict[str, Any]) -> str:
-    """The recommendation of a task, in one sentence."""
-    advice = swept["recommendation"]
-    return f"{headline(advice)}: {advice['reason']}"
-
-
-def suite_plot(result: dict[str, Any], tables: Tables) -> Figure:
+def suite_plot(result: SuiteResult, tables: Tables) -> Figure:
     """Score of every task, and their mean, over the budgets, a panel for each clock."""
     clocks = clocks_of(result)
     figure, axes = plt.subplots(
@@ -110,8 +109,10 @@ def suite_plot(result: dict[str, Any], tables: Tables) -> Figure:
     )
     for axis, clock in zip(axes[0], clocks, strict=True):
         table = tables[clock, "score"]
-        for column in (*result["tasks"], "mean"):
+        for column in (*result.tasks, "mean"):
             y = np.array([row[column] for row in table.values() if column in row])
+            if not len(y):
+                continue
             spread = np.abs(y[:, 1:].T - y[:, 0])
             thick = 2.5 if column == "mean" else 1.2
             budgets = [budget for budget, row in table.items() if column in row]
@@ -126,28 +127,31 @@ def suite_plot(result: dict[str, Any], tables: Tables) -> Figure:
     return figure
 
 
-def write_suite_report(
-    path: Path,
-    result: dict[str, Any],
-    tables: Tables,
-    plot: bytes,
-    films: dict[str, bytes],
-) -> None:
-    """One self-contained page; plot and films {task: …} are PNG."""
-    title = f"diffpolicy suite, {result['budget']}: how many denoising steps can you afford?"
+def suite_page(result: SuiteResult, tables: Tables, plot: bytes, folder: Path) -> str:
+    """The page of a result whose tasks have their folders in `folder`; plot: a PNG."""
     parts = [
-        f'<div class="verdict"><b>{task}</b>: {html.escape(verdict(swept))}.</div>'
-        for task, swept in result["tasks"].items()
+        f'<div class="verdict"><b>{html.escape(task)}</b>: '
+        f"{html.escape(verdict(swept.recommendation))}.</div>"
+        for task, swept in result.tasks.items()
     ]
-    parts.append(f'<img alt="score over budgets" src="{data_uri(plot)}">')
+    parts.append(image(plot, "score over budgets"))
     for (clock, outcome), table in tables.items():
-        parts.append(f"<h2>{outcome.capitalize()}, {clock}</h2>")
-        parts.append(html_table(*cells(table, result["tasks"])))
-    parts.append(
-        "<p>Means with 95 % intervals over episodes, of one training each. IQM: the mean of the "
-        "middle half of the tasks (after Agarwal et al., 2021). Intervals of both are a bootstrap "
-        "of the episodes within each task; where all came out alike there is none.</p>"
-    )
-    for task, film in films.items():
-        parts.append(f'<h2>{task}</h2><img alt="{task}, one episode" src="{data_uri(film)}">')
-    write_text(path, page(title, parts))
+        parts.append(f"<h2>{outcome.capitalize()}, {html.escape(clock)}</h2>")
+        parts.append(html_table(*cells(table, result.tasks)))
+    parts.append(paragraph(NOTE))
+    for task in result.tasks:
+        parts += [f"<h2>{html.escape(task)}</h2>", _strip(folder / task, task)]
+    title = f"diffpolicy suite, {result.budget}: how many denoising steps can you afford?"
+    return page(title, parts)
+
+
+def strip_of(folder: Path) -> Path | None:
+    """The picture of an episode in a task's folder."""
+    return next((folder / name for name in STRIPS if (folder / name).is_file()), None)
+
+
+def _strip(folder: Path, task: str) -> str:
+    path = strip_of(folder)
+    if path is None:
+        return paragraph(f"No picture of an episode: {folder / STRIPS[0]} is absent.")
+    return image(path.read_bytes(), f"{task}, one episode")

@@ -3,6 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ..measure.result_files import LatencyFile, Simulation
+from ..measure.results import BudgetResult
+from .sentences import deadlines, remarks
+
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Right-aligned columns under their titles; None is shown as a dash."""
@@ -16,3 +20,64 @@ def _text(cell: Any) -> str:
     if cell is None:
         return "-"
     return f"{cell:.3g}" if isinstance(cell, float) else str(cell)
+
+
+def print_rows(rows: Sequence[BudgetResult]) -> None:
+    """The table of budgets and clocks, and the remarks on them."""
+    titles = ["budget", "clock", "latency", "success", "95 % interval", "score", "p50 ms"]
+    titles += ["delay ticks", "age ms", "starved"]
+    cells = [_cells(row) for row in rows]
+    if any(row.failures for row in rows):
+        titles.append("failed")
+        cells = [[*c, len(row.failures)] for c, row in zip(cells, rows, strict=True)]
+    print()  # below the lines of the engines
+    print_table(titles, cells)
+    for row in rows:
+        for remark in remarks(row):
+            print(f"warning: {row.name}, {row.clock}: {remark}")
+
+
+def _cells(row: BudgetResult) -> list[Any]:
+    low, high = row.success_ci
+    return [
+        row.name,
+        row.clock,
+        row.latency_source + (", disturbed" if row.load == "disturbed" else ""),
+        f"{row.success_rate:.2f}",
+        f"{low:.2f} to {high:.2f}",
+        f"{row.score_mean:.3f}",
+        f"{row.latency_ms.p50:.2f}",
+        f"{row.delay_ticks:.1f}",
+        row.action_age_ms_p50,
+        row.starved_ticks,
+    ]
+
+
+def print_latencies(result: LatencyFile) -> None:
+    """The table of latencies, and the largest budget of each engine in time."""
+    titles = ["steps", "engine", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms", "jitter ms"]
+    titles += ["samples", "× baseline", "from eager", "GPU alone ms", "load"]
+    cells = []
+    for row in result.rows:
+        ms, threads = row.latency_ms, f", threads {row.threads}" if row.threads else ""
+        cells.append(
+            [
+                *(row.ddim_steps, row.engine + threads),
+                *(ms.p50, ms.p90, ms.p99, ms.p99_9, ms.max, ms.jitter, ms.samples),
+                *(row.ratio_to_baseline, row.max_abs_diff, row.gpu_ms, row.load),
+            ]
+        )
+    print_table(titles, cells)
+    for line in deadlines(result):
+        print(line)
+
+
+def print_simulation(result: Simulation) -> None:
+    """Size and power of each rule in each scenario."""
+    titles = ["true losses", "metric", "episodes", "margin", "rule", "size", "power"]
+    rows = [
+        [row.name, row.outcome, row.episodes, row.margin, rule, *found.values()]
+        for row in result.rows
+        for rule, found in row.rules.items()
+    ]
+    print_table(titles, rows)

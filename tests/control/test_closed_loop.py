@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -16,9 +17,9 @@ from diffpolicy.control.latency import PAUSED
 from diffpolicy.control.rollout import Episode, RolloutOptions, check_fit, run_episodes
 from diffpolicy.control.wall import run_on_wall_clock
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.eval.delays import success_against_delay
-from diffpolicy.eval.evaluate import make_record
-from diffpolicy.eval.report.plots import success_against_latency
+from diffpolicy.eval.measure.result_files import DelaysResult, read_result
+from diffpolicy.eval.measure.rows import make_row
+from diffpolicy.eval.report.plots import success_against_delay, success_against_latency
 from diffpolicy.policy import Policy
 
 LINE = spaces.Box(-np.inf, np.inf, (1,), np.float32)
@@ -168,17 +169,19 @@ def test_a_failed_episode_gains_nothing_by_its_end(run):
     for scores, worst in (((-3.0, -7.0), -7.0), ((3.0, 7.0), 0.0), ((0.2, 1.0), 0.0)):
         episodes = [episode(k, score) for k, score in enumerate(scores)]
         episodes.append(episode(2, 0.0, "the policy's actions are not finite"))
-        record = make_record(policy, "paused", PAUSED, episodes, 0.1, "eager")
-        assert record["outcomes"]["score"] == [*scores, worst]
+        row = make_row(policy, "paused", PAUSED, episodes, 0.1, "eager")
+        assert row.outcomes.score == [*scores, worst]
 
 
-def test_scores_beyond_0_to_1_are_drawn_whole(evaluated):
-    header, record = evaluated("--score-from", "return")
-    figure = success_against_latency({"header": header, "records": [record]})
+def test_scores_beyond_0_to_1_are_drawn_whole(evaluated, tmp_path):
+    evaluated("--score-from", "return")
+    result = read_result(tmp_path / "result.json")
+    figure = success_against_latency(result)
     success, score = figure.axes
     assert success.get_ylim() == (-0.03, 1.05)
     assert score.get_ylim()[0] < -TICKS < score.get_ylim()[1]
-    delays = success_against_delay({"header": header, "records": [{**record, "ticks": 0}]})
+    late = DelaysResult(provenance=result.provenance, rows=[replace(result.rows[0], ticks=0)])
+    delays = success_against_delay(late)
     assert [axis.get_ylim()[0] < -TICKS for axis in delays.axes] == [False, True]
     plt.close("all")
 

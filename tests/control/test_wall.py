@@ -107,12 +107,12 @@ def test_a_profile_of_another_budget_or_network_is_refused(tiny_run, profile_fil
 def test_what_is_no_profile_is_refused(tmp_path, text, policy):
     path = tmp_path / "bad.json"
     path.write_text(text)
-    with pytest.raises(DiffpolicyError, match="is no latency profile"):
+    with pytest.raises(DiffpolicyError, match="is not a latency profile"):
         replay(path, [policy])
     path.write_text('{"records": []}')
     with pytest.raises(DiffpolicyError, match="holds no latency samples"):
         replay(path, [policy])
-    with pytest.raises(DiffpolicyError, match="is no latency profile"):
+    with pytest.raises(DiffpolicyError, match="is not a latency profile"):
         replay(tmp_path / "nowhere.json", [policy])
 
 

@@ -21,7 +21,7 @@ from diffpolicy.control.workers import Workers, cores, one_thread, worker_count
 from diffpolicy.denoisers import build
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval.config import EvalConfig
-from diffpolicy.eval.evaluate import ROWS, World
+from diffpolicy.eval.measure.evaluator import ROWS, Evaluator
 from diffpolicy.policy import Policy
 from diffpolicy.specification import Horizons
 
@@ -42,16 +42,16 @@ import time
 from pathlib import Path
 
 from diffpolicy.eval.config import EvalConfig
-from diffpolicy.eval.evaluate import World
+from diffpolicy.eval.measure.evaluator import Evaluator
 from diffpolicy.control.latency import PAUSED
 from diffpolicy.policy import Policy
 from diffpolicy.control.workers import Workers
 
 if __name__ == "__main__":
     policy = Policy.load("{run}", ddim_steps=1, engine="eager")
-    world = World(EvalConfig(run=Path("{run}"), max_steps=5), policy)
+    evaluator = Evaluator(EvalConfig(run=Path("{run}"), max_steps=5), policy)
     two = Workers(2)
-    two.run_episodes(policy, world.make, range(4), PAUSED, world.options)
+    two.run_episodes(policy, evaluator.make, range(4), PAUSED, evaluator.options)
     pids = "\\n".join(str(worker.process.pid) for worker in two._crew.values())
     Path("{found}.partial").write_text(pids)
     Path("{found}.partial").rename("{found}")
@@ -73,28 +73,30 @@ def two():
 
 
 def test_records_are_the_same_to_the_bit_in_one_process_and_in_two(tiny_run, policy, two):
-    world = World(EvalConfig(run=tiny_run, **SMALL), policy)
+    evaluator = Evaluator(EvalConfig(run=tiny_run, **SMALL), policy)
     robot = declared(30.0, policy.network_evals)
     found = []
-    for world.workers in (Workers(1), two):
-        record, _ = world.record(policy, "simulated", robot)
-        episodes = world.workers.run_episodes(policy, world.make, world.seeds, robot, world.options)
-        found.append((record, [asdict(e) for e in episodes]))
+    for evaluator.workers in (Workers(1), two):
+        row, _ = evaluator.evaluate(policy, "simulated", robot)
+        episodes = evaluator.workers.run_episodes(
+            policy, evaluator.make, evaluator.seeds, robot, evaluator.options
+        )
+        found.append((row, [asdict(e) for e in episodes]))
     assert repr(found[0]) == repr(found[1])
-    assert [e["seed"] for e in found[1][1]] == list(world.seeds)
+    assert [e["seed"] for e in found[1][1]] == list(evaluator.seeds)
 
 
 def test_what_is_wrong_in_a_worker_is_said_here(tiny_run, policy, two):
-    options = World(EvalConfig(run=tiny_run, **SMALL), policy).options
+    options = Evaluator(EvalConfig(run=tiny_run, **SMALL), policy).options
     with pytest.raises(DiffpolicyError, match="there is no such environment"):
         two.run_episodes(policy, fail, range(4), PAUSED, options)
 
 
 def test_a_worker_that_dies_is_one_clear_error_and_the_next_run_works(tiny_run, policy, two):
-    world = World(EvalConfig(run=tiny_run, **SMALL), policy)
+    evaluator = Evaluator(EvalConfig(run=tiny_run, **SMALL), policy)
     with pytest.raises(DiffpolicyError, match=r"constructor ended its process \(exit status 9\)"):
-        two.run_episodes(policy, die, range(4), PAUSED, world.options)
-    assert len(two.run_episodes(policy, world.make, range(3), PAUSED, world.options)) == 3
+        two.run_episodes(policy, die, range(4), PAUSED, evaluator.options)
+    assert len(two.run_episodes(policy, evaluator.make, range(3), PAUSED, evaluator.options)) == 3
 
 
 FEW = RolloutOptions(control_dt_s=0.02, envs=2, batch=16, limit=TICKS)
@@ -150,8 +152,8 @@ def test_the_wall_clock_runs_in_a_process_too(policy, two):
 
 
 def test_closing_stops_the_processes(tiny_run, policy, two):
-    world = World(EvalConfig(run=tiny_run, **SMALL), policy)
-    two.run_episodes(policy, world.make, range(2), PAUSED, world.options)
+    evaluator = Evaluator(EvalConfig(run=tiny_run, **SMALL), policy)
+    two.run_episodes(policy, evaluator.make, range(2), PAUSED, evaluator.options)
     processes = [worker.process for worker in two._crew.values()]
     assert len(processes) == 2
     two.close()

@@ -16,8 +16,9 @@ from diffpolicy.control.workers import Workers
 from diffpolicy.engines import auto, build_engine
 from diffpolicy.engines.job import Job
 from diffpolicy.eval.config import EvalConfig
-from diffpolicy.eval.evaluate import World, evaluate_budget
+from diffpolicy.eval.evaluate import evaluate_budget
 from diffpolicy.eval.measure.diffusers_loop import DiffusersLoop, DiffusersTraining
+from diffpolicy.eval.measure.evaluator import Evaluator
 from diffpolicy.policy import Policy
 from diffpolicy.training.learner import Learner
 from diffpolicy.training.preparation import prepare
@@ -95,10 +96,10 @@ def test_workers_on_cuda_give_what_one_process_gives(tiny_run):
     policy = Policy.load(tiny_run, ddim_steps=2, device="cuda", engine="cuda-graph")
     found = []
     for count in (1, 2):
-        with World(EvalConfig(run=tiny_run, workers=count, **SMALL), policy) as world:
-            assert isinstance(world.workers, Workers) and world.workers.count == count
-            record, _ = world.record(policy, "paused", PAUSED)
-            found.append(record["outcomes"])
+        with Evaluator(EvalConfig(run=tiny_run, workers=count, **SMALL), policy) as evaluator:
+            assert isinstance(evaluator.workers, Workers) and evaluator.workers.count == count
+            row, _ = evaluator.evaluate(policy, "paused", PAUSED)
+            found.append(row.outcomes)
     assert found[0] == found[1]
 
 

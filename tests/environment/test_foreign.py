@@ -1,4 +1,4 @@
-"""Environments from elsewhere, without a line of code for them."""
+"""Third-party environments work without code of their own."""
 
 import io
 import json
@@ -22,7 +22,7 @@ RECIPES = Path(__file__).parents[2] / "datasets"
 
 @pytest.fixture(scope="module")
 def robotics():
-    """Gymnasium-Robotics, where it is installed."""
+    """Skip without Gymnasium-Robotics."""
     return pytest.importorskip("gymnasium_robotics", reason="gymnasium-robotics is not installed")
 
 
@@ -58,7 +58,7 @@ def test_dict_observations_are_flattened(robotics):
 
 @pytest.fixture(scope="module")
 def human_door(robotics, demos, tmp_path_factory):
-    """The recipe's module and the store that it makes."""
+    """Module of the recipe and the store that it makes."""
     path = demos / "adroit_door_human" / "door-v0_demos.pickle"
     if not path.is_file():
         pytest.skip("DIFFPOLICY_DEMOS holds no adroit_door_human/")
@@ -136,7 +136,7 @@ UNTIMED = ("gymnasium_robotics:PointMaze", "gymnasium_robotics:FrankaKitchen")  
 
 @pytest.mark.parametrize("env_id", TASKS)
 def test_other_peoples_environments_need_no_code(env_id):
-    """Flat observations, flat actions, a clock, a limit and success."""
+    """They have flat observations and actions, a control period, a limit and a success flag."""
     observations, actions, key = TASKS[env_id]
     try:
         env = environment.make(env_id, {})

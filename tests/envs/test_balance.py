@@ -3,6 +3,7 @@
 import gymnasium
 import numpy as np
 import pytest
+from episodes import play
 
 import diffpolicy.envs  # noqa: F401  (registers the ids)
 from diffpolicy.envs import balance
@@ -10,19 +11,6 @@ from diffpolicy.envs import balance
 
 def make(**kwargs):
     return gymnasium.make("Balance-v0", disable_env_checker=True, **kwargs)
-
-
-def play(env, policy, seed):
-    """The observations, rewards and infos of one episode, and whether it was terminated."""
-    observation, info = env.reset(seed=seed)
-    observations, rewards, infos = [observation], [], [info]
-    terminated = truncated = False
-    while not (terminated or truncated):
-        observation, reward, terminated, truncated, info = env.step(policy(observation))
-        observations.append(observation)
-        rewards.append(reward)
-        infos.append(info)
-    return np.array(observations), np.array(rewards), infos, terminated
 
 
 def idle(observation):
@@ -40,7 +28,7 @@ def test_declares_what_a_harness_needs():
 def test_expert_balances():
     env = make()
     policy = env.unwrapped.expert(np.random.default_rng(0))
-    successes = [play(env, policy, seed)[2][-1]["success"] for seed in range(100)]
+    successes = [play(env, policy, seed).infos[-1]["success"] for seed in range(100)]
     assert np.mean(successes) >= 0.98
 
 
@@ -53,7 +41,7 @@ def test_action_is_the_acceleration_of_the_cart():
 
 def test_pole_falls_without_control():
     env = make(impulses_per_episode=0)
-    observations, rewards, infos, terminated = play(env, idle, seed=0)
+    observations, rewards, infos, terminated, _ = play(env, idle, seed=0)
     assert terminated
     assert abs(observations[-1, 2]) > balance.FALLEN_RAD >= abs(observations[-2, 2])
     assert rewards[-1] == 0 and np.all(rewards[:-1] == 1)
@@ -71,7 +59,7 @@ def test_cart_fails_beyond_the_track():
 
 def test_success_comes_on_the_last_tick_only():
     env = make().unwrapped  # the environment keeps time itself, without the TimeLimit wrapper
-    _, rewards, infos, terminated = play(env, env.expert(), seed=0)
+    _, rewards, infos, terminated, _ = play(env, env.expert(), seed=0)
     assert not terminated and len(rewards) == rewards.sum() == balance.EPISODE_TICKS
     assert [info["success"] for info in infos] == [False] * 300 + [True]
     assert infos[-1]["score"] == 1.0 and infos[150]["score"] == 0.5
@@ -86,7 +74,7 @@ def test_observation_stays_inside_its_space(gain):
         return np.sign([gain * observation[2]]).astype(np.float32)
 
     for seed in range(20):
-        observations = play(env, push, seed)[0]
+        observations = play(env, push, seed).observations
         assert all(observation in env.observation_space for observation in observations)
 
 
@@ -178,7 +166,7 @@ class LatePolicy:
 def success_when_late(env, delay_ticks):
     plan = predicted_actions(env)
     episodes = [play(env, LatePolicy(plan, delay_ticks), seed) for seed in range(40)]
-    return np.mean([infos[-1]["success"] for _, _, infos, _ in episodes])
+    return np.mean([episode.infos[-1]["success"] for episode in episodes])
 
 
 def test_late_is_worse_and_the_impulses_are_why():

@@ -1,5 +1,6 @@
 """Catch-v0: laws of the throw, the bounce, the cup and what being late costs."""
 
+import episodes
 import gymnasium
 import numpy as np
 import pytest
@@ -17,17 +18,10 @@ def make(**kwargs):
 
 
 def play(env, policy, seed):
-    """The observations, rewards and infos of one episode."""
-    observation, info = env.reset(seed=seed)
-    observations, rewards, infos = [observation], [], [info]
-    over = False
-    while not over:
-        observation, reward, over, truncated, info = env.step(policy(observation))
-        assert not truncated
-        observations.append(observation)
-        rewards.append(reward)
-        infos.append(info)
-    return np.array(observations), np.array(rewards), infos
+    """Play one episode, ended by the environment and never by its limit."""
+    episode = episodes.play(env, policy, seed)
+    assert episode.terminated and not episode.truncated
+    return episode
 
 
 def low(observation):
@@ -36,7 +30,7 @@ def low(observation):
 
 def success(env, policy_of, seeds):
     """Share of the episodes that end in a catch; each has a policy of its own."""
-    return np.mean([play(env, policy_of(), seed)[2][-1]["success"] for seed in seeds])
+    return np.mean([play(env, policy_of(), seed).infos[-1]["success"] for seed in seeds])
 
 
 def test_declares_what_a_harness_needs():
@@ -133,11 +127,11 @@ def test_actions_are_limited_by_the_servo():
 def test_outcome_comes_with_the_ball_only():
     env = make().unwrapped
     for policy in (env.expert(), low):
-        _, rewards, infos = play(env, policy, seed=0)
+        _, rewards, infos, *_ = play(env, policy, seed=0)
         assert all(info == {"success": False, "score": 0.0} for info in infos[:-1])
         assert np.all(rewards[:-1] == 0) and rewards[-1] == infos[-1]["score"]
     assert not infos[-1]["success"] and infos[-1]["score"] < catch.NEAR_SCORE
-    assert play(env, env.expert(), seed=0)[2][-1] == {"success": True, "score": 1.0}
+    assert play(env, env.expert(), seed=0).infos[-1] == {"success": True, "score": 1.0}
 
 
 def test_outcome_grades_the_miss():
@@ -251,7 +245,7 @@ def test_a_catch_is_close_and_slow():
     too_fast = 0
     for policy in (expert, rush):
         for seed in range(40):
-            observations, _, infos = play(env, policy, seed)
+            observations, _, infos, *_ = play(env, policy, seed)
             cup_m, _, ball_m, cup_m_s, *_ = observations[-1]
             close = abs(ball_m - cup_m) <= catch.CATCH_RADIUS_M
             slow = abs(cup_m_s) <= catch.CATCH_SPEED_M_S

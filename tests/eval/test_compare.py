@@ -1,9 +1,9 @@
 """The statistics keep their promises: textbook values, exact levels, and advice one may follow."""
 
 import math
-import re
 from dataclasses import replace
 from itertools import combinations, product
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,6 +13,8 @@ from scipy import stats
 
 from diffpolicy.eval.bench.bench_recommendation import SCENARIOS, simulate
 from diffpolicy.eval.compare import Candidate, compare, recommend
+from diffpolicy.eval.measure.results import Verdict
+from diffpolicy.eval.report.sentences import REASONS, reason
 from diffpolicy.eval.significance import (
     ALPHA,
     CONTINUITY,
@@ -280,8 +282,8 @@ def test_ten_discordant_pairs_are_enough_for_moments():
 # Advice
 
 
-def candidate(steps: int, outcomes, punctual: bool = True) -> Candidate:
-    return Candidate(f"{steps} steps", steps, steps, punctual, np.asarray(outcomes))
+def candidate(steps: int, outcomes, meets_deadline: bool = True) -> Candidate:
+    return Candidate(f"{steps} steps", steps, steps, meets_deadline, np.asarray(outcomes))
 
 
 def successes(rate: float, episodes: int = 400) -> np.ndarray:
@@ -290,7 +292,7 @@ def successes(rate: float, episodes: int = 400) -> np.ndarray:
 
 
 def advise(*candidates: Candidate, floor: float = 0.5):
-    return recommend(candidates, margin=0.05, floor=floor, noun="success")
+    return recommend(candidates, margin=0.05, floor=floor, metric="success")
 
 
 def test_the_cheapest_that_loses_less_than_the_margin_is_recommended():
@@ -298,7 +300,8 @@ def test_the_cheapest_that_loses_less_than_the_margin_is_recommended():
     for order in (budgets, budgets[::-1]):
         advice = advise(*order)
         assert advice.ddim_steps == 4
-        assert "1 steps 0.60" in advice.reason
+        assert [(c.name, round(c.mean, 2)) for c in advice.cheaper] == [("1 steps", 0.6)]
+        assert "1 steps 0.60" in reason(advice)
 
 
 def test_cost_is_counted_in_network_evaluations_not_in_steps():
@@ -323,20 +326,20 @@ def test_nothing_is_recommended_below_the_floor():
     assert advise(*budgets, floor=0.3).ddim_steps == 1
     advice = advise(*budgets, floor=0.5)
     assert advice.ddim_steps is None
-    assert "0.40, under 0.5" in advice.reason
+    assert "0.40, below the floor of 0.5" in reason(advice)
 
 
 def test_nothing_is_recommended_where_nobody_keeps_the_deadline():
-    advice = advise(*(candidate(k, successes(0.9), punctual=False) for k in (1, 16)))
+    advice = advise(*(candidate(k, successes(0.9), meets_deadline=False) for k in (1, 16)))
     assert advice.ddim_steps is None
-    assert "starve" in advice.reason
+    assert advice.verdict == "no-budget-in-time" and "starve" in reason(advice)
 
 
 def test_a_late_budget_is_never_recommended_but_still_to_be_matched():
-    fine, late = candidate(4, successes(0.9)), candidate(16, successes(0.9), punctual=False)
+    fine, late = candidate(4, successes(0.9)), candidate(16, successes(0.9), meets_deadline=False)
     assert advise(fine, late).ddim_steps == 4
-    assert advise(candidate(1, successes(0.9), punctual=False), fine).ddim_steps == 4
-    much_better = candidate(16, successes(1.0), punctual=False)
+    assert advise(candidate(1, successes(0.9), meets_deadline=False), fine).ddim_steps == 4
+    much_better = candidate(16, successes(1.0), meets_deadline=False)
     assert advise(fine, much_better).ddim_steps is None
 
 
@@ -351,20 +354,27 @@ def equals(episodes: int, discordance: float) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("late", [False, True])
 def test_too_few_episodes_are_called_too_few_with_a_number_that_suffices(late):
     a, b = equals(40, 0.1)
-    advice = advise(candidate(4, a), candidate(16, b, punctual=not late))
+    advice = advise(candidate(4, a), candidate(16, b, meets_deadline=not late))
     assert advice.ddim_steps is None
-    [needed] = map(int, re.findall(r"about (\d+) would tell (?:4|16) steps", advice.reason))
-    assert "40 episodes cannot show" in advice.reason
-    assert "4 steps" in advice.reason and "16 steps" in advice.reason
+    assert advice.verdict == "too-few-episodes" and advice.chosen and advice.rival
+    assert {advice.chosen.name, advice.rival.name} == {"4 steps", "16 steps"}
+    assert "40 episodes are too few" in reason(advice)
+    needed = advice.episodes_needed
+    assert needed and f"about {needed} would suffice" in reason(advice)
     a, b = equals(needed, 0.1)
     assert advise(candidate(4, a), candidate(16, b)).ddim_steps == 4
 
 
 def test_enough_episodes_are_not_called_too_few():
-    advice = advise(candidate(4, successes(0.8)), candidate(16, successes(0.9), punctual=False))
+    advice = advise(
+        candidate(4, successes(0.8)), candidate(16, successes(0.9), meets_deadline=False)
+    )
     assert advice.ddim_steps is None
-    assert "cannot show" not in advice.reason
-    assert "0.80 against 0.90" in advice.reason
+    assert advice.verdict == "worse" and "0.80 vs 0.90" in reason(advice)
+
+
+def test_every_verdict_has_its_sentence():
+    assert set(REASONS) == set(get_args(Verdict))
 
 
 def test_a_single_budget_has_nobody_to_lose_to():
@@ -376,8 +386,8 @@ def test_a_single_budget_has_nobody_to_lose_to():
 def test_advice_keeps_its_word(budgets):
     """The chosen budget is in time and safe at ALPHA; no cheaper one is safe at its first share."""
     candidates = [
-        candidate(2**k, np.arange(60) < wins, punctual)
-        for k, (wins, punctual) in enumerate(budgets)
+        candidate(2**k, np.arange(60) < wins, meets_deadline)
+        for k, (wins, meets_deadline) in enumerate(budgets)
     ]
     in_time = [c for c in candidates if c.meets_deadline]
 
@@ -385,8 +395,8 @@ def test_advice_keeps_its_word(budgets):
         others = [o for o in candidates if o is not c]
         return all(noninferior_success(c.outcomes, o.outcomes, 0.1) <= level for o in others)
 
-    advice = recommend(candidates, margin=0.1, floor=0.0, noun="success")
-    assert advice.reason
+    advice = recommend(candidates, margin=0.1, floor=0.0, metric="success")
+    assert reason(advice)
     chosen = next((c for c in in_time if c.ddim_steps == advice.ddim_steps), None)
     assert (chosen is None) == (advice.ddim_steps is None)
     assert chosen is None or safe(chosen, ALPHA)
@@ -476,9 +486,10 @@ def test_unpaired_comparisons_are_wider_and_have_no_mcnemar():
     b = np.roll(a, 10)
     two = candidate(2, a), candidate(4, b)
     paired, unpaired = (compare(*two, margin=0.05, paired=p) for p in (True, False))
-    assert paired["difference"] == unpaired["difference"]
-    assert np.ptp(unpaired["difference_ci"]) > 1.5 * np.ptp(paired["difference_ci"])
-    assert unpaired["p_mcnemar"] is None and unpaired["p_noninferior"] > paired["p_noninferior"]
+    assert paired.difference == unpaired.difference
+    assert unpaired.difference_ci and paired.difference_ci
+    assert np.ptp(unpaired.difference_ci) > 1.5 * np.ptp(paired.difference_ci)
+    assert unpaired.p_mcnemar is None and unpaired.p_noninferior > paired.p_noninferior
     assert recommend(two, 0.05, 0.5, "success").ddim_steps == 2
     assert recommend(two, 0.05, 0.5, "success", paired=False).ddim_steps is None
 
@@ -490,13 +501,13 @@ def test_ddpm_and_late_budgets_take_no_share_of_alpha():
     """Their number does not change what the others can show."""
     a, b = equals(300, 0.1)
     two = [candidate(2, a), candidate(4, b)]
-    ddpm = Candidate("DDPM", 100, 100, True, b, rival_only=True)
-    late = [candidate(8 * k, b, punctual=False) for k in range(1, 9)]
+    ddpm = Candidate("DDPM", 100, 100, True, b, comparator_only=True)
+    late = [candidate(8 * k, b, meets_deadline=False) for k in range(1, 9)]
     assert advise(*two).ddim_steps == advise(*two, ddpm, *late).ddim_steps == 2
 
 
 def test_regression_shares_alpha_with_the_budgets():
-    plain = Candidate("regression", 0, 1, True, successes(0.9), rival_only=True)
+    plain = Candidate("regression", 0, 1, True, successes(0.9), comparator_only=True)
     advice = advise(candidate(1, successes(0.9)), plain)
     assert advice.regression_suffices and advice.ddim_steps == 1
     worse = replace(plain, outcomes=successes(0.8))

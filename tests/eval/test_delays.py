@@ -1,25 +1,24 @@
 """delays: every chunk late by the same number of ticks, the same episodes at each."""
 
-import json
-
 import pytest
 
 from diffpolicy.control.latency import constant_ms, constant_ticks, delay_ticks, percentiles
 from diffpolicy.eval.config import DelaysConfig
 from diffpolicy.eval.delays import delays
+from diffpolicy.eval.measure.result_files import read_result
 
 SMALL = {"episodes": 4, "envs": 4, "batch": 4, "max_steps": 40, "engine": "eager"}
 
 
 def test_every_delay_is_the_one_asked_for(tiny_run, tmp_path):
     result = delays(DelaysConfig(run=tiny_run, ticks=(3, 0, 1), out=tmp_path, **SMALL))
-    assert [r["delay_ticks"] for r in result["records"]] == [0, 1, 3]
-    assert [r["latency_source"] for r in result["records"]] == [
+    assert [row.delay_ticks for row in result.rows] == [0, 1, 3]
+    assert [row.latency_source for row in result.rows] == [
         f"constant, {ticks} ticks" for ticks in (0, 1, 3)
     ]
-    ages = [r["action_age_ms_p50"] for r in result["records"]]
+    ages = [row.action_age_ms_p50 or 0 for row in result.rows]
     assert ages == sorted(ages) and ages[0] < ages[-1]
-    assert json.loads((tmp_path / "delays.json").read_text()) == json.loads(json.dumps(result))
+    assert read_result(tmp_path / "delays.json") == result
     assert (tmp_path / "delays.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -1,4 +1,4 @@
-"""eval/gpu.py in small, as it runs where nothing is installed but the requirements."""
+"""A dry run of eval/gpu.py with only the dependencies installed."""
 
 import argparse
 import json
@@ -85,7 +85,7 @@ def test_a_part_that_takes_too_long_is_killed_with_its_children(tmp_path, monkey
     (package / "gpu_parts.py").write_text(f"import os; print(os.getpid(), flush=True)\n{sleep}\n")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"}
     gpu._run("check", [], environment)
-    assert "was cut off; what it had measured is kept" in capsys.readouterr().out
+    assert "was killed at its limit; its measurements so far are kept" in capsys.readouterr().out
 
 
 def test_the_training_loop_of_today_sees_the_same_windows(balance_store, tmp_path):

@@ -148,7 +148,7 @@ def test_what_is_mostly_disturbed_is_marked_and_ends(others, calls, capsys):
     [profile] = measure_calls([NOTHING], seconds=1e9, wanted=6 * BLOCK)
     assert profile.disturbed and len(profile.samples_ms) == 6 * BLOCK
     assert len(calls) == 12 * BLOCK
-    assert "warning: other processes had 1 cores" in capsys.readouterr().out
+    assert "warning: other processes used 1 cores" in capsys.readouterr().out
 
 
 def test_the_time_is_kept_to(others, calls):
@@ -244,12 +244,12 @@ def test_no_recommendation_rests_on_disturbed_latencies_unasked(
         out=tmp_path / "sweep",
         **SMALL,
     )
-    paused, simulated = sweep(config)["recommendations"]
-    assert "other processes" not in paused["reason"]
-    assert ("--accept-disturbed" in simulated["reason"]) == (not accepted)
-    assert ("; latencies are disturbed" in simulated["reason"]) == accepted
+    paused, simulated = sweep(config).recommendations
+    assert "other processes" not in paused.reason
+    assert ("--accept-disturbed" in simulated.reason) == (not accepted)
+    assert ("; latencies are disturbed" in simulated.reason) == accepted
     if not accepted:
-        assert simulated["name"] is None and not simulated["regression_suffices"]
+        assert simulated.name is None and not simulated.regression_suffices
     assert "<td>disturbed</td>" in (tmp_path / "sweep" / "report.html").read_text()
 
 

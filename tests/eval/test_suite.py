@@ -1,6 +1,7 @@
 """The suite: what is there is kept, the tables hold what was measured, the IQM's law."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ import pytest
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval import suite as suites
 from diffpolicy.eval.config import SuiteConfig
+from diffpolicy.eval.measure.result_files import read_result
 from diffpolicy.eval.report.suite_page import table_of
 from diffpolicy.eval.significance import over_tasks
 
+RESULTS = Path(__file__).parents[2] / "eval" / "results"
 EVALUATION = {"episodes": 5, "envs": 5, "batch": 5, "max_steps": 40, "engine": "eager"}
 TINY = {
     "demonstrations": 2,
@@ -44,22 +47,28 @@ def test_a_suite_is_whole_and_a_second_call_keeps_what_is_there(tiny, monkeypatc
         for row in table.values():
             assert list(row) == ["Balance-v0", "Catch-v0", "mean", "IQM"]
             assert all(e.low <= e.value <= e.high for e in row.values())
-        for task, swept in result["tasks"].items():
-            rates = {r["name"]: r["success_rate"] for r in swept["records"] if r["clock"] == clock}
+        for task, swept in result.tasks.items():
+            rates = {row.name: row.success_rate for row in swept.rows if row.clock == clock}
             assert {name: row[task].value for name, row in table.items()} == rates
         for row in table.values():
-            both = [row[task].value for task in result["tasks"]]
+            both = [row[task].value for task in result.tasks]
             assert row["mean"].value == pytest.approx(np.mean(both))
     page = (tiny.out / "suite.html").read_text()
-    assert page.count("data:image/png") == 3  # the plot, and a film of each task
+    assert page.count("data:image/png") == 3  # the plot, and a picture of each task
 
     def again(*_):
         raise AssertionError("measured again")
 
     monkeypatch.setattr(suites, "make_run", again)
     (tiny.out / "suite.json").unlink()
-    assert suites.suite(tiny)["tasks"] == result["tasks"]
-    assert json.loads((tiny.out / "suite.json").read_text())["tasks"] == result["tasks"]
+    for task in result.tasks:  # the name that pictures had before
+        (tiny.out / task / "strip.png").rename(tiny.out / task / "film.png")
+    assert suites.suite(tiny) == result == read_result(tiny.out / "suite.json")
+    assert (tiny.out / "suite.html").read_text() == page
+
+
+def test_the_tasks_are_those_that_are_registered():
+    assert suites.TASKS == ("PushT-v0", "Balance-v0", "Detour-v0", "Catch-v0")
 
 
 def test_an_interrupted_suite_goes_on_with_the_next_task(tiny, monkeypatch):
@@ -97,9 +106,8 @@ def test_a_damaged_protocol_is_refused(tiny, text):
     assert (tiny.out / "protocol.json").read_bytes() == text
 
 
-RECORD = {"name": "1 step", "clock": "paused", "outcomes": {"success": [1], "score": [1.0]}}
-ADVICE = {"name": None, "reason": "none", "regression_suffices": False}
-SWEPT = {"records": [RECORD], "recommendation": ADVICE}
+SWEPT = json.loads((RESULTS / "detour_sweep.json").read_text())
+ROW = SWEPT["records"][0]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +115,7 @@ SWEPT = {"records": [RECORD], "recommendation": ADVICE}
     [
         {"records": []},
         {"records": [{}]},
-        {"records": [{**RECORD, "outcomes": {"success": ["x"], "score": [1.0]}}]},
+        {"records": [{**ROW, "outcomes": {"success": ["x"], "score": [1.0]}}]},
         {"recommendation": None},
     ],
 )

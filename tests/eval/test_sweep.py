@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,13 +23,18 @@ from diffpolicy.control.latency import PAUSED
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval.config import DenoiseConfig, EvalConfig, LatencyConfig, SweepConfig
 from diffpolicy.eval.denoise import trace
-from diffpolicy.eval.evaluate import World, evaluate_budget, print_records
+from diffpolicy.eval.evaluate import evaluate_budget
 from diffpolicy.eval.latency import latency
 from diffpolicy.eval.measure.budgets import combinations, load_budgets
 from diffpolicy.eval.measure.diffusers_loop import DiffusersLoop
+from diffpolicy.eval.measure.evaluator import Evaluator
+from diffpolicy.eval.measure.frames import frames_of
 from diffpolicy.eval.measure.kept import Kept
-from diffpolicy.eval.report.plots import film_strip
-from diffpolicy.eval.sweep import _outcome, sweep
+from diffpolicy.eval.measure.result_files import SweepResult, read_result
+from diffpolicy.eval.pictures import caption_of
+from diffpolicy.eval.report.strip import traces
+from diffpolicy.eval.report.table import print_rows
+from diffpolicy.eval.sweep import metric_of, print_plan, sweep
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.budget import sampler_name
 from diffpolicy.training.train import train
@@ -45,8 +51,15 @@ SMALL = {"episodes": 6, "envs": 6, "batch": 8, "max_steps": 60, "engine": "eager
 def result(tiny_run, tmp_path_factory):
     out = tmp_path_factory.mktemp("sweep")
     config = SweepConfig(run=tiny_run, ddim_steps=(4, 1), ms_per_step=2.0, out=out, **SMALL)
-    sweep(config)
-    return json.loads((out / "sweep.json").read_text()), (out / "report.html").read_text()
+    found = sweep(config)
+    page = (out / "report.html").read_text()
+    return json.loads((out / "sweep.json").read_text()), page, out, found
+
+
+@pytest.fixture(scope="module")
+def whole(result) -> SweepResult:
+    """The sweep as dataclasses."""
+    return result[3]
 
 
 def test_one_record_for_each_budget_and_clock(result):
@@ -84,7 +97,8 @@ def test_the_recommendation_is_the_last_clock_s_and_follows_from_the_floor(resul
     assert advice == result[0]["recommendations"][-1]
     assert (advice["clock"], advice["margin"], advice["name"]) == ("simulated", 0.05, None)
     best = max(r["score_mean"] for r in result[0]["records"] if r["clock"] == "simulated")
-    assert advice["reason"] == f"the best budget reaches score {best:.2f}, under 0.5"
+    assert advice["reason"] == f"the best budget reaches score {best:.2f}, below the floor of 0.5"
+    assert advice["decision"]["verdict"] == "below-floor"
 
 
 def test_report_is_self_contained(result):
@@ -138,11 +152,11 @@ def without_pictures(render_mode=None):
 
 def test_rollout_is_drawn_from_observations_where_nothing_renders(tiny_run):
     policy = Policy.load(tiny_run, ddim_steps=1)
-    world = World(SweepConfig(run=tiny_run, **SMALL), policy)
-    world.make = without_pictures
-    figure, caption = film_strip(world, policy, PAUSED, 5)
-    assert "drawn from the observations" in caption
-    [axis] = figure.axes
+    evaluator = Evaluator(SweepConfig(run=tiny_run, **SMALL), policy)
+    evaluator.make = without_pictures
+    shot = frames_of(evaluator, policy, PAUSED, 5)
+    assert "drawn from the observations" in caption_of(shot)
+    [axis] = traces(np.array(shot.observations), 0.02).axes
     assert len(axis.lines) == policy.task.observation_dim
 
 
@@ -172,7 +186,7 @@ def test_grids_and_the_rest_are_combined_with_every_budget(tiny_run, tmp_path, c
         out=tmp_path,
         **SMALL,
     )
-    names = [r["name"] for r in sweep(config)["records"]]
+    names = [row.name for row in sweep(config).rows]
     assert names == [
         *("1 step", "2 steps", "1 step, η 0.5", "2 steps, η 0.5"),
         *("1 step, grid leading", "2 steps, grid leading"),
@@ -210,8 +224,8 @@ def test_denoise_draws_every_step_of_two_budgets(store, tiny_run, tmp_path, call
     out = tmp_path / "pictures" / "denoise.gif"
     done = call("denoise", "--run", run, "--out", out, "--ddim-steps", 1, 5, "--chunks", 3)
     assert done.code == 0 and "5 steps: 5 network evaluations" in done.out
-    with Image.open(out) as film:
-        assert film.n_frames == 6
+    with Image.open(out) as animation:
+        assert animation.n_frames == 6
     assert Image.open(out.with_suffix(".png")).size[0] > 500
 
 
@@ -265,13 +279,13 @@ def test_the_baseline_is_the_policy_with_diffusers_scheduler(tiny_run):
 
 def test_a_run_or_a_net_is_measured_not_both_and_not_none(tiny_run):
     for given in ({}, {"run": tiny_run, "net": "mlp"}):
-        with pytest.raises(DiffpolicyError, match="give --run RUN or --net NAME, one of them"):
+        with pytest.raises(DiffpolicyError, match="expected either --run RUN or --net NAME"):
             latency(LatencyConfig(**given))
 
 
 def test_the_plan_says_how_many_episodes_a_margin_needs(tiny_run, call):
     """At 10 % discordance 5 points need 400 for a power of 93 %, so a little less for 90 %."""
-    plan = sweep(SweepConfig(run=tiny_run, plan=True, margin=0.05))["episodes"]
+    plan = print_plan(0.05, budgets=8)
     assert plan[0.1] == [248, 343, 572]
     assert plan[0.05][1] < plan[0.1][1] < plan[0.2][1]
     done = call("sweep", "--run", tiny_run, "--plan", "--margin", 0.1)
@@ -294,15 +308,16 @@ def test_noise_is_scaled_where_there_is_some(tiny_run):
     assert found == [(0.0, 1.0), (1.0, 0.2), (1.0, 1.0)]
 
 
-@pytest.mark.parametrize(("best", "noun"), [(0.5, "success"), (0.49, "score")])
-def test_scores_are_compared_where_success_is_rare(tiny_run, best, noun):
-    rows = [[{"success_rate": 0.0}, {"success_rate": best}]]
-    assert _outcome(SweepConfig(run=tiny_run), rows) == noun
-    assert _outcome(SweepConfig(run=tiny_run, outcome="score"), rows) == "score"
+@pytest.mark.parametrize(("best", "metric"), [(0.5, "success"), (0.49, "score")])
+def test_scores_are_compared_where_success_is_rare(whole, tiny_run, best, metric):
+    row = whole.rows[0]
+    rows = [replace(row, success_rate=rate) for rate in (0.0, best)]
+    assert metric_of(SweepConfig(run=tiny_run), rows) == metric
+    assert metric_of(SweepConfig(run=tiny_run, outcome="score"), rows) == "score"
 
 
-def test_a_sweep_on_the_wall_clock_is_judged_by_what_it_felt(tiny_run, tmp_path):
-    """100 ms a step would starve the robot; nothing of that is felt on the wall clock."""
+def test_a_sweep_on_the_wall_clock_is_judged_by_the_latencies_that_it_measured(tiny_run, tmp_path):
+    """100 ms a step would starve the robot, but the wall clock uses no declared latencies."""
     config = SweepConfig(
         run=tiny_run,
         ddim_steps=(1,),
@@ -314,7 +329,7 @@ def test_a_sweep_on_the_wall_clock_is_judged_by_what_it_felt(tiny_run, tmp_path)
         **{**SMALL, "episodes": 1, "max_steps": 15},
     )
     result = sweep(config)
-    assert result["recommendation"]["latency_source"] == "wall clock"
+    assert result.recommendation.latency_source == "wall clock"
 
 
 FAULTY = {"run": None, "env": "faulty:Faulty-v0", "episodes": 4, "envs": 2, "batch": 4}
@@ -344,9 +359,9 @@ def test_a_stopped_sweep_goes_on_and_ends_with_the_same_bits(tiny_run, tmp_path,
     kept.write_text(kept.read_text() + '\n{"key": "half a li')
     mended.touch()
     result = sweep(config)
-    assert "latencies as measured before" in capsys.readouterr().out
+    assert "latencies measured earlier" in capsys.readouterr().out
     assert not kept.exists()
-    assert [p["samples_ms"] for p in result["profiles"]] == [
+    assert [p.samples_ms for p in result.profiles] == [
         np.round(p["samples_ms"], 4).tolist() for p in measured
     ]
     path = tmp_path / "latency.json"  # an uninterrupted run, by the same latencies
@@ -356,8 +371,8 @@ def test_a_stopped_sweep_goes_on_and_ends_with_the_same_bits(tiny_run, tmp_path,
     ]
     path.write_text(json.dumps({"records": records}))
     whole = sweep(replace(config, out=tmp_path / "whole", latency_from=path))
-    for stopped, straight in zip(result["records"], whole["records"], strict=True):
-        assert {**stopped, "latency_source": ""} == {**straight, "latency_source": ""}
+    for stopped, straight in zip(result.rows, whole.rows, strict=True):
+        assert replace(stopped, latency_source="") == replace(straight, latency_source="")
 
 
 def test_episodes_that_were_finished_are_not_run_again(tiny_run, tmp_path, monkeypatch):
@@ -390,9 +405,9 @@ def test_another_policy_or_environment_has_nothing_kept(tiny_run, tmp_path):
         chosen = replace(config, **more)
         for steps in (1, 2):
             policy = Policy.load(tiny_run, ddim_steps=steps)
-            with World(chosen, policy) as world:
-                keys.add(world.key(policy, "paused", "eager", []))
-                assert world.key(policy, "paused", "native", []) not in keys
+            with Evaluator(chosen, policy) as evaluator:
+                keys.add(evaluator.key(policy, "paused", "eager", []))
+                assert evaluator.key(policy, "paused", "native", []) not in keys
     assert len(keys) == 8
 
 
@@ -407,13 +422,13 @@ def test_failed_episodes_are_counted_where_people_look(tiny_run, tmp_path, capsy
     printed, page = capsys.readouterr().out, (out / "report.html").read_text()
     assert f"warning: 1 step, paused: {said}" in printed
     assert said.replace("'", "&#x27;") in page
-    [record] = result["records"]
-    assert len(record["failures"]) == 2
+    [row] = result.rows
+    assert len(row.failures) == 2
     assert "  failed" in printed and "<th>failed</th>" in page
 
 
-def test_failures_have_no_column_where_there_are_none(result, capsys):
-    print_records(result[0]["records"])
+def test_failures_have_no_column_where_there_are_none(result, whole, capsys):
+    print_rows(whole.rows)
     assert "failed" not in capsys.readouterr().out and "<th>failed</th>" not in result[1]
 
 
@@ -425,7 +440,7 @@ def test_far_observations_are_told_on_the_terminal_and_in_the_record(tiny_run, t
     worst = max(record["far_observations"], key=lambda far: far["share"])
     low, high = worst["training"]
     assert worst["share"] > 0.5 and worst["seen"][1] > high + (high - low)
-    said = f"observations far outside of training's: dimension {worst['dimension']}"
+    said = f"observations far outside the range of training: dimension {worst['dimension']}"
     assert said in capsys.readouterr().out
 
 
@@ -434,13 +449,13 @@ def test_seeds_that_are_ignored_are_said_everywhere_and_not_paired(tiny_run, tmp
     few = {"ddim_steps": (1, 2), "clocks": ("paused",), "pictures": False, "ddpm": False}
     few |= {"outcome": "success"}
     result = sweep(SweepConfig(**faulty(tiny_run, "global seed"), **few, out=out))
-    header = result["header"]
-    assert (header["paired"], header["seeds_repeat"]) == (False, False)
-    assert header["seeds_evidence"].startswith("seeds do not repeat: reset(seed=100)")
-    [compared] = result["recommendation"]["comparisons"]
-    assert compared["p_mcnemar"] is None and compared["p_noninferior"] == 1  # all of them fail
+    about = result.provenance
+    assert (about.paired, about.seeds_repeat) == (False, False)
+    assert (about.seeds_evidence or "").startswith("seeds do not repeat: reset(seed=100)")
+    [compared] = result.recommendation.comparisons
+    assert compared.p_mcnemar is None and compared.p_noninferior == 1  # all of them fail
     said = "episodes cannot be compared in pairs"
-    assert f"{header['seeds_evidence']}; {said}" in capsys.readouterr().out
+    assert f"{about.seeds_evidence}; {said}" in capsys.readouterr().out
     assert "Episodes cannot be compared in pairs: seeds do" in (out / "report.html").read_text()
 
 
@@ -497,3 +512,27 @@ def group_runs(leader):
     except ProcessLookupError:
         return False
     return True
+
+
+# Files of results
+
+
+def test_a_sweep_is_read_as_it_was_returned(result, whole):
+    assert read_result(result[2] / "sweep.json") == whole
+
+
+def test_a_sweep_is_drawn_again_from_its_files_alone(result, tmp_path, call):
+    """Plot, page and tables are the same bytes, the pictures of episodes included."""
+    out = result[2]
+    assert call("report", out / "sweep.json", "--out", tmp_path).code == 0
+    drawn = sorted(path.name for path in tmp_path.iterdir())
+    assert drawn == ["report.html", "sweep.png", "sweep_budgets.csv", "sweep_episodes.csv"]
+    for name in drawn:
+        assert (tmp_path / name).read_bytes() == (out / name).read_bytes()
+
+
+def test_a_picture_that_is_absent_is_one_line(result, tmp_path, call):
+    shutil.copy(result[2] / "sweep.json", tmp_path)
+    assert call("report", tmp_path / "sweep.json").code == 0
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<img") == 1 and "rollouts/1_step_simulated" in page and "is absent" in page

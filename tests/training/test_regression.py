@@ -17,8 +17,8 @@ from diffpolicy.eval.config import LatencyConfig, SweepConfig
 from diffpolicy.eval.latency import latency
 from diffpolicy.eval.measure.budgets import load_budgets
 from diffpolicy.eval.measure.profiles import replay
-from diffpolicy.eval.report.sweep_page import headline
-from diffpolicy.eval.sweep import _plain, sweep
+from diffpolicy.eval.report.sentences import headline, reason
+from diffpolicy.eval.sweep import sweep
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.budget import sampler_name
 from diffpolicy.sampling.chain import make_chain
@@ -110,19 +110,19 @@ def test_a_sweep_has_the_baseline_as_its_first_row(run_with_baseline, tmp_path):
     )
     assert [sampler_name(p) for p in load_budgets(config)] == ["regression", "1 step", "2 steps"]
     result = sweep(replace(config, floor=0.0, margin=1.0, pictures=False))
-    rows = [r for r in result["records"] if r["clock"] == "simulated"]
-    assert [(r["ddim_steps"], r["network_evals"]) for r in rows] == [(0, 1), (1, 1), (2, 2)]
-    assert result["header"]["checkpoint"]["step"] == 20 != rows[0]["trained"]["step"] == 19
-    assert rows[0]["latency_ms"]["p50"] == 2 and rows[0]["variant"] == "regression"
-    assert result["recommendation"]["ddim_steps"] == 1  # a baseline is never recommended
-    assert "regression, without denoising, reaches" in result["recommendation"]["reason"]
+    rows = [row for row in result.rows if row.clock == "simulated"]
+    assert [(row.ddim_steps, row.network_evals) for row in rows] == [(0, 1), (1, 1), (2, 2)]
+    assert result.provenance.checkpoint.step == 20 != rows[0].trained.step == 19
+    assert rows[0].latency_ms.p50 == 2 and rows[0].variant == "regression"
+    assert result.recommendation.ddim_steps == 1  # regression is never recommended
+    assert "regression, without denoising, reaches" in result.recommendation.reason
 
 
 def test_a_baseline_of_another_network_is_refused(run_with_baseline, balance_store, tmp_path):
     options = {"steps": 1, "hidden": 16, "blocks": 1, "device": "cpu"}
     train(TrainConfig(data=balance_store, out=tmp_path / "r", regression=True, **options))
     config = SweepConfig(run=run_with_baseline, regression=str(tmp_path / "r"), **SMALL)
-    with pytest.raises(DiffpolicyError, match=r"cannot be the regression baseline of .* network"):
+    with pytest.raises(DiffpolicyError, match=r"cannot be the regression policy of .* network"):
         load_budgets(config)
     with pytest.raises(DiffpolicyError, match="its regression is False, not True"):
         load_budgets(replace(config, regression=str(run_with_baseline)))
@@ -135,28 +135,28 @@ def test_latencies_of_a_baseline_can_be_replayed(run_with_baseline, tmp_path, re
     latency(config)
     [profile] = replay(path, [Policy.load(run, ddim_steps=0)])
     assert profile.source == "replayed, eager"
-    with pytest.raises(DiffpolicyError, match="no loop to be compared"):
+    with pytest.raises(DiffpolicyError, match="no denoising loop to compare"):
         latency(replace(config, baseline="diffusers"))
 
 
 def test_a_budget_is_recommended_against_regression():
     good = np.ones(200, bool)
     budget = Candidate("2 steps", 2, 2, True, good)
-    plain = Candidate("regression", 0, 1, True, good, rival_only=True)
+    plain = Candidate("regression", 0, 1, True, good, comparator_only=True)
     worse = replace(plain, outcomes=~good)
     advice = recommend([worse, budget], 0.05, 0.5, "success")
-    assert advice.ddim_steps == 2 and "cheaper" not in advice.reason
-    assert _plain([worse, budget]) == "; regression, without denoising, reaches 0.00"
-    assert _plain([budget]) == ""
+    assert advice.ddim_steps == 2 and not advice.cheaper
+    assert reason(advice).endswith("; regression, without denoising, reaches 0.00")
+    assert "regression" not in reason(recommend([budget], 0.05, 0.5, "success"))
     beaten = replace(budget, outcomes=np.arange(200) > 40)
-    better = recommend([plain, beaten], 0.05, 0.5, "success").reason
+    better = reason(recommend([plain, beaten], 0.05, 0.5, "success"))
     assert "2 steps, the best budget" in better and "is worse than regression" in better
 
 
 def test_regression_is_enough_where_it_passes_all_that_a_budget_must():
     good = np.ones(400, bool)
     budget = Candidate("2 steps", 2, 2, True, good)
-    plain = Candidate("regression", 0, 1, True, good, rival_only=True)
+    plain = Candidate("regression", 0, 1, True, good, comparator_only=True)
 
     def suffices(*candidates: Candidate) -> bool:
         return recommend(candidates, 0.05, 0.5, "success").regression_suffices
@@ -177,7 +177,11 @@ def test_regression_is_enough_where_it_passes_all_that_a_budget_must():
 
 
 def test_the_headline_says_what_is_enough():
-    said = {"name": "2 steps", "regression_suffices": False}
-    assert headline(said) == "use 2 steps"
-    assert "regression is sufficient" in headline({**said, "regression_suffices": True})
-    assert headline({**said, "name": None}) == "no budget can be recommended"
+    good = np.ones(200, bool)
+    plain = Candidate("regression", 0, 1, True, good, comparator_only=True)
+    use = recommend([Candidate("2 steps", 2, 2, True, good)], 0.05, 0.5, "success")
+    assert headline(use) == "use 2 steps"
+    both = recommend([plain, Candidate("2 steps", 2, 2, True, good)], 0.05, 0.5, "success")
+    assert headline(both) == "regression is sufficient; if you denoise, use 2 steps"
+    none = replace(use, verdict="worse")
+    assert headline(none) == "no budget can be recommended"

@@ -1,0 +1,264 @@
+"""Evaluator: a run's environment, and step budgets evaluated in it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffpolicy import environment
+from diffpolicy.checkpoint import Checkpoint
+from diffpolicy.config import Sampling
+from diffpolicy.control import latency
+from diffpolicy.control.latency import LatencyProfile
+from diffpolicy.control.receding_horizon import starves
+from diffpolicy.control.rollout import Episode, RolloutOptions
+from diffpolicy.control.workers import Workers, one_thread, worker_count
+from diffpolicy.environment.watched import seeds_repeat
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.policy import Policy
+from diffpolicy.sampling.budget import sampler_name
+
+from ..config import SOURCES, Latencies, TaskConfig
+from . import load
+from .facts import look
+from .kept import Kept, fingerprint, key_of
+from .profiles import profiles_of
+from .provenance import provenance
+from .result_files import EvalProvenance
+from .results import BudgetResult, Source
+from .rows import make_row, provenance_of, wall_row
+
+OPTIONS = (  # of RolloutOptions, as the provenance tells them
+    *("control_dt_s", "envs", "batch", "cold_start", "success_from", "success", "on_env_error"),
+    *("step_timeout", "limit"),
+)
+ROWS = 16  # in a batch of a multiple of 16 a row's result does not depend on its place
+
+
+def policy_of(config: TaskConfig, checkpoint: Checkpoint, sampling: Sampling) -> Policy:
+    """Build the policy with one budget, on the device and engine of the options."""
+    return Policy(
+        checkpoint, sampling, config.device, engine=config.engine, precision=config.precision
+    )
+
+
+class Evaluator:
+    """Evaluates budgets of a run in one environment, checked against the run's checkpoint.
+
+    No environment is ever made in this process. kept: the file of finished episodes, from which a
+    stopped run continues.
+    """
+
+    def __init__(self, config: TaskConfig, policy: Policy, kept: Path | None = None):
+        task = policy.task
+        self.config, self.source = config, provenance_of(Source, policy)
+        self.device = policy.device
+        self.machine = provenance(policy.device)
+        self.env_id = config.env or task.env_id
+        same = config.env in (None, task.env_id)
+        self.kwargs = task.env_kwargs if same else {}
+        if config.env_kwargs is not None:
+            self.kwargs = environment.parse_kwargs(config.env_kwargs)
+        self.make = partial(environment.make, self.env_id, self.kwargs, config.max_steps)
+        self.workers = Workers(worker_count(config.workers, config.episodes, policy.device))
+        override = config.control_dt or (task.control_dt_s if same else None)
+        self.facts = self.workers.call(
+            look, policy, self.make, config, override, timeout_s=config.step_timeout
+        )
+        self.unrepeatable = self._unrepeatable()
+        self.paired = self.unrepeatable is None
+        self.options = RolloutOptions(
+            control_dt_s=self.facts.control_dt_s,
+            envs=config.envs,
+            batch=ROWS * -(-config.batch // ROWS),
+            cold_start=config.cold_start,
+            success_from=config.success_from,
+            neutral=config.neutral,
+            success=config.success,
+            score_from=config.score_from,
+            on_env_error=config.on_env_error,
+            step_timeout=config.step_timeout,
+            limit=self.facts.limit,
+        )
+        self.seeds = range(config.seed, config.seed + config.episodes)
+        self.kept = Kept(kept)
+        self._fingerprints: dict[str, str] = {}
+
+    def _unrepeatable(self) -> str | None:
+        """Evidence that seeds do not repeat, also printed; None if they do."""
+        config = self.config
+        try:
+            found = self.workers.call(
+                seeds_repeat, self.make, config.seed, timeout_s=config.step_timeout
+            )
+        except DiffpolicyError as error:  # perhaps at actions outside the policy's range
+            found = f"seeds may not repeat: {error}"
+        if found:
+            print(f"warning: {found}; episodes cannot be compared in pairs")
+        return found
+
+    def __enter__(self) -> "Evaluator":
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_) -> None:
+        self.workers.close()
+        if error and self.kept.path and self.kept.count:
+            where = f"{self.kept.count} finished episodes are kept in {self.kept.path}"
+            print(f"{where}; repeat the command to continue from them")
+
+    def prepare(self, policy: Policy, clocks: Sequence[str]) -> None:
+        """Build the engines that the clocks need, so that a failure shows before any episode."""
+        if set(clocks) != {"wall"}:
+            with one_thread():
+                policy.engine(self.options.batch)
+        if "wall" in clocks:
+            policy.engine()
+
+    def profiles(
+        self, policies: Sequence[Policy], config: Latencies, clocks: Sequence[str]
+    ) -> list[LatencyProfile]:
+        """Latency profiles of the policies; a stopped run continues with those it measured."""
+
+        def find() -> list[LatencyProfile]:
+            return profiles_of(policies, config, self.options.control_dt_s, clocks)
+
+        given = any(getattr(config, source) is not None for source in SOURCES)
+        return find() if given or set(clocks) == {"wall"} else self.measured(policies, config, find)
+
+    def measured(
+        self,
+        policies: Sequence[Policy],
+        config: Latencies,
+        measure: Callable[[], list[LatencyProfile]],
+    ) -> list[LatencyProfile]:
+        """Latency profiles that a stopped run has kept, else those of `measure`, which are kept."""
+        key = self._key(
+            policies=[self._fingerprint(policy) for policy in policies],
+            engine=self.config.engine,
+            seconds=config.latency_seconds,
+        )
+        found = self.kept.profiles(key)
+        if found:
+            print(f"latencies measured earlier, from {self.kept.path}")
+            return found
+        found = measure()
+        self.kept.add_profiles(key, found)
+        return found
+
+    def evaluate(
+        self, policy: Policy, clock: str, profile: LatencyProfile
+    ) -> tuple[BudgetResult, LatencyProfile]:
+        """Run every seed once on `clock`, after a warning if the budget starves the controller.
+
+        Returns the result row and the latency profile used (measured, if `clock` is wall).
+        """
+        if clock == "wall":
+            return self._on_wall_clock(policy)
+        dt = self.options.control_dt_s
+        if clock == "simulated":
+            warn_of_starvation(policy, profile, dt)
+        simulated = profile if clock == "simulated" else latency.PAUSED
+        with one_thread():
+            engine = policy.engine(self.options.batch).name
+        run = partial(self.workers.run_episodes, policy, self.make, profile=simulated)
+        episodes = self._episodes(run, policy, clock, engine, simulated.samples_ms.tolist())
+        return make_row(policy, clock, profile, episodes, dt, engine), profile
+
+    def _on_wall_clock(self, policy: Policy) -> tuple[BudgetResult, LatencyProfile]:
+        dt, engine = self.options.control_dt_s, policy.engine().name
+        minutes = len(self.seeds) * self.facts.limit * dt / 60
+        print(f"real time, one episode at a time: at most {minutes:.1f} min")
+        run = partial(self.workers.run_on_wall_clock, policy, self.make)
+        pids, kept = self.workers.pids, self.kept.episodes(self.key(policy, "wall", engine, ()))
+        before = load.snapshot(pids)
+        episodes = self._episodes(run, policy, "wall", engine)
+        whole = pids == self.workers.pids and not kept  # else part of the load is unknown
+        between = load.load_between(before, load.snapshot(pids)) if whole else None
+        latency_ms = [ms for e in episodes for ms in e.latency_ms]
+        if not latency_ms:
+            raise DiffpolicyError(
+                "no inference finished on the wall clock; expected episodes that outlast one; try "
+                "fewer steps or a larger --max-steps"
+            )
+        profile = LatencyProfile(
+            np.array(latency_ms), "wall clock", engine=engine, load=load.verdict([between])
+        )
+        row = make_row(policy, "wall", profile, episodes, dt, engine)
+        return wall_row(row, policy, episodes), profile
+
+    def _episodes(
+        self,
+        run: Callable[..., list[Episode]],
+        policy: Policy,
+        clock: str,
+        engine: str,
+        latencies_ms: Sequence[float] = (),
+    ) -> list[Episode]:
+        """Run every seed once; episodes that were kept are not run again."""
+        key = self.key(policy, clock, engine, latencies_ms)
+        done = self.kept.episodes(key)
+        left = [seed for seed in self.seeds if seed not in done]
+        keep = partial(self.kept.add_episode, key)
+        label = f"{sampler_name(policy)}, {clock}"
+        new = run(seeds=left, options=self.options, description=label, keep=keep) if left else []
+        done |= {episode.seed: episode for episode in new}
+        return [done[seed] for seed in self.seeds]
+
+    def key(self, policy: Policy, clock: str, engine: str, latencies_ms: Sequence[float]) -> str:
+        """Key of everything that determines an episode except its seed."""
+        options = asdict(self.options)
+        for name in ("envs", "on_env_error", "step_timeout"):
+            del options[name]
+        return self._key(
+            policy=self._fingerprint(policy), clock=clock, engine=engine, ms=latencies_ms, **options
+        )
+
+    def _fingerprint(self, policy: Policy) -> str:
+        if policy.name not in self._fingerprints:
+            self._fingerprints[policy.name] = fingerprint(policy)
+        return self._fingerprints[policy.name]
+
+    def _key(self, **facts: Any) -> str:
+        """Key of everything that determines kept episodes or latencies."""
+        env = [self.env_id, self.kwargs, self.config.max_steps, self.facts.source]
+        return key_of(machine=asdict(self.machine), env=env, **facts)
+
+    def provenance(self) -> EvalProvenance:
+        """Provenance of the results of this evaluator."""
+        options = {name: getattr(self.options, name) for name in OPTIONS}
+        return EvalProvenance(
+            **vars(provenance(self.device)),
+            env=self.env_id,
+            env_kwargs=self.kwargs,
+            run=str(self.config.run),
+            checkpoint=self.source,
+            seeds=(self.seeds.start, self.seeds.stop - 1),
+            padded_batch=self.options.batch,
+            workers=self.workers.count,
+            max_steps=self.config.max_steps,
+            paired=self.paired,
+            seeds_repeat=self.paired,
+            seeds_evidence=self.unrepeatable,
+            neutral=self.config.neutral or "declared by the environment, else hold",
+            score_from=self.facts.score_key or "success, as 0 or 1",
+            **options,
+        )
+
+
+def warn_of_starvation(policy: Policy, profile: LatencyProfile, control_dt_s: float) -> None:
+    """Print a warning if inference outlasts the chunk."""
+    if outruns(policy, profile, control_dt_s):
+        h = policy.horizons
+        print(
+            f"warning: {sampler_name(policy)} can take {latency.slow_ms(profile):.1f} ms; the "
+            f"{h.usable} usable actions of a chunk run out before the next chunk arrives"
+        )
+
+
+def outruns(policy: Policy, profile: LatencyProfile, control_dt_s: float) -> bool:
+    """True if a slow inference (p99) starves the controller."""
+    delay = latency.delay_ticks(latency.slow_ms(profile), control_dt_s)
+    return starves(delay, policy.horizons.action, policy.horizons.usable)

@@ -1,0 +1,284 @@
+"""Files of results: one JSON document each, written and read here.
+
+A file names its format (eval, delays, sweep, suite or latency) and its `format_version`. Files of
+version 1 name neither; their fields tell the format.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from diffpolicy.checked import NOT_EMPTY, Range, read_json, shown, validate
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.files import write_text
+
+from ..config import MILLISECONDS
+from .results import (
+    COUNT,
+    BudgetResult,
+    LatencyResult,
+    Metric,
+    Picture,
+    Profile,
+    Recommendation,
+    Source,
+)
+
+FORMAT_VERSION = 2
+FIELDS = {  # name in JSON, present or past: field
+    "header": "provenance",
+    "records": "rows",
+    "p99.9": "p99_9",
+}
+JSON_NAMES = {name: written for written, name in FIELDS.items()}
+Options = dict[str, Any]  # of an environment, of training: names of others
+OMITTED = (  # from JSON, if None
+    *("ticks", "tick_late_ms", "missed_ticks", "parameters", "precision", "samples_ms"),
+)
+FREE = ("env_kwargs", "training", "evaluation")  # objects with names of others
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Device, versions, threads and commit of a result."""
+
+    device: str
+    threads: Annotated[int, COUNT]
+    versions: dict[str, str]
+    commit: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalProvenance(Provenance):
+    """Provenance, environment and options of an evaluation; defaults are for older files."""
+
+    env: str
+    env_kwargs: Options = field(default_factory=dict)
+    run: str | None = None
+    checkpoint: Source = field(default_factory=Source)
+    seeds: tuple[int, int]  # the first and the last
+    padded_batch: int
+    workers: int | None = None
+    max_steps: int | None = None
+    paired: bool = True
+    seeds_repeat: bool = True
+    seeds_evidence: str | None = None
+    control_dt_s: Annotated[float, Range(1e-9, 1e9)]
+    envs: int
+    batch: int
+    cold_start: bool
+    success_from: str | None = None
+    neutral: str
+    success: str = "at-any-tick"
+    score_from: str | None = None
+    on_env_error: str = "stop"
+    step_timeout: float | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepProvenance(EvalProvenance):
+    """Provenance of a sweep; outcome is the metric that its budgets are compared by."""
+
+    outcome: Metric
+    margin: float
+    floor: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyProvenance(Provenance):
+    """Provenance of latencies."""
+
+    run: str | None = None
+    net: str | None = None
+    stress: bool = False
+    deadline_ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalResult:
+    """Result of `diffpolicy eval`."""
+
+    provenance: EvalProvenance
+    rows: Annotated[list[BudgetResult], NOT_EMPTY]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DelaysResult:
+    """Result of `diffpolicy delays`: one row for each delay in ticks."""
+
+    provenance: EvalProvenance
+    rows: Annotated[list[BudgetResult], NOT_EMPTY]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult:
+    """Result of `diffpolicy sweep`; recommendation: the one of the last clock."""
+
+    provenance: SweepProvenance
+    rows: Annotated[list[BudgetResult], NOT_EMPTY]
+    profiles: list[Profile] = field(default_factory=list)
+    recommendations: Annotated[list[Recommendation], NOT_EMPTY]
+    recommendation: Recommendation
+    pictures: list[Picture] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteResult:
+    """Result of `diffpolicy suite`: the sweep of every task under one protocol."""
+
+    budget: str
+    protocol: Options
+    tasks: Annotated[dict[str, SweepResult], NOT_EMPTY]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyFile:
+    """Result of `diffpolicy latency`."""
+
+    provenance: LatencyProvenance
+    rows: Annotated[list[LatencyResult], NOT_EMPTY]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedSweeps:
+    """Size and power of the recommendation over simulated sweeps of one scenario."""
+
+    name: str
+    losses: list[float]
+    late: list[int]
+    outcome: Metric
+    episodes: int
+    margin: float
+    sweeps: int
+    rules: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """Result of `bench_recommendation.py`, a list of scenarios."""
+
+    rows: list[SimulatedSweeps]
+
+
+Result = EvalResult | DelaysResult | SweepResult | SuiteResult | LatencyFile | Simulation
+FORMATS: dict[str, type[Result]] = {
+    "eval": EvalResult,
+    "delays": DelaysResult,
+    "sweep": SweepResult,
+    "suite": SuiteResult,
+    "latency": LatencyFile,
+    "simulation": Simulation,
+}
+
+
+def write_result(path: Path, result: Result) -> None:
+    """Write a result, whole or not at all."""
+    [name] = [name for name, kind in FORMATS.items() if type(result) is kind]
+    about = {"format": name, "format_version": FORMAT_VERSION}
+    write_text(path, json.dumps({**about, **json_of(result)}, indent=1))
+
+
+def json_of(result: Result | BudgetResult) -> Options:
+    """A result, or a row of it, as it stands in JSON."""
+    return _renamed(asdict(result), JSON_NAMES)
+
+
+def read_result(path: Path) -> Result:
+    """Read a result file of any format and version. Raises DiffpolicyError if it is not one."""
+    data = _document(path)
+    data = {"rows": data} if isinstance(data, list) else data  # a benchmark's scenarios
+    kind = FORMATS[_format_of(data, path)]
+    return validate(kind, data, str(path), others=True)
+
+
+def read_sweep(path: Path) -> SweepResult:
+    """Read a sweep.json. Raises DiffpolicyError if it is not one."""
+    return validate(SweepResult, _document(path), str(path), others=True)
+
+
+def _document(path: Path) -> Any:
+    """The JSON document of a file, its fields under their present names."""
+    data = read_json(path)
+    version = data.get("format_version", 1) if isinstance(data, dict) else 1
+    if version not in range(1, FORMAT_VERSION + 1):
+        raise DiffpolicyError(
+            f"{path} has result format {shown(version)}; expected at most {FORMAT_VERSION}; try a "
+            "newer diffpolicy"
+        )
+    return _renamed(data, FIELDS)
+
+
+def _renamed(data: Any, names: dict[str, str]) -> Any:
+    """The document with fields renamed at every depth."""
+    if isinstance(data, dict):
+        return {
+            names.get(name, name): value if name in FREE else _renamed(value, names)
+            for name, value in data.items()
+            if value is not None or name not in OMITTED
+        }
+    return [_renamed(item, names) for item in data] if isinstance(data, list | tuple) else data
+
+
+def _format_of(data: Any, path: Path) -> str:
+    """The format that a document names, else the one that its fields fit."""
+    known = data if isinstance(data, dict) else {}
+    rows = known.get("rows")
+    row = rows[0] if isinstance(rows, list) and rows and isinstance(rows[0], dict) else {}
+    if known.get("format") in list(FORMATS):
+        return known["format"]
+    fits = {
+        "suite": "tasks" in known,
+        "sweep": "recommendations" in known,
+        "simulation": "rules" in row,
+        "delays": "ticks" in row,
+        "eval": "clock" in row,
+        "latency": "latency_ms" in row,
+    }
+    found = next((name for name, fit in fits.items() if fit), None)
+    if found is None:
+        raise DiffpolicyError(
+            f"{path} is not a result; expected what {', '.join(FORMATS)} wrote; got {shown(data)}"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The part of a row that can be replayed."""
+
+    network_evals: Annotated[int, Range(1, 10**6)]
+    parameters: Annotated[int, Range(1, 10**12)]
+    engine: str
+    samples_ms: Annotated[list[float], MILLISECONDS, NOT_EMPTY]
+    precision: str = "float32"
+    load: Literal["quiet", "disturbed", "unknown"] | None = "unknown"
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of any result, not read further."""
+
+    rows: list[Options]
+
+
+def read_samples(path: Path) -> list[Samples]:
+    """The rows of a result that hold latency samples, without those of diffusers' loop.
+
+    Raises DiffpolicyError where there are none.
+    """
+    try:
+        rows = validate(_Rows, _document(path), str(path), others=True).rows
+        found = [
+            validate(Samples, row, f"{path}: a row", others=True)
+            for row in rows
+            if row.get("samples_ms") and row.get("engine") != "diffusers"
+        ]
+    except (OSError, DiffpolicyError) as error:
+        raise DiffpolicyError(
+            f"{path} is not a latency profile: {error}; `diffpolicy latency --json` writes one"
+        ) from error
+    if not found:
+        raise DiffpolicyError(f"{path} holds no latency samples")
+    return found

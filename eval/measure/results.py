@@ -1,0 +1,246 @@
+"""Results of evaluation as frozen dataclasses; `result_files` writes and reads them.
+
+Defaults are for files of format version 1, which lack these fields. Shapes: E episodes, S samples.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from diffpolicy.checked import NOT_EMPTY, Range
+from diffpolicy.errors import DiffpolicyError
+
+from ..config import MILLISECONDS
+
+RATE, COUNT = Range(0, 1), Range(0, 1e15)
+Metric = Literal["success", "score"]
+Verdict = Literal[
+    "recommended",
+    "below-floor",  # the best budget is below the floor
+    "no-budget-in-time",  # no budget meets the deadline
+    "worse",  # the best budget in time is worse than its rival
+    "not-established",  # there are enough episodes for equals
+    "too-few-episodes",
+    "disturbed",  # withheld: other processes disturbed the latencies
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Optimiser steps and seconds of training."""
+
+    step: Annotated[int | None, COUNT] = None
+    elapsed_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Fingerprint of the demonstrations, optimiser steps, and number of demonstrations."""
+
+    fingerprint: str | None = None
+    step: Annotated[int | None, COUNT] = None
+    episodes: Annotated[int | None, COUNT] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Percentiles:
+    """Latency in ms; None for what the number of samples does not support."""
+
+    p50: float
+    p90: float | None
+    p99: float | None
+    p99_9: float | None = None
+    max: float
+    jitter: float | None = None
+    samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """Timesteps and coefficients that a budget really uses."""
+
+    timesteps: list[int]
+    network_evals: int
+    sqrt_alpha_bar_start: float
+    duplicates: int
+    noise_injected: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FarObservation:
+    """Dimension of the observation that left the range of training, and in what share."""
+
+    dimension: int
+    share: float
+    seen: tuple[float, float]
+    training: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcomes:
+    """Success, score and tick of the first success of each episode [E], in order of the seeds."""
+
+    success: Annotated[list[int], RATE, NOT_EMPTY]
+    score: Annotated[list[float], NOT_EMPTY]
+    success_tick: list[int | None] | None = None
+
+    def __post_init__(self):
+        counts = {len(found) for found in (self.success, self.score, self.success_tick) if found}
+        if len(counts) > 1:
+            raise DiffpolicyError(f"expected as many successes as scores and ticks; got {counts}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetResult:
+    """Result of one budget on one clock.
+
+    ticks: the constant delay, in `delays` only. The last five fields: on the wall clock only.
+    """
+
+    name: str
+    ddim_steps: Annotated[int, COUNT]  # 0 for regression
+    network_evals: Annotated[int, COUNT]
+    trained: Training = field(default_factory=Training)
+    variant: str = ""
+    audit: Audit
+    eta: float
+    clock: str
+    latency_source: str
+    engine: str
+    latency_engine: str | None = None
+    load: str | None = None  # quiet, disturbed or unknown
+    episodes: Annotated[int, COUNT]
+    successes: Annotated[int, COUNT]
+    success_rate: Annotated[float, RATE]
+    success_ci: tuple[float, float]
+    score_mean: float
+    score_ci: tuple[float, float]
+    latency_ms: Percentiles
+    delay_ticks: float
+    deadline_misses: int | None = None
+    starved_ticks: int
+    action_age_ms_p50: float | None
+    replans: int
+    seam_jump: float | None = None
+    seam_jerk: float | None = None
+    failures: list[str]
+    far_observations: list[FarObservation] = field(default_factory=list)
+    outcomes: Outcomes
+    ticks: int | None = None
+    tick_late_ms: dict[str, float] | None = None
+    missed_ticks: int | None = None
+    parameters: int | None = None
+    precision: str | None = None
+    samples_ms: Annotated[list[float] | None, MILLISECONDS] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyResult:
+    """Latency of one budget on one engine."""
+
+    net: str | None = None
+    ddim_steps: Annotated[int, COUNT]
+    network_evals: Annotated[int, COUNT]
+    parameters: Annotated[int, COUNT]
+    engine: str
+    threads: int | None = None
+    load: str | None = None  # quiet, disturbed or unknown
+    p50_ms: float
+    p99_ms: float | None
+    ratio_to_baseline: float | None
+    max_abs_diff: float | None
+    gpu_ms: float | None
+    precision: str = "float32"
+    latency_ms: Percentiles
+    samples_ms: Annotated[list[float], MILLISECONDS] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Difference reference - other of means, with its tests.
+
+    difference_ci: bootstrap 95 % interval, None under 10 discordant pairs. p_noninferior: against
+    "the reference loses the margin or more", not adjusted for the number of budgets. p_mcnemar:
+    against "both succeed equally often", for paired success only.
+    """
+
+    reference: str
+    other: str
+    difference: float
+    difference_ci: tuple[float, float] | None
+    p_noninferior: float
+    p_mcnemar: float | None
+
+
+@dataclass(frozen=True)
+class BudgetMean:
+    """A budget and its success rate or mean score."""
+
+    name: str
+    mean: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """Facts of a recommendation.
+
+    chosen: the recommended budget, else the best one that meets the deadline, if that decided.
+    rival: the budget that `chosen` is least surely non-inferior to; interval: of their difference.
+    one_tick_ms: the control tick, if every latency fits in one.
+    """
+
+    verdict: Verdict
+    metric: Metric
+    margin: float
+    floor: float
+    episodes: int
+    best: BudgetMean
+    chosen: BudgetMean | None = None
+    ddim_steps: int | None = None  # of the recommended budget
+    alone: bool = False
+    cheaper: tuple[BudgetMean, ...] = ()  # not recommended
+    rival: BudgetMean | None = None
+    interval: tuple[float, float] | None = None
+    episodes_needed: int | None = None
+    regression: float | None = None  # its mean
+    regression_suffices: bool = False
+    one_tick_ms: float | None = None
+    disturbed: bool = False
+
+    @property
+    def name(self) -> str | None:
+        """The recommended budget."""
+        recommended = self.chosen if self.verdict == "recommended" else None
+        return recommended and recommended.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """Recommendation on one clock: the budget to use, or None, the reason, and the facts."""
+
+    clock: str
+    latency_source: str
+    ddim_steps: int | None
+    name: str | None
+    margin: float
+    reason: str
+    regression_suffices: bool = False
+    comparisons: list[Comparison]
+    decision: Decision | None = None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Latencies [S] in ms of a budget, measured or declared."""
+
+    name: str
+    source: str
+    samples_ms: Annotated[list[float], MILLISECONDS]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Picture of one episode; file: relative to the result, None where drawing failed."""
+
+    title: str
+    caption: str
+    file: str | None

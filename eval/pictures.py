@@ -1,0 +1,53 @@
+"""Pictures of episodes, rendered by measure/frames.py and drawn by report/strip.py."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from diffpolicy.control.latency import LatencyProfile
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.files import write_bytes
+from diffpolicy.policy import Policy
+
+from .measure.evaluator import Evaluator
+from .measure.frames import Frames, frames_of
+from .measure.results import Picture
+from .report.figure import png
+from .report.sentences import caption
+from .report.strip import frame_strip, traces
+
+FOLDER = "rollouts"  # of pictures, beside the result
+
+
+def picture_of(
+    evaluator: Evaluator, policy: Policy, profile: LatencyProfile, title: str, folder: Path
+) -> Picture:
+    """Write the picture of the first episode to folder/rollouts; an error is its caption.
+
+    title: the budget, a comma, and the clock.
+    """
+    try:
+        shot = frames_of(evaluator, policy, profile, evaluator.seeds.start)
+    except DiffpolicyError as error:
+        return Picture(title, str(error), None)
+    name = re.sub(r"[^a-zA-Z0-9.]+", "_", title).strip("_")
+    file = f"{FOLDER}/{name}.png"
+    write_bytes(folder / file, draw(shot, evaluator.options.control_dt_s))
+    return Picture(title, caption_of(shot), file)
+
+
+def draw(shot: Frames, control_dt_s: float) -> bytes:
+    """The strip of frames as PNG; traces of the observations if nothing was rendered."""
+    if shot.trouble:
+        return png(traces(np.array(shot.observations), control_dt_s))
+    return png(frame_strip(shot.frames, control_dt_s))
+
+
+def caption_of(shot: Frames) -> str:
+    """Seed, outcome, score and length of the episode, its failure, and missing frames."""
+    e = shot.episode
+    notes = [e.failure] if e.failure else []
+    if shot.trouble:
+        notes.append(f"drawn from the observations: rendering failed: {shot.trouble}")
+    return caption(e.seed, e.success, e.score, e.ticks, notes)

@@ -1,0 +1,85 @@
+"""Flat CSV files beside a result, for a notebook or a spreadsheet.
+
+`NAME_episodes.csv` has one line for each episode: budget, clock, seed, success, score,
+success_tick. `NAME_budgets.csv` has one line for each row of the result, with its scalars; nested
+names are joined by a dot (latency_ms.p50), intervals give `_low` and `_high`. A suite puts `task`
+first; a latency file has no episodes.
+"""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from diffpolicy.files import write_text
+
+from ..measure.result_files import LatencyFile, Result, Simulation, SuiteResult
+from ..measure.results import Outcomes
+
+Line = dict[str, object]
+
+
+def csv_paths(path: Path) -> tuple[Path, Path]:
+    """The CSV files of episodes and of budgets beside a result file."""
+    return path.with_name(f"{path.stem}_episodes.csv"), path.with_name(f"{path.stem}_budgets.csv")
+
+
+def write_csv(path: Path, result: Result) -> None:
+    """Write the CSV files beside a result file; those without lines are not written."""
+    for file, lines in zip(csv_paths(path), (episodes(result), budgets(result)), strict=True):
+        if found := list(lines):
+            write_text(file, _text(found))
+
+
+def episodes(result: Result) -> Iterator[Line]:
+    """One line for each episode of each row."""
+    if isinstance(result, SuiteResult):
+        for task, swept in result.tasks.items():
+            yield from ({"task": task, **line} for line in episodes(swept))
+    elif not isinstance(result, Simulation | LatencyFile):
+        first = result.provenance.seeds[0]
+        for row in result.rows:
+            found = row.outcomes
+            ticks = found.success_tick or [None] * len(found.success)
+            about = {"budget": row.name, "clock": row.clock, "latency_source": row.latency_source}
+            for i, (success, score, tick) in enumerate(
+                zip(found.success, found.score, ticks, strict=True)
+            ):
+                outcome = {"success": success, "score": score, "success_tick": tick}
+                yield {**about, "seed": first + i, **outcome}
+
+
+def budgets(result: Result) -> Iterator[Line]:
+    """One line for each row, with its scalars."""
+    if isinstance(result, SuiteResult):
+        for task, swept in result.tasks.items():
+            yield from ({"task": task, **line} for line in budgets(swept))
+    else:
+        yield from (dict(_scalars(row)) for row in result.rows)
+
+
+def _scalars(row: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(column, value) of the scalar fields of a dataclass, at any depth."""
+    for field in fields(row):
+        name, value = prefix + field.name, getattr(row, field.name)
+        if isinstance(value, Outcomes):
+            continue
+        if is_dataclass(value):
+            yield from _scalars(value, f"{name}.")
+        elif isinstance(value, tuple):
+            yield from zip((f"{name}_low", f"{name}_high"), value, strict=False)
+        elif field.name == "failures":
+            yield name, len(value)
+        elif value is None or isinstance(value, bool | int | float | str):
+            yield name, value
+
+
+def _text(lines: list[Line]) -> str:
+    file = io.StringIO()
+    columns = dict.fromkeys(name for line in lines for name in line)
+    writer = csv.DictWriter(file, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return file.getvalue()

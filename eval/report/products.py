@@ -1,0 +1,87 @@
+"""Products of a result, drawn from it alone: tables, plots, pages, CSV files."""
+
+from pathlib import Path
+
+from diffpolicy.files import check_writable, write_bytes, write_text
+
+from ..measure.result_files import (
+    DelaysResult,
+    LatencyFile,
+    Result,
+    Simulation,
+    SuiteResult,
+    SweepResult,
+    write_result,
+)
+from .figure import png
+from .flat import csv_paths, write_csv
+from .plots import success_against_delay, success_against_latency
+from .sentences import clock_label, verdict
+from .suite_page import Tables, print_suite, suite_page, suite_plot, tables_of
+from .sweep_page import sweep_page
+from .table import print_latencies, print_rows, print_simulation
+
+
+def product_paths(kind: type[Result], file: Path) -> list[Path]:
+    """The files that are drawn beside a result file."""
+    plot, page = file.with_suffix(".png"), file.with_suffix(".html")
+    if kind is SweepResult and file.stem == "sweep":
+        page = file.with_name("report.html")
+    drawn = {DelaysResult: [plot], SweepResult: [plot, page], SuiteResult: [plot, page]}
+    tables = {LatencyFile: csv_paths(file)[1:], Simulation: csv_paths(file)[1:]}
+    return [*drawn.get(kind, []), *tables.get(kind, csv_paths(file))]
+
+
+def check_outputs(kind: type[Result], file: Path) -> None:
+    """Fail now if a result file or its products could not be written after the measurement."""
+    for path in (file, *product_paths(kind, file)):
+        check_writable(path)
+
+
+def save(result: Result, file: Path | None) -> None:
+    """Print a result; write its products, and its file last: that one marks a complete result."""
+    if file is None:
+        return draw(result, None, Path())
+    draw(result, file, file.parent)
+    write_result(file, result)
+    names = ", ".join(path.name for path in (file, *product_paths(type(result), file)))
+    print(f"wrote {names} to {file.parent}")
+
+
+def draw(result: Result, file: Path | None, pictures: Path) -> None:
+    """Print a result and, under the name of `file`, write its plot, page and CSV files.
+
+    pictures: folder of the pictures that the result names.
+    """
+    tables = tables_of(result) if isinstance(result, SuiteResult) else {}
+    _print(result, tables)
+    if file:
+        _write(result, tables, file, pictures)
+
+
+def _write(result: Result, tables: Tables, file: Path, pictures: Path) -> None:
+    paths = product_paths(type(result), file)
+    if isinstance(result, DelaysResult):
+        write_bytes(paths[0], png(success_against_delay(result)))
+    if isinstance(result, SweepResult):
+        plot = png(success_against_latency(result))
+        write_bytes(paths[0], plot)
+        write_text(paths[1], sweep_page(result, plot, pictures))
+    if isinstance(result, SuiteResult):
+        plot = png(suite_plot(result, tables))
+        write_bytes(paths[0], plot)
+        write_text(paths[1], suite_page(result, tables, plot, pictures))
+    write_csv(file, result)
+
+
+def _print(result: Result, tables: Tables) -> None:
+    if isinstance(result, SuiteResult):
+        print_suite(result, tables)
+    elif isinstance(result, LatencyFile):
+        print_latencies(result)
+    elif isinstance(result, Simulation):
+        print_simulation(result)
+    else:
+        print_rows(result.rows)
+    for advice in result.recommendations if isinstance(result, SweepResult) else ():
+        print(f"{clock_label(advice)}: {verdict(advice)}")

@@ -1,0 +1,172 @@
+"""Files of results: every one opens, also of before; what is written is read again; flat CSV."""
+
+import ast
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.eval.measure.result_files import (
+    FORMAT_VERSION,
+    DelaysResult,
+    EvalResult,
+    LatencyFile,
+    Result,
+    SuiteResult,
+    SweepResult,
+    read_result,
+    write_result,
+)
+from diffpolicy.eval.report.flat import budgets, episodes
+
+RESULTS = Path(__file__).parents[2] / "eval" / "results"
+FILES = sorted(RESULTS.glob("*.json"))
+DRAWN = {DelaysResult: {".png"}, SweepResult: {".png", ".html"}, SuiteResult: {".png", ".html"}}
+every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+
+
+def written(path: Path, result: Result) -> dict:
+    write_result(path, result)
+    return json.loads(path.read_text())
+
+
+@every_file
+def test_a_published_result_opens_and_is_the_same_when_written_again(path, tmp_path):
+    result = read_result(path)
+    assert written(tmp_path / path.name, result)["format_version"] == FORMAT_VERSION
+    assert read_result(tmp_path / path.name) == result
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("balance_delays", DelaysResult),
+        ("balance_sweep", SweepResult),
+        ("door_human", EvalResult),
+        ("latency_cpu", LatencyFile),
+        ("suite_quick", SuiteResult),
+    ],
+)
+def test_fields_tell_the_format_of_a_file_that_does_not(name, kind):
+    assert type(read_result(RESULTS / f"{name}.json")) is kind
+
+
+def test_numbers_keep_their_names_and_values(tmp_path):
+    path = RESULTS / "balance_sweep.json"
+    before, after = json.loads(path.read_text()), written(tmp_path / "r.json", read_result(path))
+    for old, new in zip(before["records"], after["records"], strict=True):
+        for name in old.keys() - {"outcomes"}:
+            assert new[name] == old[name]
+        assert new["outcomes"].items() >= old["outcomes"].items()
+    assert after["profiles"] == before["profiles"]
+    assert after["header"]["seeds"] == before["header"]["seeds"]
+
+
+def test_names_in_code_are_read_like_those_in_json(tmp_path):
+    path = RESULTS / "latency_cpu.json"
+    old = json.loads(path.read_text())
+    new = {"format": "latency", "provenance": old["header"], "rows": old["records"]}
+    (tmp_path / "new.json").write_text(json.dumps(new))
+    assert read_result(tmp_path / "new.json") == read_result(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("3", "is not a result; expected"),
+        ("{}", "is not a result"),
+        ('{"records": []}', "is not a result"),
+        (f'{{"format_version": {FORMAT_VERSION + 1}}}', "try a newer diffpolicy"),
+        ('{"format": "eval", "records": []}', "lacks provenance"),
+        ('{"tasks": {}, "budget": "quick", "protocol": {}}', "needs at least one value"),
+        ("{", "JSON document"),
+    ],
+)
+def test_what_is_no_result_is_refused(tmp_path, refused, text, said):
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    with pytest.raises(DiffpolicyError, match=said):
+        read_result(path)
+    assert said in refused("report", path)
+    assert [file.name for file in tmp_path.iterdir()] == ["bad.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda row: row["outcomes"]["score"].pop(), r"rows\[0\]\.outcomes: .* as many"),
+        (lambda row: row["success_ci"].pop(), r"rows\[0\]\.success_ci must be a list of 2"),
+        (lambda row: row["latency_ms"].pop("p50"), r"latency_ms lacks p50"),
+        (lambda row: row.update(success_rate=2), r"success_rate must be at most 1"),
+    ],
+)
+def test_a_damaged_row_is_refused(tmp_path, change, said):
+    data = json.loads((RESULTS / "balance_delays.json").read_text())
+    change(data["records"][0])
+    (tmp_path / "r.json").write_text(json.dumps(data))
+    with pytest.raises(DiffpolicyError, match=said):
+        read_result(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["pusht_delays", "pusht_grids", "door_human", "latency_cpu", "suite_quick", "recommendation"],
+)
+def test_report_draws_every_format(name, tmp_path, call):
+    path = RESULTS / f"{name}.json"
+    done = call("report", path, "--out", tmp_path)
+    assert (done.code, done.errors) == (0, [])
+    drawn = DRAWN.get(type(read_result(path)), set())
+    assert {file.suffix for file in tmp_path.iterdir()} == {".csv"} | drawn
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_csv_holds_every_episode_and_every_row(tmp_path, call):
+    path = RESULTS / "balance_delays.json"
+    assert call("report", path, "--out", tmp_path).code == 0
+    result = read_result(path)
+    assert isinstance(result, DelaysResult)
+    found = lines(tmp_path / "balance_delays_episodes.csv")
+    columns = ("budget", "clock", "latency_source", "seed", "success", "score", "success_tick")
+    assert tuple(found[0]) == columns
+    successes = [success for row in result.rows for success in row.outcomes.success]
+    assert [int(line["success"]) for line in found] == successes
+    first, last = result.provenance.seeds
+    seeds = list(range(first, last + 1))
+    assert [int(line["seed"]) for line in found] == seeds * len(result.rows)
+    rows = lines(tmp_path / "balance_delays_budgets.csv")
+    assert [float(line["success_rate"]) for line in rows] == [r.success_rate for r in result.rows]
+    assert {"ticks", "latency_ms.p50", "success_ci_low", "score_ci_high"} <= rows[0].keys()
+
+
+def test_a_suite_s_lines_name_their_task():
+    result = read_result(RESULTS / "suite_quick.json")
+    assert isinstance(result, SuiteResult)
+    for found in (episodes(result), budgets(result)):
+        assert {line["task"] for line in found} == set(result.tasks)
+
+
+def test_results_are_drawn_without_torch():
+    code = "import sys, diffpolicy.eval.redraw; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def imports(path: Path) -> set[str]:
+    nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
+    return {"." * node.level + (node.module or "") for node in nodes}
+
+
+def test_reports_import_results_and_nothing_else_of_measurement():
+    found = set().union(*map(imports, (RESULTS.parent / "report").glob("*.py")))
+    ours = {name for name in found if name.startswith(("..", "diffpolicy"))}
+    results = {"..measure.results", "..measure.result_files"}
+    assert ours == {*results, "..significance", "diffpolicy.files"}
