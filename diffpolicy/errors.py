@@ -9,4 +9,4 @@ class DiffpolicyError(Exception):
 
 
 class EngineUnavailable(DiffpolicyError):
-    """An engine cannot be built here, or its actions differ from those of eager."""
+    """An engine that cannot be built here, or whose actions differ from those of eager."""

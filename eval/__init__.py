@@ -1,0 +1,1 @@
+"""Commands that evaluate policies, their measurements and their reports."""

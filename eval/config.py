@@ -262,9 +262,9 @@ class QuickstartConfig(Checked):
 
 @dataclass(frozen=True)
 class ReportConfig(Checked):
-    """Draw tables, plots, pages and CSV files again from result files."""
+    """Draw the tables, plots, pages and CSV files of results again."""
 
     files: Positional[Annotated[tuple[Path, ...], NOT_EMPTY]]
-    """Results of eval, latency, delays, sweep or suite (JSON)."""
+    """Result files (JSON) of eval, latency, delays, sweep or suite."""
     out: Path | None = None
-    """Folder to write; by default beside each file."""
+    """Folder to write; by default the folder of each file."""

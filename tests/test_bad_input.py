@@ -238,7 +238,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("command, message", BAD, ids=[command for command, _ in BAD])
+@pytest.mark.parametrize(("command", "message"), BAD, ids=[command for command, _ in BAD])
 def test_bad_input_is_one_line_and_changes_nothing(
     at, refused, snapshot, tmp_path, command, message
 ):
@@ -304,7 +304,7 @@ OBSERVATIONS = [
 ]
 
 
-@pytest.mark.parametrize("spoil, message", ACTIONS)
+@pytest.mark.parametrize(("spoil", "message"), ACTIONS)
 def test_a_damaged_store_is_one_line_and_changes_nothing(
     at, refused, snapshot, tmp_path, spoil, message
 ):
@@ -315,7 +315,7 @@ def test_a_damaged_store_is_one_line_and_changes_nothing(
     assert snapshot(tmp_path) == before
 
 
-@pytest.mark.parametrize("spoil, message, said", OBSERVATIONS)
+@pytest.mark.parametrize(("spoil", "message", "said"), OBSERVATIONS)
 def test_a_damaged_observation_is_refused_by_training_and_told_by_info(
     at, refused, call, snapshot, tmp_path, spoil, message, said
 ):
@@ -350,7 +350,7 @@ def actions(change):
 
 
 @pytest.mark.parametrize(
-    "spoil, message, remedy",
+    ("spoil", "message", "remedy"),
     [
         *(
             (attributes(env_kwargs=v), "env_kwargs is not a JSON object", "--env-kwargs {}")
@@ -499,7 +499,7 @@ def test_a_broken_policy_gives_no_result(at, refused, snapshot, tmp_path, spoil)
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    ("text", "message"),
     [
         (b"\xff", "is not a latency profile"),
         (b"[" * 100_000, "nested too deeply"),
@@ -631,7 +631,7 @@ def test_errors_are_one_line_however_long(monkeypatch, refused):
 
 
 @pytest.mark.parametrize(
-    "place, command",
+    ("place", "command"),
     [
         ("profile.json", f"{EVAL.replace(' --ms-per-step 0', '')} --latency-from profile.json"),
         ("result.episodes.jsonl", f"{EVAL} --json result.json"),

@@ -184,6 +184,15 @@ def allowed(name: str, right, value) -> bool:
     return type(value) in kinds and value not in (-1, 1e308, 10**30)
 
 
+def refusal_of(load, header) -> str:
+    """The message that a header is refused with, or "" if it is taken."""
+    try:
+        load(header)
+    except DiffpolicyError as error:
+        return str(error)
+    return ""
+
+
 @pytest.mark.parametrize("file", [POLICY_FILE, TRAINING_FILE])
 def test_no_field_of_a_header_is_believed(tiny_run, tmp_path, file):
     """A field that is missing, unknown or of another type is refused in one short message."""
@@ -202,12 +211,9 @@ def test_no_field_of_a_header_is_believed(tiny_run, tmp_path, file):
             right = inner.pop(name)
             if value != "left out":
                 inner[name if value != "unknown" else "new"] = value
-            try:
-                load(changed)
-            except DiffpolicyError as error:
-                assert len(str(error)) < 600
-            else:
-                assert allowed(name, right, value), (*above, name, value)
+            refusal = refusal_of(load, changed)
+            assert refusal or allowed(name, right, value), (*above, name, value)
+            assert len(refusal) < 600
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,7 @@ def test_policy_names_a_function_of_a_module_in_the_working_directory(here):
 
 
 @pytest.mark.parametrize(
-    "policy, message",
+    ("policy", "message"),
     [
         ("policies_here", "must be module:function"),
         ("policies_here:left", "no attribute 'left'"),
@@ -391,7 +391,7 @@ def test_the_order_of_a_dict_is_written_and_told(tmp_path, call):
 
 
 @pytest.mark.parametrize(
-    "wrong, message",
+    ("wrong", "message"),
     [
         ("nan", "the environment observes nan at index 1, tick 3 of seed 2; expected finite"),
         ("inf", "the environment observes inf at index 1, tick 3 of seed 2"),
@@ -425,7 +425,7 @@ def slow(observation):
 
 
 @pytest.mark.parametrize(
-    "name, message",
+    ("name", "message"),
     [
         ("act", r"the expert failed at tick 0 of seed 2: KeyError: 'gripper' \(.*experts.py:6\)"),
         ("slow", r"an action that is not finite: \[inf\], tick 3 of seed 2"),

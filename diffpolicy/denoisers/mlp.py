@@ -22,10 +22,10 @@ class Block(nn.Module):
 
 
 class MLPDenoiser(Denoiser):
-    """FiLM layout [F]: shift of the input (hidden), scale and shift of each block (2 · hidden),
-    gain of a skip from the noisy chunk to the output (1).
+    """Residual MLP with FiLM.
 
-    The skip matters if a chunk has more numbers than `hidden`: at high noise ε is nearly x_t
+    FiLM layout [F]: shift of the input (hidden), scale and shift of each block (2 · hidden), gain
+    of a skip from the noisy chunk to the output (1). The skip matters if a chunk has more numbers than `hidden`: at high noise ε is nearly x_t
     itself, which cannot pass through a narrower stream.
     """
 

@@ -99,6 +99,7 @@ class NativeEngine:
         weakref.finalize(self, _close, library, self._handle, self._process)
 
     def __call__(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """Encoded observation [B, C] and noise -> chunk [B, T_p, D_a]."""
         if os.getpid() != self._process:
             raise EngineUnavailable("a native engine stays in the process it was built in")
         chunks = torch.empty(noise.shape[1:])

@@ -213,6 +213,7 @@ class OnnxEngine:
         )
 
     def __call__(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """Encoded observation [B, C] and noise -> chunk [B, T_p, D_a]."""
         inputs = {"observation": observation.numpy(), "noise": noise.numpy()}
         [chunk] = self._session.run(["chunk"], inputs)
         return torch.from_numpy(chunk)

@@ -95,7 +95,9 @@ class Program:
         activation: str | None = None,
         film: int | None = None,
     ) -> int:
-        """out[row_offset + row_step t] (+)= bias + Σ_j weight[:, :, j] source[stride t + j - shift]
+        """Convolution over the rows of `source`, written to or added to `out`.
+
+        out[row_offset + row_step t] (+)= bias + Σ_j weight[:, :, j] source[stride t + j - shift]
 
         weight [O, I, J] (or [O, I]), bias [O]. The FiLM's numbers from `film` on are added, and
         then comes the activation.

@@ -200,7 +200,7 @@ def number(value: Any) -> float | None:
 
 
 def _place(error: BaseException | None) -> str:
-    """ "file:line" of the last frame outside wrappers; "" if there is none."""
+    """Place, "file:line", of the last frame outside wrappers; "" if there is none."""
     if error is None:
         return ""
     frames = [

@@ -143,7 +143,7 @@ def held_ticks(text: str) -> int | None:
 
 
 def success_rule(text: str | None) -> SuccessRule:
-    """ "key", "key>number" or "key<number"; None for the usual keys."""
+    """Rule of a text "key", "key>number" or "key<number"; None for the usual keys."""
     key, *rest = re.split(r"\s*([<>])\s*", text or "", maxsplit=1)
     sign, threshold = rest or ("", "0")
     try:

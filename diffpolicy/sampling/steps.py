@@ -18,7 +18,7 @@ Denoise = Callable[[Tensor, int], Tensor]
 
 
 class Row(NamedTuple):
-    """One evaluation of the network, y = f(x, t), as Python floats (float64):
+    """One evaluation of the network, y = f(x, t), as Python floats (float64).
 
         x̂0 = clip((read_x x + read_y y) / read_divisor, ± clip)
         x  ← x x + y y + x0 x̂0 + previous x̂0_previous + z z

@@ -131,8 +131,10 @@ class Learner:
 
 
 def bytes_needed(specification: Specification, batch: int) -> int:
-    """Least memory of a training step: weights, gradients, EMA and Adam's two moments; windows and
-    the output of each layer."""
+    """Least memory of a training step.
+
+    Weights, gradients, EMA and Adam's two moments; windows and the output of each layer.
+    """
     task, horizons = specification.task, specification.horizons
     with torch.device("meta"):
         network = build_network(specification)

@@ -72,8 +72,11 @@ class DiffusersLoop:
 
 
 class DiffusersTraining:
-    """Training loop of Diffusion Policy: a DataLoader of single windows, diffusers' scheduler,
-    AdamW, and an EMA over a loop of parameters."""
+    """Training loop of Diffusion Policy.
+
+    A DataLoader of single windows, diffusers' scheduler, AdamW, and an EMA over a loop of
+    parameters.
+    """
 
     def __init__(
         self, spec: Specification, windows: Windows, device: torch.device, batch: int, workers: int

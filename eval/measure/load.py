@@ -71,8 +71,10 @@ def snapshot(ours: Sequence[int] = ()) -> Counters | None:
 
 
 def _busy_s(stat: str, cores: set[int]) -> float:
-    """Busy time of these cores, without idle and iowait (proc_stat(5): user nice system idle
-    iowait irq softirq steal; guest time is part of user time)."""
+    """Busy time of these cores, without idle and iowait.
+
+    proc_stat(5): user nice system idle iowait irq softirq steal; guest time is part of user time.
+    """
     lines = (line.split() for line in stat.splitlines())
     found = {line[0]: [int(n) for n in line[1:9]] for line in lines if line[0].startswith("cpu")}
     ticks = [found[name] for name in (f"cpu{core}" for core in cores) if name in found]

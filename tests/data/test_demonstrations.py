@@ -148,7 +148,7 @@ def test_episodes_of_no_step_are_left_out_with_a_word(tmp_path):
     assert open_demonstrations(path).notes == ("3 episodes without steps are left out",)
 
 
-@pytest.mark.parametrize("ends, unread", [([5, 16], 11), ([5, 16, 25, 26], 1)])
+@pytest.mark.parametrize(("ends", "unread"), [([5, 16], 11), ([5, 16, 25, 26], 1)])
 def test_rows_beyond_the_last_end_are_left_out_with_a_word(tmp_path, ends, unread):
     store = open_demonstrations(write_plainly(tmp_path / "store", joined(), ends))
     assert len(store.action) == ends[-1]
@@ -276,12 +276,13 @@ def test_an_append_that_failed_can_be_repeated_by_the_same_writer(
     def fail(array, start, values):
         if next(calls) == failing:
             array.resize((start + len(values), *array.shape[1:]))
-            raise OSError
+            raise OSError("the disk is full")
         extend(array, start, values)
 
-    with monkeypatch.context() as patch, pytest.raises(OSError):
+    with monkeypatch.context() as patch:
         patch.setattr(demonstration_writer, "_extend", fail)
-        writer.append(EPISODES[count], 100 + count)
+        with pytest.raises(OSError, match="the disk is full"):
+            writer.append(EPISODES[count], 100 + count)
     for number in range(count, 4):
         writer.append(EPISODES[number], 100 + number)
     assert_holds(writer.path, EPISODES)
@@ -420,7 +421,7 @@ def nan_at(row, value=np.nan):
 
 
 @pytest.mark.parametrize(
-    "arrays, message",
+    ("arrays", "message"),
     [
         (with_(action=np.ones((4, 2, 2))), r"action must be \[N, D_a\]"),
         (with_(action=nan_at(2)), "data/action is not finite .* at row 2"),
@@ -483,7 +484,9 @@ def test_episodes_that_do_not_fit_are_refused_and_the_store_is_untouched(
     assert snapshot(path) == before
 
 
-@pytest.mark.parametrize("key, value", [("env_id", "Elsewhere-v0"), ("env_kwargs", {}), ("new", 1)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("env_id", "Elsewhere-v0"), ("env_kwargs", {}), ("new", 1)]
+)
 def test_a_store_made_otherwise_is_refused_and_untouched(tmp_path, key, value, snapshot):
     path = write(tmp_path / "store.zarr", EPISODES)
     before = snapshot(path)
@@ -517,7 +520,7 @@ def drop_ends(path):
 
 
 @pytest.mark.parametrize(
-    "damage_to, message",
+    ("damage_to", "message"),
     [
         (spoil("data/action", compressor={"id": "nowhere"}), "the codec 'nowhere'"),
         (spoil("data/action", compressor={"id": "imagecodecs_x"}), "codec not available"),

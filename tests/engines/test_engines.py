@@ -73,7 +73,7 @@ def agrees(name: str, job: Job) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("model, sampling", CHAINS, ids=str)
+@pytest.mark.parametrize(("model", "sampling"), CHAINS, ids=str)
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_native_is_eager(network, model, sampling, threads):
@@ -107,7 +107,7 @@ def test_a_multistep_table_is_not_its_first_order():
 
 
 @pytest.mark.parametrize("network", ["mlp", "unet"])
-@pytest.mark.parametrize("model, sampling", CHAINS[:3], ids=str)
+@pytest.mark.parametrize(("model", "sampling"), CHAINS[:3], ids=str)
 def test_onnx_is_eager(network, model, sampling):
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     agrees("onnx", make_job(network, model, sampling, batch=2))

@@ -33,7 +33,7 @@ def on_gpu(job: Job) -> Job:
     return replace(job, denoiser=job.denoiser.cuda())
 
 
-@pytest.mark.parametrize("model, sampling", CHAINS, ids=str)
+@pytest.mark.parametrize(("model", "sampling"), CHAINS, ids=str)
 @pytest.mark.parametrize("batch", [1, 5])
 def test_a_graph_is_eager_on_every_chain_and_batch(model, sampling, batch):
     job = on_gpu(make_job("unet", model, sampling, batch=batch))

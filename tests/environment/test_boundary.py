@@ -111,7 +111,7 @@ def parts(order):
 
 
 @pytest.mark.parametrize(
-    "space, order",
+    ("space", "order"),
     [
         (spaces.Dict(parts("xgv")), ("g", "v", "x")),
         (spaces.Dict(OrderedDict(parts("xgv"))), ("x", "g", "v")),
@@ -150,7 +150,7 @@ DICT = spaces.Dict({"x": LINE, "v": PAIR})
 
 
 @pytest.mark.parametrize(
-    "space, observation, message",
+    ("space", "observation", "message"),
     [
         (PAIR, None, "gave as observation None in .* an array of numbers of shape \\(2,\\)"),
         (PAIR, [1.0, 2.0], r"gave as observation \[1.0, 2.0\]"),
@@ -192,7 +192,7 @@ def test_observations_without_a_fixed_number_of_numbers_are_refused(space):
 
 
 @pytest.mark.parametrize(
-    "outcome, message",
+    ("outcome", "message"),
     [
         ((GOOD, 0.0, False, False, None), "gave as info None in step, tick 0 of seed 7"),
         ((GOOD, None, False, False, {}), "gave as reward None .*; expected a number"),
@@ -297,7 +297,7 @@ for kind in (Habit, NoSeed, NeedsOptions, OldStep, Breaks, DtMethod, Stubborn):
 
 
 @pytest.mark.parametrize(
-    "name, message, line",
+    ("name", "message", "line"),
     [
         (
             "NoSeed",
@@ -310,9 +310,13 @@ for kind in (Habit, NoSeed, NeedsOptions, OldStep, Breaks, DtMethod, Stubborn):
 )
 def test_other_signatures_are_one_line_with_their_place(name, message, line):
     env = environment.make(f"{name}-v0", {})
-    with pytest.raises(DiffpolicyError, match=message) as raised:
+
+    def play() -> None:
         env.reset(seed=0)
         env.step(GOOD)
+
+    with pytest.raises(DiffpolicyError, match=message) as raised:
+        play()
     assert line_of(str(raised.value)).startswith(line)
 
 
@@ -357,7 +361,7 @@ def test_actions_reach_the_environment_in_its_own_shape(shape):
 
 
 @pytest.mark.parametrize(
-    "space, given, applied",
+    ("space", "given", "applied"),
     [
         (spaces.Box(-3, 3, (4,), np.int32), [-9, -1.6, 0.6, 2.4], [-3, -2, 1, 2]),
         (spaces.Box(0, 255, (3,), np.uint8), [-1, 254.6, 300], [0, 255, 255]),

@@ -72,7 +72,7 @@ def test_busy_time_is_that_of_the_cores_that_may_be_used():
     assert load._busy_s(stat, {0}) == pytest.approx(21 * tick_s)  # with what was stolen
     assert load._busy_s(stat, {0, 1}) == pytest.approx(121 * tick_s)
     for still in ("cpu0 0 0 0 0 0 0 0 0 0 0\n", "cpu1 1 1 1 1 1 1 1 1 1 1\n"):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="are missing or do not advance"):
             load._busy_s(still, {0})
 
 

@@ -172,7 +172,7 @@ def test_where_diffusers_leaves_the_grid(spacing):
     assert left
 
 
-@pytest.mark.parametrize("T, steps", [(100, 29), (100, 31), (1000, 484), (1000, 932)])
+@pytest.mark.parametrize(("T", "steps"), [(100, 29), (100, 31), (1000, 484), (1000, 932)])
 def test_exactly_the_steps_asked_for(T, steps):
     """Its trailing spacing makes one more where rounding errors let it, at timestep -1."""
     ours, theirs = both({"num_train_timesteps": T, "timestep_spacing": "trailing"}, steps)

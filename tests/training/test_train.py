@@ -250,10 +250,11 @@ def test_a_run_keeps_its_normalisers(config, tmp_path):
 
 def test_killed_before_the_first_policy_a_run_keeps_its_target(config, uninterrupted, tmp_path):
     run = tmp_path / "run"
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "SAVE_EVERY_S", 0.0)
         patch.setattr(training.checkpoints, "save_policy", power_cut)
-        training.train(replace(config, out=run))
+        with pytest.raises(RuntimeError, match="power cut"):
+            training.train(replace(config, out=run))
     assert (run / TRAINING_FILE).exists() and not (run / POLICY_FILE).exists()
     training.train(replace(config, out=run, steps=None, resume=True))
     assert_same(run, uninterrupted)
