@@ -25,8 +25,9 @@ class MLPDenoiser(Denoiser):
     """Residual MLP with FiLM.
 
     FiLM layout [F]: shift of the input (hidden), scale and shift of each block (2 · hidden), gain
-    of a skip from the noisy chunk to the output (1). The skip matters if a chunk has more numbers than `hidden`: at high noise ε is nearly x_t
-    itself, which cannot pass through a narrower stream.
+    of a skip from the noisy chunk to the output (1). The skip matters if a chunk has more numbers
+    than `hidden`: at high noise ε is nearly x_t itself, which cannot pass through a narrower
+    stream.
     """
 
     def __init__(self, model: ModelConfig, condition: int, ticks: int, action_dim: int):
