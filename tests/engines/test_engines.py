@@ -207,11 +207,11 @@ def test_native_says_so_in_a_forked_child_and_lets_it_end():
     ("name", "change", "message"),
     [
         ("tensorrt", {}, r"'tensorrt' is not an engine; expected one of: auto, eager"),
-        ("cuda-graph", {}, "needs the denoiser on a CUDA device"),
-        ("native", {"precision": "bfloat16"}, "computes in float32 on the CPU"),
-        ("onnx", {"precision": "bfloat16"}, "computes in float32 on the CPU"),
-        ("eager", {"precision": "tf32"}, "tf32 is for the cuda-graph engine"),
-        ("compiled", {"precision": "tf32"}, "tf32 is for the cuda-graph engine"),
+        ("cuda-graph", {}, "on cuda; got float32 on cpu"),
+        ("native", {"precision": "bfloat16"}, "computes in float32 on cpu; got bfloat16"),
+        ("onnx", {"precision": "bfloat16"}, "computes in float32 on cpu; got bfloat16"),
+        ("eager", {"precision": "tf32"}, "on cpu and cuda; got tf32 on cpu"),
+        ("compiled", {"precision": "tf32"}, "on cpu and cuda; got tf32 on cpu"),
     ],
 )
 def test_an_engine_that_cannot_be_built_says_why(name, change, message):
