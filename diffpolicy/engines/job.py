@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from diffpolicy.denoisers import Denoiser
+from diffpolicy.errors import DiffpolicyError
 from diffpolicy.sampling.chain import Chain
 from diffpolicy.sampling.steps import noise_count
 from diffpolicy.specification import Horizons
@@ -28,6 +29,10 @@ class Job:
     batch: int = 1
     threads: int = 1
     precision: str = "float32"
+
+    def __post_init__(self):
+        if self.chain.rows[0].previous:
+            raise DiffpolicyError("the first row of a step table cannot use the previous x̂0")
 
     @property
     def dtype(self) -> torch.dtype:

@@ -98,6 +98,13 @@ def test_onnx_runs_a_multistep_table():
     agrees("onnx", multistep("v"))
 
 
+def test_no_engine_runs_a_first_row_that_uses_the_x0_before():
+    job = multistep("v")
+    chain = replace(job.chain, rows=job.chain.rows[2:])
+    with pytest.raises(DiffpolicyError, match="first row"):
+        replace(job, chain=chain)
+
+
 def test_a_multistep_table_is_not_its_first_order():
     job = multistep("v")
     rows = [row._replace(x0=row.x0 + row.previous, previous=0.0) for row in job.chain.rows]
