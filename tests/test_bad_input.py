@@ -88,10 +88,16 @@ BAD = [
     (f"{DENOISE} --chunks 0", "--chunks must be positive"),
     ("denoise --run {run} --out new.png", "--out must be a .gif; got new.png"),
     *(
-        (f"{c} --engine cuda-graph", "the cuda-graph engine needs the denoiser on a CUDA device")
+        (
+            f"{c} --engine cuda-graph",
+            "the cuda-graph engine computes in float32, tf32, bfloat16 on cuda; got",
+        )
         for c in (EVAL, SWEEP, LATENCY)
     ),
-    (f"{EVAL} --engine native --precision bfloat16", "computes in float32 on the CPU"),
+    (
+        f"{EVAL} --engine native --precision bfloat16",
+        "the native engine computes in float32 on cpu; got bfloat16",
+    ),
     (f"{SWEEP} --latency-ms 3", "give one source of latencies"),
     (f"{EVAL} --clock simulated --latency-ticks 2", "give one source of latencies"),
     (f"{LATENCY} --deadline-ms 0", "--deadline-ms must be positive"),

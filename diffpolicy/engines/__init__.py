@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 class Home(NamedTuple):
     """The class of an engine ("module:class" in this package), and how `auto` tries it.
 
-    devices: the devices on which it is tried. threads: the numbers of threads, None for all.
-    largest_batch: it is not tried for larger ones, for the reason `untried`.
+    devices, precisions: those that it supports. threads: the numbers of threads to try, None for
+    all. largest_batch: `auto` does not try it for larger ones, for the reason `untried`.
     """
 
     reference: str
     devices: tuple[str, ...] = ("cpu", "cuda")
+    precisions: tuple[str, ...] = ("float32", "bfloat16", "float64")
     threads: tuple[int | None, ...] = (None,)
     largest_batch: float = inf
     untried: str = ""
@@ -37,9 +38,11 @@ class Home(NamedTuple):
 ENGINES = {
     "eager": Home("eager:EagerEngine"),
     "compiled": Home("compiled:CompiledEngine", largest_batch=0, untried="minutes to build"),
-    "native": Home("native:NativeEngine", ("cpu",), (1, None), 4, "for batches up to 4"),
-    "onnx": Home("onnx_graph:OnnxEngine", ("cpu",), (1,)),
-    "cuda-graph": Home("cuda_graph:CudaGraphEngine", ("cuda",)),
+    "native": Home(
+        "native:NativeEngine", ("cpu",), ("float32",), (1, None), 4, "for batches up to 4"
+    ),
+    "onnx": Home("onnx_graph:OnnxEngine", ("cpu",), ("float32",), (1,)),
+    "cuda-graph": Home("cuda_graph:CudaGraphEngine", ("cuda",), ("float32", "tf32", "bfloat16")),
 }
 
 
@@ -62,7 +65,13 @@ def build_engine(name: str, job: "Job") -> Engine:
         raise DiffpolicyError(
             f"{name!r} is not an engine; expected one of: auto, {', '.join(ENGINES)}"
         )
-    module, _, attribute = ENGINES[name].reference.partition(":")
+    home, device = ENGINES[name], job.denoiser.device.type
+    if device not in home.devices or job.precision not in home.precisions:
+        raise EngineUnavailable(
+            f"the {name} engine computes in {', '.join(home.precisions)} on "
+            f"{' and '.join(home.devices)}; got {job.precision} on {device}"
+        )
+    module, _, attribute = home.reference.partition(":")
     try:
         return getattr(import_module(f"{__name__}.{module}"), attribute)(job)
     except DiffpolicyError:

@@ -6,7 +6,6 @@ from torch import Tensor
 from diffpolicy.device import float32_products
 from diffpolicy.engines.chain_loop import ChainLoop
 from diffpolicy.engines.job import Job
-from diffpolicy.errors import EngineUnavailable
 
 
 class EagerEngine:
@@ -15,8 +14,6 @@ class EagerEngine:
     name = "eager"
 
     def __init__(self, job: Job):
-        if job.precision == "tf32":
-            raise EngineUnavailable("tf32 is for the cuda-graph engine")
         self.loop = ChainLoop(job.denoiser, job.chain, job.dtype)
         self.device = job.denoiser.device
 

@@ -6,6 +6,7 @@ import torch
 
 from diffpolicy.denoisers import Denoiser
 from diffpolicy.denoisers.encoders import encoded_size
+from diffpolicy.errors import DiffpolicyError
 from diffpolicy.sampling.chain import Chain
 from diffpolicy.sampling.steps import noise_count
 from diffpolicy.specification import Horizons, ObservationSpec
@@ -29,6 +30,10 @@ class Job:
     batch: int = 1
     threads: int = 1
     precision: str = "float32"
+
+    def __post_init__(self):
+        if self.chain.rows[0].previous:
+            raise DiffpolicyError("the first row of a step table cannot use the previous x̂0")
 
     @property
     def dtype(self) -> torch.dtype:

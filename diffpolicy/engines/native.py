@@ -63,15 +63,13 @@ class ProgramStruct(ctypes.Structure):
 class NativeEngine:
     """The sampler in C, one sample of the batch after the other, so rows do not affect each other.
 
-    Raises EngineUnavailable without a C compiler, for other networks, precisions and devices.
+    Raises EngineUnavailable without a C compiler, and for other networks.
     """
 
     name = "native"
 
     def __init__(self, job: Job):
         denoiser, rows = job.denoiser, job.chain.rows
-        if denoiser.device.type != "cpu" or job.precision != "float32":
-            raise EngineUnavailable("the native engine computes in float32 on the CPU")
         library = _library()
         program = write_program(job)
         with torch.inference_mode():

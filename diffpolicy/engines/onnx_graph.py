@@ -22,22 +22,15 @@ from diffpolicy.errors import EngineUnavailable
 from diffpolicy.sampling.chain import Chain
 
 
-class _Observe(nn.Module):
-    def __init__(self, denoiser: Denoiser):
+class _Part(nn.Module):
+    """One method of a denoiser as a module for the exporter."""
+
+    def __init__(self, denoiser: Denoiser, method: str):
         super().__init__()
-        self.denoiser = denoiser
+        self.denoiser, self.method = denoiser, method
 
-    def forward(self, observation: Tensor) -> Tensor:
-        return self.denoiser.observation_film(observation)
-
-
-class _Denoise(nn.Module):
-    def __init__(self, denoiser: Denoiser):
-        super().__init__()
-        self.denoiser = denoiser
-
-    def forward(self, x: Tensor, film: Tensor) -> Tensor:
-        return self.denoiser.denoise(x, film)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return getattr(self.denoiser, self.method)(*inputs)
 
 
 class Graph:
@@ -94,8 +87,10 @@ def whole_chain(denoiser: Denoiser, chain: Chain, observation: Tensor, noise: Te
     with torch.inference_mode():
         film = denoiser.observation_film(observation)
         films = denoiser.time_film(torch.tensor([row.t for row in chain.rows]))
-    observe = _export(_Observe(denoiser), (observation,), ["observation"], "observed")
-    denoise = _export(_Denoise(denoiser), (noise[0], film), ["x", "film"], "output")
+    observe = _export(
+        _Part(denoiser, "observation_film"), (observation,), ["observation"], "observed"
+    )
+    denoise = _export(_Part(denoiser, "denoise"), (noise[0], film), ["x", "film"], "output")
     _rename_constants(observe, "observe/")
     _rename_constants(denoise, "denoise/")
     g = Graph()
@@ -186,8 +181,6 @@ class OnnxEngine:
             raise EngineUnavailable(
                 f"the onnx engine needs `pip install diffpolicy[onnx]`: {error}"
             ) from error
-        if job.denoiser.device.type != "cpu" or job.precision != "float32":
-            raise EngineUnavailable("the onnx engine computes in float32 on the CPU")
         model = whole_chain(
             job.denoiser,
             job.chain,

@@ -69,7 +69,7 @@ class Chain:
 def make_chain(model: ModelConfig, clip_range: float | None, sampling: Sampling) -> Chain:
     """The chain of a model under `sampling`; clip_range is the one it was trained with.
 
-    Raises DiffpolicyError where the budget, its grid or η do not fit the model.
+    Raises DiffpolicyError if the budget, its grid or η do not fit the model.
     """
     if sampling.noise_scale != 1 and not sampling.eta:
         raise DiffpolicyError("a noise scale needs --eta above 0: DDIM injects no noise")
@@ -101,7 +101,7 @@ def make_chain(model: ModelConfig, clip_range: float | None, sampling: Sampling)
 
 
 def _refuse_options(sampling: Sampling) -> None:
-    """DiffpolicyError where a regression policy is given the options of a sampler."""
+    """Raise DiffpolicyError if a regression policy is given the options of a sampler."""
     if sampling not in (Sampling(), Sampling(0)):
         given = {k: v for k, v in asdict(sampling).items() if v != getattr(Sampling(), k)}
         raise DiffpolicyError(

@@ -93,7 +93,7 @@ def sample(denoise: Denoise, noise: Tensor, rows: Sequence[Row]) -> Tensor:
 
 
 def noise_count(rows: Sequence[Row]) -> int:
-    """Number of noise tensors that K rows use: 1, and K more where any noise is injected."""
+    """Number of noise tensors that K rows use: 1, and K more if any noise is injected."""
     return 1 + len(rows) * any(row.z != 0 for row in rows)
 
 

@@ -98,6 +98,13 @@ def test_onnx_runs_a_multistep_table():
     agrees("onnx", multistep("v"))
 
 
+def test_no_engine_runs_a_first_row_that_uses_the_x0_before():
+    job = multistep("v")
+    chain = replace(job.chain, rows=job.chain.rows[2:])
+    with pytest.raises(DiffpolicyError, match="first row"):
+        replace(job, chain=chain)
+
+
 def test_a_multistep_table_is_not_its_first_order():
     job = multistep("v")
     rows = [row._replace(x0=row.x0 + row.previous, previous=0.0) for row in job.chain.rows]
@@ -207,11 +214,11 @@ def test_native_says_so_in_a_forked_child_and_lets_it_end():
     ("name", "change", "message"),
     [
         ("tensorrt", {}, r"'tensorrt' is not an engine; expected one of: auto, eager"),
-        ("cuda-graph", {}, "needs the denoiser on a CUDA device"),
-        ("native", {"precision": "bfloat16"}, "computes in float32 on the CPU"),
-        ("onnx", {"precision": "bfloat16"}, "computes in float32 on the CPU"),
-        ("eager", {"precision": "tf32"}, "tf32 is for the cuda-graph engine"),
-        ("compiled", {"precision": "tf32"}, "tf32 is for the cuda-graph engine"),
+        ("cuda-graph", {}, "on cuda; got float32 on cpu"),
+        ("native", {"precision": "bfloat16"}, "computes in float32 on cpu; got bfloat16"),
+        ("onnx", {"precision": "bfloat16"}, "computes in float32 on cpu; got bfloat16"),
+        ("eager", {"precision": "tf32"}, "on cpu and cuda; got tf32 on cpu"),
+        ("compiled", {"precision": "tf32"}, "on cpu and cuda; got tf32 on cpu"),
     ],
 )
 def test_an_engine_that_cannot_be_built_says_why(name, change, message):
