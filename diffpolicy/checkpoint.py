@@ -20,16 +20,15 @@ from torch import Tensor
 from diffpolicy.checked import Range, parse_json, shown, validate
 from diffpolicy.config import MINUTES, STEPS, THREADS
 from diffpolicy.data.normalizer import Normalizer
-from diffpolicy.denoisers import build
+from diffpolicy.denoisers import build_network
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_atomically
-from diffpolicy.specification import Specification
+from diffpolicy.specification import ACTION, FLAT, Specification, Task
 
-FORMAT_VERSION = 2  # 1 had no constants in its normalisers, and no target in its training state
+FORMAT_VERSION = 3  # see `_migrate` for the older ones
 POLICY_FILE = "policy.safetensors"
 TRAINING_FILE = "training.safetensors"
 HEADER = "diffpolicy"
-NORMALIZED = ("observation", "action")
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Checkpoint:
 
     specification: Specification
     weights: dict[str, Tensor]
-    observation_normalizer: Normalizer
+    observation_normalizers: dict[str, Normalizer]
     action_normalizer: Normalizer
     folder: Path | None = None  # where it was loaded from
 
@@ -98,24 +97,44 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise DiffpolicyError(f"{path} is damaged or no checkpoint: {error}") from error
     header = parse_json(text, f"{path}: header")
     version = header.pop("format_version", None) if isinstance(header, dict) else None
-    if version not in (1, FORMAT_VERSION) or isinstance(version, bool):
+    if version not in range(1, FORMAT_VERSION + 1) or isinstance(version, bool):
         raise DiffpolicyError(
             f"{path} is not a diffpolicy checkpoint of format {FORMAT_VERSION}; its header says "
             f"{shown(version)}"
         )
-    return tensors, _migrate(header) if version == 1 else header
+    return tensors, _migrate(header, version)
 
 
-def _migrate(header: dict[str, Any]) -> dict[str, Any]:
-    """A header of version 1 as one of version 2; what is not in its place is left as it is."""
+def _migrate(header: dict[str, Any], version: Any) -> dict[str, Any]:
+    """A header of version 1 or 2 as one of version 3; anything misplaced is left as it is.
+
+    Version 1 had no constants in its normalisers and no target in its training state; versions 1
+    and 2 knew one observation, a vector.
+    """
     match header:
         case {"specification": {"task": {**task}, "model": {**model}, **others}}:
-            task["observation_keys"] = None
-            model.setdefault("regression", False)  # the first versions knew nothing else
+            if version == 1:
+                task["observation_keys"] = None
+                model.setdefault("regression", False)  # the first versions knew nothing else
+            if version < FORMAT_VERSION:
+                task = _by_key(task, model)
             return {**header, "specification": {**others, "task": task, "model": model}}
-        case {"identity": _}:
-            return {**header, "steps": None, "minutes": None}
+        case {"identity": {**identity}}:
+            target = {"steps": None, "minutes": None} if version == 1 else {}
+            match identity:
+                case {"task": {**task}} if version < FORMAT_VERSION:
+                    identity["task"] = _by_key(task, identity)
+            return {**header, **target, "identity": identity}
     return header
+
+
+def _by_key(task: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+    """A task with one observation vector as a task with observations by key."""
+    if "observation_dim" not in task:
+        return task
+    kind = model.get("normalizer")
+    spec = {"shape": [task.pop("observation_dim")], "dtype": "float32", "normalizer": kind}
+    return {**task, "observations": {FLAT: spec}}
 
 
 def policy_path(run: str | Path) -> Path:
@@ -127,8 +146,8 @@ def policy_path(run: str | Path) -> Path:
 def save_policy(path: Path, checkpoint: Checkpoint) -> None:
     """Writes the policy file."""
     tensors = {f"weights.{name}": tensor for name, tensor in checkpoint.weights.items()}
-    normalizers = checkpoint.observation_normalizer, checkpoint.action_normalizer
-    for name, normalizer in zip(NORMALIZED, normalizers, strict=True):
+    normalizers = {**checkpoint.observation_normalizers, ACTION: checkpoint.action_normalizer}
+    for name, normalizer in normalizers.items():
         tensors |= _pack(name, normalizer)
     save_tensors(path, tensors, {"specification": asdict(checkpoint.specification)})
 
@@ -147,8 +166,9 @@ def load_policy(run: str | Path) -> Checkpoint:
     prefix = "weights."
     weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     check_finite(weights, path)
-    normalizers = (_unpack(name, tensors, path) for name in NORMALIZED)
-    return Checkpoint(specification, weights, *normalizers, folder=path.parent)
+    normalizers = {name: _unpack(name, tensors, path) for name in _normalized(specification.task)}
+    action = normalizers.pop(ACTION)
+    return Checkpoint(specification, weights, normalizers, action, folder=path.parent)
 
 
 def load_training(path: Path) -> tuple[dict[str, Tensor], TrainingState]:
@@ -159,21 +179,24 @@ def load_training(path: Path) -> tuple[dict[str, Tensor], TrainingState]:
 
 def _check_fit(specification: Specification, tensors: Mapping[str, Tensor], path: Path) -> None:
     """The file holds what its header says; nothing is allocated for that."""
-    task = specification.task
     try:
         with torch.device("meta"):
-            network = build(
-                specification.model, specification.horizons, task.observation_dim, task.action_dim
-            )
+            network = build_network(specification)
     except (DiffpolicyError, RuntimeError, ValueError) as error:
         raise DiffpolicyError(f"{path}: header describes no network: {error}") from error
     expected = {f"weights.{name}": weight for name, weight in network.state_dict().items()}
-    for name, dims in zip(NORMALIZED, (task.observation_dim, task.action_dim), strict=True):
+    for name, shape in _normalized(specification.task).items():
         for part in (field.name for field in fields(Normalizer)):
             key = f"normalizer.{name}.{part}"
             if part != "constant" or key in tensors:
-                expected[key] = torch.empty(dims, device="meta")
+                expected[key] = torch.empty(shape, device="meta")
     check_tensors(tensors, expected, path)
+
+
+def _normalized(task: Task) -> dict[str, tuple[int, ...]]:
+    """Shape of every normaliser by name."""
+    observations = {key: s.shape for key, s in task.observations.items() if s.normalizer}
+    return {**observations, ACTION: (task.action_dim,)}
 
 
 def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:

@@ -1,5 +1,6 @@
 """The `diffpolicy` command: a table of subcommands, each loaded by name when it is called."""
 
+import logging
 import re
 import signal
 import sys
@@ -25,6 +26,14 @@ COMMANDS = {  # name: (its options, what it does with them)
     "sweep": ("diffpolicy.eval.config:SweepConfig", "diffpolicy.eval.sweep:sweep"),
 }
 INTERRUPTED, TERMINATED = 130, 143
+
+
+class Printed(logging.Handler):
+    """Show messages of the library as plain lines on stdout."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        print(record.getMessage())
 
 
 class Terminated(KeyboardInterrupt):
@@ -63,6 +72,9 @@ def _run(name: str, arguments: list[str]) -> int:
     import tyro
 
     options, function = COMMANDS[name]
+    logger = logging.getLogger("diffpolicy")
+    logger.setLevel(logging.INFO)
+    logger.handlers = [Printed()]
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         _check_given(arguments)

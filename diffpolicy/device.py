@@ -56,21 +56,22 @@ def float32_products(device: torch.device, tf32: bool = False) -> Iterator[None]
             backend.fp32_precision = precision
 
 
-def warn_of_busy_cores() -> None:
-    """Says so where torch's threads, which wait for one another, are slower than one alone.
+def busy_cores_warning() -> str | None:
+    """A warning if torch's threads, which wait for one another, are slower than one; else None.
 
-    That is what other work on the same cores does to them, by up to ten times.
+    Other work on the same cores slows them down by up to ten times.
     """
     threads = torch.get_num_threads()
     if threads == 1:
-        return
+        return None
     together, alone = _product_ms(threads), _product_ms(1)
     torch.set_num_threads(threads)
-    if together > SLOWER * alone:
-        print(
-            f"warning: {threads} threads take {together / alone:.1f} times as long as one here, "
-            "for the cores have other work; --threads 1 is faster while that lasts"
-        )
+    if together <= SLOWER * alone:
+        return None
+    return (
+        f"{threads} threads take {together / alone:.1f} times as long as one here, because the "
+        "cores have other work; --threads 1 is faster while that lasts"
+    )
 
 
 def _product_ms(threads: int) -> float:

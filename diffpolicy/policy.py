@@ -1,5 +1,6 @@
 """Policy: observation history → action chunk, numpy in and numpy out."""
 
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,18 +13,21 @@ from torch import Tensor
 
 from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling
-from diffpolicy.denoisers import Denoiser, build
+from diffpolicy.denoisers import Denoiser, build_network
+from diffpolicy.denoisers.encoders import encode
 from diffpolicy.device import check_memory, choose_device
 from diffpolicy.engines import Engine, build_engine
 from diffpolicy.engines.auto import choose
 from diffpolicy.engines.eager import EagerEngine
 from diffpolicy.engines.job import Job
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.sampling.budget import sampler_name
 from diffpolicy.sampling.chain import make_chain
-from diffpolicy.sampling.ddim import noise_count
+from diffpolicy.sampling.steps import noise_count
 
 DEFAULT = Sampling()
+LOGGER = logging.getLogger("diffpolicy")
+
+Observation = Mapping[str, np.ndarray] | np.ndarray
 
 
 class Policy:
@@ -45,12 +49,11 @@ class Policy:
         self.specification = spec = checkpoint.specification
         self.horizons, self.task, self.sampling = spec.horizons, spec.task, sampling
         self.chain = make_chain(spec.model, spec.clip_range, sampling)
-        self._draws = noise_count(self.chain.steps)  # once: it looks at every step
+        self._draws = noise_count(self.chain.rows)  # once: it looks at every step
         self.device = choose_device(device)
-        self.observation_normalizer = checkpoint.observation_normalizer
+        self.observations = spec.task.observations
+        self.observation_normalizers = checkpoint.observation_normalizers
         self.action_normalizer = checkpoint.action_normalizer
-        self._normalize = checkpoint.observation_normalizer.normalize
-        self._unnormalize = checkpoint.action_normalizer.unnormalize
         self._denoiser = self._network(checkpoint.weights)
         self._engine, self._folder = engine, checkpoint.folder
         self.precision = precision
@@ -79,17 +82,17 @@ class Policy:
         return cls(load_policy(run), Sampling(**sampling), device, seed, engine, precision)
 
     def engine(self, batch: int = 1) -> Engine:
-        """The engine for calls of this batch size, built when it is first asked for.
+        """The engine for calls of this batch size, built at the first call.
 
-        It is one for as many threads as torch has now. Raises DiffpolicyError, saying why, where it
-        cannot be built here.
+        Cached per (batch, number of torch threads). The reason of `auto` for its choice goes to the
+        logger "diffpolicy" at INFO. Raises EngineUnavailable if it cannot be built here.
         """
         key = batch, torch.get_num_threads()
         if key not in self._engines:
             job = self.job(batch)
             if self._engine == "auto":
                 self._engines[key], why = choose(job, self._folder)
-                print(f"{sampler_name(self)}: engine {why}")
+                LOGGER.info("%s: engine %s", self.chain.name, why)
             else:
                 self._engines[key] = build_engine(self._engine, job)
         return self._engines[key]
@@ -102,8 +105,7 @@ class Policy:
         return other
 
     def _network(self, weights: Mapping[str, Tensor]) -> Denoiser:
-        spec = self.specification
-        denoiser = build(spec.model, spec.horizons, spec.task.observation_dim, spec.task.action_dim)
+        denoiser = build_network(self.specification)
         denoiser.load_state_dict(weights)
         return denoiser.to(self.device).eval().requires_grad_(False)
 
@@ -127,7 +129,7 @@ class Policy:
             denoiser=self._denoiser,
             chain=self.chain,
             horizons=self.horizons,
-            observation_dim=self.task.observation_dim,
+            observations=self.observations,
             action_dim=self.task.action_dim,
             batch=batch,
             threads=torch.get_num_threads(),
@@ -137,17 +139,17 @@ class Policy:
     @property
     def ddim_steps(self) -> int:
         """K, the steps of the solver; 0 for a regression policy."""
-        return 0 if self.regression else len(self.chain.steps)
+        return self.chain.steps
 
     @property
     def regression(self) -> bool:
         """Whether the network was trained without diffusion, to give the mean chunk."""
-        return self.specification.model.regression
+        return self.chain.regression
 
     @property
     def network_evals(self) -> int:
         """Network evaluations a chunk (NFE)."""
-        return len(self.chain.steps)
+        return len(self.chain.rows)
 
     @property
     def parameters(self) -> int:
@@ -158,49 +160,68 @@ class Policy:
         """[1 + K·(η>0), B, T_p, D_a]."""
         return self._draws, batch, self.horizons.prediction, self.task.action_dim
 
-    def __call__(self, observation_history: np.ndarray, noise: np.ndarray | None = None):
-        """observation_history [B, T_o, D_o] -> actions [B, T_p - T_o + 1, D_a] float32.
+    def __call__(self, observation: Observation, noise: np.ndarray | None = None) -> np.ndarray:
+        """Observation histories {key: [B, T_o, …]} -> actions [B, T_p - T_o + 1, D_a] float32.
 
-        The first action belongs to the newest observation; a controller executes T_a of them.
+        One array [B, T_o, D_o] serves for a single key. The first action belongs to the newest
+        observation; a controller executes T_a of them.
         noise [1 + K·(η>0), B, T_p, D_a] standard normal makes the result repeatable; without it
         the policy draws from its own seed.
         """
-        observation, drawn = self._inputs(observation_history, noise)
-        return self._actions(self.engine(len(observation))(observation, drawn))
+        encoded, drawn = self._inputs(observation, noise)
+        return self._actions(self.engine(len(encoded))(encoded, drawn))
 
     def states(
-        self, observation_history: np.ndarray, noise: np.ndarray | None = None
+        self, observation: Observation, noise: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """All x_t [K + 1, B, T_p - T_o + 1, D_a], noise first, and all x̂0 [K, …], as actions."""
-        observation, drawn = self._inputs(observation_history, noise)
-        states = EagerEngine(self.job(len(observation))).states(observation, drawn)
+        encoded, drawn = self._inputs(observation, noise)
+        states = EagerEngine(self.job(len(encoded))).states(encoded, drawn)
         xs = [drawn[0], *(x for x, _ in states)]
         found = xs, [x0 for _, x0 in states]
         x_t, x0 = (np.stack([self._actions(x) for x in chunks]) for chunks in found)
         return x_t, x0
 
-    def _inputs(
-        self, observation_history: np.ndarray, noise: np.ndarray | None
-    ) -> tuple[Tensor, Tensor]:
-        """Both checked, as tensors, the observations normalised."""
-        history = np.asarray(observation_history, np.float32)
-        expected = (self.horizons.observation, self.task.observation_dim)
-        if history.ndim != 3 or history.shape[1:] != expected:
-            raise DiffpolicyError(
-                f"observation_history must be [B, T_o, D_o] = [B, {expected[0]}, {expected[1]}]; "
-                f"got {list(history.shape)}"
-            )
-        shape = self.noise_shape(len(history))
+    def _inputs(self, observation: Observation, noise: np.ndarray | None) -> tuple[Tensor, Tensor]:
+        """The encoded observation [B, C] and the noise, both checked."""
+        encoded = encode(self._normalised(observation), self.observations)
+        shape = self.noise_shape(len(encoded))
         if noise is None:
             noise = self._rng.standard_normal(shape, np.float32)
         noise = np.asarray(noise, np.float32)
         if noise.shape != shape:
             raise DiffpolicyError(f"noise must be {list(shape)}; got {list(noise.shape)}")
         if self.regression:
-            noise = np.zeros_like(noise)  # it has seen none
-        given = self._normalize(history), np.ascontiguousarray(noise)
-        return torch.from_numpy(given[0]), torch.from_numpy(given[1])
+            noise = np.zeros_like(noise)  # a regression network was trained with zero input
+        return encoded, torch.from_numpy(np.ascontiguousarray(noise))
+
+    def _normalised(self, observation: Observation) -> dict[str, Tensor]:
+        """Histories {key: [B, T_o, …]}, checked and normalised."""
+        keys = list(self.observations)
+        if not isinstance(observation, Mapping):
+            observation = {keys[0] if len(keys) == 1 else "one array": observation}
+        if observation.keys() != set(keys):
+            raise DiffpolicyError(
+                f"observation must hold {', '.join(keys)}; got {', '.join(map(str, observation))}"
+            )
+        found = {key: self._history(key, observation[key]) for key in keys}
+        if len({len(history) for history in found.values()}) > 1:
+            sizes = {key: len(history) for key, history in found.items()}
+            raise DiffpolicyError(f"every key of observation must have the same B; got {sizes}")
+        return found
+
+    def _history(self, key: str, values: np.ndarray) -> Tensor:
+        spec = self.observations[key]
+        history = np.asarray(values, np.float32 if spec.dtype == "float32" else None)
+        expected = (self.horizons.observation, *spec.shape)
+        if history.shape[1:] != expected or not history.ndim or history.dtype != spec.dtype:
+            raise DiffpolicyError(
+                f"{key} must be {spec.dtype} [B, T_o, …] = [B, {', '.join(map(str, expected))}]; "
+                f"got {history.dtype} {list(history.shape)}"
+            )
+        normalizer = self.observation_normalizers.get(key)
+        return torch.from_numpy(history if normalizer is None else normalizer.normalize(history))
 
     def _actions(self, chunk: Tensor) -> np.ndarray:
         """The usable part of a normalised chunk [B, T_p, D_a]."""
-        return self._unnormalize(chunk[:, self.horizons.observation - 1 :].numpy())
+        return self.action_normalizer.unnormalize(chunk[:, self.horizons.observation - 1 :].numpy())

@@ -1,7 +1,8 @@
-"""`diffpolicy record`: run an expert, keep the successes, say how many it dropped."""
+"""`diffpolicy record`: run an expert and store its successful episodes."""
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,19 +10,22 @@ from tqdm import tqdm
 
 from diffpolicy import environment
 from diffpolicy.config import RecordConfig
+from diffpolicy.data.attributes import StoreAttributes
 from diffpolicy.data.demonstration_writer import DemonstrationWriter
-from diffpolicy.environment.boundary import told
+from diffpolicy.environment.boundary import describe_error
+from diffpolicy.environment.monitored import by_key
 from diffpolicy.environment.outcome import Outcome, new_outcome
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.specification import ACTION
 
 EXPERT_STREAM = 0xE4  # apart from the environment's own stream of the same seed
-TRIES_WITHOUT_SUCCESS = 50  # an expert that fails this often in a row is not one
+TRIES_WITHOUT_SUCCESS = 50  # consecutive failures after which recording stops
 
 Expert = Callable[[np.ndarray], np.ndarray]
 
 
 def record(config: RecordConfig) -> None:
-    """Fills the store up to --episodes successes; goes on where an earlier call stopped.
+    """Fill the store up to --episodes successes; continue where an earlier call stopped.
 
     Episode seeds count up from --seed, and a kept episode stores its own, so the store after a
     crash and a second call equals that of one call.
@@ -32,20 +36,19 @@ def record(config: RecordConfig) -> None:
         environment.episode_limit(env)
         new_outcome(env, config.success_from, config.success)
         make_expert = expert_maker(env, config.policy)
-        attributes = {
-            "env_id": config.env,
-            "env_kwargs": kwargs,
-            "control_dt_s": environment.control_dt_s(env, config.control_dt),
-            "position_targets": bool(environment.declared(env, "position_targets")),
-            "expert": config.policy or "the environment's expert",
-            "success_from": config.success_from,
-            "max_steps": config.max_steps,
-            "first_seed": config.seed,
-            "observation_keys": list(env.observation_keys or ()) or None,
-            # None, as in stores from before there was a choice
-            "success": None if config.success == "at-any-tick" else config.success,
-        }
-        with closing(DemonstrationWriter(config.out, attributes)) as writer:
+        attributes = StoreAttributes(
+            env_id=config.env,
+            env_kwargs=kwargs,
+            control_dt_s=environment.control_dt_s(env, config.control_dt),
+            position_targets=bool(environment.declared(env, "position_targets")),
+            observation_keys=list(env.observation_keys or ()) or None,
+            expert=config.policy or "the environment's expert",
+            success_from=config.success_from,
+            success=None if config.success == "at-any-tick" else config.success,
+            max_steps=config.max_steps,
+            first_seed=config.seed,
+        )
+        with closing(DemonstrationWriter(config.out, asdict(attributes))) as writer:
             tried = _fill(env, make_expert, writer, config)
     finally:
         env.close()
@@ -59,7 +62,7 @@ def _fill(
     writer: DemonstrationWriter,
     config: RecordConfig,
 ) -> int:
-    """Records until the store is full; returns how many seeds were tried in all."""
+    """Record until the store is full; return the number of seeds tried."""
     seed = writer.seeds[-1] + 1 if writer.seeds else config.seed
     failures = 0
     with tqdm(
@@ -74,15 +77,15 @@ def _fill(
                 bar.update(1)
             elif failures == TRIES_WITHOUT_SUCCESS:
                 raise DiffpolicyError(
-                    f"no success in {failures} episodes in a row; check the expert, or what "
-                    f"counts as success. {len(writer.seeds)} episodes were kept"
+                    f"no success in {failures} consecutive episodes; check the expert, or the rule "
+                    f"of success. {len(writer.seeds)} episodes were kept"
                 )
             seed += 1
     return (writer.seeds[-1] if writer.seeds else config.seed - 1) - config.seed + 1
 
 
 def expert_maker(env, reference: str | None) -> Callable[[int], Expert]:
-    """seed -> expert: the function named module:function, or what the environment offers."""
+    """seed -> expert: the function named module:function, or the environment's own expert."""
     if reference is not None:
         function = environment.load_function(reference)
         return lambda seed: function
@@ -100,54 +103,51 @@ def expert_maker(env, reference: str | None) -> Callable[[int], Expert]:
 def run_expert(
     env, expert: Expert, seed: int, outcome: Outcome
 ) -> tuple[dict[str, np.ndarray], bool]:
-    """One episode: observation [T, D_o], action [T, D_a] (row t acts on row t), and success.
+    """One episode: {key: [T, …]}, action [T, D_a] (row t acts on row t), and success.
 
-    The action that is applied is the one that is stored: in float32, inside the space.
+    The stored action is the applied one: float32, inside the space.
     """
     observation, _ = env.reset(seed=seed)
-    observations, actions, tick, over = [], [], 0, False
+    rows, over = [], False
     while not over:
-        when = f"tick {tick} of seed {seed}"
-        observations.append(_single(observation, "the environment observes", when))
-        given = _asked(expert, observation, when)
-        action = _as_action(given, env, when)
-        actions.append(action)
+        when = f"tick {len(rows)} of seed {seed}"
+        seen = {
+            key: _stored(value, "the environment observes", when)
+            for key, value in by_key(observation).items()
+        }
+        action = _as_action(_asked(expert, observation, when), env, when)
+        rows.append({**seen, ACTION: np.asarray(action, np.float32)})
         observation, reward, terminated, truncated, info = env.step(action.copy())
         over = terminated or truncated
         outcome.see(reward, info, over)
-        tick += 1
-    arrays = {
-        "observation": np.array(observations),
-        "action": np.asarray(actions, np.float32),
-    }
-    return arrays, outcome.success
+    return {key: np.stack([row[key] for row in rows]) for key in rows[0]}, outcome.success
 
 
 def _asked(expert: Callable[[Any], Any], question: Any, when: str) -> Any:
-    """Its answer, or one line for whatever it raises."""
+    """The expert's answer; DiffpolicyError for everything that it raises."""
     try:
         return expert(question)
     except DiffpolicyError:
         raise
     except Exception as error:
-        raise DiffpolicyError(f"the expert failed at {when}: {told(error)}") from error
+        raise DiffpolicyError(f"the expert failed at {when}: {describe_error(error)}") from error
 
 
-def _single(values: np.ndarray, who: str, when: str) -> np.ndarray:
-    """A copy in float32, all of it finite."""
+def _stored(values: np.ndarray, who: str, when: str) -> np.ndarray:
+    """A finite copy, floats in float32."""
     with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused below
-        single = np.array(values, np.float32)
-    if not np.isfinite(single).all():
-        where = int(np.flatnonzero(~np.isfinite(single))[0])
+        copy = np.array(values, np.float32 if values.dtype.kind == "f" else None)
+    if not np.isfinite(copy).all():
+        where = int(np.flatnonzero(~np.isfinite(copy))[0])
         raise DiffpolicyError(
-            f"{who} {values[where]} at index {where}, {when}; expected finite numbers that "
+            f"{who} {values.flat[where]} at index {where}, {when}; expected finite numbers that "
             "float32 can hold"
         )
-    return single
+    return copy
 
 
 def _as_action(given: Any, env, when: str) -> np.ndarray:
-    """The expert's action, as float32 can store it, clipped to the space."""
+    """The expert's action in float32, clipped to the space."""
     try:
         action = np.asarray(given, np.float64)
     except (TypeError, ValueError) as error:
@@ -158,4 +158,4 @@ def _as_action(given: Any, env, when: str) -> np.ndarray:
     if not np.isfinite(action).all():
         raise DiffpolicyError(f"the expert gives an action that is not finite: {action}, {when}")
     inside = np.clip(action.ravel(), space.low, space.high)
-    return environment.applicable(_single(inside, "the expert gives", when), space)
+    return environment.applicable(_stored(inside, "the expert gives", when), space)

@@ -1,16 +1,23 @@
-"""Vocabulary of a policy: its horizons, its task, its network, and all that rebuilds it."""
+"""Vocabulary of a policy: its horizons, observations, task and network.
 
+Shapes: T_o observations seen, T_p actions predicted, T_a executed, D_o and D_a dimensions.
+"""
+
+import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from diffpolicy.checked import Range
+from diffpolicy.checked import NOT_EMPTY, Range
 from diffpolicy.config import CONTROL_DT, DIMENSIONS, HORIZON, ModelConfig
 from diffpolicy.errors import DiffpolicyError
+
+FLAT = "observation"  # key of an observation that is one vector
+ACTION = "action"
 
 
 @dataclass(frozen=True)
 class Horizons:
-    """Lengths in control ticks: T_o observations seen, T_p actions predicted, T_a executed."""
+    """Lengths in control ticks: T_o, T_p and T_a."""
 
     observation: Annotated[int, HORIZON]
     prediction: Annotated[int, HORIZON]
@@ -25,7 +32,7 @@ class Horizons:
 
     @property
     def usable(self) -> int:
-        """Actions of a chunk that lie at or after the newest observation: T_p - T_o + 1."""
+        """Actions of a chunk at or after the newest observation: T_p - T_o + 1."""
         return self.prediction - self.observation + 1
 
 
@@ -38,16 +45,55 @@ def default_horizons(
 
 
 @dataclass(frozen=True)
+class ObservationSpec:
+    """One key of an observation: the shape of one tick's array, its dtype and its normaliser.
+
+    normalizer: kind of the affine normaliser fitted to the data; None for a key without one.
+    """
+
+    shape: Annotated[tuple[int, ...], DIMENSIONS, NOT_EMPTY]
+    dtype: Literal["float32", "uint8"] = "float32"
+    normalizer: Literal["limits", "gaussian"] | None = "limits"
+
+    @property
+    def size(self) -> int:
+        """Numbers of one tick's array."""
+        return math.prod(self.shape)
+
+
+def flat_observation(
+    dimensions: int, normalizer: Literal["limits", "gaussian"] = "limits"
+) -> dict[str, ObservationSpec]:
+    """Observations that are one vector of so many numbers."""
+    return {FLAT: ObservationSpec((dimensions,), normalizer=normalizer)}
+
+
+@dataclass(frozen=True)
 class Task:
-    """The facts that training writes down and control needs again."""
+    """Facts that training records and control needs; observations by key, in the encoder's order.
+
+    observation_keys: parts of a Dict observation in the order of the flat vector.
+    """
 
     env_id: str
     control_dt_s: Annotated[float, CONTROL_DT]
     position_targets: bool
-    observation_dim: Annotated[int, DIMENSIONS]
+    observations: dict[str, ObservationSpec]
     action_dim: Annotated[int, DIMENSIONS]
     env_kwargs: dict[str, Any] = field(default_factory=dict)
-    observation_keys: tuple[str, ...] | None = None  # of a Dict, in the order of the flat vector
+    observation_keys: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        if not self.observations or ACTION in self.observations:
+            raise DiffpolicyError(
+                f"a task needs at least one observation, none of them named {ACTION!r}; got "
+                f"{', '.join(self.observations) or 'none'}"
+            )
+
+    @property
+    def observation_dim(self) -> int:
+        """D_o: numbers of all keys in one tick."""
+        return sum(spec.size for spec in self.observations.values())
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,10 @@ from tqdm import tqdm
 from diffpolicy import environment
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import Sampling
-from diffpolicy.control.rollout import check_fit
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes
 from diffpolicy.policy import Policy
-from diffpolicy.sampling.budget import audit_line, sampler_name
+from diffpolicy.sampling.chain import audit_line
 from diffpolicy.sampling.grids import SPACINGS
 
 from .config import DenoiseConfig
@@ -69,7 +68,7 @@ def trace(config: DenoiseConfig) -> list[Trajectory]:
     policies = [Policy(checkpoint, Sampling(k, config.grid)) for k in budgets]
     task, horizons = policies[0].task, policies[0].horizons
     env = environment.make(task.env_id, task.env_kwargs)
-    check_fit(policies[0], env)
+    environment.check_fit(env, task)
     first, _ = env.reset(seed=config.seed)
     env.close()
     history = np.broadcast_to(first, (config.chunks, horizons.observation, len(first)))
@@ -77,10 +76,10 @@ def trace(config: DenoiseConfig) -> list[Trajectory]:
     noise = rng.standard_normal(policies[0].noise_shape(config.chunks), np.float32)
     found = []
     for policy in policies:
-        print(audit_line(policy))
+        print(audit_line(policy.chain))
         xs, x0s = policy.states(history, noise)
         times = [t for t, _ in policy.chain.grid]
-        found.append(Trajectory(sampler_name(policy), times, xs, x0s))
+        found.append(Trajectory(policy.chain.name, times, xs, x0s))
     return found
 
 

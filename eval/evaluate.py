@@ -14,17 +14,16 @@ from diffpolicy import environment
 from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling, sampling_of
 from diffpolicy.control import latency
+from diffpolicy.control.episode import Episode, RolloutOptions
 from diffpolicy.control.latency import LatencyProfile
-from diffpolicy.control.ranges import far_outside
+from diffpolicy.control.ranges import far_outside, training_range
 from diffpolicy.control.receding_horizon import starves
-from diffpolicy.control.rollout import Episode, RolloutOptions
 from diffpolicy.control.workers import Workers, one_thread, worker_count
-from diffpolicy.environment.watched import seeds_repeat
+from diffpolicy.environment.monitored import seeds_repeat
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_text
 from diffpolicy.policy import Policy
-from diffpolicy.sampling.budget import audit_line, kind, sampler_name
-from diffpolicy.sampling.chain import audit
+from diffpolicy.sampling.chain import audit, audit_line
 
 from .config import SOURCES, EvalConfig, Latencies, TaskConfig
 from .measure import load
@@ -44,7 +43,7 @@ def evaluate_budget(config: EvalConfig) -> None:
     if config.json:
         check_writable(config.json)
     policy = policy_of(config, load_policy(config.run), sampling_of(config))
-    print(audit_line(policy))
+    print(audit_line(policy.chain))
     check_source([policy], config)
     kept = config.json and config.json.with_suffix(".episodes.jsonl")
     with World(config, policy, kept) as world:
@@ -220,7 +219,7 @@ class World:
         done = self.kept.episodes(key)
         left = [seed for seed in self.seeds if seed not in done]
         keep = partial(self.kept.add_episode, key)
-        label = f"{sampler_name(policy)}, {clock}"
+        label = f"{policy.chain.name}, {clock}"
         new = run(seeds=left, options=self.options, description=label, keep=keep) if left else []
         done |= {episode.seed: episode for episode in new}
         return [done[seed] for seed in self.seeds]
@@ -269,7 +268,7 @@ def warn_of_starvation(policy: Policy, profile: LatencyProfile, control_dt_s: fl
     if outruns(policy, profile, control_dt_s):
         h = policy.horizons
         print(
-            f"warning: {sampler_name(policy)} can take {latency.slow_ms(profile):.1f} ms; the "
+            f"warning: {policy.chain.name} can take {latency.slow_ms(profile):.1f} ms; the "
             f"chunk's {h.usable} usable actions run out before the next one arrives"
         )
 
@@ -296,11 +295,11 @@ def make_record(
     delays = [delay for e in episodes for delay in e.delay_ticks]
     age_ticks = float(np.median(ages)) if ages else None
     return {
-        "name": sampler_name(policy),
+        "name": policy.chain.name,
         "ddim_steps": policy.ddim_steps,
         "network_evals": policy.network_evals,
         "trained": {k: policy.specification.training.get(k) for k in ("step", "elapsed_s")},
-        "variant": kind(policy),
+        "variant": policy.chain.kind,
         "audit": audit(policy.chain),
         "eta": policy.sampling.eta,
         "clock": clock,
@@ -323,9 +322,7 @@ def make_record(
         "seam_jump": _mean([j for e in episodes for j in e.seam_jumps]),
         "seam_jerk": _mean([j for e in episodes for j in e.seam_jerks]),
         "failures": [e.failure for e in episodes if e.failure],
-        "far_observations": far_outside(
-            episodes, policy.observation_normalizer, policy.specification.model.normalizer
-        ),
+        "far_observations": far_outside(episodes, training_range(policy)),
         "outcomes": {
             "success": [int(e.success) for e in episodes],
             "score": [round(float(score), 6) for score in scores],

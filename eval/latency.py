@@ -20,7 +20,7 @@ from diffpolicy.engines.cuda_graph import CudaGraphEngine
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_text
 from diffpolicy.policy import Policy
-from diffpolicy.sampling.budget import audit_line
+from diffpolicy.sampling.chain import audit_line
 
 from .config import LatencyConfig
 from .measure.diffusers_loop import DiffusersLoop, scheduler_class
@@ -70,7 +70,7 @@ def _timed(config: LatencyConfig, checkpoint: Checkpoint) -> Iterator[Timed]:
             Policy(checkpoint, Sampling(k), config.device, engine=name, precision=config.precision)
             for name in dict.fromkeys(config.engine)
         ]
-        print(audit_line(policies[0]))
+        print(audit_line(policies[0].chain))
         observation = random_observation(policies[0], rng)
         for policy in {p.engine().name: p for p in policies}.values():
             engine = policy.engine()

@@ -14,7 +14,6 @@ from diffpolicy.control.latency import LatencyProfile, delay_ticks, slow_ms
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes, write_text
 from diffpolicy.policy import Policy
-from diffpolicy.sampling.budget import is_ddpm, sampler_name
 
 from .compare import Candidate, Recommendation, compare, recommend
 from .config import SweepConfig
@@ -144,7 +143,7 @@ def _outcome(config: SweepConfig, rows: Sequence[Sequence[dict[str, Any]]]) -> s
 def _profiles(policies: Sequence[Policy], clocks: Sequence[Clock]) -> list[dict[str, Any]]:
     """Every latency that was measured or declared, once, so that it can be looked at again."""
     found = {
-        (sampler_name(policy), profile.source): np.round(profile.samples_ms, 4).tolist()
+        (policy.chain.name, profile.source): np.round(profile.samples_ms, 4).tolist()
         for clock in clocks
         for policy, profile in zip(policies, clock.profiles, strict=True)
     }
@@ -168,7 +167,7 @@ def _advise(
             network_evals=policy.network_evals,
             meets_deadline=clock.name == "paused" or not outruns(policy, profile, dt),
             outcomes=np.array(record["outcomes"][noun], bool if noun == "success" else float),
-            rival_only=is_ddpm(policy) or policy.regression,
+            rival_only=policy.chain.ddpm or policy.regression,
         )
         for policy, profile, record in zip(policies, clock.profiles, records, strict=True)
     ]
@@ -228,7 +227,7 @@ def _films(
     policies: Sequence[Policy], clock: Clock, advice: dict[str, Any]
 ) -> list[tuple[Policy, str, LatencyProfile]]:
     """The cheapest budget, the recommended one and the dearest, on the last clock."""
-    ddim = [i for i, p in enumerate(policies) if not (is_ddpm(p) or p.regression)]
+    ddim = [i for i, p in enumerate(policies) if not (p.chain.ddpm or p.regression)]
     ends = {f(ddim, key=lambda i: policies[i].network_evals) for f in (min, max)}
-    chosen = [i for i in ddim if i in ends or sampler_name(policies[i]) == advice["name"]]
+    chosen = [i for i in ddim if i in ends or policies[i].chain.name == advice["name"]]
     return [(policies[i], clock.name, clock.profiles[i]) for i in chosen]

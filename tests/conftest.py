@@ -81,8 +81,17 @@ def rewrite(file: Path, change) -> None:
     save_file(whole, file, {"diffpolicy": text or json.dumps(header)})
 
 
+def as_version_2(header, tensors) -> None:
+    """Change to format 2: one observation, a vector."""
+    header["format_version"] = 2
+    task = header.get("specification", header.get("identity"))["task"]
+    [spec] = task.pop("observations").values()
+    [task["observation_dim"]] = spec["shape"]
+
+
 def as_version_1(header, tensors) -> None:
     """Change to format 1: no target in the training state, no observation keys."""
+    as_version_2(header, tensors)
     header["format_version"] = 1
     if "specification" in header:
         del header["specification"]["task"]["observation_keys"]

@@ -1,6 +1,9 @@
-"""The deterministic sample, noise and models of diffusers' own tests; their sums are known."""
+"""Models with known results: those of diffusers' own tests, and exact denoisers of a Gaussian."""
+
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 RAMP = (torch.arange(768, dtype=torch.float32) / 768).reshape(3, 8, 8, 4).permute(3, 0, 1, 2)
 REVERSED = (torch.arange(768).flip(0) / 768).reshape(3, 8, 8, 4).permute(3, 0, 1, 2)
@@ -12,3 +15,21 @@ def by_time(x, t):
 
 def half(x, *_):
     return 0.5 * x
+
+
+def gaussian(table, mean, std=0.0, prediction="epsilon") -> Callable[..., Tensor]:
+    """The exact denoiser (x [B, …], t or [B]) of data ~ N(mean, std²); with std 0, of a point."""
+
+    def denoise(x, t, *_):
+        ᾱ = torch.as_tensor(table)[t].to(x).view(-1, *[1] * (x.ndim - 1))
+        a, b = ᾱ.sqrt(), (1 - ᾱ).sqrt()
+        x0 = mean + a * std**2 / (a**2 * std**2 + b**2) * (x - a * mean)
+        ε = (x - a * x0) / b
+        return {"epsilon": ε, "x0": x0, "v": a * ε - b * x0}[prediction]
+
+    return denoise
+
+
+def by_row(model, rows):
+    """A model of (x, t) as a denoiser of (x, k) for a step table."""
+    return lambda x, k: model(x, rows[k].t)

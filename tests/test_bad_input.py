@@ -188,7 +188,7 @@ BAD = [
     (f'{EVAL} --env-kwargs {{{{"colour":1}}}}', "It takes: impulses_per_episode, tip_mass_kg"),
     (f"delays --run {{run}} {QUICK} --out {{out}} --env-kwargs x", "must be a JSON object"),
     (f"{EVAL} --env Nowhere-v0", "Environments of a package are named module:Name-v0"),
-    (f"train --data {{store}} --out {{file}} {SIZE}", "file is a file; a folder was expected"),
+    (f"train --data {{store}} --out {{file}} {SIZE}", "file is a file; expected a folder"),
     (f"{SWEEP[: SWEEP.index('{out}')]}{{file}}", "file is a file; a folder was expected"),
     (f"{EVAL} --env {PUSHT}", "PushT-v0 has 6 observations and 2 actions"),
     (f"{SWEEP} --env {PUSHT}", "PushT-v0 has 6 observations and 2 actions"),
@@ -366,7 +366,7 @@ def actions(change):
         ),
         (attributes(position_targets="no"), "position_targets is not", "--position-targets True"),
         (actions(lambda a: a * 0 + 0.5), "the same action [0.5] in all 1,800 rows", None),
-        (actions(lambda a: a * 100 + 200), "1,800 of 1,800 actions outside of the", None),
+        (actions(lambda a: a * 100 + 200), "1,800 of 1,800 actions outside the", None),
     ],
 )
 def test_training_refuses_what_cannot_be_meant(at, refused, call, tmp_path, spoil, message, remedy):
@@ -383,7 +383,7 @@ def test_actions_somewhat_outside_of_the_space_are_told_with_figures(at, call, t
     actions(lambda a: np.where(np.arange(1800)[:, None] < 3, 1.5, a))(tmp_path / "store")
     code, out, _ = call(*words(f"{TRAIN} --steps 1", at))
     assert code == 0
-    assert "warning: store: data/action has 3 of 1,800 actions outside of the action space" in out
+    assert "warning: store: data/action has 3 of 1,800 actions outside the action space" in out
     assert "row 0 has 1.5 in dimension 0, which ranges from -1 to 1" in out
 
 

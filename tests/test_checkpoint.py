@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import as_version_1, rewrite
+from conftest import as_version_1, as_version_2, rewrite
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from diffpolicy.checked import validate
 from diffpolicy.checkpoint import (
+    FORMAT_VERSION,
     HEADER,
     POLICY_FILE,
     TRAINING_FILE,
@@ -43,9 +44,10 @@ from diffpolicy.denoisers import build
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import lock, write_atomically, write_text
 from diffpolicy.policy import Policy
-from diffpolicy.specification import Horizons, Specification, Task
+from diffpolicy.specification import FLAT, Horizons, Specification, Task, flat_observation
 
 ROOT = Path(__file__).parents[1]
+TASK = Task("Some-v0", 0.05, True, flat_observation(5), 2)
 
 
 def checkpoint() -> Checkpoint:
@@ -63,14 +65,20 @@ def checkpoint() -> Checkpoint:
         Specification(
             model=model,
             horizons=horizons,
-            task=Task("Some-v0", 0.05, True, 5, 2, {"goal": [1, 2.5], "name": "ü"}),
+            task=Task(
+                "Some-v0", 0.05, True, flat_observation(5), 2, {"goal": [1, 2.5], "name": "ü"}
+            ),
             clip_range=None,
             training={"fingerprint": "f", "step": 7, "config": {"lr": 1e-3, "obs": ["a"]}},
         ),
         build(model, horizons, 5, 2).state_dict(),
-        normalizer(5),
+        {FLAT: normalizer(5)},
         constant,
     )
+
+
+def normalizers_of(checkpoint):
+    return *checkpoint.observation_normalizers.values(), checkpoint.action_normalizer
 
 
 # Round trips
@@ -84,11 +92,10 @@ def test_what_was_saved_is_loaded(tmp_path):
     assert loaded.weights.keys() == saved.weights.keys()
     for name, tensor in saved.weights.items():
         assert torch.equal(loaded.weights[name], tensor)
-    for name in ("observation_normalizer", "action_normalizer"):
+    for a, b in zip(normalizers_of(loaded), normalizers_of(saved), strict=True):
         for part in ("scale", "offset", "constant"):
-            expected = getattr(getattr(saved, name), part)
-            np.testing.assert_array_equal(getattr(getattr(loaded, name), part), expected)
-    assert saved.observation_normalizer.constant is None
+            np.testing.assert_array_equal(getattr(a, part), getattr(b, part))
+    assert saved.observation_normalizers[FLAT].constant is None
 
 
 def test_a_run_folder_and_its_policy_file_are_the_same_policy(tiny_run):
@@ -100,7 +107,7 @@ def test_a_run_folder_and_its_policy_file_are_the_same_policy(tiny_run):
 def test_the_header_is_readable_by_anybody(tiny_run):
     with safe_open(tiny_run / "policy.safetensors", framework="np") as file:
         header = json.loads(file.metadata()[HEADER])
-    assert header["format_version"] == 2
+    assert header["format_version"] == FORMAT_VERSION
     specification = validate(Specification, header["specification"], "the header")
     assert specification == load_policy(tiny_run).specification
 
@@ -148,6 +155,8 @@ def test_a_pickle_is_refused_and_not_run(tmp_path, dump):
         {HEADER: '{"format_version": 1, "specification": 5}'},
         {HEADER: '{"format_version": 1, "specification": {"task": {}}}'},
         {HEADER: '{"format_version": 2, "specification": {"model": {"colour": 1}}}'},
+        {HEADER: '{"format_version": 2, "specification": {"task": {}, "model": {}}}'},
+        {HEADER: '{"format_version": 3, "specification": {"model": {"colour": 1}}}'},
         {HEADER: '{"format_version": true}'},
     ],
 )
@@ -179,7 +188,7 @@ def allowed(name: str, right, value) -> bool:
 def test_no_field_of_a_header_is_believed(tiny_run, tmp_path, file):
     """A field that is missing, unknown or of another type is refused in one short message."""
     tensors, header = load_tensors(tiny_run / file)
-    header["format_version"] = 2
+    header["format_version"] = FORMAT_VERSION
 
     def load(changed: dict):
         save_file(tensors, tmp_path / file, {HEADER: json.dumps(changed)})
@@ -289,17 +298,19 @@ def test_clip_and_its_range_belong_together(tiny_run, tmp_path):
         load_policy(tmp_path / "run")
 
 
-def test_a_checkpoint_of_format_1_gives_the_same_actions(tiny_run, tmp_path):
+@pytest.mark.parametrize("as_older", [as_version_1, as_version_2])
+def test_a_checkpoint_of_an_older_format_gives_the_same_actions(tiny_run, tmp_path, as_older):
     shutil.copytree(tiny_run, tmp_path / "run")
     for name in (POLICY_FILE, TRAINING_FILE):
-        rewrite(tmp_path / "run" / name, as_version_1)
+        rewrite(tmp_path / "run" / name, as_older)
     old, new = load_policy(tmp_path / "run"), load_policy(tiny_run)
     assert old.specification == new.specification
     history = np.random.default_rng(0).uniform(-1, 1, (3, 2, 4)).astype(np.float32)
     for steps in (1, 10):
         actions = [Policy.load(p, ddim_steps=steps)(history) for p in (tmp_path / "run", tiny_run)]
         np.testing.assert_array_equal(*actions)
-    assert load_training(tmp_path / "run" / TRAINING_FILE)[1].steps is None
+    steps = load_training(tmp_path / "run" / TRAINING_FILE)[1].steps
+    assert steps == (None if as_older is as_version_1 else 20)
 
 
 def test_weights_that_do_not_fit_are_refused(tiny_run, tmp_path):

@@ -255,7 +255,7 @@ def test_a_policy_that_cannot_act_is_refused(here, policy, message):
 
 
 def test_an_expert_that_never_succeeds_is_no_endless_loop(tmp_path):
-    with pytest.raises(DiffpolicyError, match="no success in 50 episodes in a row"):
+    with pytest.raises(DiffpolicyError, match="no success in 50 consecutive episodes"):
         toss(tmp_path / "a.zarr", 5, max_steps=3)
     assert not (tmp_path / "a.zarr").exists()
 
@@ -295,7 +295,7 @@ def test_a_rule_of_success_is_kept_and_an_older_store_goes_on(tmp_path):
     assert len(toss(tmp_path / "a.zarr", 3).episode_ends) == 3
     store = toss(tmp_path / "b.zarr", 2, success="at-end")
     assert store.attributes["success"] == "at-end"
-    with pytest.raises(DiffpolicyError, match="no success in 50 episodes in a row"):
+    with pytest.raises(DiffpolicyError, match="no success in 50 consecutive episodes"):
         toss(tmp_path / "c.zarr", 1, success="held:2")
 
 

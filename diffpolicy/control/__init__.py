@@ -1,1 +1,1 @@
-"""Receding-horizon control: the controller, latency, and episodes on three clocks."""
+"""Receding-horizon control: controller, late chunks, latency, and episodes on three clocks."""

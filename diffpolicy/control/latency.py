@@ -1,4 +1,4 @@
-"""How long an inference takes in a simulated world: a profile of measured or declared latencies."""
+"""Latency profiles, measured or declared, and the delays in ticks drawn from them."""
 
 import math
 from collections.abc import Iterator
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BLOCK = 32  # samples that are measured, and drawn again, one after the other: bursts matter
+BLOCK = 32  # consecutive samples that are measured, and drawn, together: bursts matter
 LATENCY_STREAM = 0x1A7E  # apart from the environment's own stream of the same seed
 
 
 @dataclass(frozen=True)
 class LatencyProfile:
-    """samples_ms [S] in the order of measurement, and where they come from."""
+    """samples_ms [S] in the order of measurement, and their source."""
 
     samples_ms: np.ndarray
     source: str
     exact: bool = False  # declared, not sampled: its percentiles are known
-    engine: str | None = None  # what was measured, where something was
-    load: str | None = None  # of other processes meanwhile: quiet, disturbed or unknown
+    engine: str | None = None  # that was measured, if one was
+    load: str | None = None  # of other processes at that time: quiet, disturbed or unknown
 
     def delays(self, seed: int, control_dt_s: float) -> Iterator[int]:
         """Endless delays in ticks, drawn in contiguous blocks; one seed gives one sequence."""
@@ -30,7 +30,7 @@ class LatencyProfile:
 
     @property
     def disturbed(self) -> bool:
-        """Measured while other processes were in the way."""
+        """True if other processes disturbed the measurement."""
         return self.load == "disturbed"
 
 
@@ -38,7 +38,7 @@ PAUSED = LatencyProfile(np.zeros(1), "the world waits")
 
 
 def delay_ticks(latency_ms: float, control_dt_s: float) -> int:
-    """⌈ℓ/dt⌉, forgiving the last bits of ℓ/dt (2 ms a step · 10 steps is one tick of 20 ms)."""
+    """⌈ℓ/dt⌉ up to rounding of ℓ/dt (2 ms a step · 10 steps is one tick of 20 ms)."""
     return math.ceil(latency_ms / (1000 * control_dt_s) - 1e-9)
 
 
@@ -49,12 +49,12 @@ def declared(ms_per_step: float, network_evals: int) -> LatencyProfile:
 
 
 def constant_ms(latency_ms: float) -> LatencyProfile:
-    """Every chunk takes this long, whatever the budget."""
+    """Every chunk takes this long at every budget."""
     return LatencyProfile(np.full(1, latency_ms), f"constant, {latency_ms:g} ms", exact=True)
 
 
 def constant_ticks(ticks: int, control_dt_s: float) -> LatencyProfile:
-    """Every chunk arrives this many control ticks late, whatever the budget."""
+    """Every chunk arrives this many control ticks late at every budget."""
     late_ms = ticks * 1000 * control_dt_s
     return LatencyProfile(np.full(1, late_ms), f"constant, {ticks} ticks", exact=True)
 
@@ -62,7 +62,7 @@ def constant_ticks(ticks: int, control_dt_s: float) -> LatencyProfile:
 def percentiles(profile: LatencyProfile) -> dict[str, float | int | None]:
     """p50, p90, p99, p99.9, max, jitter (p99 - p50) and the count.
 
-    p90 from 29 samples on, p99 from 299, p99.9 from 2,995 (else None): from there on the percentile
+    p90 needs 29 samples, p99 299, p99.9 2,995 (else None): with so many the percentile
     lies below the largest sample with 95 % confidence, 1 - 0.9^29 > 0.95 and so on.
     """
     samples_ms = profile.samples_ms
@@ -84,6 +84,6 @@ def percentiles(profile: LatencyProfile) -> dict[str, float | int | None]:
 
 
 def slow_ms(profile: LatencyProfile) -> float:
-    """What a deadline has to reckon with: p99, or the largest sample where there are too few."""
+    """Latency that a deadline must allow for: p99, or the largest sample if there are too few."""
     p99 = percentiles(profile)["p99"]
     return float(profile.samples_ms.max()) if p99 is None else float(p99)

@@ -1,11 +1,10 @@
 """Receding horizon on real time: control on a fixed-rate timer, inference in a thread beside it.
 
-The controller and its contract are those of the simulated clock; only who says when a chunk is done
-differs. Nothing here waits for the policy: a tick acts with what it has.
+The controller is that of the simulated clock; only the arrival of a chunk is measured. Control
+never waits for the policy: a tick acts with the chunk it has.
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -13,121 +12,112 @@ from typing import Any
 
 import numpy as np
 
-from diffpolicy.control.rollout import (
-    Advance,
+from diffpolicy.control.chunk_source import ChunkSource, build_engine
+from diffpolicy.control.episode import (
     Episode,
     RolloutOptions,
-    Slot,
-    act_or_fail,
-    begin,
-    collect,
-    episode_noise,
-    failed_episode,
-    forgive,
-    show,
+    RunningEpisode,
+    begin_episode,
+    noise_batch,
+    observe,
 )
-from diffpolicy.environment.watched import EnvironmentFailure, Watched
-from diffpolicy.policy import Policy
-
-
-@dataclass
-class Timing:
-    """What the clock saw: latencies of inferences, lateness of ticks, ticks that were missed."""
-
-    latency_ms: list[float] = field(default_factory=list)
-    late_ms: list[float] = field(default_factory=list)
-    missed: int = 0
+from diffpolicy.control.rollout import Advance, collect
+from diffpolicy.environment.monitored import Monitored
 
 
 def run_on_wall_clock(
-    policy: Policy,
+    source: ChunkSource,
     make_env: Callable[[], Any],
     seeds: Sequence[int],
     options: RolloutOptions,
     description: str = "wall",
 ) -> list[Episode]:
     """One Episode for each seed, one after the other, each as long as it is in reality."""
-    advances = episodes_on_wall_clock(policy, make_env, seeds, options)
+    advances = episodes_on_wall_clock(source, make_env, seeds, options)
     return collect(advances, seeds, options, description)
 
 
 def episodes_on_wall_clock(
-    policy: Policy,
+    source: ChunkSource,
     make_env: Callable[[], Any],
     seeds: Sequence[int],
     options: RolloutOptions,
     at: MutableSequence[int] | None = None,
 ) -> Iterator[Advance]:
-    """Every seed's episode, as it ends; at: where calls of the environment are put on record."""
-    env = Watched(make_env, seeds[0], at)
-    policy.engine()  # built before the clock runs
+    """Every seed's episode, as it ends; at: record of the environment's calls (`monitored`)."""
+    env = Monitored(make_env, seeds[0], at)
+    build_engine(source)  # before the clock runs
     try:
         with ThreadPoolExecutor(1, "inference") as worker:
             for seed in seeds:
-                episode = _episode(policy, env, seed, options, worker)
+                episode = begin_episode(env, seed, source, None, options)
+                if isinstance(episode, RunningEpisode):
+                    episode = _RealTime(source, episode, worker).run()
                 yield Advance(options.limit or episode.ticks, [episode])
     finally:
         env.close()
 
 
-def _episode(
-    policy: Policy, env: Watched, seed: int, options: RolloutOptions, worker: ThreadPoolExecutor
-) -> Episode:
-    try:
-        slot = begin(env, seed, policy, iter(()), options)
-    except EnvironmentFailure as error:
-        return failed_episode(seed, 0, forgive(error, env, options))
-    timing = _run(slot, policy, options, worker)
-    return replace(
-        slot.episode(options.control_dt_s),
-        latency_ms=tuple(timing.latency_ms),
-        late_ms=tuple(timing.late_ms),
-        missed_ticks=timing.missed,
-    )
+@dataclass
+class _RealTime:
+    """One episode, the thread of its inferences, and the measured times."""
+
+    source: ChunkSource
+    episode: RunningEpisode
+    worker: ThreadPoolExecutor
+    latency_ms: list[float] = field(default_factory=list)  # of inferences
+    late_ms: list[float] = field(default_factory=list)  # of ticks
+    missed: int = 0
+
+    def run(self) -> Episode:
+        """Run the episode to its end."""
+        episode, controller, work = self.episode, self.episode.controller, None
+        if not (controller.cold_start or episode.failure):
+            self.finish(self.begin().result()[0])
+        start = time.perf_counter()
+        while True:
+            if work and work.done():
+                chunk, latency_ms = work.result()
+                self.latency_ms.append(latency_ms)
+                self.finish(chunk)
+                work = None
+            controller.deliver(episode.tick)
+            if not episode.failure and controller.wants_observation(episode.tick):
+                work = self.begin()
+            if episode.failure or episode.advance():
+                break
+            self.wait(start)
+        if work:  # the episode ended first; without this latency the slow ones would be missing
+            self.latency_ms.append(work.result()[1])
+        times = {"latency_ms": tuple(self.latency_ms), "late_ms": tuple(self.late_ms)}
+        return replace(episode.result(), **times, missed_ticks=self.missed)
+
+    def begin(self) -> Future[tuple[np.ndarray, float]]:
+        """Begin an inference in its thread."""
+        episode = self.episode
+        episode.controller.begin(episode.tick)
+        given = observe([episode], 1)
+        return self.worker.submit(_infer, self.source, given, episode.seed, episode.tick)
+
+    def finish(self, chunk: np.ndarray) -> None:
+        """Take a chunk at this tick."""
+        self.episode.controller.finish(chunk, self.episode.tick)
+        self.episode.check_chunk(chunk)
+
+    def wait(self, start: float) -> None:
+        """Sleep to the next tick; a tick that begins a whole period late is a missed one."""
+        dt_s = self.episode.options.control_dt_s
+        until = start + self.episode.tick * dt_s
+        time.sleep(max(until - time.perf_counter(), 0))
+        late_s = time.perf_counter() - until
+        self.late_ms.append(1000 * late_s)
+        self.missed += late_s > dt_s
 
 
-def _run(slot: Slot, policy: Policy, options: RolloutOptions, worker: ThreadPoolExecutor) -> Timing:
-    """Run the episode to its end."""
-    timing, controller = Timing(), slot.controller
-    work: Future | None = None
-    if not (options.cold_start or slot.failure):
-        show([slot], policy, np.asarray([slot.history[-1]]))
-        first, _ = _infer(policy, slot.history.copy(), slot.seed, 0)
-        slot.check(first)
-        controller.start(0, first)
-    start = time.perf_counter()
-    while True:
-        if work and work.done():
-            actions, latency_ms = work.result()
-            timing.latency_ms.append(latency_ms)
-            controller.finish(slot.tick, actions)
-            slot.check(actions)
-            work = None
-        controller.deliver(slot.tick)
-        if not slot.failure and controller.wants_observation(slot.tick):
-            controller.begin(slot.tick)
-            show([slot], policy, np.asarray([slot.history[-1]]))
-            work = worker.submit(_infer, policy, slot.history.copy(), slot.seed, slot.tick)
-        if slot.failure or act_or_fail(slot, options):
-            break
-        _wait(start + slot.tick * options.control_dt_s, options.control_dt_s, timing)
-    if work:  # overtaken by the end; dropping its latency would drop the slow ones
-        timing.latency_ms.append(work.result()[1])
-    return timing
-
-
-def _infer(policy: Policy, history: deque, seed: int, tick: int) -> tuple[np.ndarray, float]:
-    """One chunk [T_p - T_o + 1, D_a] and its latency, in the inference thread."""
+def _infer(
+    source: ChunkSource, observation: dict[str, np.ndarray], seed: int, tick: int
+) -> tuple[np.ndarray, float]:
+    """One chunk [T_p - T_o + 1, D_a] and its latency in ms, noise included."""
     start = time.perf_counter_ns()
-    count, _, *chunk = policy.noise_shape(1)
-    noise = episode_noise(seed, tick, (count, *chunk))[:, None]
-    [actions] = policy(np.array([history], np.float32), noise)
-    return actions, (time.perf_counter_ns() - start) / 1e6
-
-
-def _wait(until: float, dt_s: float, timing: Timing) -> None:
-    """Sleeps to the next tick; a tick that begins a whole period late is a missed one."""
-    time.sleep(max(until - time.perf_counter(), 0))
-    late_s = time.perf_counter() - until
-    timing.late_ms.append(1000 * late_s)
-    timing.missed += late_s > dt_s
+    [chunk] = source(observation, noise_batch(source, [(seed, tick)], 1))
+    return chunk, (time.perf_counter_ns() - start) / 1e6

@@ -1,7 +1,7 @@
 """Append episodes to a store of demonstrations, creating it at the first one.
 
-`meta/episode_ends` is written last, so an episode counts once its end stands there: whatever the
-crash, finished episodes survive, and an unfinished one is overwritten by the next.
+`meta/episode_ends` is written last, so an episode counts once its end is stored: finished episodes
+survive every crash, and an unfinished one is overwritten by the next.
 """
 
 import os
@@ -13,15 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from diffpolicy.data.demonstrations import (
-    ENDS,
-    SEEDS,
-    VERSION,
-    Contents,
-    contents,
-    finished,
-    read_array,
-)
+from diffpolicy.data.attributes import VERSION
+from diffpolicy.data.demonstrations import ENDS, SEEDS, Contents, contents, finished, read_array
 from diffpolicy.data.zarr_store import ZarrStore, open_store, reading
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import lock, writing
@@ -29,11 +22,12 @@ from diffpolicy.files import lock, writing
 FORMAT_VERSION = 1
 CHUNK_ROWS = 4096
 END_CHUNK = 1024
-LONGEST_EPISODE = 10_000_000  # steps; more rows beyond the last end are no unfinished episode
+LONGEST_EPISODE = 10_000_000  # steps; more rows beyond the last end are not an unfinished episode
+NO_SEED = -1  # stored for an episode without a reset seed
 
 
 class DemonstrationWriter:
-    """Appends episodes; one writer a store, from its opening to its end or `close`.
+    """Append episodes; one writer at a time opens a store and holds it until `close`.
 
     Opening checks everything and changes nothing. The first append removes what a crash left, and
     consolidated metadata, which no append keeps up to date.
@@ -55,13 +49,16 @@ class DemonstrationWriter:
                     self.close()
                     raise
 
-    def append(self, arrays: Mapping[str, np.ndarray], seed: int) -> None:
-        """Writes one episode: arrays [T, …] with equal T > 0, "action" among them."""
+    def append(self, arrays: Mapping[str, np.ndarray], seed: int = NO_SEED) -> None:
+        """Write one episode: arrays [T, …] with equal T > 0, "action" among them.
+
+        seed: provenance, the reset that made the episode, if there was one.
+        """
         import zarr
 
         arrays = {name: np.asarray(values) for name, values in arrays.items()}
         _check_episode(arrays)
-        # With its empty chunks written, a chunk that is absent from the disk is always a loss.
+        # Empty chunks are written too, so a chunk that is absent from the disk is always a loss.
         with writing(self.path), zarr.config.set({"array.write_empty_chunks": True}):
             store = self._store or self._create(arrays)
             stored = {name: store.array(f"data/{name}") for name in self._names}
@@ -77,13 +74,13 @@ class DemonstrationWriter:
         self.seeds.append(seed)
 
     def close(self) -> None:
-        """Lets other writers open the store."""
+        """Let other writers open the store."""
         self._store = None
         if self._claim:
             self._claim()
 
     def _create(self, arrays: Mapping[str, np.ndarray]) -> ZarrStore:
-        """Makes the empty store under another name, so that a crash leaves no half of one."""
+        """Create the empty store under another name, so that a crash leaves no part of one."""
         import zarr
 
         temporary = self.path.with_name(f".{self.path.name}.partial")
@@ -132,14 +129,14 @@ class DemonstrationWriter:
         self._names, self._store, self._clean = source.names, source.store, False
 
     def _hold(self, folder: Path) -> None:
-        """Keeps other writers out until this one is closed, or gone."""
+        """Keep other writers out until this one is closed or its process ends."""
         self._claim = weakref.finalize(self, os.close, _claimed(folder, self.path))
 
     def _finished(self, stored: Any) -> np.ndarray:
-        """The ends on disk, which nobody (on another host, say) has changed meanwhile."""
+        """The ends on disk; DiffpolicyError if another writer has changed them."""
         ends = finished(stored[:], self.path)
         if len(ends) != len(self.seeds):
-            raise DiffpolicyError(f"{self.path} was changed by another writer meanwhile")
+            raise DiffpolicyError(f"{self.path} was changed by another writer")
         return ends
 
     def _remove_leftovers(self) -> None:
@@ -156,12 +153,12 @@ def _claimed(folder: Path, path: Path) -> int:
 
 
 def _check_origin(source: Contents, attributes: Mapping[str, Any]) -> None:
-    """Refuses stores that were not recorded here, or otherwise."""
+    """Raise DiffpolicyError for stores recorded elsewhere, or with other attributes."""
     path, found = source.store.path, source.store.attributes
     if not source.recorded_here:
         raise DiffpolicyError(f"{path} exists and was not recorded here; choose another --out")
     for key, value in attributes.items():
-        unknown = key == "observation_keys" and key not in found  # of older stores
+        unknown = key == "observation_keys" and key not in found  # older stores lack it
         if found.get(key) != value and not unknown:
             raise DiffpolicyError(
                 f"{path} was made with {key} = {found.get(key)!r}, not {value!r}; choose another "
@@ -170,7 +167,7 @@ def _check_origin(source: Contents, attributes: Mapping[str, Any]) -> None:
 
 
 def _check_appendable(array: Any, rows: int, path: Path) -> None:
-    """Refuses more rows than a crash leaves over, and codecs that do not return what they got.
+    """Refuse more rows than a crash leaves, and codecs that do not return what they were given.
 
     The codecs are tried on one row, in memory.
     """
@@ -184,7 +181,7 @@ def _check_appendable(array: Any, rows: int, path: Path) -> None:
             "unfinished episode; choose another --out"
         )
     level = getattr(getattr(array.metadata, "compressor", None), "clevel", 0)
-    if not 0 <= level <= 9:  # blosc itself would print a line of its own
+    if not 0 <= level <= 9:  # blosc would print a line of its own
         raise DiffpolicyError(f"{what} has a compression level of {level}; expected 0 to 9")
     zeros_too = zarr.config.set({"array.write_empty_chunks": True})
     with reading(f"{what} cannot be appended to: it"), zeros_too:
@@ -198,7 +195,7 @@ def _check_appendable(array: Any, rows: int, path: Path) -> None:
 
 
 def _stored_seeds(source: Contents) -> list[int]:
-    """The finished episodes' seeds; a crash may leave one more."""
+    """Seeds of the finished episodes; a crash may leave one more."""
     what, episodes = f"{source.store.path}: {SEEDS}", len(source.ends)
     array = source.store.array(SEEDS)
     if array.ndim != 1 or array.dtype.kind not in "iu":
@@ -214,8 +211,8 @@ def _stored_seeds(source: Contents) -> list[int]:
     _check_appendable(array, episodes, source.store.path)
     with reading(what):
         seeds = [int(seed) for seed in array[:episodes]]
-    if min(seeds, default=0) < 0:
-        raise DiffpolicyError(f"{what} must be numbers from 0; got {seeds[:8]} …")
+    if min(seeds, default=0) < NO_SEED:
+        raise DiffpolicyError(f"{what} must be numbers from 0, or -1; got {seeds[:8]} …")
     return seeds
 
 
@@ -229,7 +226,7 @@ def _check_episode(arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _check_alike(arrays: Mapping[str, np.ndarray], stored: Mapping[str, Any], path: Path) -> None:
-    """Every episode brings the same arrays, with rows of the same shape."""
+    """Raise DiffpolicyError unless the episode has the store's arrays, with rows of their shape."""
     found = {name: values.shape[1:] for name, values in arrays.items()}
     expected = {name: array.shape[1:] for name, array in stored.items()}
     if found != expected:
@@ -237,6 +234,6 @@ def _check_alike(arrays: Mapping[str, np.ndarray], stored: Mapping[str, Any], pa
 
 
 def _extend(array: Any, start: int, values: np.ndarray) -> None:
-    """Writes values behind row `start`; rows of an unfinished episode there are overwritten."""
+    """Write values from row `start` on, over the rows of an unfinished episode."""
     array.resize((start + len(values), *array.shape[1:]))
     array[start:] = values

@@ -2,52 +2,37 @@
 
     data/<observation key> [N, …], data/action [N, D_a]   time first, episodes end to end
     meta/episode_ends [E] int64                           cumulative
-    meta/episode_seeds [E] int64                          which reset made each (ours only)
+    meta/episode_seeds [E] int64                          reset seed of each (only if written here)
+
+Shapes: N rows, E episodes, D_o and D_a dimensions.
 
 Format 2, which Diffusion Policy's reader opens; 2 and 3 are read, as a folder or a zip.
-`episode_ends` is written last, so an episode counts once its end stands there: rows beyond the
-last end are not read.
+`episode_ends` is written last, so an episode counts once its end is stored: rows beyond the last
+end are not read.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from diffpolicy.data.attributes import VERSION
 from diffpolicy.data.zarr_store import ZarrStore, check_memory, open_store, reading
 from diffpolicy.errors import DiffpolicyError
 
-ENDS, SEEDS, VERSION = "meta/episode_ends", "meta/episode_seeds", "format_version"
+ENDS, SEEDS = "meta/episode_ends", "meta/episode_seeds"
 LEAST_CHANGE = 1e-9  # of an array's range: smaller changes are rounding, not motion
-
-
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float) and 0 < value < math.inf and value is not True
-
-
-def _are_names(value: Any) -> bool:
-    return value is None or (isinstance(value, list) and all(isinstance(v, str) for v in value))
-
-
-ATTRIBUTES = {  # those that are read: (what each must be, the rule, the option that overrides it)
-    "env_id": ("a name", lambda v: isinstance(v, str) and v, "--env"),
-    "env_kwargs": ("a JSON object", lambda v: isinstance(v, dict), "--env-kwargs"),
-    "control_dt_s": ("a positive number", _is_positive, "--control-dt"),
-    "position_targets": ("true or false", lambda v: v in (True, False, None), "--position-targets"),
-    "observation_keys": ("a list of names or null", _are_names, "another store"),
-}
 
 
 @dataclass(frozen=True)
 class Demonstrations:
     """Validated arrays in memory.
 
-    arrays: each [N, …] with time first, the actions among them; episode_ends [E] int64.
-    attributes: the store's own (environment id and kwargs, control_dt_s, how it was made).
-    notes: sentences about what was left out or lost on the way.
+    arrays: each [N, …], the actions among them; episode_ends [E] int64.
+    attributes: those of the store. notes: sentences about rows that were left out and precision
+    that was lost.
     """
 
     path: Path
@@ -73,8 +58,8 @@ class Demonstrations:
 class Contents:
     """Contents of a store, before any array under data/ is read.
 
-    ends: [E] int64, strictly rising. recorded_here: by DemonstrationWriter, which leaves out no
-    chunk, and whose arrays differ in length where a crash left an unfinished episode.
+    ends: [E] int64, strictly increasing. recorded_here: by DemonstrationWriter, which leaves out no
+    chunk; its arrays differ in length only if a crash left an unfinished episode.
     """
 
     store: ZarrStore
@@ -89,7 +74,7 @@ class Contents:
         return int(self.ends[-1]) if len(self.ends) else 0
 
     def array(self, name: str) -> tuple[Any, list[str]]:
-        """A zarr array under data/ whose first `rows` rows are there; notes on it."""
+        """A zarr array under data/ that holds the first `rows` rows; notes on it."""
         array = self.store.array(f"data/{name}")
         if array.shape[0] < self.rows:
             raise DiffpolicyError(
@@ -103,7 +88,7 @@ class Contents:
         return array, [f"data/{name}: chunks that are not on disk: {absent:,}, {fill}"]
 
     def check_length(self, name: str, array: Any, actions: int) -> None:
-        """Refuses rows that cannot be paired with the actions, one by one."""
+        """Raise DiffpolicyError unless each row belongs to one action."""
         if array.shape[0] != actions and not self.recorded_here:
             raise DiffpolicyError(
                 f"{self.store.path}: data/{name} has {array.shape[0]:,} rows for {actions:,} "
@@ -112,7 +97,7 @@ class Contents:
             )
 
     def unread(self, rows: int) -> list[str]:
-        """A note on the rows beyond the last end, where there are some."""
+        """A note on the rows beyond the last end, if there are any."""
         if rows == self.rows:
             return []
         return [
@@ -136,35 +121,14 @@ def contents(path: str | Path, writable: bool = False) -> Contents:
         return Contents(store, names, finished(ends, store.path), True, ())
     steps = np.diff(ends, prepend=0)
     if np.any(steps < 0):
-        raise DiffpolicyError(f"{path}: {ENDS} must rise; got {ends[:8]} …")
+        raise DiffpolicyError(f"{path}: {ENDS} must increase; got {ends[:8]} …")
     empty = int(np.sum(steps == 0))
-    notes = (f"{empty} episodes of no step are left out",) if empty else ()
+    notes = (f"{empty} episodes without steps are left out",) if empty else ()
     return Contents(store, names, ends[steps > 0], False, notes)
 
 
-def array_names(path: Path) -> list[str]:
-    """The names under data/."""
-    return contents(path).names
-
-
-def attributes_of(path: Path) -> dict[str, Any]:
-    """The store's attributes; no array is read."""
-    return open_store(path).attributes
-
-
-def attribute(attributes: Mapping[str, Any], name: str) -> Any:
-    """One attribute, checked; None where it is absent."""
-    expected, rule, option = ATTRIBUTES[name]
-    if name in attributes and not rule(attributes[name]):
-        raise DiffpolicyError(
-            f"the store's attribute {name} is not {expected}; got {attributes[name]!r}; give "
-            f"{option}"
-        )
-    return attributes.get(name)
-
-
 def _stored_ends(store: ZarrStore) -> np.ndarray:
-    """meta/episode_ends as int64, as it stands on disk."""
+    """meta/episode_ends as int64, as stored."""
     array = store.array(ENDS)
     if array.ndim > 2 or array.shape[1:] not in ((), (1,)) or array.dtype.kind == "b":
         raise DiffpolicyError(
@@ -183,16 +147,16 @@ def _stored_ends(store: ZarrStore) -> np.ndarray:
 
 
 def finished(ends: np.ndarray, path: Path) -> np.ndarray:
-    """Cuts off what a crash left between making room for an end and writing it (one zero)."""
+    """Cut off the zero that a crash left between making room for an end and writing it."""
     if len(ends) and ends[-1] == 0:
         ends = ends[:-1]
     if np.any(np.diff(ends, prepend=0) <= 0):
-        raise DiffpolicyError(f"{path}: {ENDS} must rise; got {ends[:8]} …")
+        raise DiffpolicyError(f"{path}: {ENDS} must increase; got {ends[:8]} …")
     return ends
 
 
 def read_array(source: Contents, name: str, array: Any) -> tuple[np.ndarray, list[str]]:
-    """The finished rows of data/name as float32, and notes on what that conversion lost."""
+    """The finished rows of data/name as float32, and notes on lost precision."""
     what = f"{source.store.path}: data/{name}"
     check_memory(array, source.rows, what)
     with reading(what):
@@ -206,7 +170,7 @@ def read_array(source: Contents, name: str, array: Any) -> tuple[np.ndarray, lis
 
 
 def lost_changes(stored: np.ndarray, values: np.ndarray, name: str) -> list[str]:
-    """Dimensions most of whose changes from row to row vanish in float32, as time stamps' do."""
+    """Notes on dimensions, such as time stamps, most of whose changes vanish in float32."""
     if np.can_cast(stored.dtype, np.float32):
         return []
     notes = []
@@ -229,8 +193,14 @@ def lost_changes(stored: np.ndarray, values: np.ndarray, name: str) -> list[str]
 def open_demonstrations(
     path: str | Path, keys: Sequence[str] | None = None, action: str = "action"
 ) -> Demonstrations:
-    """Reads and validates the actions and the named arrays (all of them by default)."""
-    source = contents(path)
+    """Read and validate the actions and the named arrays (all by default)."""
+    return read_demonstrations(contents(path), keys, action)
+
+
+def read_demonstrations(
+    source: Contents, keys: Sequence[str] | None = None, action: str = "action"
+) -> Demonstrations:
+    """As `open_demonstrations`, from an open store."""
     names, path = source.names, source.store.path
     wanted = list(dict.fromkeys([*(names if keys is None else keys), action]))
     for name in [action, *wanted]:

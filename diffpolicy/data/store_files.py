@@ -15,13 +15,13 @@ class Folder:
     path: Path
 
     def size(self, key: str) -> int | None:
-        """Bytes of a regular file; None where there is nothing."""
+        """Bytes of a regular file; None if there is none."""
         try:
             found = (self.path / key).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
         if not stat.S_ISREG(found.st_mode):
-            raise DiffpolicyError(f"{self.path}/{key} is not a regular file; a file was expected")
+            raise DiffpolicyError(f"{self.path}/{key} is not a regular file; expected a file")
         return found.st_size
 
     def read(self, key: str) -> bytes:
@@ -36,12 +36,12 @@ class Folder:
 
 @dataclass(frozen=True)
 class Zip:
-    """The same of a zip."""
+    """Files of a zip by their path inside it."""
 
     file: zipfile.ZipFile
 
     def size(self, key: str) -> int | None:
-        """Bytes of a file when unpacked; None where there is nothing."""
+        """Bytes of a file when unpacked; None if there is none."""
         return self.file.NameToInfo[key].file_size if key in self.file.NameToInfo else None
 
     def read(self, key: str) -> bytes:

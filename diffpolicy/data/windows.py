@@ -23,66 +23,61 @@ from diffpolicy.specification import Horizons
 class Windows:
     """Every row of the chosen episodes as the newest observation of one window.
 
-    observations [N, D_o] and actions [N, D_a] are numpy arrays, or tensors on any device: the
+    observations {key: [N, …]} and actions [N, D_a] are numpy arrays, or tensors on any device: the
     same indexing serves both. newest, first, last [W] are int64 of the same kind: the row of the
-    newest observation and the ends of its episode.
+    newest observation and the ends of its episode. history [T_o], chunk [T_p]: rows relative to it.
     """
 
-    observations: Any
+    observations: dict[str, Any]
     actions: Any
     newest: Any
     first: Any
     last: Any
+    history: Any
+    chunk: Any
     horizons: Horizons
 
     def __len__(self) -> int:
+        """W, the number of windows."""
         return len(self.newest)
 
-    def gather(self, index) -> tuple[Any, Any, Any]:
-        """index [B] -> observations [B, T_o, D_o], actions [B, T_p, D_a], real [B, T_p] bool.
+    def gather(self, index) -> tuple[dict[str, Any], Any, Any]:
+        """index [B] -> observations {key: [B, T_o, …]}, actions [B, T_p, D_a], real [B, T_p] bool.
 
-        `real` is False where the action repeats the first or the last one of its episode.
+        `real` is False for an action that repeats the first or the last one of its episode.
         """
         newest, first, last = (x[index][:, None] for x in (self.newest, self.first, self.last))
-        history, chunk = self._offsets()
-        seen = (newest + history).clip(first, last)
-        wanted = newest + chunk
+        seen = (newest + self.history).clip(first, last)
+        wanted = newest + self.chunk
         rows = wanted.clip(first, last)
-        return self.observations[seen], self.actions[rows], rows == wanted
-
-    def _offsets(self):
-        h = self.horizons
-        history = np.arange(1 - h.observation, 1)
-        chunk = np.arange(1 - h.observation, h.usable)
-        if isinstance(self.newest, np.ndarray):
-            return history, chunk
-        import torch
-
-        device = self.newest.device
-        return torch.as_tensor(history, device=device), torch.as_tensor(chunk, device=device)
+        observations = {key: x[seen] for key, x in self.observations.items()}
+        return observations, self.actions[rows], rows == wanted
 
     def to(self, device) -> "Windows":
         """The same windows as tensors on a torch device."""
         import torch
 
-        names = ("observations", "actions", "newest", "first", "last")
+        names = ("actions", "newest", "first", "last", "history", "chunk")
         moved = {name: torch.as_tensor(getattr(self, name), device=device) for name in names}
-        return Windows(**moved, horizons=self.horizons)
+        seen = {k: torch.as_tensor(x, device=device) for k, x in self.observations.items()}
+        return Windows(seen, **moved, horizons=self.horizons)
 
 
 def make_windows(
-    observations: np.ndarray,
+    observations: dict[str, np.ndarray],
     actions: np.ndarray,
     episode_ends: np.ndarray,
     horizons: Horizons,
     episodes: np.ndarray | None = None,
 ) -> Windows:
-    """Windows over all rows of the given episodes (all of them by default)."""
+    """Windows over all rows of the given episodes (all by default); arrays are [N, …]."""
     starts = np.concatenate([[0], episode_ends[:-1]])
     chosen = np.arange(len(episode_ends)) if episodes is None else np.sort(episodes)
     lengths = (episode_ends - starts)[chosen]
     first = np.repeat(starts[chosen], lengths)
     last = np.repeat(episode_ends[chosen] - 1, lengths)
     begins = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    past = horizons.observation - 1
     newest = first + np.arange(len(first)) - begins
-    return Windows(observations, actions, newest, first, last, horizons)
+    history, chunk = np.arange(-past, 1), np.arange(-past, horizons.usable)
+    return Windows(observations, actions, newest, first, last, history, chunk, horizons)

@@ -1,9 +1,8 @@
-"""Arrays of a zarr store on disk: a folder or a zip, format 2 or 3, from anybody.
+"""Arrays of a zarr store on disk: a folder or a zip, format 2 or 3, of any origin.
 
-Nothing in the metadata is believed. The raw JSON is read first: codecs outside an allow-list and
-types that are not numbers are refused before zarr decodes anything, consolidated metadata are
-never used, and the chunks that a read needs are looked for, by name and size, before memory is
-taken for them.
+Metadata are not trusted. The raw JSON is read first: codecs outside an allow-list and types that
+are not numbers are refused before zarr decodes anything, consolidated metadata are never used, and
+the chunks that a read needs are looked up, by name and size, before memory is allocated for them.
 """
 
 import json
@@ -23,7 +22,7 @@ import numpy as np
 from diffpolicy.data.store_files import Folder, Zip
 from diffpolicy.errors import DiffpolicyError
 
-CODECS = {  # none of them runs code of the store; imagecodecs_* are allowed besides
+CODECS = {  # none of them runs code of the store; imagecodecs_* are allowed too
     *("blosc", "zstd", "lz4", "gzip", "zlib", "bz2", "lzma", "pcodec", "zfpy", "base64"),
     *("shuffle", "bitround", "delta", "fixedscaleoffset", "quantize", "packbits", "astype"),
     *("crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3"),
@@ -31,15 +30,15 @@ CODECS = {  # none of them runs code of the store; imagecodecs_* are allowed bes
 }
 METADATA_BYTES = 2**26  # of one JSON file
 MOST_GROUPS = 10_000
-MOST_ABSENT = 1_000_000  # chunks that are nothing but the fill value
+MOST_ABSENT = 1_000_000  # chunks that are only the fill value
 SHARE_OF_MEMORY = 0.25  # for one chunk, and for chunks that are absent
 OVERHEAD_BYTES = 2**16  # by which a stored chunk may be larger than its numbers
-INDEX_BYTES = 64  # and for each chunk inside a shard
+INDEX_BYTES = 64  # more, for each chunk inside a shard
 
 
 @contextmanager
 def reading(what: object) -> Iterator[None]:
-    """One error for everything that zarr and its codecs raise (and warn of) on damaged files."""
+    """Turn everything that zarr and its codecs raise on damaged files into one DiffpolicyError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -58,7 +57,7 @@ class ZarrStore:
 
     path: Path
     files: Folder | Zip
-    backing: Any  # what zarr reads through
+    backing: Any  # zarr's own store
 
     def names(self, group: str) -> list[str]:
         """Names of the arrays below a group, such as "action" or "robot/joint"."""
@@ -73,14 +72,14 @@ class ZarrStore:
         return sorted(found)
 
     def _is_array(self, key: str) -> bool:
-        """Something unreadable counts as an array, for its reader to say why."""
+        """True for an array, and for unreadable metadata, which the reader of the array reports."""
         try:
             return self._metadata(key) is not None
         except DiffpolicyError:
             return True
 
     def _json(self, key: str) -> dict[str, Any] | None:
-        """A JSON object; None where there is no such file."""
+        """A JSON object; None if there is no such file."""
         with reading(f"{self.path}: {key}"):
             size = self.files.size(key)
             if size is None:
@@ -89,11 +88,11 @@ class ZarrStore:
                 raise DiffpolicyError(f"{self.path}: {key} has {size:,} bytes, too many for JSON")
             content = json.loads(self.files.read(key))
             if not isinstance(content, dict):
-                raise DiffpolicyError(f"{self.path}: {key} cannot be read: it is no JSON object")
+                raise DiffpolicyError(f"{self.path}: {key} cannot be read: it is not a JSON object")
             return content
 
     def _metadata(self, name: str) -> dict[str, Any] | None:
-        """Raw metadata of an array; None where there is none."""
+        """Raw metadata of an array; None if there is none."""
         metadata = self._json(f"{name}/.zarray")
         if metadata is not None:
             attributes = self._json(f"{name}/.zattrs") or {}
@@ -111,7 +110,7 @@ class ZarrStore:
         return attributes if isinstance(attributes, dict) else {}
 
     def array(self, name: str) -> Any:
-        """A zarr array of numbers, its metadata checked; nothing of it is decoded yet."""
+        """A zarr array of numbers with checked metadata; nothing is decoded yet."""
         import zarr
         from numcodecs.errors import UnknownCodecError
         from zarr.storage import StorePath
@@ -124,7 +123,7 @@ class ZarrStore:
             for codec in _codecs(metadata):
                 if not _is_allowed(codec):
                     raise DiffpolicyError(
-                        f"{what} is stored with the codec {codec!r}, which is not one that is read "
+                        f"{what} is stored with the codec {codec!r}, which is not allowed "
                         "here; write the array again, as numbers, with blosc or zstd"
                     )
             try:
@@ -138,7 +137,7 @@ class ZarrStore:
         return array
 
     def check_chunks(self, array: Any, rows: int, complete: bool) -> int:
-        """Looks for every chunk that the first rows need; returns how many are absent.
+        """Look up every chunk that the first rows need; return the number of absent ones.
 
         complete: an absent chunk is a loss; otherwise it stands for the fill value, if defined.
         """
@@ -173,7 +172,7 @@ class ZarrStore:
 
 
 def open_store(path: Path, writable: bool = False) -> ZarrStore:
-    """Opens a folder, or a zip for reading."""
+    """Open a folder, or a zip for reading."""
     import zarr
     from zarr.storage import LocalStore, ZipStore
 
@@ -197,7 +196,7 @@ def open_store(path: Path, writable: bool = False) -> ZarrStore:
 
 
 def check_memory(array: Any, rows: int, what: str) -> None:
-    """Refuses rows that this machine cannot hold (as they are stored, or as float32)."""
+    """Raise DiffpolicyError for rows beyond this machine's memory, as stored or as float32."""
     needed = rows * math.prod(array.shape[1:]) * max(4, array.dtype.itemsize)
     if needed > _memory_bytes():
         raise DiffpolicyError(
@@ -207,7 +206,7 @@ def check_memory(array: Any, rows: int, what: str) -> None:
 
 
 def _codecs(metadata: dict[str, Any]) -> Iterator[Any]:
-    """Names of all codecs in raw metadata, those inside shards included."""
+    """Names of all codecs in raw metadata, inside shards too."""
     parts = [metadata.get(k) for k in ("filters", "compressor", "codecs", "storage_transformers")]
     while parts:
         part = parts.pop()
@@ -225,7 +224,7 @@ def _is_allowed(codec: Any) -> bool:
 
 
 def _check_form(array: Any, what: str) -> None:
-    """Refuses text, times and objects, arrays without numbers, and chunks that cannot be."""
+    """Refuse text, times and objects, arrays without numbers, and impossible chunks."""
     if array.dtype.kind not in "fiub":
         raise DiffpolicyError(f"{what} must hold numbers; its type is {array.dtype}")
     grid = array.shards or array.chunks

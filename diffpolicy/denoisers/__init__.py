@@ -1,29 +1,40 @@
-"""Denoisers ε_θ(x_t, t, observation history), split where a control step can save work.
+"""Denoisers ε_θ(x_t, t, observation history), split into three parts that run at different rates.
 
-Every denoiser has three parts, so that what does not depend on the sample is computed once:
-
-    observation_film(obs [B, T_o, D_o]) -> [B, F]     once for each replan
-    time_film(t [K]) -> [K, F]                         once for each step budget
-    denoise(x [B, T_p, D_a], film [B, F]) -> [B, T_p, D_a]
+    observation_film(obs [B, C]) -> [B, F]                   once for each replan
+    time_film(t [K]) -> [K, F]                               once for each step budget
+    denoise(x [B, T_p, D_a], film [B, F]) -> [B, T_p, D_a]   once for each network evaluation
 
 with ε_θ(x, t, obs) = denoise(x, observation_film(obs) + time_film(t)). FiLM (Perez et al., arXiv
-1709.07871) scales and shifts features; both conditions enter it linearly, so the sum is exact.
+1709.07871) scales and shifts features; both conditions enter it linearly, so the sum is exact. The
+encoder (encoders.py) makes obs from the keys of the observation.
+
+Shapes: B batch, K steps, T_p prediction horizon, D_a action dimensions, C = T_o · D_o numbers of
+the encoded observation, F of the FiLM.
 """
 
 from diffpolicy.config import ModelConfig
 from diffpolicy.denoisers.base import Denoiser
 from diffpolicy.denoisers.concat import ConcatDenoiser
+from diffpolicy.denoisers.encoders import encoded_size
 from diffpolicy.denoisers.mlp import MLPDenoiser
 from diffpolicy.denoisers.plain import PlainDenoiser
 from diffpolicy.denoisers.unet1d import UNet1D
-from diffpolicy.specification import Horizons
+from diffpolicy.specification import Horizons, Specification
 
-__all__ = ["Denoiser", "build"]
+__all__ = ["Denoiser", "build", "build_network"]
 
 
 def build(
     model: ModelConfig, horizons: Horizons, observation_dim: int, action_dim: int
 ) -> Denoiser:
-    """The denoiser that a configuration names, with fresh weights."""
+    """Denoiser of a configuration with fresh weights; observation_dim: encoded numbers a tick."""
     kinds = {"mlp": MLPDenoiser, "unet": UNet1D, "concat": ConcatDenoiser, "plain": PlainDenoiser}
-    return kinds[model.denoiser](model, horizons, observation_dim, action_dim)
+    condition = horizons.observation * observation_dim
+    return kinds[model.denoiser](model, condition, horizons.prediction, action_dim)
+
+
+def build_network(specification: Specification) -> Denoiser:
+    """Denoiser of a policy with fresh weights; DiffpolicyError for sizes that no network has."""
+    task = specification.task
+    size = encoded_size(task.observations)
+    return build(specification.model, specification.horizons, size, task.action_dim)

@@ -1,4 +1,4 @@
-"""What every denoiser is: the contract of three parts, and the embedding of its timestep."""
+"""Contract of a denoiser, and the embedding of its timestep. See the package for the shapes."""
 
 import math
 
@@ -9,7 +9,7 @@ from diffpolicy.errors import DiffpolicyError
 
 
 def check_even(option: str, width: int) -> None:
-    """DiffpolicyError unless sines and cosines can share the width."""
+    """Raise DiffpolicyError unless sines and cosines can share the width."""
     if width < 4 or width % 2:
         raise DiffpolicyError(f"{option} must be even and at least 4; got {width}")
 
@@ -27,36 +27,45 @@ class Sinusoidal(nn.Module):
         self.register_buffer("rates", rates, persistent=False)
 
     def forward(self, t: Tensor) -> Tensor:
+        """sin and cos of t · rate."""
         angles = t.to(self.rates.dtype)[:, None] * self.rates
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 class Denoiser(nn.Module):
-    """The contract that the samplers and the training loop know (see the package's docstring)."""
+    """Contract between networks, samplers and the training loop.
+
+    Built from a configuration, C (condition), T_p (ticks) and D_a (action_dim).
+    """
 
     @property
     def device(self) -> torch.device:
+        """Device of the weights."""
         return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
+        """Type of the weights."""
         return next(self.parameters()).dtype
 
     @property
     def film_size(self) -> int:
-        """F, what `observation_film` and `time_film` give."""
+        """F, the width of `observation_film` and `time_film`."""
         with torch.no_grad():
             return self.time_film(torch.zeros(1, device=self.device, dtype=self.dtype)).shape[-1]
 
     def observation_film(self, observation: Tensor) -> Tensor:
+        """FiLM of the encoded observation: [B, C] -> [B, F]."""
         raise NotImplementedError
 
     def time_film(self, t: Tensor) -> Tensor:
+        """FiLM of the timesteps: [K] -> [K, F]."""
         raise NotImplementedError
 
     def denoise(self, x: Tensor, film: Tensor) -> Tensor:
+        """Prediction for the noisy chunk x: [B, T_p, D_a], [B, F] -> [B, T_p, D_a]."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        """x [B, T_p, D_a], t [B], observation [B, T_o, D_o] -> [B, T_p, D_a]."""
+        """x [B, T_p, D_a], t [B], observation [B, C] -> [B, T_p, D_a]."""
         return self.denoise(x, self.observation_film(observation) + self.time_film(t))

@@ -5,7 +5,6 @@ from torch import Tensor, nn
 
 from diffpolicy.config import ModelConfig
 from diffpolicy.denoisers.base import Denoiser, Sinusoidal
-from diffpolicy.specification import Horizons
 
 
 class Block(nn.Module):
@@ -18,28 +17,27 @@ class Block(nn.Module):
         self.down = nn.Linear(2 * hidden, hidden)
 
     def forward(self, h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """[B, hidden] each -> [B, hidden]."""
         return h + self.down(F.silu(self.up(self.norm(h) * (1 + scale) + shift)))
 
 
 class MLPDenoiser(Denoiser):
-    """Film layout [F]: what is added to the input (hidden), then a scale and a shift for each block
-    (2 · hidden each), then the gain of a skip from the noisy chunk to the output (1).
+    """FiLM layout [F]: shift of the input (hidden), scale and shift of each block (2 · hidden),
+    gain of a skip from the noisy chunk to the output (1).
 
-    The skip matters where a chunk has more numbers than `hidden`: at high noise ε is nearly x_t
+    The skip matters if a chunk has more numbers than `hidden`: at high noise ε is nearly x_t
     itself, which cannot pass through a narrower stream.
     """
 
-    def __init__(
-        self, model: ModelConfig, horizons: Horizons, observation_dim: int, action_dim: int
-    ):
+    def __init__(self, model: ModelConfig, condition: int, ticks: int, action_dim: int):
         super().__init__()
         hidden, width = model.hidden, model.condition
         self.film_sizes = [hidden] * (1 + 2 * model.blocks) + [1]
         film = sum(self.film_sizes)
-        chunk = horizons.prediction * action_dim
+        chunk = ticks * action_dim
         self.observation = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(horizons.observation * observation_dim, hidden),
+            nn.Linear(condition, hidden),
             nn.SiLU(),
             nn.Linear(hidden, width),
             nn.SiLU(),
@@ -52,12 +50,15 @@ class MLPDenoiser(Denoiser):
         self.leave = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, chunk))
 
     def observation_film(self, observation: Tensor) -> Tensor:
+        """[B, C] -> [B, F]."""
         return self.film_of_observation(self.observation(observation))
 
     def time_film(self, t: Tensor) -> Tensor:
+        """[K] -> [K, F]."""
         return self.film_of_time(self.time(t))
 
     def denoise(self, x: Tensor, film: Tensor) -> Tensor:
+        """[B, T_p, D_a], [B, F] -> [B, T_p, D_a]."""
         added, *modulation, gain = film.split(self.film_sizes, dim=-1)
         flat = x.flatten(1)
         h = self.enter(flat) + added

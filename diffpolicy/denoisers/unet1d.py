@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from diffpolicy.config import ModelConfig
 from diffpolicy.denoisers.base import Denoiser, Sinusoidal
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.specification import Horizons
 
 
 class ConvBlock(nn.Sequential):
@@ -36,6 +35,7 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Conv1d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor, film: Tensor) -> Tensor:
+        """film [B, 2 · C_out]: scale and shift."""
         scale, shift = film.unsqueeze(-1).chunk(2, dim=1)
         return self.second(scale * self.first(x) + shift) + self.skip(x)
 
@@ -47,18 +47,16 @@ def _through(level: Any, h: Tensor, films: Iterator[Tensor]) -> Tensor:
 
 
 class UNet1D(Denoiser):
-    """Two residual blocks a level; halves the time axis between levels on the way down."""
+    """Two residual blocks a level; the time axis halves between levels on the way down."""
 
-    def __init__(
-        self, model: ModelConfig, horizons: Horizons, observation_dim: int, action_dim: int
-    ):
+    def __init__(self, model: ModelConfig, condition: int, ticks: int, action_dim: int):
         super().__init__()
         channels, width = model.unet_channels, model.condition
         factor = 2 ** (len(channels) - 1)
-        if horizons.prediction % factor:
+        if ticks % factor:
             raise DiffpolicyError(
                 f"a UNet of {len(channels)} levels needs a prediction horizon divisible by "
-                f"{factor}; got {horizons.prediction}"
+                f"{factor}; got {ticks}"
             )
 
         if model.unet_kernel % 2 == 0 or any(c % model.unet_groups for c in channels):
@@ -91,16 +89,19 @@ class UNet1D(Denoiser):
             Sinusoidal(width), nn.Linear(width, 4 * width), nn.Mish(), nn.Linear(4 * width, width)
         )
         film = sum(self.film_sizes)
-        self.film_of_observation = nn.Linear(horizons.observation * observation_dim, film)
+        self.film_of_observation = nn.Linear(condition, film)
         self.film_of_time = nn.Linear(width, film, bias=False)
 
     def observation_film(self, observation: Tensor) -> Tensor:
+        """[B, C] -> [B, F]."""
         return self.film_of_observation(F.mish(observation.flatten(1)))
 
     def time_film(self, t: Tensor) -> Tensor:
+        """[K] -> [K, F]."""
         return self.film_of_time(F.mish(self.time(t)))
 
     def denoise(self, x: Tensor, film: Tensor) -> Tensor:
+        """[B, T_p, D_a], [B, F] -> [B, T_p, D_a]."""
         films = iter(film.split(self.film_sizes, dim=-1))
         h, skips = x.mT, []
         for i, level in enumerate(self.down):

@@ -1,46 +1,74 @@
 """Engines: the whole K-step loop, observation to action chunk, made fast for one denoiser.
 
-Every engine is built from a Job, is called alike, and gives what the eager one gives.
+Every engine is built from a Job, runs the same step table, and gives the actions of the eager one
+(float32: within 1e-4). Tables express linear samplers; `sampling/wrappers.py` holds the changes
+that are not linear, which PyTorch loops alone can make, so no engine offers them.
+
+To add an engine, write a class like EagerEngine in a new file here, add a line to ENGINES, and add
+its name to `EngineName` in eval/config.py. Importing this module does not import torch.
 """
 
 from importlib import import_module
-from typing import Protocol
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from torch import Tensor
+from diffpolicy.errors import DiffpolicyError, EngineUnavailable
 
-from diffpolicy.engines.job import Job
-from diffpolicy.errors import DiffpolicyError
+if TYPE_CHECKING:
+    from torch import Tensor
 
-HOMES = {
-    "eager": "eager:EagerEngine",
-    "compiled": "compiled:CompiledEngine",
-    "native": "native:NativeEngine",
-    "onnx": "onnx_graph:OnnxEngine",
-    "cuda-graph": "cuda_graph:CudaGraphEngine",
+    from diffpolicy.engines.job import Job
+
+
+class Home(NamedTuple):
+    """The class of an engine ("module:class" in this package), and how `auto` tries it.
+
+    devices: the devices on which it is tried. threads: the numbers of threads, None for all.
+    largest_batch: it is not tried for larger ones, for the reason `untried`.
+    """
+
+    reference: str
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    threads: tuple[int | None, ...] = (None,)
+    largest_batch: float = inf
+    untried: str = ""
+
+
+ENGINES = {
+    "eager": Home("eager:EagerEngine"),
+    "compiled": Home("compiled:CompiledEngine", largest_batch=0, untried="minutes to build"),
+    "native": Home("native:NativeEngine", ("cpu",), (1, None), 4, "for batches up to 4"),
+    "onnx": Home("onnx_graph:OnnxEngine", ("cpu",), (1,)),
+    "cuda-graph": Home("cuda_graph:CudaGraphEngine", ("cuda",)),
 }
 
 
 class Engine(Protocol):
-    """See Job for the shapes."""
+    """A callable for one batch size; Job has the shapes."""
 
     name: str
 
-    def __call__(self, observation: Tensor, noise: Tensor) -> Tensor: ...
+    def __call__(self, observation: "Tensor", noise: "Tensor") -> "Tensor":
+        """observation [B, T_o, D_o], noise [noise_count, B, T_p, D_a] -> chunk [B, T_p, D_a]."""
+        ...
 
 
-def build_engine(name: str, job: Job) -> Engine:
-    """The engine of that name; DiffpolicyError says why it cannot be built here."""
-    if name not in HOMES:
+def build_engine(name: str, job: "Job") -> Engine:
+    """The engine of that name.
+
+    Raises DiffpolicyError for an unknown name, EngineUnavailable if it cannot be built here.
+    """
+    if name not in ENGINES:
         raise DiffpolicyError(
-            f"there is no engine {name!r}; choose one of: auto, {', '.join(HOMES)}"
+            f"{name!r} is not an engine; expected one of: auto, {', '.join(ENGINES)}"
         )
-    module, _, attribute = HOMES[name].partition(":")
+    module, _, attribute = ENGINES[name].reference.partition(":")
     try:
         return getattr(import_module(f"{__name__}.{module}"), attribute)(job)
     except DiffpolicyError:
         raise
     except Exception as error:  # compilers, exporters and drivers fail in many ways
         reason = (str(error).strip().splitlines() or [""])[0]
-        raise DiffpolicyError(
+        raise EngineUnavailable(
             f"the {name} engine cannot be built here: {type(error).__name__}: {reason}"
         ) from error

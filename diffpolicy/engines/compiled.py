@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from diffpolicy.device import float32_products
+from diffpolicy.engines.chain_loop import ChainLoop
 from diffpolicy.engines.job import Job
-from diffpolicy.engines.loop import ChainLoop
-from diffpolicy.errors import DiffpolicyError
+from diffpolicy.errors import EngineUnavailable
 
 
 class CompiledEngine:
@@ -16,7 +16,7 @@ class CompiledEngine:
 
     def __init__(self, job: Job):
         if job.precision == "tf32":
-            raise DiffpolicyError("tf32 is for the cuda-graph engine")
+            raise EngineUnavailable("tf32 is for the cuda-graph engine")
         self.device = job.denoiser.device
         self.loop = ChainLoop(job.denoiser, job.chain, job.dtype)
         self.compiled = torch.compile(self.loop, fullgraph=True, dynamic=False)
@@ -26,7 +26,7 @@ class CompiledEngine:
                 self(torch.zeros(job.observation_shape), torch.zeros(job.noise_shape))
         except Exception as error:  # the compiler fails in many ways; the reason is its message
             reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise DiffpolicyError(f"torch.compile does not work here: {reason[0]}") from error
+            raise EngineUnavailable(f"torch.compile does not work here: {reason[0]}") from error
 
     @torch.inference_mode()
     def __call__(self, observation: Tensor, noise: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from diffpolicy.device import float32_products
+from diffpolicy.engines.chain_loop import ChainLoop
 from diffpolicy.engines.job import Job
-from diffpolicy.engines.loop import ChainLoop
-from diffpolicy.errors import DiffpolicyError
+from diffpolicy.errors import EngineUnavailable
 
 WARMUP, TIMED = 3, 100
 
@@ -24,7 +24,7 @@ class CudaGraphEngine:
 
     def __init__(self, job: Job):
         if job.denoiser.device.type != "cuda":
-            raise DiffpolicyError("the cuda-graph engine needs the denoiser on a CUDA device")
+            raise EngineUnavailable("the cuda-graph engine needs the denoiser on a CUDA device")
         loop = ChainLoop(job.denoiser, job.chain, job.dtype)
         self.observation = torch.zeros(job.observation_shape, pin_memory=True)
         self.noise = torch.zeros(job.noise_shape, pin_memory=True)

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from diffpolicy.device import float32_products
+from diffpolicy.engines.chain_loop import ChainLoop
 from diffpolicy.engines.job import Job
-from diffpolicy.engines.loop import ChainLoop
-from diffpolicy.errors import DiffpolicyError
+from diffpolicy.errors import EngineUnavailable
 
 
 class EagerEngine:
@@ -16,7 +16,7 @@ class EagerEngine:
 
     def __init__(self, job: Job):
         if job.precision == "tf32":
-            raise DiffpolicyError("tf32 is for the cuda-graph engine")
+            raise EngineUnavailable("tf32 is for the cuda-graph engine")
         self.loop = ChainLoop(job.denoiser, job.chain, job.dtype)
         self.device = job.denoiser.device
 

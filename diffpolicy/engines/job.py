@@ -1,21 +1,22 @@
-"""What an engine is built for."""
+"""Job: everything that an engine is built from."""
 
 from dataclasses import dataclass
 
 import torch
 
 from diffpolicy.denoisers import Denoiser
+from diffpolicy.denoisers.encoders import encoded_size
 from diffpolicy.sampling.chain import Chain
-from diffpolicy.sampling.ddim import noise_count
-from diffpolicy.specification import Horizons
+from diffpolicy.sampling.steps import noise_count
+from diffpolicy.specification import Horizons, ObservationSpec
 
 
 @dataclass(frozen=True)
 class Job:
     """One denoiser, one chain, one batch.
 
-    An engine built for it maps float32 tensors on the CPU to one on the CPU: observation
-    [B, T_o, D_o], noise [1 + K·(η>0), B, T_p, D_a] -> chunk [B, T_p, D_a], all normalised.
+    An engine built for it maps float32 tensors on the CPU to one on the CPU: encoded observation
+    [B, C], noise [1 + K·(η>0), B, T_p, D_a] -> chunk [B, T_p, D_a], all normalised.
     precision: the network's, "float32", "tf32" (float32 whose products are rounded on CUDA) or
     "bfloat16"; "float64" to compare with. threads: CPU threads.
     """
@@ -23,7 +24,7 @@ class Job:
     denoiser: Denoiser
     chain: Chain
     horizons: Horizons
-    observation_dim: int
+    observations: dict[str, ObservationSpec]
     action_dim: int
     batch: int = 1
     threads: int = 1
@@ -37,12 +38,12 @@ class Job:
         )
 
     @property
-    def observation_shape(self) -> tuple[int, int, int]:
-        """[B, T_o, D_o]."""
-        return self.batch, self.horizons.observation, self.observation_dim
+    def observation_shape(self) -> tuple[int, int]:
+        """[B, C] with C = T_o · D_o: the encoded observation."""
+        return self.batch, self.horizons.observation * encoded_size(self.observations)
 
     @property
     def noise_shape(self) -> tuple[int, int, int, int]:
         """[1 + K·(η>0), B, T_p, D_a]."""
-        count = noise_count(self.chain.steps)
+        count = noise_count(self.chain.rows)
         return count, self.batch, self.horizons.prediction, self.action_dim

@@ -1,4 +1,5 @@
-/* A whole DDIM chain at batch 1: the network as a list of operations, and eq. 12 after each pass.
+/* A whole sampler at batch 1: the network as a list of operations, and one row of the step table
+   (sampling/steps.py) after each pass.
 
    Tensors are [rows][pitch] floats, time first, channels padded to the width of a vector, with PAD
    rows of zeros on both sides for convolutions. A convolution turns its input over first,
@@ -34,7 +35,6 @@ typedef struct {
 
 enum { CONV, NORM, ADD };
 enum { NO_ACTIVATION, SILU, MISH };
-enum { EPSILON, X0, V };
 
 typedef struct {
     const float *weight, *bias; /* NORM: gamma, beta, or null */
@@ -47,18 +47,17 @@ typedef struct {
 } operation;
 
 typedef struct {
-    float signal_t, noise_t, signal_s, direction, injected;
-} step;
+    float read_x, read_y, read_divisor, clip, x, y, x0, previous, z;
+} row;
 
 typedef struct {
     tensor *tensors;
     operation *observe, *denoise;
     int64_t observe_count, denoise_count;
-    int64_t observation, film, x, output; /* tensors */
-    const float *time_films;              /* [K][F] */
-    const step *steps;
-    int64_t step_count, prediction, rederive, threads;
-    double clip; /* negative: none */
+    int64_t observation, film, x, output, previous; /* tensors */
+    const float *time_films;                        /* [K][F] */
+    const row *rows;                                /* [K] */
+    int64_t row_count, threads;
 } program;
 
 typedef struct {
@@ -248,25 +247,21 @@ static void add(const program *p, const operation *op) {
             out->data[t * out->pitch + c] += factor * in->data[t * in->pitch + c];
 }
 
-/* Eq. 12 in place: x_t and the network's output -> x_s. z may be null. */
-static void move(const program *p, const step *k, const float *z) {
-    const tensor *x = p->tensors + p->x, *output = p->tensors + p->output;
-    const float a = k->signal_t, b = k->noise_t, limit = (float)p->clip;
-    for (int64_t t = 0; t < x->rows; t++)
+/* One row of the step table in place: the sample x and the network's output y -> the next sample.
+   x̂0 is kept for the next row; z is any finite noise where the row's factor is 0. */
+static void move(const program *p, const row *k, const float *z) {
+    const tensor *x = p->tensors + p->x, *y = p->tensors + p->output;
+    const tensor *previous = p->tensors + p->previous;
+    for (int64_t t = 0; t < x->rows; t++, z += x->channels) {
+        float *xs = x->data + t * x->pitch, *before = previous->data + t * previous->pitch;
+        const float *ys = y->data + t * y->pitch;
         for (int64_t c = 0; c < x->channels; c++) {
-            const float x_t = x->data[t * x->pitch + c], y = output->data[t * output->pitch + c];
-            float x0, e;
-            if (p->prediction == EPSILON) x0 = (x_t - b * y) / a, e = y;
-            else if (p->prediction == X0) x0 = y, e = (x_t - a * y) / b;
-            else x0 = a * x_t - b * y, e = a * y + b * x_t;
-            if (p->clip >= 0) {
-                x0 = x0 > limit ? limit : x0 < -limit ? -limit : x0;
-                if (p->rederive) e = (x_t - a * x0) / b;
-            }
-            float x_s = k->signal_s * x0 + k->direction * e;
-            if (z) x_s += k->injected * z[t * x->channels + c];
-            x->data[t * x->pitch + c] = x_s;
+            float x0 = (k->read_x * xs[c] + k->read_y * ys[c]) / k->read_divisor;
+            x0 = x0 > k->clip ? k->clip : x0 < -k->clip ? -k->clip : x0; /* NaN stays NaN */
+            xs[c] = k->x * xs[c] + k->y * ys[c] + k->x0 * x0 + k->previous * before[c] + k->z * z[c];
+            before[c] = x0;
         }
+    }
 }
 
 /* All threads meet here; whoever waits long lets others run. */
@@ -306,14 +301,14 @@ static void chain(engine *e, int64_t thread) {
     }
     meet(e);
     perform(e, p->observe, p->observe_count, thread);
-    for (int64_t k = 0; k < p->step_count; k++) {
+    for (int64_t k = 0; k < p->row_count; k++) {
         const float *time = p->time_films + k * film->channels;
         if (thread == 0)
             for (int64_t i = 0; i < film->channels; i++) film->data[i] = given->data[i] + time[i];
         meet(e);
         perform(e, p->denoise, p->denoise_count, thread);
-        const float *z = e->noise + (k + 1) * x->rows * x->channels;
-        if (thread == 0) move(p, p->steps + k, p->steps[k].injected > 0 ? z : 0);
+        const float *z = e->noise + (p->rows[k].z ? k + 1 : 0) * x->rows * x->channels;
+        if (thread == 0) move(p, p->rows + k, z);
     }
     meet(e);
 }

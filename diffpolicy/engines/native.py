@@ -24,8 +24,9 @@ from torch import Tensor
 from diffpolicy.engines.job import Job
 from diffpolicy.engines.networks import write_program
 from diffpolicy.engines.program import FLOATS, Operation, TensorStruct
-from diffpolicy.errors import DiffpolicyError
+from diffpolicy.errors import EngineUnavailable
 from diffpolicy.files import write_atomically
+from diffpolicy.sampling.steps import Row
 
 SOURCE = Path(__file__).with_name("native.c")
 FLAGS = (
@@ -36,11 +37,12 @@ FLAGS = (
 
 
 DIGEST = hashlib.sha256().digest_size
-COEFFICIENTS = ("signal_t", "noise_t", "signal_s", "direction", "injected")
 
 
-class StepStruct(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_float) for name in COEFFICIENTS)
+class RowStruct(ctypes.Structure):
+    """A `sampling.steps.Row` without its timestep, as native.c has it."""
+
+    _fields_ = tuple((name, ctypes.c_float) for name in Row._fields[1:])
 
 
 class ProgramStruct(ctypes.Structure):
@@ -49,36 +51,30 @@ class ProgramStruct(ctypes.Structure):
         ("observe", ctypes.POINTER(Operation)),
         ("denoise", ctypes.POINTER(Operation)),
         *((name, ctypes.c_int64) for name in ("observe_count", "denoise_count")),
-        *((name, ctypes.c_int64) for name in ("observation", "film", "x", "output")),
+        *((name, ctypes.c_int64) for name in ("observation", "film", "x", "output", "previous")),
         ("time_films", FLOATS),
-        ("steps", ctypes.POINTER(StepStruct)),
-        *((name, ctypes.c_int64) for name in ("step_count", "prediction", "rederive", "threads")),
-        ("clip", ctypes.c_double),
+        ("rows", ctypes.POINTER(RowStruct)),
+        *((name, ctypes.c_int64) for name in ("row_count", "threads")),
     )
 
 
 class NativeEngine:
     """The chain in C, one sample of the batch after the other, so neighbours cannot matter.
 
-    Raises DiffpolicyError where it cannot be built: no compiler, another network, thresholding,
+    Raises EngineUnavailable where it cannot be built: no compiler, another network, thresholding,
     another precision or device.
     """
 
     name = "native"
 
     def __init__(self, job: Job):
-        denoiser, chain = job.denoiser, job.chain
+        denoiser, rows = job.denoiser, job.chain.rows
         if denoiser.device.type != "cpu" or job.precision != "float32":
-            raise DiffpolicyError("the native engine computes in float32 on the CPU")
-        if chain.reading.threshold is not None:
-            raise DiffpolicyError("the native engine does not threshold")
+            raise EngineUnavailable("the native engine computes in float32 on the CPU")
         library = _library()
         program = write_program(job)
         with torch.inference_mode():
-            times = torch.tensor([step.t for step in chain.steps])
-            films = denoiser.time_film(times).numpy()
-        clip = chain.reading.clip
-        steps = [StepStruct(*(getattr(s, n) for n in COEFFICIENTS)) for s in chain.steps]
+            films = denoiser.time_film(torch.tensor([row.t for row in rows])).numpy()
         struct = ProgramStruct(
             tensors=_array(program.tensors),
             observe=_array(program.observe),
@@ -89,13 +85,11 @@ class NativeEngine:
             film=program.film,
             x=program.x,
             output=program.output,
+            previous=program.previous,
             time_films=program.memory(films),
-            steps=_array(steps),
-            step_count=len(steps),
-            prediction=("epsilon", "x0", "v").index(chain.reading.prediction),
-            rederive=chain.reading.rederive,
+            rows=_array([RowStruct(*row[1:]) for row in rows]),
+            row_count=len(rows),
             threads=job.threads,
-            clip=-1.0 if clip is None else clip,
         )
         self._kept = program, struct
         self._lock, self._process = threading.Lock(), os.getpid()
@@ -105,7 +99,7 @@ class NativeEngine:
 
     def __call__(self, observation: Tensor, noise: Tensor) -> Tensor:
         if os.getpid() != self._process:
-            raise DiffpolicyError("a native engine stays in the process it was built in")
+            raise EngineUnavailable("a native engine stays in the process it was built in")
         chunks = torch.empty(noise.shape[1:])
         with self._lock:  # one workspace
             for i, chunk in enumerate(chunks):
@@ -131,7 +125,7 @@ def _library() -> ctypes.CDLL:
     """native.c, compiled for this machine; once, into the user's cache."""
     compiler = os.environ.get("CC") or shutil.which("cc")
     if not compiler:
-        raise DiffpolicyError("the native engine needs a C compiler: no `cc` on the path, no $CC")
+        raise EngineUnavailable("the native engine needs a C compiler: no `cc` on the path, no $CC")
     source = SOURCE.read_bytes()
     key = hashlib.sha256(source + repr((compiler, FLAGS, processor())).encode()).hexdigest()[:16]
     path = cache_folder() / f"native-{key}.so"
@@ -154,7 +148,7 @@ def _compile(compiler: str, path: Path) -> None:
     except OSError as error:
         raise _unbuildable(f"the C compiler {compiler!r} does not start: {error}") from error
     if done.returncode:
-        raise DiffpolicyError(f"native.c does not compile: {done.stderr.strip()[:500]}")
+        raise EngineUnavailable(f"native.c does not compile: {done.stderr.strip()[:500]}")
     code = path.read_bytes()
     path.write_bytes(code + hashlib.sha256(code).digest())  # loaders read no further than the code
     path.chmod(0o700)
@@ -174,8 +168,8 @@ def _ours_alone(path: Path) -> bool:
     return status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
-def _unbuildable(reason: str) -> DiffpolicyError:
-    return DiffpolicyError(f"the native engine cannot be built here: {reason}")
+def _unbuildable(reason: str) -> EngineUnavailable:
+    return EngineUnavailable(f"the native engine cannot be built here: {reason}")
 
 
 def processor() -> str:

@@ -14,14 +14,14 @@ from diffpolicy.denoisers.plain import PlainDenoiser
 from diffpolicy.denoisers.unet1d import UNet1D
 from diffpolicy.engines.job import Job
 from diffpolicy.engines.program import Program
-from diffpolicy.errors import DiffpolicyError
+from diffpolicy.errors import EngineUnavailable
 
 CACHED = 2**19  # weights that stay in a core's cache
-CALM = 8  # steps of ε-prediction after which rounding errors are forgotten
+FORGOTTEN = 8  # steps after which the rounding errors of the first one are forgotten
 
 
 def write_program(job: Job) -> Program:
-    """The operations of one of our networks; DiffpolicyError where it is none of them."""
+    """The operations of one of our networks; EngineUnavailable where it is none of them."""
     denoiser = job.denoiser
     writers = {
         MLPDenoiser: _mlp,
@@ -30,7 +30,7 @@ def write_program(job: Job) -> Program:
         UNet1D: _unet,
     }
     if type(denoiser) not in writers:
-        raise DiffpolicyError(f"{type(denoiser).__name__} is not written for the native engine")
+        raise EngineUnavailable(f"{type(denoiser).__name__} is not written for the native engine")
     *_, rows, channels = job.noise_shape
     flat = not isinstance(denoiser, UNet1D)
     shape = (1, rows * channels) if flat else (rows, channels)
@@ -41,14 +41,15 @@ def write_program(job: Job) -> Program:
 
 
 def _narrow(job: Job) -> bool:
-    """Whether weights are rounded to 24 bits: where they do not fit in the cache.
+    """True if weights are rounded to 24 bits, because they do not fit in the cache.
 
-    Not in a few steps of ε-prediction: the first one multiplies errors by 1/√ᾱ, up to 2029 times,
-    and it takes some more steps to forget them (on Push-T 4e-4 is left after 4, 3e-5 after 8).
+    Few steps that begin by amplifying errors keep float32: ε-prediction multiplies them by up to
+    2029 (√(1-ᾱ)/√ᾱ), and more steps reduce them again (on Push-T to 4e-4 after 4, 3e-5 after 8).
     """
     size = sum(p.numel() for p in job.denoiser.parameters())
-    calm = job.chain.reading.prediction != "epsilon" or len(job.chain.steps) >= CALM
-    return size > CACHED and calm
+    first = job.chain.rows[0]
+    amplified = abs(first.read_y) > first.read_divisor and len(job.chain.rows) < FORGOTTEN
+    return size > CACHED and not amplified
 
 
 def _mlp(p: Program, net: Any) -> None:

@@ -9,6 +9,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from diffpolicy.denoisers import Denoiser
 from diffpolicy.engines.job import Job
-from diffpolicy.errors import DiffpolicyError
+from diffpolicy.errors import EngineUnavailable
 from diffpolicy.sampling.chain import Chain
 
 
@@ -90,21 +91,24 @@ def whole_chain(denoiser: Denoiser, chain: Chain, observation: Tensor, noise: Te
     """The ONNX model: observation [B, T_o, D_o], noise [1 + K·(η>0), B, T_p, D_a] -> chunk."""
     from onnx import TensorProto, checker
 
-    if chain.reading.threshold is not None:
-        raise DiffpolicyError("the onnx engine does not threshold")
     with torch.inference_mode():
         film = denoiser.observation_film(observation)
-        films = denoiser.time_film(torch.tensor([step.t for step in chain.steps]))
+        films = denoiser.time_film(torch.tensor([row.t for row in chain.rows]))
     observe = _export(_Observe(denoiser), (observation,), ["observation"], "observed")
     denoise = _export(_Denoise(denoiser), (noise[0], film), ["x", "film"], "output")
     _rename_constants(observe, "observe/")
     _rename_constants(denoise, "denoise/")
     g = Graph()
     given = g.insert(observe, observation="observation")
-    x = g.node("Gather", "noise", g.constant(0), axis=0)
-    for k in range(len(chain.steps)):
-        film_k = g.node("Add", given, g.constant(films[k : k + 1].numpy()))
-        x = _step(g, chain, k, x, g.insert(denoise, x=x, film=film_k))
+    x = previous = g.node("Gather", "noise", g.constant(0), axis=0)
+    for k, row in enumerate(chain.rows):
+        y = g.insert(denoise, x=x, film=g.node("Add", given, g.constant(films[k : k + 1].numpy())))
+        x0 = _sum(g, (row.read_x, x), (row.read_y, y))
+        x0 = g.node("Div", x0, g.constant(row.read_divisor))
+        x0 = g.node("Clip", x0, g.constant(-row.clip), g.constant(row.clip))
+        z = g.node("Gather", "noise", g.constant(k + 1 if row.z else 0), axis=0)
+        terms = (row.x, x), (row.y, y), (row.x0, x0), (row.previous, previous), (row.z, z)
+        x, previous = _sum(g, *terms), x0
     g.nodes.append(g.helper.make_node("Identity", [x], ["chunk"]))
 
     def value(name: str, shape: torch.Size) -> Any:
@@ -121,29 +125,11 @@ def whole_chain(denoiser: Denoiser, chain: Chain, observation: Tensor, noise: Te
     return model
 
 
-def _step(g: Graph, chain: Chain, k: int, x: str, output: str) -> str:
-    """Eq. 12 as nodes, in the order of sampler.read and sampler.move."""
-    step, reading = chain.steps[k], chain.reading
-    a, b = g.constant(step.signal_t), g.constant(step.noise_t)
-    if reading.prediction == "epsilon":
-        x0 = g.node("Div", g.node("Sub", x, g.node("Mul", b, output)), a)
-        ε = output
-    elif reading.prediction == "x0":
-        x0 = output
-        ε = g.node("Div", g.node("Sub", x, g.node("Mul", a, output)), b)
-    else:
-        x0 = g.node("Sub", g.node("Mul", a, x), g.node("Mul", b, output))
-        ε = g.node("Add", g.node("Mul", a, output), g.node("Mul", b, x))
-    if reading.clip is not None:
-        x0 = g.node("Clip", x0, g.constant(-reading.clip), g.constant(reading.clip))
-        if reading.rederive:
-            ε = g.node("Div", g.node("Sub", x, g.node("Mul", a, x0)), b)
-    signal, direction = g.constant(step.signal_s), g.constant(step.direction)
-    x_s = g.node("Add", g.node("Mul", signal, x0), g.node("Mul", direction, ε))
-    if step.injected == 0:
-        return x_s
-    z = g.node("Gather", "noise", g.constant(k + 1), axis=0)
-    return g.node("Add", x_s, g.node("Mul", g.constant(step.injected), z))
+def _sum(g: Graph, *terms: tuple[float, str]) -> str:
+    """Σ c v as nodes, without the terms that are zero."""
+    return reduce(
+        lambda a, b: g.node("Add", a, b), [g.node("Mul", g.constant(c), v) for c, v in terms if c]
+    )
 
 
 def _export(module: nn.Module, arguments: tuple, names: list[str], output: str) -> Any:
@@ -197,11 +183,11 @@ class OnnxEngine:
             import onnx  # noqa: F401
             import onnxruntime  # noqa: F401
         except ImportError as error:
-            raise DiffpolicyError(
+            raise EngineUnavailable(
                 f"the onnx engine needs `pip install diffpolicy[onnx]`: {error}"
             ) from error
         if job.denoiser.device.type != "cpu" or job.precision != "float32":
-            raise DiffpolicyError("the onnx engine computes in float32 on the CPU")
+            raise EngineUnavailable("the onnx engine computes in float32 on the CPU")
         model = whole_chain(
             job.denoiser,
             job.chain,

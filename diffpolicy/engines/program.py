@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from diffpolicy.errors import DiffpolicyError
+from diffpolicy.errors import EngineUnavailable
 
 LANES, PAD = 16, 4  # floats of a vector; rows of zeros around a tensor
 FEW_ROWS = 4  # rows that may share a weight of 24 bits
@@ -56,7 +56,7 @@ class Program:
         self.ops = self.observe
         self.observation = self.tensor(1, observation)
         self.film, self.given = self.tensor(1, film), self.tensor(1, film)
-        self.x, self.output = self.tensor(rows, channels), self.tensor(rows, channels)
+        self.x, self.output, self.previous = (self.tensor(rows, channels) for _ in range(3))
 
     def memory(self, values: np.ndarray) -> Any:
         """A copy that starts on a cache line."""
@@ -107,7 +107,7 @@ class Program:
         packed = packed.reshape(groups, width, inputs, taps).transpose(0, 2, 3, 1)
         shift = taps // 2 if shift is None else shift
         if max(shift, taps - 1 - shift) > PAD:
-            raise DiffpolicyError(f"kernels reach at most {PAD} ticks to each side; got {taps}")
+            raise EngineUnavailable(f"kernels reach at most {PAD} ticks to each side; got {taps}")
         return self._append(
             CONV,
             source,
@@ -144,7 +144,9 @@ class Program:
         affine = (layer.weight, layer.bias) if layer is not None else (None, None)
         width = self.tensors[source].pitch
         if width > WIDEST:
-            raise DiffpolicyError(f"the native engine takes at most {WIDEST} channels; got {width}")
+            raise EngineUnavailable(
+                f"the native engine takes at most {WIDEST} channels; got {width}"
+            )
         weight, bias = (self._vector(v, width) for v in affine)
         out = source if out is None else out
         eps = 0.0 if layer is None else layer.eps

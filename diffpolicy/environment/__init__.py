@@ -1,9 +1,9 @@
-"""What a control loop has to know about a Gymnasium environment, whoever made it.
+"""Facts that a control loop needs about a Gymnasium environment, and environments by id.
 
 An environment may declare, on its unwrapped object: `control_dt_s` (or `dt`), `neutral_action`,
 `position_targets`, `score_key` (of `info`, a score in [0, 1]), `expert(rng)`,
-`observations_from(arrays)` with `demonstration_arrays`. The command line says what it does not
-declare.
+`observations_from(arrays)` with `demonstration_arrays`. Options of the command line supply the
+rest.
 """
 
 import importlib
@@ -19,11 +19,12 @@ import numpy as np
 from gymnasium.envs import registration
 
 from diffpolicy.checked import parse_json, shown, validate
-from diffpolicy.environment.boundary import Boundary, told
+from diffpolicy.environment.boundary import Boundary, describe_error
 from diffpolicy.environment.headless import prefer_egl
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.specification import Task
 
-CALLED = ("expert", "observations_from")  # what an environment declares as a function
+CALLED = ("expert", "observations_from")  # declared as functions
 
 
 def parse_kwargs(text: str | None) -> dict[str, Any]:
@@ -53,15 +54,15 @@ def make(
     except DiffpolicyError:
         raise
     except Exception as error:
-        text = f"cannot make the environment {env_id!r}: {told(error)}"
+        text = f"cannot make the environment {env_id!r}: {describe_error(error)}"
         if not str(error):
-            text += ", which may be a matter of versions"
+            text += ", perhaps because of versions"
         raise DiffpolicyError(text + _remedy(error, env_id)) from error
     return Boundary(env, env_id)
 
 
 def _remedy(error: Exception, env_id: str) -> str:
-    """What would do, where that can be told."""
+    """A suggestion for the error message, or ''."""
     if isinstance(error, gymnasium.error.UnregisteredEnv) and ":" not in env_id:
         return " Environments of a package are named module:Name-v0"
     if "unexpected keyword argument" not in str(error):
@@ -72,7 +73,7 @@ def _remedy(error: Exception, env_id: str) -> str:
 
 
 def _see_working_directory() -> None:
-    """Modules beside the user can be named by `module:Id` and `module:function`."""
+    """Let `module:Id` and `module:function` name modules of the working directory."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
 
@@ -82,7 +83,9 @@ def declared(env, name: str) -> Any:
     try:
         value = getattr(env.unwrapped, name, None)
     except Exception as error:
-        raise DiffpolicyError(f"{env.spec.id} failed in its {name}: {told(error)}") from error
+        raise DiffpolicyError(
+            f"{env.spec.id} failed in its {name}: {describe_error(error)}"
+        ) from error
     if value is not None and callable(value) != (name in CALLED):
         kind = "a function" if name in CALLED else "a value, such as a property"
         raise DiffpolicyError(f"{name} of {env.spec.id} must be {kind}; got {value!r}")
@@ -102,7 +105,7 @@ def control_dt_s(env, override: float | None = None) -> float:
 
 
 def fitting_keys(env, known: Sequence[str] | None) -> tuple[str, ...] | None:
-    """The parts of a Dict observation in their order, which must be the known one, if any."""
+    """Parts of a Dict observation in their order; DiffpolicyError if a known order differs."""
     found = env.observation_keys
     if known is not None and found is not None and tuple(known) != found:
         raise DiffpolicyError(
@@ -113,25 +116,36 @@ def fitting_keys(env, known: Sequence[str] | None) -> tuple[str, ...] | None:
     return found or (None if known is None else tuple(known))
 
 
+def check_fit(env, task: Task) -> None:
+    """Raise DiffpolicyError unless the environment's spaces are those of the task."""
+    found = (env.observation_space.shape[0], env.action_space.shape[0])
+    if found != (task.observation_dim, task.action_dim):
+        raise DiffpolicyError(
+            f"{env.spec.id} has {found[0]} observations and {found[1]} actions; the checkpoint "
+            f"was trained for {task.observation_dim} and {task.action_dim} ({task.env_id})"
+        )
+    fitting_keys(env, task.observation_keys)
+
+
 def applicable(action: np.ndarray, space: Any) -> np.ndarray:
-    """A new action inside the space and of its type; rounded where that is a whole number's."""
+    """A new action inside the space and of its type; rounded for integer types."""
     inside = np.clip(action, space.low, space.high)
     return (inside if space.dtype.kind == "f" else np.rint(inside)).astype(space.dtype)
 
 
 def episode_limit(env) -> int:
-    """Ticks an episode lasts at most."""
+    """Maximal length of an episode in ticks."""
     limit = env.spec.max_episode_steps
     if limit is None:
-        raise DiffpolicyError(f"{env.spec.id} has no limit of steps; give --max-steps")
+        raise DiffpolicyError(f"{env.spec.id} has no step limit; give --max-steps")
     return int(limit)
 
 
 def neutral_rule(env, text: str | None) -> Callable[[np.ndarray | None], np.ndarray]:
-    """What a tick without any action applies: a function of the last applied action (or None).
+    """Action of a tick without one: a function of the last applied action (or None).
 
-    text is hold, zero, a vector like "0,0.5", or None for the environment's own declaration, and
-    hold where it declares none. hold before any action is zero.
+    text is hold, zero, a vector like "0,0.5", or None for the environment's declaration, by default
+    hold. hold before any action is zero.
     """
     [size], dtype = env.action_space.shape, np.result_type(env.action_space.dtype, np.float32)
     if text is None and declared(env, "neutral_action") is not None:
@@ -147,7 +161,7 @@ def neutral_rule(env, text: str | None) -> Callable[[np.ndarray | None], np.ndar
 
 
 def _vector(values: Any, size: int, dtype: np.dtype, what: str) -> np.ndarray:
-    """A new action [D_a] of finite numbers, from an array or from text like "0,0.5"."""
+    """A new action [D_a] of finite numbers from an array, or from text like "0,0.5"."""
     try:
         parts = values.split(",") if isinstance(values, str) else values
         vector = np.array(parts, dtype).ravel()
@@ -159,7 +173,7 @@ def _vector(values: Any, size: int, dtype: np.dtype, what: str) -> np.ndarray:
 
 
 def load_function(reference: str) -> Callable[..., Any]:
-    """`module:function`, with the working directory on the path."""
+    """The function named `module:function`, with the working directory on the path."""
     module, _, name = reference.partition(":")
     _see_working_directory()
     try:
@@ -167,7 +181,7 @@ def load_function(reference: str) -> Callable[..., Any]:
     except Exception as error:
         raise DiffpolicyError(
             f"--policy must be module:function, importable from here; got {reference!r}: "
-            f"{told(error)}"
+            f"{describe_error(error)}"
         ) from error
     if not callable(function):
         raise DiffpolicyError(f"--policy must be module:function; {reference!r} is {function!r}")

@@ -1,7 +1,7 @@
-"""The boundary to other people's Gymnasium environments: what crosses it is copied and checked.
+"""Boundary to other people's Gymnasium environments: every value that crosses it is checked.
 
-Outside it, observations are one float vector [D_o] and actions another [D_a], reward is a number,
-terminated and truncated are bools, and whatever an environment raises is one DiffpolicyError.
+Outside, observations are copied float vectors [D_o], actions are vectors [D_a], reward is a number,
+terminated and truncated are bools, and every exception is one DiffpolicyError.
 """
 
 import functools
@@ -24,8 +24,8 @@ EXPECTED = {
     "step": "step(action) -> (observation, reward, terminated, truncated, info)",
 }
 FIXED = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
-# Modules whose lines say nothing of the environment that they carry.
-CARRIERS = (
+# Modules of wrappers: their lines in a traceback do not locate an error of the environment.
+WRAPPERS = (
     *("gymnasium.core.", "gymnasium.wrappers.", "gymnasium.utils.", "gymnasium.spaces."),
     *("gymnasium.envs.registration.", "numpy.", "importlib."),
     *(f"diffpolicy.{name}." for name in ("boundary", "environment", "record")),
@@ -33,7 +33,7 @@ CARRIERS = (
 
 
 class Boundary(gymnasium.Wrapper):
-    """An environment with flat observations and flat actions, whatever its own are."""
+    """An environment with flat observations and flat actions."""
 
     def __init__(self, env: gymnasium.Env, name: str):
         super().__init__(env)
@@ -66,12 +66,12 @@ class Boundary(gymnasium.Wrapper):
 
     @property
     def spec(self):
-        """The environment's own: this wrapper is none that a spec must name."""
+        """Spec of the wrapped environment; it does not list this wrapper."""
         return self.env.spec
 
     @property
     def observation_keys(self) -> tuple[str, ...] | None:
-        """The arrays of a Dict or Tuple in the order of the flat vector; None for a Box."""
+        """Arrays of a Dict or Tuple in the order of the flat vector; None for a Box."""
         return tuple("/".join(map(str, path)) for path, _ in self._leaves if path) or None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
@@ -88,7 +88,7 @@ class Boundary(gymnasium.Wrapper):
             raise self._raised(error) from error
 
     def step(self, action: np.ndarray):
-        """One control tick; action [D_a] is the environment's to keep."""
+        """One control tick; the environment may keep action [D_a]."""
         self.tick += 1
         try:
             outcome: Any = self.env.step(action.reshape(self.action_shape))
@@ -108,16 +108,16 @@ class Boundary(gymnasium.Wrapper):
             raise self._raised(error) from error
 
     def render(self):
-        """A copy of the picture."""
+        """A copy of the rendered picture."""
         picture = self.env.render()
         return None if picture is None else np.array(picture)
 
     def close(self) -> None:
-        """Close the environment; one that cannot be closed costs no result, but a warning."""
+        """Close the environment; a failure to close is a warning."""
         try:
             self.env.close()
         except (Exception, SystemExit) as error:
-            _warn(f"{self.name} failed in close: {told(error)}")
+            _warn(f"{self.name} failed in close: {describe_error(error)}")
 
     def _flat(self, value: Any) -> np.ndarray:
         """The observation as a new vector, in the order of the space."""
@@ -168,10 +168,10 @@ class Boundary(gymnasium.Wrapper):
         return DiffpolicyError(f"{self.name} {given} in {self._call()}; expected {expected}")
 
     def _raised(self, error: Exception) -> DiffpolicyError:
-        text = f"{self.name} failed in {self._call()}: {told(error)}"
+        text = f"{self.name} failed in {self._call()}: {describe_error(error)}"
         if _place(error):
             return DiffpolicyError(text)
-        name = "reset" if self.tick < 0 else "step"  # called, or unpacked, in vain
+        name = "reset" if self.tick < 0 else "step"  # the call or its unpacking failed
         code = getattr(getattr(type(self.unwrapped), name), "__code__", None)
         place = f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
         return DiffpolicyError(f"{text}; expected {EXPECTED[name]}{place}")
@@ -182,8 +182,8 @@ class Boundary(gymnasium.Wrapper):
         return f"step, tick {self.tick} of seed {self.seed}"
 
 
-def told(error: BaseException) -> str:
-    """An exception in a line, with the file and the line of the environment that raised it."""
+def describe_error(error: BaseException) -> str:
+    """An exception in one line, with the file and line of the environment that raised it."""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     place = _place(error)
     return f"{text} ({place})" if place else text
@@ -200,19 +200,19 @@ def number(value: Any) -> float | None:
 
 
 def _place(error: BaseException | None) -> str:
-    """ "file:line" of the last frame that is not a carrier's; "" where there is none."""
+    """ "file:line" of the last frame outside wrappers; "" if there is none."""
     if error is None:
         return ""
     frames = [
         f"{frame.f_code.co_filename}:{line}"
         for frame, line in traceback.walk_tb(error.__traceback__)
-        if not f"{frame.f_globals.get('__name__', '')}.".startswith(CARRIERS)
+        if not f"{frame.f_globals.get('__name__', '')}.".startswith(WRAPPERS)
     ]
     return frames[-1] if frames else _place(error.__cause__)
 
 
 def _leaves(space: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """(keys, space) of every array that a Dict or Tuple holds, in the order of the flat vector."""
+    """(keys, space) of every array of a Dict or Tuple, in the order of the flat vector."""
     if not isinstance(space, spaces.Dict | spaces.Tuple):
         yield path, space
         return
@@ -223,5 +223,5 @@ def _leaves(space: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any,
 
 @functools.cache
 def _warn(text: str) -> None:
-    """Once, however many environments do the same."""
-    print(f"warning: {text}", file=sys.stderr)
+    """Warn once, not once for each environment."""
+    sys.stderr.write(f"warning: {text}\n")

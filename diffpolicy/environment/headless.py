@@ -1,4 +1,4 @@
-"""Pictures without a display."""
+"""Rendering without a display."""
 
 import os
 import sys
@@ -6,11 +6,10 @@ from ctypes.util import find_library
 
 
 def prefer_egl() -> None:
-    """Sets MUJOCO_GL=egl unless the user chose another; call it before mujoco is imported.
+    """Set MUJOCO_GL=egl unless the user chose another; call it before mujoco is imported.
 
-    MuJoCo chooses its OpenGL when it is imported, and its usual choice aborts the whole process
-    where there is no display. EGL needs none, but naming it where it is missing would break the
-    import itself.
+    MuJoCo chooses its OpenGL when it is imported, and its default aborts the process without a
+    display. EGL needs none, but naming a missing EGL would break the import.
     """
     if sys.platform == "linux" and "MUJOCO_GL" not in os.environ and find_library("EGL"):
-        os.environ["MUJOCO_GL"] = "egl"  # asking for the library starts a process: once is enough
+        os.environ["MUJOCO_GL"] = "egl"  # the look-up starts a process: once is enough

@@ -1,9 +1,9 @@
 """Success and score of an episode, read from its steps.
 
-`info` tells of success at a tick; where it holds no such key, success has not come yet. An episode
-succeeds at-any-tick, at-end, or where success is held:N ticks in a row, at any time. Its score is
-the key of `info` that is asked for, as it stands last, or the sum of its rewards; without such an
-option the key that the environment declares as `score_key`, in [0, 1]; else success as 0 or 1.
+`info` reports success at a tick; without the key there is no success yet. An episode succeeds
+at-any-tick, at-end, or if success is held:N ticks in a row. Its score is the last value of a key of
+`info`, or the sum of its rewards, as the option says; by default the key that the environment
+declares as `score_key`, in [0, 1]; else success as 0 or 1.
 """
 
 import math
@@ -24,14 +24,14 @@ RETURN = "return"
 
 @dataclass(frozen=True)
 class SuccessRule:
-    """Success at one tick, told by its info: a key, key>number or key<number."""
+    """Success at one tick by its info: a key, key>number or key<number."""
 
     key: str | None = None  # None: the first of the usual keys, or that no task is left
     sign: str = ""
     threshold: float = 0.0
 
     def __call__(self, info: Mapping[str, Any]) -> bool | None:
-        """None where info does not tell."""
+        """Success at this tick; None if info does not report it."""
         if self.key is None and "tasks_to_complete" in info:
             return not _amounts("tasks_to_complete", info["tasks_to_complete"]).any()
         for key in SUCCESS_KEYS if self.key is None else (self.key,):
@@ -58,13 +58,13 @@ class SuccessRule:
 
 @dataclass
 class Outcome:
-    """One episode so far; `see` takes in every step."""
+    """Success and score of one episode so far; `see` adds a step."""
 
     succeeds: SuccessRule
     held: int | None  # ticks in a row; None: at the end
     score_key: str | None  # None: the score is success
     unit: bool  # scores must lie in [0, 1]
-    success_tick: int | None = None  # ticks until info first told of success
+    success_tick: int | None = None  # ticks until info first reported success
     ticks: int = 0
     in_a_row: int = 0
     longest: int = 0
@@ -74,14 +74,16 @@ class Outcome:
 
     @property
     def success(self) -> bool:
+        """True if the rule holds after the steps so far."""
         return self.in_a_row > 0 if self.held is None else self.longest >= self.held
 
     @property
     def score(self) -> float:
+        """The score after the steps so far."""
         return float(self.success) if self.score_key is None else self.last_score or 0.0
 
     def see(self, reward: float, info: Mapping[str, Any], over: bool) -> None:
-        """One step. DiffpolicyError where the episode is over and info never told."""
+        """Add one step. DiffpolicyError at the end if info never reported success or score."""
         found = self.succeeds(info)
         self.known |= found is not None
         self.keys |= dict.fromkeys(info)
@@ -95,9 +97,9 @@ class Outcome:
         elif self.score_key is not None and self.score_key in info:
             self.last_score = self._score(f"info[{self.score_key!r}]", info[self.score_key])
         if over and not self.known:
-            self._untold(self.succeeds.key or " or ".join(SUCCESS_KEYS), "--success-from")
+            self._unreported(self.succeeds.key or " or ".join(SUCCESS_KEYS), "--success-from")
         if over and self.score_key and self.last_score is None:
-            self._untold(self.score_key, "--score-from")
+            self._unreported(self.score_key, "--score-from")
 
     def _score(self, name: str, value: Any) -> float:
         score = number(value)
@@ -107,7 +109,7 @@ class Outcome:
             raise DiffpolicyError(f"{name} must lie in [0, 1], as declared; got {score}")
         return score
 
-    def _untold(self, key: str, option: str) -> None:
+    def _unreported(self, key: str, option: str) -> None:
         other = "or return" if option == "--score-from" else "or a condition such as key>0.5"
         raise DiffpolicyError(
             f"in a whole episode info has no {key}; it holds: "
@@ -119,7 +121,7 @@ class Outcome:
 def new_outcome(
     env, success_from: str | None, success: str, score_from: str | None = None
 ) -> Outcome:
-    """Of an episode that begins. DiffpolicyError for options that cannot be read or fulfilled."""
+    """Outcome of a new episode; DiffpolicyError for options that cannot be read or satisfied."""
     held = held_ticks(success)
     if held and held > 1 and held > episode_limit(env):
         raise DiffpolicyError(
@@ -158,11 +160,11 @@ def _is_list(value: Any) -> bool:
 
 
 def _amounts(key: str, value: Any) -> np.ndarray:
-    """Numbers as they are; a list (of completed tasks, say) stands for its length."""
+    """Numbers; a list, such as the completed tasks, counts as its length."""
     try:
         amounts = np.asarray(len(value) if _is_list(value) else value, np.float64)
     except (TypeError, ValueError):
         amounts = np.array(math.nan)
     if not amounts.size or np.isnan(amounts).any():
-        raise DiffpolicyError(f"info[{key!r}] is no number and no list: {value!r}")
+        raise DiffpolicyError(f"info[{key!r}] is neither a number nor a list: {value!r}")
     return amounts

@@ -5,7 +5,7 @@
     schedule = ddim.make_schedule(num_steps=1000)
     actions = ddim.ddim_sample(model, ddim.predict, observations, noise, schedule=schedule)
 
-Where that module departs from the paper this one follows the paper: σ·noise is added, exactly
+It follows the paper in the points that differ in that module: σ·noise is added, exactly
 `ddim_steps` steps are made, and the last one ends at ᾱ = 1.
 
 Shapes: B batch, H action_horizon, A action_dim, O obs_size.
@@ -20,11 +20,9 @@ from torch import Tensor
 from diffpolicy.config import ModelConfig
 from diffpolicy.denoisers import Denoiser
 from diffpolicy.denoisers import build as build_denoiser
-from diffpolicy.sampling import ddim as sampler
-from diffpolicy.sampling import grids, noise
+from diffpolicy.sampling import grids, noise, steps
+from diffpolicy.sampling.ddim import ddim
 from diffpolicy.specification import Horizons
-
-READING = sampler.Reading(clip=1.0, rederive=False)
 
 
 class Schedule(NamedTuple):
@@ -59,14 +57,14 @@ def build(
 def make_schedule(
     num_steps: int = 1000, beta_start: float = noise.BETA_START, beta_end: float = noise.BETA_END
 ) -> Schedule:
-    """The linear schedule, as it is given: a short chain is not rescaled."""
+    """The linear schedule with the given range of β, not rescaled for short chains."""
     betas = noise.linear_betas(num_steps, beta_start, beta_end)
     β, ᾱ = torch.from_numpy(betas), torch.from_numpy(noise.alpha_bar_of(betas))
     return Schedule(num_steps, β, 1 - β, ᾱ, ᾱ.sqrt(), (1 - ᾱ).sqrt())
 
 
 def predict(model: Callable[..., Tensor], inputs: dict[str, Tensor]) -> Tensor:
-    """The predict_fn of a network that `build` made."""
+    """The predict_fn of a network from `build`: inputs as in `ddim_sample` -> ε̂ [B, H, A]."""
     return model(inputs["noisy_actions"], inputs["timestep"], inputs["observations"])
 
 
@@ -81,11 +79,16 @@ def ddim_step(
 ) -> Tensor:
     """x_t [B, H, A] at timestep t -> the sample at t_prev; t_prev = -1 is ᾱ = 1.
 
-    x̂0 is clipped to ±1. noise [B, H, A] is what σ multiplies; drawn where η > 0 and none is given.
+    x̂0 is clipped to ±1. σ multiplies noise [B, H, A], drawn if η > 0 and none is given.
     """
-    [step] = sampler.make_steps(schedule.alphas_cumprod.numpy(), [(t, t_prev)], eta)
-    z = torch.randn_like(x_t) if noise is None and step.injected > 0 else noise
-    return sampler.ddim_step(x_t, predicted_noise, step, READING, z)
+    [row] = _table(schedule, [(t, t_prev)], eta)
+    z = torch.randn_like(x_t) if noise is None and row.z else noise
+    return steps.move(x_t, predicted_noise, steps.read(x_t, predicted_noise, row), row, z=z)
+
+
+def _table(schedule: Schedule, grid: grids.Grid, eta: float) -> list[steps.Row]:
+    """x̂0 is clipped to ±1, ε̂ is not derived again from it."""
+    return ddim(schedule.alphas_cumprod.numpy(), grid, clip=1.0, rederive=False, eta=eta)
 
 
 def ddim_sample(
@@ -103,21 +106,18 @@ def ddim_sample(
 
     predict_fn(params, {"noisy_actions" [B, H, A], "timestep" [B], "observations" [B, O]}) -> ε̂.
     """
-    table = schedule.alphas_cumprod.numpy()
-    steps = sampler.make_steps(table, grids.make_grid(schedule.num_steps, ddim_steps), eta)
+    rows = _table(schedule, grids.make_grid(schedule.num_steps, ddim_steps), eta)
 
     def denoise(x: Tensor, k: int) -> Tensor:
-        t = torch.full((len(x),), steps[k].t, device=x.device)
+        t = torch.full((len(x),), rows[k].t, device=x.device)
         inputs = {"noisy_actions": x, "timestep": t, "observations": observations}
         return predict_fn(params, inputs)
 
-    return sampler.ddim_sample(
-        denoise, sampler.with_noise(initial_noise, steps, generator), steps, READING
-    )
+    return steps.sample(denoise, steps.with_noise(initial_noise, rows, generator), rows)
 
 
 def output_size(action_dim: int = 64, action_horizon: int = 8) -> int:
-    """Numbers in a chunk."""
+    """Numbers in a chunk: H·A."""
     return action_horizon * action_dim
 
 
@@ -128,7 +128,7 @@ def param_count(
     hidden_size: int = 256,
     num_layers: int = 4,
 ) -> int:
-    """Approximately: biases, norms and the width of the observation's part are left out."""
+    """Approximate number of weights, without biases, norms and the observation's second layer."""
     chunk = output_size(action_dim, action_horizon)
     enter = (chunk + 2 * hidden_size) * hidden_size
     blocks = num_layers * 2 * hidden_size * 4 * hidden_size
@@ -136,7 +136,7 @@ def param_count(
 
 
 def recommended_defaults() -> dict[str, float]:
-    """For fast sampling."""
+    """Default sizes, T, steps and η, by name."""
     return {
         "action_dim": 64,
         "action_horizon": 8,

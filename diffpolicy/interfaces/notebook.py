@@ -1,7 +1,7 @@
-"""DDIM with a budget that is not uniform: a dense tail, and before it predictions that are reused.
+"""DDIM with fewer network evaluations than solver steps: a dense tail, reused predictions before.
 
-The solver takes every step from T - 1 to 0; the network is asked at the last `dense` of them and at
-every `every`-th before. So solver steps and network evaluations are two numbers.
+The solver takes every step from T - 1 to 0; the network is evaluated at the last `dense` of them
+and at every `every`-th before.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffpolicy.sampling import ddim as sampler
-from diffpolicy.sampling import grids
-
-READING = sampler.Reading()
+from diffpolicy.sampling import grids, steps
+from diffpolicy.sampling.ddim import ddim
+from diffpolicy.sampling.wrappers import reuse
 
 
 class Sampled(NamedTuple):
-    """A sample [B, …], both its trajectories [S, B, …], and what they cost."""
+    """A sample [B, …], its trajectories [S, B, …], and its numbers of steps and evaluations."""
 
     sample: Tensor
     states: Tensor  # x_t after each step
@@ -28,7 +27,7 @@ class Sampled(NamedTuple):
 
 
 def reused_steps(solver_steps: int, dense: int, every: int) -> set[int]:
-    """The steps that repeat the last prediction."""
+    """Numbers of the steps that repeat the last prediction."""
     return {k for k in range(max(solver_steps - dense, 0)) if k % every}
 
 
@@ -40,22 +39,22 @@ def ddim_sample(
     dense: int = 50,
     every: int = 3,
     eta: float = 0.0,
-    reading: sampler.Reading = READING,
+    clip: float | None = None,
     generator: torch.Generator | None = None,
 ) -> Sampled:
     """noise [B, …] -> Sampled, with model(x [B, …], t [B]) -> ε̂.
 
-    T = 1000 makes 999 solver steps: 367 network evaluations at every = 3, 145 at every = 10.
+    clip: bound of x̂0, None for no. T = 1000 makes 999 solver steps, with 367 network evaluations
+    at every = 3 and 145 at every = 10.
     """
-    steps = sampler.make_steps(
-        alphas_cumprod, grids.pairs(range(len(alphas_cumprod) - 1, 0, -1), final=0), eta
-    )
-    reused = reused_steps(len(steps), dense, every)
+    grid = grids.pairs(range(len(alphas_cumprod) - 1, 0, -1), final=0)
+    rows = ddim(alphas_cumprod, grid, clip=clip, eta=eta)
+    reused = reused_steps(len(rows), dense, every)
 
     def denoise(x: Tensor, k: int) -> Tensor:
-        return model(x, torch.full((len(x),), steps[k].t, device=x.device))
+        return model(x, torch.full((len(x),), rows[k].t, device=x.device))
 
-    drawn = sampler.with_noise(noise, steps, generator)
-    states = list(sampler.ddim_states(sampler.reuse(denoise, reused), drawn, steps, reading))
+    drawn = steps.with_noise(noise, rows, generator)
+    states = steps.states(reuse(denoise, reused), drawn, rows)
     xs, x0s = (torch.stack(tensors) for tensors in zip(*states, strict=True))
-    return Sampled(xs[-1], xs, x0s, len(steps), len(steps) - len(reused))
+    return Sampled(xs[-1], xs, x0s, len(rows), len(rows) - len(reused))

@@ -1,8 +1,8 @@
-"""`DDIMScheduler`: the scheduler object of Hugging Face diffusers, over our own tables and steps.
+"""`DDIMScheduler`: the scheduler object of Hugging Face diffusers, over our own step table.
 
-The same constructor, methods, defaults and scheduler_config.json, so the same numbers, but for the
-level that a step leads to. Here it is the next point of the grid; diffusers computes t - T // S,
-which is no point of it for "linspace", nor for "trailing" where S does not divide T.
+Constructor, methods, defaults and scheduler_config.json are the same, and so are the numbers, with
+one exception: a step leads to the next point of the grid. diffusers computes t - T // S, which is
+not on the grid for "linspace", or for "trailing" if S does not divide T.
 `prev_timestep="formula"` gives diffusers' number.
 """
 
@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from diffpolicy.files import write_text
-from diffpolicy.sampling import ddim as sampler
-from diffpolicy.sampling import grids, noise
+from diffpolicy.sampling import grids, noise, parameterisation, steps
+from diffpolicy.sampling.ddim import NO_SIGNAL, ddim_row, sigma
+from diffpolicy.sampling.wrappers import dynamic_threshold
 
 CONFIG_NAME = "scheduler_config.json"
 CHOICES = {
@@ -57,7 +58,7 @@ class DDIMScheduler:
     """A drop-in for diffusers' `DDIMScheduler`.
 
     prev_timestep: "grid" steps to the next point of the grid, "formula" to t - T // S. Timesteps
-    that are no points of the grid follow the formula. Raises ValueError on unsupported values.
+    off the grid follow the formula. Raises ValueError on unsupported values.
     """
 
     num_train_timesteps: int = 1000
@@ -80,7 +81,7 @@ class DDIMScheduler:
     _given = frozenset[str]()
 
     def __new__(cls, *arguments, **named):
-        """Remembers what was given: configurations tell defaults apart from choices."""
+        """Note the given arguments: configurations tell defaults apart from choices."""
         scheduler = super().__new__(cls)
         positional = (f.name for f, _ in zip(fields(cls), arguments, strict=False))
         scheduler._given = frozenset([*positional, *named])
@@ -100,10 +101,11 @@ class DDIMScheduler:
             self._table = noise.zero_terminal_snr(self._table)
             betas = noise.betas_of(self._table)
         bounded = self.clip_sample and not self.thresholding
+        self._clip = self.clip_sample_range if bounded else None
         if self._table[-1] == 0 and self.prediction_type == "epsilon" and not bounded:
-            raise ValueError(sampler.NO_SIGNAL)
+            raise ValueError(NO_SIGNAL)
         self._final = 1.0 if self.set_alpha_to_one else float(self._table[0])
-        # What others read from a scheduler; steps are computed from the float64 table.
+        # For callers; steps are computed from the float64 table.
         self.alphas_cumprod = torch.tensor(self._table, dtype=torch.float32)
         self.betas = torch.tensor(betas, dtype=torch.float32)
         self.alphas = 1 - self.betas
@@ -125,11 +127,11 @@ class DDIMScheduler:
     # Sampling
 
     def scale_model_input(self, sample: Tensor, timestep: int | None = None) -> Tensor:
-        """The sample as it is."""
+        """The sample [B, …], unchanged."""
         return sample
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
-        """Chooses the grid of S steps; `timesteps` [S] holds it."""
+        """Choose the grid of S steps; `timesteps` [S] holds it."""
         T = self.num_train_timesteps
         if not 1 <= num_inference_steps <= T:
             raise ValueError(
@@ -168,11 +170,20 @@ class DDIMScheduler:
             raise ValueError("give generator or variance_noise, not both")
         t = int(timestep)
         levels = self._level(t), self._level(self._previous(t))
-        step = sampler.make_step(*levels, t, eta)
-        x0, ε = sampler.read(sample, model_output, step, self._reading(use_clipped_model_output))
+        row = ddim_row(
+            *levels,
+            t,
+            prediction=CHOICES["prediction_type"][self.prediction_type],
+            clip=self._clip,
+            rederive=use_clipped_model_output,
+            eta=eta,
+        )
+        x0 = steps.read(sample, model_output, row)
+        if self.thresholding:
+            x0 = dynamic_threshold(x0, self.dynamic_thresholding_ratio, self.sample_max_value)
         if eta > 0 and variance_noise is None:
             variance_noise = _randn_like(model_output, generator)
-        moved = sampler.move(x0, ε, step, variance_noise)
+        moved = steps.move(sample, model_output, x0, row, z=variance_noise)
         if not return_dict:
             return moved, x0
         return DDIMSchedulerOutput(prev_sample=moved, pred_original_sample=x0)
@@ -189,18 +200,9 @@ class DDIMScheduler:
             raise ValueError(f"ᾱ at timestep {t} is {ᾱ:.3g}: every β must lie between 0 and 1")
         return ᾱ
 
-    def _reading(self, rederive: bool) -> sampler.Reading:
-        threshold = (self.dynamic_thresholding_ratio, self.sample_max_value)
-        return sampler.Reading(
-            prediction=CHOICES["prediction_type"][self.prediction_type],
-            clip=self.clip_sample_range if self.clip_sample else None,
-            threshold=threshold if self.thresholding else None,
-            rederive=rederive,
-        )
-
     def _get_variance(self, timestep: int, prev_timestep: int) -> Tensor:
         """σ² at η = 1 (eq. 16)."""
-        σ = sampler.sigma(self._level(timestep), self._level(prev_timestep), eta=1.0)
+        σ = sigma(self._level(timestep), self._level(prev_timestep), eta=1.0)
         return torch.tensor(σ**2)
 
     # Training
@@ -208,12 +210,12 @@ class DDIMScheduler:
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_t of x0 [B, …] and ε [B, …] at timesteps [B]."""
         level = self._levels(timesteps, original_samples)
-        return sampler.add_noise(original_samples, noise, level).to(original_samples.dtype)
+        return parameterisation.add_noise(original_samples, noise, level).to(original_samples.dtype)
 
     def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """v of x0 [B, …] and ε [B, …] at timesteps [B]."""
         level = self._levels(timesteps, sample)
-        return sampler.training_target(sample, noise, level, "v").to(sample.dtype)
+        return parameterisation.target(sample, noise, level, "v").to(sample.dtype)
 
     def _levels(self, timesteps: Tensor, like: Tensor) -> Tensor:
         """ᾱ [B, 1, …], float64."""
@@ -224,14 +226,14 @@ class DDIMScheduler:
 
     @property
     def config(self) -> Record:
-        """The constructor's arguments by attribute and by item, and which of them were defaults."""
+        """The constructor's arguments by attribute and by item, with the names of the defaults."""
         values = asdict(self)
         defaults = [name for name in values if name not in self._given and name != OURS]
         return Record(values, _use_default_values=defaults) if defaults else Record(values)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **changes: Any) -> "DDIMScheduler":
-        """From a configuration, diffusers' too; what it left to defaults takes ours."""
+        """From a configuration of this class or of diffusers; its defaults become ours."""
         defaults, names = config.get("_use_default_values", ()), {f.name for f in fields(cls)}
         given = {k: v for k, v in config.items() if k not in defaults and not k.startswith("_")}
         if unknown := given.keys() - names:
@@ -240,23 +242,21 @@ class DDIMScheduler:
 
     @classmethod
     def load_config(cls, folder: str | Path, subfolder: str = "") -> dict[str, Any]:
-        """The configuration in a local folder's scheduler_config.json."""
+        """The configuration in a local folder's scheduler_config.json; OSError if there is none."""
         path = Path(folder, subfolder, CONFIG_NAME)
         if not path.is_file():
-            raise OSError(
-                f"there is no {CONFIG_NAME} in {path.parent}; only local folders are read"
-            )
+            raise OSError(f"there is no {CONFIG_NAME} in {path.parent}; expected a local folder")
         return json.loads(path.read_text())
 
     @classmethod
     def from_pretrained(
         cls, folder: str | Path, subfolder: str = "", **changes: Any
     ) -> "DDIMScheduler":
-        """The scheduler that a local folder describes."""
+        """The scheduler of a local folder's scheduler_config.json, with `changes`."""
         return cls.from_config(cls.load_config(folder, subfolder), **changes)
 
     def save_config(self, folder: str | Path) -> None:
-        """Writes scheduler_config.json, as diffusers reads it."""
+        """Write scheduler_config.json in diffusers' format."""
         saved = {"_class_name": type(self).__name__, **asdict(self)}
         if self.prev_timestep == "grid":
             del saved[OURS]
@@ -266,9 +266,9 @@ class DDIMScheduler:
 
 
 def _randn_like(x: Tensor, generator: torch.Generator | list[torch.Generator] | None) -> Tensor:
-    """On the generator's device, so that a CPU generator gives the same noise everywhere.
+    """Standard normal noise of the shape of x [B, …], with one generator or one for each sample.
 
-    A list has one generator for each sample of the batch.
+    It is drawn on the generator's device, so a CPU generator gives the same noise everywhere.
     """
     if isinstance(generator, list):
         pairs = zip(x.split(1), generator, strict=True)

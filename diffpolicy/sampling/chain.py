@@ -1,21 +1,67 @@
-"""One step budget worked out: which levels it visits, at which coefficients, and what that says."""
+"""A step budget worked out for one model: its grid, its step table, its name and its summary."""
 
-from dataclasses import asdict
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.sampling import ddim as sampler
 from diffpolicy.sampling import grids
+from diffpolicy.sampling.ddim import ddim
 from diffpolicy.sampling.noise import CLEAN, alpha_bar_table
+from diffpolicy.sampling.steps import Row
+
+SHOWN = 12  # timesteps that an audit line prints
 
 
-class Chain(NamedTuple):
-    """What a sampler needs besides the network and the noise."""
+@dataclass(frozen=True)
+class Chain:
+    """All that an engine needs besides the network and the noise.
 
+    grid: (t, s) of each row. start_signal: √ᾱ at the first timestep. regression: the network is
+    evaluated once at zero noise, without denoising. ddpm: ancestral sampling over all T timesteps.
+    """
+
+    sampling: Sampling
     grid: grids.Grid
-    steps: list[sampler.Step]
-    reading: sampler.Reading
+    rows: list[Row]
+    start_signal: float
+    regression: bool = False
+    ddpm: bool = False
+
+    @property
+    def steps(self) -> int:
+        """K, the steps of the solver; 0 for regression."""
+        return 0 if self.regression else len(self.rows)
+
+    @property
+    def name(self) -> str:
+        """The name in tables: "10 steps", "10 steps, leading, η 0.5", "DDPM 100", "regression"."""
+        if self.regression:
+            return "regression"
+        if self.ddpm:
+            return f"DDPM {self.steps}"
+        return ", ".join(filter(None, [f"{self.steps} step{'s' * (self.steps > 1)}", self.variant]))
+
+    @property
+    def kind(self) -> str:
+        """The name of its line in a plot: "DDPM", "regression", or the variant."""
+        if self.ddpm:
+            return "DDPM"
+        return "regression" if self.regression else self.variant
+
+    @property
+    def variant(self) -> str:
+        """Differences from the default sampler except the number of steps, or ""."""
+        s, usual = self.sampling, Sampling()
+        parts = {
+            f"grid {s.grid}": s.grid != usual.grid,
+            f"start {s.start}": s.start is not None,
+            f"end {s.end}": s.end != usual.end,
+            f"η {s.eta:g}": s.eta != usual.eta,
+            f"noise × {s.noise_scale:g}": s.noise_scale != usual.noise_scale,
+            f"clip {s.clip}": s.clip is not None,
+        }
+        return ", ".join(text for text, differs in parts.items() if differs)
 
 
 def make_chain(model: ModelConfig, clip_range: float | None, sampling: Sampling) -> Chain:
@@ -27,29 +73,58 @@ def make_chain(model: ModelConfig, clip_range: float | None, sampling: Sampling)
         raise DiffpolicyError("a noise scale needs --eta above 0: DDIM injects no noise")
     timesteps = model.train_timesteps
     table = alpha_bar_table(model.schedule, timesteps)
-    if model.regression:  # one step from T - 1 that ends at the network's answer
-        if sampling not in (Sampling(), Sampling(0)):
-            given = {k: v for k, v in asdict(sampling).items() if v != getattr(Sampling(), k)}
-            raise DiffpolicyError(
-                "this is a regression policy, without denoising steps; give it --ddim-steps 0, or "
-                f"nothing, and no other sampler's option; got {given}"
-            )
-        grid = [(timesteps - 1, CLEAN)]
-        return Chain(grid, sampler.make_steps(table, grid), sampler.Reading("x0", clip_range))
-    grid = grids.parse_grid(
-        timesteps, sampling.grid, sampling.ddim_steps, sampling.start, sampling.end
+    if model.regression:
+        _refuse_options(sampling)
+        grid, prediction, clip = [(timesteps - 1, CLEAN)], "x0", clip_range
+    else:
+        grid = grids.parse_grid(
+            timesteps, sampling.grid, sampling.ddim_steps, sampling.start, sampling.end
+        )
+        prediction = model.prediction
+        clip = clip_range if sampling.clip is None else sampling.clip or None
+    rows = ddim(
+        table,
+        grid,
+        prediction=prediction,
+        clip=clip,
+        rederive=clip is not None,
+        eta=sampling.eta,
+        noise_scale=sampling.noise_scale,
     )
-    steps = sampler.make_steps(table, grid, sampling.eta, sampling.noise_scale)
-    clip = clip_range if sampling.clip is None else sampling.clip or None
-    return Chain(grid, steps, sampler.Reading(model.prediction, clip))
+    ddpm = sampling == Sampling(timesteps, eta=1.0)
+    return Chain(sampling, grid, rows, float(table[grid[0][0]]) ** 0.5, model.regression, ddpm)
+
+
+def _refuse_options(sampling: Sampling) -> None:
+    """DiffpolicyError where a regression policy is given the options of a sampler."""
+    if sampling not in (Sampling(), Sampling(0)):
+        given = {k: v for k, v in asdict(sampling).items() if v != getattr(Sampling(), k)}
+        raise DiffpolicyError(
+            "this is a regression policy, without denoising steps; give it --ddim-steps 0, or "
+            f"nothing, and no other sampler's option; got {given}"
+        )
 
 
 def audit(chain: Chain) -> dict[str, Any]:
-    """What a budget really does, for results: every trap of a step sweep shows here."""
+    """The timesteps, evaluations, starting signal and injected noise of a chain, for results."""
     return {
         "timesteps": [t for t, _ in chain.grid],
-        "network_evals": len(chain.steps),
-        "sqrt_alpha_bar_start": chain.steps[0].signal_t,
+        "network_evals": len(chain.rows),
+        "sqrt_alpha_bar_start": chain.start_signal,
         "duplicates": grids.duplicates(chain.grid),
-        "noise_injected": sum(step.injected > 0 for step in chain.steps),
+        "noise_injected": sum(row.z > 0 for row in chain.rows),
     }
+
+
+def audit_line(chain: Chain) -> str:
+    """The audit as one line for the terminal."""
+    if chain.regression:
+        return f"{chain.name}: 1 network evaluation, no denoising"
+    found = audit(chain)
+    evals, times = found["network_evals"], [str(t) for t in found["timesteps"]]
+    if len(times) > SHOWN:
+        times = [*times[: SHOWN // 2], "…", *times[-SHOWN // 2 :]]
+    return (
+        f"{chain.name}: {evals} network evaluation{'s' * (evals > 1)} at t = {' '.join(times)}; "
+        f"√ᾱ at the start {chain.start_signal:.4f}; duplicates {found['duplicates']}"
+    )

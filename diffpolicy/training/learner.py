@@ -1,7 +1,7 @@
-"""A denoiser, its EMA and its optimiser: one training step at a time.
+"""Learner: a denoiser, its EMA and its optimiser, one training step at a time.
 
 Every draw of step n depends on (seed, n) alone, so a resumed run repeats an uninterrupted one
-without any generator's state in the checkpoint.
+without the state of a generator in the checkpoint.
 """
 
 import math
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from diffpolicy.data.windows import Windows
-from diffpolicy.denoisers import build
-from diffpolicy.sampling import ddim as sampler
-from diffpolicy.sampling import noise as levels
+from diffpolicy.denoisers import build_network
+from diffpolicy.denoisers.encoders import encode
 from diffpolicy.specification import Specification
+from diffpolicy.training.objective import make_objective
 
 WARMUP_STEPS = 500
 EMA_POWER, EMA_LIMIT = 0.75, 0.9999
@@ -36,7 +36,7 @@ class Learner:
     ):
         model, task = specification.model, specification.task
         torch.manual_seed(seed)
-        network = build(model, specification.horizons, task.observation_dim, task.action_dim)
+        network = build_network(specification)
         self.network = network.to(device)
         self.names = [name for name, _ in network.named_parameters()]
         self.parameters = list(network.parameters())
@@ -45,10 +45,8 @@ class Learner:
             self.parameters, lr=lr, weight_decay=weight_decay, fused=True
         )
         self.peak_lr, self.seed, self.device = lr, seed, device
-        self.prediction, self.regression = model.prediction, model.regression
-        self.masked = not task.position_targets
-        table = levels.alpha_bar_table(model.schedule, model.train_timesteps)
-        self.alpha_bar = torch.as_tensor(table, dtype=torch.float64, device=device)
+        self.objective = make_objective(model, device)
+        self.masked, self.keys = not task.position_targets, task.observations
         self.step = 0
 
     def learn(self, windows: Windows, batch: int, progress: float) -> Tensor:
@@ -76,7 +74,7 @@ class Learner:
         return float(self.loss(network, windows, batch, self._generator(0)))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that resuming needs, by name."""
+        """Tensors that resuming needs, by name."""
         found = {f"network.{n}": p for n, p in zip(self.names, self.parameters, strict=True)}
         found |= {f"ema.{n}": p for n, p in self.ema.items()}
         for number, moments in self.optimizer.state_dict()["state"].items():
@@ -84,7 +82,7 @@ class Learner:
         return found
 
     def restorable(self, step: int) -> dict[str, Tensor]:
-        """Tensors of the names, shapes and types that `restore` takes after so many steps."""
+        """Names, shapes and types of the tensors that `restore` takes after so many steps."""
         kinds = ["network", "ema", *(f"adam.{kind}" for kind in ADAM if step)]
         return {
             f"{kind}.{name}": torch.empty(() if kind == "adam.step" else p.shape, device="meta")
@@ -93,7 +91,7 @@ class Learner:
         }
 
     def restore(self, tensors: dict[str, Tensor], step: int) -> None:
-        """The inverse of `tensors`, for a learner of the same specification."""
+        """Inverse of `tensors`, for a learner of the same specification."""
         self.network.load_state_dict({n: tensors[f"network.{n}"] for n in self.names})
         for name, value in self.ema.items():
             value.copy_(tensors[f"ema.{name}"])
@@ -119,53 +117,38 @@ class Learner:
     ) -> Tensor:
         """The mean of ‖target - network‖² over a random batch (arXiv 2006.11239, eq. 14).
 
-        Where actions are no position targets, those beyond the episode's ends do not count.
+        Unless actions are position targets, those beyond the episode's ends do not count.
         """
         index = torch.randint(len(windows), (batch,), generator=generator, device=self.device)
-        observation, action, real = gather(windows, index)
-        x_t, t, target = self._question(action, generator)
+        observations, action, real = gather(windows, index)
+        observation = encode(observations, self.keys)
+        x_t, t, target = self.objective.pair(action, generator)
         error = (network(x_t, t, observation) - target).square()
         if not self.masked:
             return error.mean()
         weight = real[..., None].expand_as(error)
         return (error * weight).sum() / weight.sum()
 
-    def _question(
-        self, action: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """x_t, t and what the network should say to them, for the chunks `action`.
-
-        Regression: it sees no chunk, always the last timestep, and should give x0.
-        """
-        count, timesteps = len(action), len(self.alpha_bar)
-        if self.regression:
-            last = torch.full((count,), timesteps - 1, device=self.device)
-            return torch.zeros_like(action), last, action
-        t = torch.randint(timesteps, (count,), generator=generator, device=self.device)
-        ε = torch.randn(action.shape, generator=generator, device=self.device)
-        level = self.alpha_bar[t].float()[:, None, None]
-        x_t = sampler.add_noise(action, ε, level)
-        return x_t, t, sampler.training_target(action, ε, level, self.prediction)
-
 
 def bytes_needed(specification: Specification, batch: int) -> int:
-    """The least memory that a step takes: weights, their gradients, EMA and Adam's two moments;
-    each window and what each layer makes of it."""
+    """Least memory of a training step: weights, gradients, EMA and Adam's two moments; windows and
+    the output of each layer."""
     task, horizons = specification.task, specification.horizons
     with torch.device("meta"):
-        network = build(specification.model, horizons, task.observation_dim, task.action_dim)
+        network = build_network(specification)
     weights = list(network.parameters())
     window = horizons.observation * task.observation_dim + horizons.prediction * task.action_dim
     outputs = sum(len(w) for w in weights if w.ndim > 1)
     return 4 * (5 * sum(w.numel() for w in weights) + batch * (window + outputs))
 
 
-def gather(windows: Windows, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def gather(windows: Windows, index: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Windows.gather as tensors; on the CPU NumPy gathers, faster than torch's own indexing."""
     if isinstance(windows.newest, Tensor):
         return windows.gather(index)
-    observation, action, real = (torch.from_numpy(x) for x in windows.gather(index.numpy()))
-    return observation, action, real
+    observations, action, real = windows.gather(index.numpy())
+    tensors = {key: torch.from_numpy(x) for key, x in observations.items()}
+    return tensors, torch.from_numpy(action), torch.from_numpy(real)
 
 
 def learning_rate(peak: float, step: int, progress: float) -> float:

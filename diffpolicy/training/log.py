@@ -28,13 +28,13 @@ class Log:
         write_bytes(self.path, b"".join(line + b"\n" for line in kept))
 
     def write(self, record: dict[str, Any]) -> None:
-        """Appends one line."""
+        """Append one line."""
         with self.path.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
 
 def _step_of(line: bytes) -> float:
-    """The step of a log line; a line that a crash cut short or damaged counts as never written."""
+    """The step of a log line; infinite for a damaged line, which is dropped."""
     try:
         return validate(Logged, parse_json(line, "a line"), "a line", others=True).step
     except DiffpolicyError:

@@ -1,4 +1,7 @@
-"""From a store and an environment to normalised windows and a specification."""
+"""Prepare training: a store and an environment become normalised windows and a specification.
+
+Shapes: N rows, D_o and D_a dimensions.
+"""
 
 import hashlib
 import platform
@@ -11,56 +14,49 @@ import numpy as np
 from diffpolicy import environment
 from diffpolicy.checkpoint import Checkpoint
 from diffpolicy.config import ModelConfig, TrainConfig
-from diffpolicy.data.demonstrations import (
-    Demonstrations,
-    array_names,
-    attribute,
-    attributes_of,
-    open_demonstrations,
-)
+from diffpolicy.data.attributes import attribute
+from diffpolicy.data.demonstrations import Demonstrations, contents, read_demonstrations
 from diffpolicy.data.normalizer import FITS, Normalizer
 from diffpolicy.data.windows import Windows, make_windows
-from diffpolicy.environment.boundary import told
+from diffpolicy.environment.boundary import describe_error
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.specification import Specification, Task, default_horizons
+from diffpolicy.specification import FLAT, Specification, Task, default_horizons, flat_observation
 from diffpolicy.version import __version__
 
-ROUNDING = 0.01  # of an action's range: this far outside of it is no other unit
+ROUNDING = 0.01  # of an action's range: excess up to this is rounding
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What training needs of the data."""
+    """Everything that training needs from the data."""
 
     specification: Specification
     training: Windows
     validation: Windows | None
-    observation_normalizer: Normalizer
+    observation_normalizers: dict[str, Normalizer]
     action_normalizer: Normalizer
+    notes: tuple[str, ...]  # sentences for the user
 
 
 def prepare(config: TrainConfig, started: Checkpoint | None = None) -> Prepared:
-    """Reads the store, asks the environment for its facts, fits normalisers, cuts windows.
+    """Read the store, ask the environment for its facts, fit normalisers, cut windows.
 
     A run that was started on the same data keeps the normalisers of its policy.
     """
-    demonstrations, observations, task = _read(config)
-    horizons = default_horizons(
-        task.control_dt_s,
-        config.observation_horizon,
-        config.prediction_horizon,
-        config.action_horizon,
-    )
-    ends = demonstrations.episode_ends
+    demonstrations, observations, task, notes = _read(config)
+    asked = config.observation_horizon, config.prediction_horizon, config.action_horizon
+    horizons = default_horizons(task.control_dt_s, *asked)
+    ends, actions = demonstrations.episode_ends, demonstrations.action
     train, held_out = split_episodes(len(ends), config.validation_fraction, config.seed)
-    rows = _rows_of(ends, train)
+    rows = np.repeat(np.isin(np.arange(len(ends)), train), np.diff(ends, prepend=0))
     provenance, fit = _provenance(config, demonstrations, observations), FITS[config.normalizer]
     if started and started.specification.training.get("fingerprint") == provenance["fingerprint"]:
-        of_observation, of_action = started.observation_normalizer, started.action_normalizer
+        of_observations, of_action = started.observation_normalizers, started.action_normalizer
     else:
-        of_observation, of_action = fit(observations[rows]), fit(demonstrations.action[rows])
-    normal_observations = of_observation.normalize(observations)
-    normal_actions = of_action.normalize(demonstrations.action)
+        of_observations = {key: fit(values[rows]) for key, values in observations.items()}
+        of_action = fit(actions[rows])
+    normal_observations = {k: of_observations[k].normalize(x) for k, x in observations.items()}
+    normal_actions = of_action.normalize(actions)
 
     def windows(episodes: np.ndarray) -> Windows:
         return make_windows(normal_observations, normal_actions, ends, horizons, episodes)
@@ -73,12 +69,15 @@ def prepare(config: TrainConfig, started: Checkpoint | None = None) -> Prepared:
         training=provenance,
     )
     validation = windows(held_out) if len(held_out) else None
-    return Prepared(specification, windows(train), validation, of_observation, of_action)
+    return Prepared(specification, windows(train), validation, of_observations, of_action, notes)
 
 
-def _read(config: TrainConfig) -> tuple[Demonstrations, np.ndarray, Task]:
-    """The demonstrations, the observations [N, D_o] that the environment would give, the task."""
-    attributes = attributes_of(config.data)
+def _read(
+    config: TrainConfig,
+) -> tuple[Demonstrations, dict[str, np.ndarray], Task, tuple[str, ...]]:
+    """Demonstrations, observations {key: [N, …]} as of the environment, the task, and notes."""
+    source = contents(config.data)
+    attributes = source.store.attributes
     env_id = config.env or attribute(attributes, "env_id")
     if not env_id:
         raise DiffpolicyError(f"{config.data} does not name its environment; give --env ID")
@@ -88,8 +87,8 @@ def _read(config: TrainConfig) -> tuple[Demonstrations, np.ndarray, Task]:
         kwargs = dict(attribute(attributes, "env_kwargs") or {})
     env = environment.make(env_id, kwargs)
     try:
-        keys = _observation_keys(config, array_names(config.data), env)
-        demonstrations = open_demonstrations(config.data, keys, config.action)
+        keys = _observation_keys(config, source.names, env)
+        demonstrations = read_demonstrations(source, keys, config.action)
         observations = _observations(config, demonstrations, keys, env)
         task = _task(config, attributes, env, env_id, kwargs)
         space: Any = env.action_space
@@ -98,16 +97,13 @@ def _read(config: TrainConfig) -> tuple[Demonstrations, np.ndarray, Task]:
     _check_dimensions(config, task, observations, demonstrations.action)
     name = f"{config.data}: data/{config.action}"
     notes = _check_actions(name, demonstrations.action, space.low, space.high)
-    for note in [*demonstrations.notes, *notes]:
-        print(f"warning: {note}")
-    return demonstrations, observations, task
+    return demonstrations, {FLAT: observations}, task, (*demonstrations.notes, *notes)
 
 
 def _observation_keys(config: TrainConfig, names: list[str], env) -> list[str]:
-    if config.obs:
-        return list(config.obs)
-    if "observation" in names:
-        return ["observation"]
+    """Arrays of the store that make the observation."""
+    if config.obs or FLAT in names:
+        return list(config.obs) or [FLAT]
     mapped = environment.declared(env, "demonstration_arrays")
     if mapped:
         return list(mapped)
@@ -120,7 +116,7 @@ def _observation_keys(config: TrainConfig, names: list[str], env) -> list[str]:
 def _observations(
     config: TrainConfig, demonstrations: Demonstrations, keys: list[str], env
 ) -> np.ndarray:
-    """As the environment maps its arrays; others as they are."""
+    """Observations [N, D_o]: mapped by the environment from its own arrays, else joined."""
     mapping = environment.declared(env, "observations_from")
     mappable = list(environment.declared(env, "demonstration_arrays") or ()) == keys
     if mapping is None or not mappable:
@@ -131,7 +127,8 @@ def _observations(
         raise DiffpolicyError(f"{config.data}: {error}") from error
     except Exception as error:
         name = f"observations_from of {env.spec.id}"
-        raise DiffpolicyError(f"{config.data}: {name} failed: {told(error)}") from error
+        reason = f"{config.data}: {name} failed: {describe_error(error)}"
+        raise DiffpolicyError(reason) from error
     return np.asarray(mapped, np.float32)
 
 
@@ -145,13 +142,12 @@ def _task(
         targets = attribute(attributes, "position_targets")
     if targets is None:
         targets = environment.declared(env, "position_targets")
+    dt = environment.control_dt_s(env, config.control_dt or attribute(attributes, "control_dt_s"))
     return Task(
         env_id=env_id,
-        control_dt_s=environment.control_dt_s(
-            env, config.control_dt or attribute(attributes, "control_dt_s")
-        ),
+        control_dt_s=dt,
         position_targets=bool(targets),
-        observation_dim=env.observation_space.shape[0],
+        observations=flat_observation(env.observation_space.shape[0], config.normalizer),
         action_dim=env.action_space.shape[0],
         env_kwargs=kwargs,
         observation_keys=environment.fitting_keys(env, attribute(attributes, "observation_keys")),
@@ -161,19 +157,19 @@ def _task(
 def _check_dimensions(
     config: TrainConfig, task: Task, observations: np.ndarray, actions: np.ndarray
 ) -> None:
-    for name, wanted, data in (
-        ("observations", task.observation_dim, observations),
-        ("actions", task.action_dim, actions),
+    for name, wanted, found in (
+        ("observations", task.observation_dim, observations.shape[1]),
+        ("actions", task.action_dim, actions.shape[1]),
     ):
-        if data.shape[1] != wanted:
+        if found != wanted:
             raise DiffpolicyError(
-                f"{config.data} has {name} of {data.shape[1]} numbers, {task.env_id} has {wanted}; "
+                f"{config.data} has {name} of {found} numbers, {task.env_id} has {wanted}; "
                 "choose other arrays with --obs, or another --env or --env-kwargs"
             )
 
 
 def _check_actions(name: str, actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[str]:
-    """Refuses actions [N, D_a] that cannot be meant; notes on those outside of the action space."""
+    """Refuse actions [N, D_a] in wrong units; return notes on those outside the action space."""
     if np.all(actions == actions[0]):
         raise DiffpolicyError(
             f"{name} holds the same action {actions[0]} in all {len(actions):,} rows: there is "
@@ -188,34 +184,27 @@ def _check_actions(name: str, actions: np.ndarray, low: np.ndarray, high: np.nda
         return []
     row, worst = np.unravel_index(np.argmax(excess), excess.shape)
     found = (
-        f"{name} has {int(outside.sum()):,} of {len(actions):,} actions outside of the action "
+        f"{name} has {int(outside.sum()):,} of {len(actions):,} actions outside the action "
         f"space; row {row} has {actions[row, worst]:.4g} in dimension "
         f"{np.flatnonzero(limited)[worst]}, which ranges from {low[worst]:.4g} to {high[worst]:.4g}"
     )
     if np.any(np.mean(excess > 1, axis=0) > 0.5):
         raise DiffpolicyError(
-            f"{found}: most are farther off than the range is wide, as in another unit; choose "
+            f"{found}: most exceed it by more than its width, as in another unit; choose "
             "another array with --action, or another --env or --env-kwargs"
         )
-    return [f"{found}; control clips what a policy learns from them"]
+    return [f"{found}; control clips the actions of a policy trained on them"]
 
 
 def split_episodes(count: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(training, held out) episode numbers; at least one of each where there are two."""
+    """(training, held out) episode numbers; at least one of each if there are two."""
     held = min(count - 1, int(np.ceil(count * fraction))) if fraction > 0 else 0
     order = np.random.default_rng([seed, 0x5917]).permutation(count)
     return np.sort(order[held:]), np.sort(order[:held])
 
 
-def _rows_of(ends: np.ndarray, episodes: np.ndarray) -> np.ndarray:
-    lengths = np.diff(ends, prepend=0)
-    chosen = np.zeros(len(ends), bool)
-    chosen[episodes] = True
-    return np.repeat(chosen, lengths)
-
-
 def fingerprint(*arrays: np.ndarray) -> str:
-    """A hash of the arrays' bytes and shapes, by which a checkpoint knows its data."""
+    """A hash of the arrays' bytes and shapes: a checkpoint's identity of its data."""
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:
         digest.update(repr((array.shape, array.dtype.str)).encode())
@@ -224,7 +213,7 @@ def fingerprint(*arrays: np.ndarray) -> str:
 
 
 def _provenance(
-    config: TrainConfig, demonstrations: Demonstrations, observations: np.ndarray
+    config: TrainConfig, demonstrations: Demonstrations, observations: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     import torch
 
@@ -232,7 +221,7 @@ def _provenance(
     ends = demonstrations.episode_ends
     return {
         "config": {**settings, "data": str(config.data)},
-        "fingerprint": fingerprint(observations, demonstrations.action, ends),
+        "fingerprint": fingerprint(*observations.values(), demonstrations.action, ends),
         "episodes": len(ends),
         "rows": int(ends[-1]),
         "versions": {

@@ -1,4 +1,4 @@
-"""`diffpolicy train`: the loop around the learner, with log, checkpoints, Ctrl-C and resume."""
+"""`diffpolicy train`: the loop around the learner, with log, checkpoints, signals and resume."""
 
 import json
 import signal
@@ -16,7 +16,7 @@ from diffpolicy import checkpoint as checkpoints
 from diffpolicy.checked import parse_json, validate
 from diffpolicy.checkpoint import Checkpoint, Target, TrainingState
 from diffpolicy.config import TrainConfig
-from diffpolicy.device import check_memory, choose_device, warn_of_busy_cores
+from diffpolicy.device import busy_cores_warning, check_memory, choose_device
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import alone_in, remove_partials
 from diffpolicy.specification import Specification
@@ -29,30 +29,33 @@ LOG_EVERY, VALIDATE_EVERY, SAVE_EVERY_S = 100, 1000, 30.0
 
 
 def train(config: TrainConfig) -> Path:
-    """Trains until --steps, --minutes or a signal; returns the policy's path.
+    """Train until --steps, --minutes or a signal; return the path of the policy.
 
-    Raises DiffpolicyError on bad input, before anything is written, or where training diverges;
+    Raises DiffpolicyError for bad input, before anything is written, or if training diverges;
     KeyboardInterrupt after a signal, once the checkpoint is saved.
     """
     _check_options(config)
     started = _started(config)
     config = _with_target(config, started)
     if config.resume and not (config.out / checkpoints.TRAINING_FILE).exists():
-        print(f"nothing to go on with in {config.out}: training starts from the beginning")
+        print(f"warning: --resume: {config.out} holds no checkpoint; training from scratch")
     device = choose_device(config.device)
     torch.set_num_threads(config.threads or torch.get_num_threads())
-    if device.type == "cpu":
-        warn_of_busy_cores()
-    trainer = Trainer(config, prepare(config, started), device)
+    if device.type == "cpu" and (warning := busy_cores_warning()):
+        print(f"warning: {warning}")
+    prepared = prepare(config, started)
+    for note in prepared.notes:
+        print(f"warning: {note}")
+    trainer = Trainer(config, prepared, device)
     config.out.mkdir(parents=True, exist_ok=True)
     with alone_in(config.out):
-        _check_run_folder(config)  # again: another training may have ended since
+        _check_run_folder(config)  # again: another training may have ended meanwhile
         remove_partials(config.out)
         trainer.restore()
         stopped = trainer.run()
         trainer.save()
     if stopped:
-        print(f"stopped at step {trainer.learner.step}; the checkpoint is usable, --resume goes on")
+        print(f"stopped at step {trainer.learner.step}; checkpoint saved, --resume continues")
         raise KeyboardInterrupt
     print(f"{config.out}: {trainer.summary()}")
     return checkpoints.policy_path(config.out)
@@ -69,22 +72,22 @@ def _check_options(config: TrainConfig) -> None:
 
 
 def _started(config: TrainConfig) -> Checkpoint | None:
-    """The policy of the run that is resumed; None before its first one."""
+    """The policy of the run that is resumed; None before its first checkpoint."""
     path = checkpoints.policy_path(config.out)
     return checkpoints.load_policy(path) if config.resume and path.exists() else None
 
 
 def _with_target(config: TrainConfig, started: Checkpoint | None) -> TrainConfig:
-    """The configuration with a target: the given one, else that of the resumed run."""
+    """The configuration with its target, by default that of the resumed run."""
     if config.steps is not None or config.minutes is not None:
         return config
     path = config.out / checkpoints.TRAINING_FILE
     if not (config.resume and path.exists()):
         return replace(config, steps=DEFAULT_STEPS)
     target: Target = checkpoints.load_training(path)[1]
-    if started and not (target.steps or target.minutes):  # format 1 says it in the policy alone
-        said = started.specification.training.get("config")
-        target = validate(Target, said, f"the configuration of {config.out}", others=True)
+    if started and not (target.steps or target.minutes):  # format 1 has it in the policy alone
+        options = started.specification.training.get("config")
+        target = validate(Target, options, f"the configuration of {config.out}", others=True)
     if not (target.steps or target.minutes):
         raise DiffpolicyError(f"{path} does not say how long to train; give --steps or --minutes")
     return replace(config, steps=target.steps, minutes=target.minutes)
@@ -92,12 +95,12 @@ def _with_target(config: TrainConfig, started: Checkpoint | None) -> TrainConfig
 
 def _check_run_folder(config: TrainConfig) -> None:
     if config.out.exists() and not config.out.is_dir():
-        raise DiffpolicyError(f"--out {config.out} is a file; a folder was expected")
+        raise DiffpolicyError(f"--out {config.out} is a file; expected a folder")
     resumable = (config.out / checkpoints.TRAINING_FILE).exists()
     taken = resumable or checkpoints.policy_path(config.out).exists()
     if taken and not config.resume:
         raise DiffpolicyError(
-            f"{config.out} already holds a run; go on with it by --resume, or choose another --out"
+            f"{config.out} already holds a run; continue it with --resume, or choose another --out"
         )
     if taken and not resumable:
         raise DiffpolicyError(
@@ -122,26 +125,27 @@ class Trainer:
             self.validation = self.validation and self.validation.to(device)
 
     def _check(self) -> None:
-        """Whatever would only show at the first step or the first save."""
+        """Raise now what would otherwise fail at the first step or the first save."""
         specification, batch = self.prepared.specification, self.config.batch
-        said = json.dumps(asdict(specification))
-        validate(Specification, parse_json(said, "the policy's header"), "the policy's header")
+        header, name = json.dumps(asdict(specification)), "the policy's header"
+        validate(Specification, parse_json(header, name), name)
         what = f"training this network with --batch {batch}"
         check_memory(bytes_needed(specification, batch), self.device, what)
 
     @property
     def progress(self) -> float:
-        """The share of the run that is done."""
+        """The part of the run that is done, in [0, 1]."""
         if self.config.steps is not None:
             return self.learner.step / self.config.steps
         return self.elapsed_s / (60 * (self.config.minutes or 0))
 
     def run(self) -> bool:
-        """Trains to the end, saving now and then; True where a signal ended it early."""
+        """Train to the end, saving now and then; True if a signal ended it early."""
         log = Log(self.config.out, self.learner.step)
         begin, saved_at = time.monotonic() - self.elapsed_s, time.monotonic()
         total, counted = torch.zeros((), device=self.device), 0
-        with stop_on_signal() as stopped, self._bar() as bar:
+        bar = tqdm(total=self.config.steps, initial=self.learner.step, desc="train", unit="step")
+        with stop_on_signal() as stopped, bar:
             while (progress := self.progress) < 1 and not stopped:
                 total += self.learner.learn(self.windows, self.config.batch, progress)
                 counted += 1
@@ -158,7 +162,7 @@ class Trainer:
             return bool(stopped)
 
     def summary(self) -> str:
-        """What training came to."""
+        """One-line training summary."""
         step, minutes = self.learner.step, self.elapsed_s / 60
         text = f"a policy after {step:,} steps in {minutes:.1f} min"
         if self.validation is None:
@@ -166,7 +170,7 @@ class Trainer:
         return f"{text}, validation loss {self.learner.validation_loss(self.validation):.4g}"
 
     def _report(self, loss: float) -> dict[str, Any]:
-        """One log line, with the validation loss now and then."""
+        """One log line, with the validation loss every VALIDATE_EVERY steps."""
         step = self.learner.step
         record: dict[str, Any] = {"step": step, "loss": loss}
         if step % VALIDATE_EVERY == 0 and self.validation is not None:
@@ -174,12 +178,8 @@ class Trainer:
         record["lr"] = self.learner.optimizer.param_groups[0]["lr"]
         return {**record, "elapsed_s": round(self.elapsed_s, 3)}
 
-    def _bar(self) -> tqdm:
-        initial = self.learner.step
-        return tqdm(total=self.config.steps, initial=initial, desc="train", unit="step")
-
     def save(self) -> None:
-        """The resumable state first, then the policy; each file is complete by itself.
+        """Write the resumable state, then the policy; each file is complete by itself.
 
         Weights that are not finite never replace a checkpoint.
         """
@@ -187,7 +187,7 @@ class Trainer:
         if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
             raise DiffpolicyError(
                 f"the weights are no longer finite at step {self.learner.step}; the last "
-                "checkpoint stands. Lower --lr or look at the data"
+                "checkpoint is kept. Lower --lr or check the data"
             )
         specification, config = self.prepared.specification, self.config
         progress = {
@@ -200,13 +200,13 @@ class Trainer:
         policy = Checkpoint(
             replace(specification, training={**specification.training, **progress}),
             self.learner.ema,
-            self.prepared.observation_normalizer,
+            self.prepared.observation_normalizers,
             self.prepared.action_normalizer,
         )
         checkpoints.save_policy(checkpoints.policy_path(config.out), policy)
 
     def restore(self) -> None:
-        """Goes on from the run's last checkpoint, where there is one."""
+        """Continue from the run's last checkpoint, if there is one."""
         path = self.config.out / checkpoints.TRAINING_FILE
         if not (self.config.resume and path.exists()):
             return
@@ -224,10 +224,10 @@ class Trainer:
         self.elapsed_s = state.elapsed_s
 
     def _identity(self) -> dict[str, Any]:
-        """What must be the same for a resumed run to be the same run, as JSON has it."""
+        """Facts that a resumed run must share with the run it continues, as JSON."""
         specification, config = self.prepared.specification, self.config
         task = asdict(specification.task)
-        del task["observation_keys"]  # older runs have none, and the data's fingerprint says it
+        del task["observation_keys"]  # absent in older runs, and part of the data's fingerprint
         parts = {
             "data": specification.training["fingerprint"],
             **asdict(specification.model),
@@ -244,7 +244,7 @@ class Trainer:
 
 @contextmanager
 def stop_on_signal() -> Iterator[list[int]]:
-    """Ctrl-C and kill end the loop between two steps; the list says so. A second one is final."""
+    """A list that SIGINT or SIGTERM fills, to end the loop after a step; a second one kills."""
     received: list[int] = []
 
     def stop(number: int, frame) -> None:

@@ -24,7 +24,7 @@ from diffpolicy.data.demonstration_writer import DemonstrationWriter
 from diffpolicy.data.demonstrations import open_demonstrations
 from diffpolicy.data.windows import Windows, make_windows
 from diffpolicy.eval.measure.diffusers_loop import OneByOne
-from diffpolicy.specification import Horizons, Specification, Task
+from diffpolicy.specification import Horizons, Specification, Task, flat_observation
 from diffpolicy.training.learner import Learner, gather
 
 BATCH, BLOCKS, BATCHES = 256, 7, 40
@@ -64,7 +64,7 @@ def loader_against_index(windows: Windows) -> None:
 
 def share_of_training_step(windows: Windows) -> None:
     """Print the share of the data step in a training step of the default network."""
-    task = Task("none", 0.1, True, D_O, D_A)
+    task = Task("none", 0.1, True, flat_observation(D_O), D_A)
     specification = Specification(ModelConfig(), windows.horizons, task, 1.0, {})
     learner = Learner(specification, torch.device("cpu"))
 
@@ -109,7 +109,10 @@ def open_and_draw(path: Path) -> None:
     store = open_demonstrations(path)
     opened = time.perf_counter()
     windows = make_windows(
-        store.arrays["observation"], store.action, store.episode_ends, Horizons(2, 16, 8)
+        {"observation": store.arrays["observation"]},
+        store.action,
+        store.episode_ends,
+        Horizons(2, 16, 8),
     )
     indexed = time.perf_counter()
     rng = np.random.default_rng(0)
@@ -134,7 +137,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     rows = 100 * LENGTH
     windows = make_windows(
-        rng.standard_normal((rows, D_O), np.float32),
+        {"observation": rng.standard_normal((rows, D_O), np.float32)},
         rng.standard_normal((rows, D_A), np.float32),
         np.arange(1, 101) * LENGTH,
         Horizons(2, 16, 8),

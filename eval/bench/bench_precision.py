@@ -18,10 +18,12 @@ from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.engines.eager import EagerEngine
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import Chain, make_chain
-from diffpolicy.sampling.ddim import ddim_sample, noise_count
+from diffpolicy.sampling.noise import alpha_bar_table
+from diffpolicy.sampling.steps import noise_count, sample
 
 BATCH = 256
 MEAN, STD = 0.3, 0.3
+TABLE = alpha_bar_table(ModelConfig().schedule, ModelConfig().train_timesteps)
 SAMPLINGS = [
     Sampling(k, grid, eta=eta)
     for k in (1, 10, 100)
@@ -34,14 +36,12 @@ def oracle_difference(chain: Chain, noise: Tensor) -> float:
     """Largest difference with the exact denoiser of N(MEAN, STD²)."""
 
     def denoise(x: Tensor, k: int) -> Tensor:
-        a, b = chain.steps[k].signal_t, chain.steps[k].noise_t
+        a, b = (float(ᾱ) ** 0.5 for ᾱ in (TABLE[chain.rows[k].t], 1 - TABLE[chain.rows[k].t]))
         x0 = MEAN + a * STD**2 / (a**2 * STD**2 + b**2) * (x - a * MEAN)
         return (x - a * x0) / b
 
     noise = noise.float().double()  # the same numbers in both
-    single, double = (
-        ddim_sample(denoise, n, chain.steps, chain.reading) for n in (noise.float(), noise)
-    )
+    single, double = (sample(denoise, n, chain.rows) for n in (noise.float(), noise))
     return (single - double).abs().max().item()
 
 
@@ -67,7 +67,7 @@ def main() -> None:
     print("steps  grid      eta    sampler  whole loop")
     for sampling in SAMPLINGS:
         chain = make_chain(ModelConfig(), 1.0, sampling)
-        noise = torch.from_numpy(rng.standard_normal((noise_count(chain.steps), BATCH, 16, 2)))
+        noise = torch.from_numpy(rng.standard_normal((noise_count(chain.rows), BATCH, 16, 2)))
         difference = oracle_difference(chain, noise)
         whole = (
             f"{loop_difference(checkpoint, sampling, rng):10.1e}" if checkpoint else "         -"

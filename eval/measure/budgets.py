@@ -10,7 +10,7 @@ from diffpolicy.checkpoint import Checkpoint, load_policy, policy_path
 from diffpolicy.config import Sampling
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
-from diffpolicy.sampling.budget import audit_line
+from diffpolicy.sampling.chain import audit_line
 from diffpolicy.sampling.grids import SPACINGS
 
 from ..config import SweepConfig
@@ -36,7 +36,7 @@ def load_budgets(config: SweepConfig) -> list[Policy]:
     policies = baseline(config, checkpoint)
     policies += [policy_of(config, checkpoint, sampling) for sampling in samplings]
     for policy in policies:
-        print(audit_line(policy))
+        print(audit_line(policy.chain))
     return policies
 
 

@@ -11,10 +11,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from diffpolicy.checkpoint import Checkpoint
 from diffpolicy.data.windows import Windows
-from diffpolicy.denoisers import Denoiser, build
+from diffpolicy.denoisers import build_network
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.sampling.noise import alpha_bar_table, betas_of
-from diffpolicy.specification import Specification
+from diffpolicy.specification import FLAT, Specification
 
 PREDICTION_TYPES: dict[str, Any] = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
 
@@ -43,20 +43,16 @@ def _scheduler(spec: Specification) -> Any:
     )
 
 
-def _network(spec: Specification) -> Denoiser:
-    return build(spec.model, spec.horizons, spec.task.observation_dim, spec.task.action_dim)
-
-
 class DiffusersLoop:
     """numpy in, numpy out: the network called whole at every step; nothing is hoisted."""
 
     def __init__(self, checkpoint: Checkpoint, ddim_steps: int, device: torch.device):
-        spec, network = checkpoint.specification, _network(checkpoint.specification)
+        spec, network = checkpoint.specification, build_network(checkpoint.specification)
         network.load_state_dict(checkpoint.weights)
         self.network = network.to(device).eval().requires_grad_(False)
         self.shape = (1, spec.horizons.prediction, spec.task.action_dim)
         self.usable, self.device = slice(spec.horizons.observation - 1, None), device
-        self.normalize = checkpoint.observation_normalizer.normalize
+        self.normalize = checkpoint.observation_normalizers[FLAT].normalize
         self.unnormalize = checkpoint.action_normalizer.unnormalize
         self.scheduler = _scheduler(spec)
         self.scheduler.set_timesteps(ddim_steps)
@@ -79,7 +75,7 @@ class DiffusersTraining:
     def __init__(
         self, spec: Specification, windows: Windows, device: torch.device, batch: int, workers: int
     ):
-        self.network, self.device = _network(spec).to(device), device
+        self.network, self.device = build_network(spec).to(device), device
         self.ema = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6
@@ -125,7 +121,7 @@ class OneByOne(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         observation, action, _ = self.windows.gather(np.array([index]))
-        return torch.from_numpy(observation[0]), torch.from_numpy(action[0])
+        return torch.from_numpy(observation[FLAT][0]), torch.from_numpy(action[0])
 
 
 def _again_and_again(loader: DataLoader) -> Iterator[Any]:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from diffpolicy import environment
-from diffpolicy.control.rollout import check_fit
+from diffpolicy.environment.monitored import Monitored
 from diffpolicy.environment.outcome import new_outcome
-from diffpolicy.environment.watched import Watched
 from diffpolicy.policy import Policy
 
 from ..config import TaskConfig
@@ -34,17 +33,17 @@ def look(
     at: MutableSequence[int],
 ) -> Facts:
     """The environment, checked against the policy and the options."""
-    watched = Watched(make_env, 0, at)
-    env = watched.env
+    monitored = Monitored(make_env, 0, at)
+    env = monitored.env
     try:
-        check_fit(policy, env)
+        environment.check_fit(env, policy.task)
         limit = environment.episode_limit(env)
         environment.neutral_rule(env, config.neutral)
         outcome = new_outcome(env, config.success_from, config.success, config.score_from)
         dt = environment.control_dt_s(env, control_dt_s)
         source = _source(type(env.unwrapped))
     finally:
-        watched.close()
+        monitored.close()
     return Facts(limit, dt, outcome.score_key, source)
 
 

@@ -7,8 +7,9 @@ import gymnasium
 import numpy as np
 
 from diffpolicy import environment
+from diffpolicy.control.episode import Episode, RolloutOptions
 from diffpolicy.control.latency import LatencyProfile
-from diffpolicy.control.rollout import Episode, RolloutOptions, episodes
+from diffpolicy.control.rollout import episodes
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
 

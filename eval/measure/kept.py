@@ -15,8 +15,8 @@ from typing import Annotated, Any
 import numpy as np
 
 from diffpolicy.checked import NOT_EMPTY, parse_json, validate
+from diffpolicy.control.episode import Episode
 from diffpolicy.control.latency import LatencyProfile
-from diffpolicy.control.rollout import Episode
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import writing
 from diffpolicy.policy import Policy
@@ -109,7 +109,7 @@ def fingerprint(policy: Policy) -> str:
     """A short name for weights, normalisers, sampling and precision."""
     state = policy.__getstate__()
     found = hashlib.sha256(repr((policy.specification, policy.sampling, policy.precision)).encode())
-    normalizers = (policy.observation_normalizer, policy.action_normalizer)
+    normalizers = (*policy.observation_normalizers.values(), policy.action_normalizer)
     for arrays in (state["_denoiser"], *map(vars, normalizers)):
         for name, array in arrays.items():
             found.update(name.encode())

@@ -6,14 +6,13 @@ could differ unseen. The cost is the same.
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from diffpolicy.checkpoint import Checkpoint
 from diffpolicy.config import ModelConfig
-from diffpolicy.data.normalizer import Normalizer
+from diffpolicy.data.normalizer import identity
 from diffpolicy.denoisers import build
-from diffpolicy.specification import Horizons, Specification, Task
+from diffpolicy.specification import FLAT, Horizons, Specification, Task, flat_observation
 
 
 class Net(NamedTuple):
@@ -49,11 +48,8 @@ def fresh_checkpoint(name: str, seed: int = 0) -> Checkpoint:
     model, horizons, observation_dim, action_dim = NETS[name]
     torch.manual_seed(seed)
     weights = build(model, horizons, observation_dim, action_dim).state_dict()
-    task = Task("none", 0.1, True, observation_dim, action_dim)
+    task = Task("none", 0.1, True, flat_observation(observation_dim), action_dim)
     specification = Specification(model, horizons, task, 1.0, {})
-    return Checkpoint(specification, weights, _same(observation_dim), _same(action_dim))
-
-
-def _same(dims: int) -> Normalizer:
-    """Changes nothing."""
-    return Normalizer(np.ones(dims, np.float32), np.zeros(dims, np.float32))
+    return Checkpoint(
+        specification, weights, {FLAT: identity(observation_dim)}, identity(action_dim)
+    )

@@ -11,7 +11,6 @@ from diffpolicy.control.latency import LatencyProfile
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_text
 from diffpolicy.policy import Policy
-from diffpolicy.sampling.budget import sampler_name
 
 from ..evaluate import World, remarks
 from .plots import clock_label, data_uri, film_strip, png
@@ -151,7 +150,7 @@ def _films(world: World, films: Sequence[tuple[Policy, str, LatencyProfile]]) ->
     for policy, clock, profile in films:
         felt = latency.PAUSED if clock == "paused" else profile
         told = clock if clock == "paused" else f"simulated ({profile.source})"
-        told = f"{sampler_name(policy)}, {told}"
+        told = f"{policy.chain.name}, {told}"
         try:
             figure, caption = film_strip(world, policy, felt, world.seeds.start)
         except DiffpolicyError as error:  # the result is there

@@ -12,8 +12,9 @@ from matplotlib import pyplot as plt
 
 from diffpolicy import environment
 from diffpolicy.checkpoint import load_policy
+from diffpolicy.control.episode import Episode, RolloutOptions
 from diffpolicy.control.latency import PAUSED
-from diffpolicy.control.rollout import Episode, RolloutOptions, check_fit, run_episodes
+from diffpolicy.control.rollout import run_episodes
 from diffpolicy.control.wall import run_on_wall_clock
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval.delays import success_against_delay
@@ -99,9 +100,9 @@ def evaluated(call, run, tmp_path):
 class Spy(Policy):
     """Keeps the histories that it is asked about."""
 
-    def __call__(self, observation_history, noise=None):
-        self.__dict__.setdefault("seen", []).append(np.array(observation_history[0]))
-        return super().__call__(observation_history, noise)
+    def __call__(self, observation, noise=None):
+        self.__dict__.setdefault("seen", []).append(np.array(observation["observation"][0]))
+        return super().__call__(observation, noise)
 
 
 @pytest.mark.parametrize("loop", ["paused", "wall"])
@@ -192,7 +193,7 @@ def test_the_order_of_a_dict_is_kept_told_and_checked(run, refused, call):
     assert told["task"]["observation_keys"] == ["v", "x"]
     line = refused("eval", "--run", run, "--episodes", 2, *QUICK, "--env-kwargs", '{"order": "xv"}')
     assert "Drift-v0 observes x, v, in this order; expected, as in the data, v, x" in line
-    check_fit(Policy.load(run, ddim_steps=1), environment.make(DRIFT, {}))
+    environment.check_fit(environment.make(DRIFT, {}), load_policy(run).specification.task)
 
 
 def test_training_on_another_order_is_refused(store, tmp_path, refused):

@@ -26,7 +26,8 @@ def drive(controller: RecedingHorizon, usable: int) -> list[tuple[int, int]]:
     for tick in range(TICKS):
         controller.deliver(tick)
         if controller.wants_observation(tick):
-            controller.start(tick, np.array([(tick, place) for place in range(usable)]))
+            controller.begin(tick)
+            controller.finish(np.array([(tick, place) for place in range(usable)]))
         executed.append(tuple(controller.act(tick).tolist()))
     return executed
 
@@ -73,7 +74,8 @@ def starts(controller: RecedingHorizon, usable: int) -> list[int]:
         controller.deliver(tick)
         if controller.wants_observation(tick):
             found.append(tick)
-            controller.start(tick, np.zeros((usable, 2)))
+            controller.begin(tick)
+            controller.finish(np.zeros((usable, 2)))
     return found
 
 
@@ -144,17 +146,17 @@ def test_ending_an_inference_when_it_is_done_is_knowing_its_delay_before(usable,
     endless = chain(delays, repeat(delays[-1]))
     known = drive(RecedingHorizon(action_horizon, endless, neutral, cold_start=True), usable)
     waits = chain(delays, repeat(delays[-1]))
-    controller, executed = RecedingHorizon(action_horizon, iter(()), neutral), []
+    controller, executed = RecedingHorizon(action_horizon, None, neutral, cold_start=True), []
     begun = done = 0
     for tick in range(TICKS):
         if controller.computing and tick >= done:
-            controller.finish(tick, np.array([(begun, place) for place in range(usable)]))
+            controller.finish(np.array([(begun, place) for place in range(usable)]), tick)
         controller.deliver(tick)
         if controller.wants_observation(tick):
             controller.begin(tick)
             begun, done = tick, tick + next(waits)
             if done == tick:
-                controller.finish(tick, np.array([(begun, place) for place in range(usable)]))
+                controller.finish(np.array([(begun, place) for place in range(usable)]), tick)
         executed.append(tuple(controller.act(tick).tolist()))
     assert executed == known
 
@@ -179,4 +181,4 @@ def test_jumps_and_jerks_at_seams():
 
 def test_nothing_begun_cannot_be_finished():
     with pytest.raises(RuntimeError, match="no inference was begun"):
-        RecedingHorizon(4, repeat(0), neutral).finish(3, np.zeros((8, 1)))
+        RecedingHorizon(4, repeat(0), neutral).finish(np.zeros((8, 1)), 3)

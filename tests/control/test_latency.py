@@ -20,12 +20,12 @@ from diffpolicy.control.latency import (
     delay_ticks,
     percentiles,
 )
-from diffpolicy.data.normalizer import Normalizer
+from diffpolicy.data.normalizer import identity
 from diffpolicy.denoisers import build
 from diffpolicy.eval.measure import load
 from diffpolicy.eval.measure.timing import WANTED_SAMPLES, measure
 from diffpolicy.policy import Policy
-from diffpolicy.specification import Horizons, Specification, Task
+from diffpolicy.specification import FLAT, Horizons, Specification, Task, flat_observation
 
 seeds = st.integers(0, 2**32)
 periods_s = st.sampled_from([0.001, 0.002, 0.005, 0.01, 0.02, 1 / 60, 0.033, 0.05, 0.1])
@@ -110,14 +110,14 @@ def test_a_declared_constant_is_known_without_samples():
 # Measuring
 
 
-class WatchedPolicy(Policy):
+class RecordedPolicy(Policy):
     """A policy that writes down who was called, and with what."""
 
-    calls: list[tuple["WatchedPolicy", tuple[int, ...]]]
+    calls: list[tuple["RecordedPolicy", tuple[int, ...]]]
 
-    def __call__(self, observation_history, noise=None):
-        self.calls.append((self, observation_history.shape))
-        return super().__call__(observation_history, noise)
+    def __call__(self, observation, noise=None):
+        self.calls.append((self, np.shape(observation)))
+        return super().__call__(observation, noise)
 
 
 @pytest.fixture(autouse=True)
@@ -127,15 +127,15 @@ def quiet(monkeypatch):
 
 
 @pytest.fixture
-def policies() -> list[WatchedPolicy]:
+def policies() -> list[RecordedPolicy]:
     model = ModelConfig(hidden=8, blocks=1, condition=8, train_timesteps=4)
-    horizons, task = Horizons(2, 4, 2), Task("none", 0.02, False, 3, 1)
+    horizons, task = Horizons(2, 4, 2), Task("none", 0.02, False, flat_observation(3), 1)
     torch.manual_seed(0)
     weights = build(model, horizons, 3, 1).state_dict()
-    same = [Normalizer(np.ones(d, np.float32), np.zeros(d, np.float32)) for d in (3, 1)]
-    checkpoint = Checkpoint(Specification(model, horizons, task, 1.0, {}), weights, *same)
-    WatchedPolicy.calls = []
-    return [WatchedPolicy(checkpoint, Sampling(k)) for k in (1, 4)]
+    specification = Specification(model, horizons, task, 1.0, {})
+    checkpoint = Checkpoint(specification, weights, {FLAT: identity(3)}, identity(1))
+    RecordedPolicy.calls = []
+    return [RecordedPolicy(checkpoint, Sampling(k)) for k in (1, 4)]
 
 
 def test_measuring_takes_the_samples_that_p99_needs(policies):
@@ -149,7 +149,7 @@ def test_measuring_takes_the_samples_that_p99_needs(policies):
 
 def test_budgets_are_measured_in_turns_at_batch_1(policies):
     measure(policies, seconds=1e6)
-    callers, shapes = zip(*WatchedPolicy.calls, strict=True)
+    callers, shapes = zip(*RecordedPolicy.calls, strict=True)
     assert set(shapes) == {(1, 2, 3)}
     order = [policies.index(c) for c in callers[-2 * WANTED_SAMPLES :]]
     blocks = np.reshape(order, (-1, 2, BLOCK))

@@ -10,18 +10,14 @@ from faulty import TICKS, make_faulty
 
 from diffpolicy import environment
 from diffpolicy.control import latency, rollout
+from diffpolicy.control.episode import RolloutOptions, episode_noise
 from diffpolicy.control.latency import LatencyProfile
-from diffpolicy.control.ranges import far_outside
-from diffpolicy.control.rollout import (
-    RolloutOptions,
-    collect,
-    episode_noise,
-    episodes,
-    run_episodes,
-)
+from diffpolicy.control.ranges import TrainingRange, far_outside
+from diffpolicy.control.rollout import collect, episodes, run_episodes
 from diffpolicy.data.normalizer import Normalizer
-from diffpolicy.environment.watched import EnvironmentFailure, seeds_repeat
+from diffpolicy.environment.monitored import EnvironmentFailure, seeds_repeat
 from diffpolicy.policy import Policy
+from diffpolicy.specification import FLAT
 
 ENV = "diffpolicy.envs:Balance-v0"
 OPTIONS = RolloutOptions(control_dt_s=0.02, envs=16, batch=16)
@@ -75,8 +71,8 @@ def test_cold_start_charges_the_first_chunk(policy):
 
 def test_chunk_that_is_not_finite_ends_the_episode_as_a_counted_failure(tiny_run):
     class Broken(Policy):
-        def __call__(self, observation_history, noise=None):
-            actions = super().__call__(observation_history, noise)
+        def __call__(self, observation, noise=None):
+            actions = super().__call__(observation, noise)
             actions[0] = np.nan
             return actions
 
@@ -176,17 +172,18 @@ def test_a_huge_observation_is_named_before_the_policy_sees_it(policy):
 
 def test_observations_far_outside_of_trainings_are_told_with_figures(policy):
     normalizer = Normalizer(np.array([2.0, 0.5, 0.0]), np.array([1.0, 0.0, 0.0]))  # last: constant
+    trained = TrainingRange((FLAT,), normalizer, np.ones(3), np.full(3, 3.0))
     [base] = run_episodes(policy, make, [0], latency.PAUSED, OPTIONS)
     seen = {"lowest": (-5.0, -1.0, 0.0), "highest": (1.0, 1.0, 0.0), "observed": 100}
     one, two = (replace(base, far=far, **seen) for far in ((2, 1, 0), (1, 1, 0)))
-    [told] = far_outside([one, two], normalizer, "limits")
-    assert told == {
+    [row] = far_outside([one, two], trained)
+    assert row == {
         "dimension": 0,
         "share": 0.015,
         "seen": [-3.0, 0.0],
         "training": [-1.0, 0.0],
     }
-    assert far_outside([two], normalizer, "limits") == []
+    assert far_outside([two], trained) == far_outside([one, two], None) == []
 
 
 def test_ranges_are_those_of_what_the_policy_was_given(policy):
@@ -194,7 +191,7 @@ def test_ranges_are_those_of_what_the_policy_was_given(policy):
 
     class Spy(Policy):
         def __call__(self, history, noise=None):
-            given.extend(self.observation_normalizer.normalize(history[:1, -1]))
+            given.extend(self.observation_normalizers[FLAT].normalize(history[FLAT][:1, -1]))
             return super().__call__(history, noise)
 
     spy = Spy.__new__(Spy)

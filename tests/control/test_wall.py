@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffpolicy import environment
-from diffpolicy.control.rollout import RolloutOptions
+from diffpolicy.control.episode import RolloutOptions
 from diffpolicy.control.wall import run_on_wall_clock
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval.config import EvalConfig, LatencyConfig, SweepConfig

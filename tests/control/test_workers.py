@@ -15,8 +15,9 @@ import torch
 from faulty import TICKS, make_faulty
 
 from diffpolicy.config import ModelConfig
+from diffpolicy.control.episode import RolloutOptions
 from diffpolicy.control.latency import PAUSED, declared
-from diffpolicy.control.rollout import RolloutOptions, run_episodes
+from diffpolicy.control.rollout import run_episodes
 from diffpolicy.control.workers import Workers, cores, one_thread, worker_count
 from diffpolicy.denoisers import build
 from diffpolicy.errors import DiffpolicyError

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ import zarr
 from stores import ATTRIBUTES, ENDS, EPISODES, edit, episode, joined, write_plainly
 
 from diffpolicy.data import demonstration_writer
-from diffpolicy.data.demonstration_writer import DemonstrationWriter
-from diffpolicy.data.demonstrations import array_names, open_demonstrations
+from diffpolicy.data.demonstration_writer import NO_SEED, DemonstrationWriter
+from diffpolicy.data.demonstrations import contents, open_demonstrations
 from diffpolicy.errors import DiffpolicyError
 
 
@@ -52,7 +53,7 @@ def test_what_was_appended_is_read_back(tmp_path, count, small_chunks):
     assert_holds(path, EPISODES[:count])
     store = open_demonstrations(path)
     assert store.attributes == {"format_version": 1, **ATTRIBUTES}
-    assert array_names(path) == ["action", "observation"]
+    assert contents(path).names == ["action", "observation"]
     assert DemonstrationWriter(path, ATTRIBUTES).seeds == [100, 101, 102, 103][:count]
 
 
@@ -112,7 +113,7 @@ def test_a_zip_of_a_store_is_read(tmp_path, zarr_format):
     path = write_plainly(tmp_path / "store.zarr", joined(), ENDS, zarr_format)
     packed = shutil.make_archive(str(path), "zip", path)
     assert_holds(packed, EPISODES)
-    assert array_names(packed) == ["action", "observation"]
+    assert contents(packed).names == ["action", "observation"]
     with pytest.raises(DiffpolicyError, match="expected a zarr folder"):
         DemonstrationWriter(packed, {})
 
@@ -144,7 +145,7 @@ def test_ends_may_be_a_column_floating_or_unsigned(tmp_path, ends):
 def test_episodes_of_no_step_are_left_out_with_a_word(tmp_path):
     path = write_plainly(tmp_path / "store", joined(), [0, 5, 5, 5, 16, 25, 27])
     assert_holds(path, EPISODES)
-    assert open_demonstrations(path).notes == ("3 episodes of no step are left out",)
+    assert open_demonstrations(path).notes == ("3 episodes without steps are left out",)
 
 
 @pytest.mark.parametrize("ends, unread", [([5, 16], 11), ([5, 16, 25, 26], 1)])
@@ -168,7 +169,7 @@ def test_actions_may_have_another_name_and_one_dimension(tmp_path):
 def test_arrays_of_nested_groups_are_named_by_their_path(tmp_path, zarr_format):
     arrays = {"robot/arm/joint": np.ones((27, 4)), "robot/hand": np.zeros(27), **joined()}
     path = write_plainly(tmp_path / "store", arrays, ENDS, zarr_format)
-    assert array_names(path) == ["action", "observation", "robot/arm/joint", "robot/hand"]
+    assert contents(path).names == ["action", "observation", "robot/arm/joint", "robot/hand"]
     store = open_demonstrations(path, ["robot/arm/joint", "robot/hand"])
     assert store.observation(["robot/hand", "robot/arm/joint"]).shape == (27, 5)
 
@@ -346,7 +347,7 @@ APPENDING = """
 import sys
 sys.path.insert(0, sys.argv[2])
 from stores import ATTRIBUTES, EPISODES
-from diffpolicy.data.demonstration_writer import DemonstrationWriter
+from diffpolicy.data.demonstration_writer import NO_SEED, DemonstrationWriter
 from diffpolicy.errors import DiffpolicyError
 sys.stdin.read(1)
 kept = 0
@@ -432,10 +433,10 @@ def nan_at(row, value=np.nan):
         (with_(observation=np.ones((4, 0))), "must hold rows of numbers"),
         (with_(ends=[]), "whole numbers|no finished episode"),
         (with_(ends=np.zeros(0, np.int64)), "no finished episode"),
-        (with_(ends=[4, 2]), "must rise"),
-        (with_(ends=[-1, 4]), "must rise"),
-        (with_(ends=[2, 0, 0]), "must rise"),
-        (with_(ends=[2, 4, 0]), "must rise"),
+        (with_(ends=[4, 2]), "must increase"),
+        (with_(ends=[-1, 4]), "must increase"),
+        (with_(ends=[2, 0, 0]), "must increase"),
+        (with_(ends=[2, 4, 0]), "must increase"),
         (with_(ends=[2.5, 4.0]), "whole numbers"),
         (with_(ends=[2.0, np.nan]), "whole numbers"),
         (with_(ends=[2.0, np.inf]), "whole numbers"),
@@ -531,7 +532,7 @@ def drop_ends(path):
         (spoil("meta/episode_ends", compressor={"id": "blosc", "cname": "e"}), "cannot be append"),
         (replace("meta/episode_seeds", np.arange(4)[:, None]), "row of whole numbers"),
         (replace("meta/episode_seeds", np.arange(4.0)), "row of whole numbers"),
-        (replace("meta/episode_seeds", -1 - np.arange(4)), "numbers from 0"),
+        (replace("meta/episode_seeds", -1 - np.arange(4)), "numbers from 0, or -1"),
         (replace("meta/episode_seeds", np.array(["a"] * 4)), "must hold numbers"),
         (drop_ends, "4 entries for the 2 episodes"),
         (lambda path: (path / "data/action/.zattrs").write_text("{"), "cannot be read"),
@@ -547,6 +548,15 @@ def test_a_store_that_cannot_be_appended_to_is_refused_before_it_is_changed(
     with pytest.raises(DiffpolicyError, match=message):
         write(path, [*EPISODES, episode(3)])
     assert snapshot(path) == before
+
+
+def test_episodes_of_foreign_data_need_no_seed(tmp_path):
+    path = tmp_path / "store.zarr"
+    for _ in range(2):
+        with closing(DemonstrationWriter(path, ATTRIBUTES)) as writer:
+            writer.append(EPISODES[0])
+    assert DemonstrationWriter(path, ATTRIBUTES).seeds == [NO_SEED, NO_SEED]
+    assert_holds(path, [EPISODES[0]] * 2)
 
 
 def test_opening_a_store_changes_nothing(tmp_path, snapshot):

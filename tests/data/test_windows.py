@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from diffpolicy.data.windows import make_windows
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.specification import Horizons, default_horizons
+from diffpolicy.specification import FLAT, Horizons, default_horizons
 
 lengths = st.lists(st.integers(1, 12), min_size=1, max_size=6)
 
@@ -20,9 +20,14 @@ def horizons(draw) -> Horizons:
 
 
 def numbered_rows(lengths):
-    """observations [N, 1] and actions [N, 2] that carry their own row numbers."""
+    """observations {key: [N, 1]} and actions [N, 2] that carry their own row numbers."""
     row = np.arange(sum(lengths), dtype=np.float32)
-    return row[:, None], np.stack([row, -row], axis=1), np.cumsum(lengths)
+    return {FLAT: row[:, None]}, np.stack([row, -row], axis=1), np.cumsum(lengths)
+
+
+def gathered(windows, index):
+    observations, *others = windows.gather(index)
+    return observations[FLAT], *others
 
 
 def by_hand(lengths, episodes, horizons):
@@ -50,14 +55,16 @@ def test_windows_are_what_a_loop_cuts_out(lengths, horizons, data):
     assert len(windows) == len(expected)
 
     index = np.arange(len(windows))
-    history, chunk, real = windows.gather(index)
+    history, chunk, real = gathered(windows, index)
     rows = [list(column) for column in zip(*expected, strict=True)]
     assert history[..., 0].tolist() == rows[0]
     assert chunk[..., 0].tolist() == rows[1]
     assert (chunk[..., 1] == -chunk[..., 0]).all()
     assert real.tolist() == rows[2]
 
-    for ours, theirs in zip((history, chunk, real), windows.to("cpu").gather(index), strict=True):
+    for ours, theirs in zip(
+        (history, chunk, real), gathered(windows.to("cpu"), index), strict=True
+    ):
         assert np.array_equal(ours, theirs.numpy())
 
 
@@ -66,10 +73,10 @@ def test_episodes_left_out_never_show(lengths, horizons, data):
     observations, actions, ends = numbered_rows(lengths)
     left_out = data.draw(st.integers(0, len(lengths) - 1))
     inside = slice(ends[left_out] - lengths[left_out], ends[left_out])
-    observations[inside] = actions[inside] = np.nan
+    observations[FLAT][inside] = actions[inside] = np.nan
     kept = np.delete(np.arange(len(lengths)), left_out)
     windows = make_windows(observations, actions, ends, horizons, kept)
-    history, chunk, _ = windows.gather(np.arange(len(windows)))
+    history, chunk, _ = gathered(windows, np.arange(len(windows)))
     assert len(windows) == sum(lengths) - lengths[left_out]
     assert np.isfinite(history).all() and np.isfinite(chunk).all()
 
@@ -78,7 +85,7 @@ def test_the_table_of_the_docstring():
     """T_o = 2, T_p = 8, T_a = 4, newest observation in row t = 10 of a long episode."""
     horizons = Horizons(observation=2, prediction=8, action=4)
     windows = make_windows(*numbered_rows([30]), horizons)
-    history, chunk, real = windows.gather(np.array([10]))
+    history, chunk, real = gathered(windows, np.array([10]))
     assert history[0, :, 0].tolist() == [9, 10]
     assert chunk[0, :, 0].tolist() == [9, 10, 11, 12, 13, 14, 15, 16]
     assert real.all()
@@ -89,7 +96,7 @@ def test_the_table_of_the_docstring():
 
 def test_the_ends_of_an_episode_repeat_and_say_so():
     windows = make_windows(*numbered_rows([3, 3]), Horizons(2, 4, 2))
-    history, chunk, real = windows.gather(np.array([3, 5]))
+    history, chunk, real = gathered(windows, np.array([3, 5]))
     assert history[..., 0].tolist() == [[3, 3], [4, 5]]
     assert chunk[..., 0].tolist() == [[3, 3, 4, 5], [4, 5, 5, 5]]
     assert real.tolist() == [[False, True, True, True], [True, True, False, False]]

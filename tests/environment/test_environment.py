@@ -34,5 +34,5 @@ def test_a_condition_that_cannot_be_read_is_refused(condition):
 
 @pytest.mark.parametrize("value", ["open", float("nan"), np.array([])], ids=str)
 def test_what_is_neither_number_nor_list_is_no_success(value):
-    with pytest.raises(DiffpolicyError, match=r"info\['door'\] is no number and no list"):
+    with pytest.raises(DiffpolicyError, match=r"info\['door'\] is neither a number nor a list"):
         success_rule("door")({"door": value})

@@ -94,7 +94,7 @@ def test_the_training_loop_of_today_sees_the_same_windows(balance_store, tmp_pat
     windows = prepared.training
     observation, action = OneByOne(windows)[3]
     expected = windows.gather([3])
-    assert (observation.numpy() == expected[0][0]).all()
+    assert (observation.numpy() == expected[0]["observation"][0]).all()
     assert (action.numpy() == expected[1][0]).all()
     loop = DiffusersTraining(prepared.specification, windows, torch.device("cpu"), 16, workers=0)
     before = [p.clone() for p in loop.ema.parameters()]

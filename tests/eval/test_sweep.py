@@ -30,7 +30,6 @@ from diffpolicy.eval.measure.kept import Kept
 from diffpolicy.eval.report.plots import film_strip
 from diffpolicy.eval.sweep import _outcome, sweep
 from diffpolicy.policy import Policy
-from diffpolicy.sampling.budget import sampler_name
 from diffpolicy.training.train import train
 
 FIELDS = {
@@ -191,7 +190,7 @@ def test_grids_and_the_rest_are_combined_with_every_budget(tiny_run, tmp_path, c
 
 def test_an_ancestral_chain_that_was_asked_for_is_not_added_again(tiny_run):
     config = SweepConfig(run=tiny_run, ddim_steps=(5, 100), eta=(1.0,))
-    names = [sampler_name(policy) for policy in load_budgets(config)]
+    names = [policy.chain.name for policy in load_budgets(config)]
     assert names == ["5 steps, η 1", "DDPM 100"]
     with pytest.raises(DiffpolicyError, match="needs a budget beside ancestral sampling"):
         load_budgets(replace(config, ddim_steps=(100,)))

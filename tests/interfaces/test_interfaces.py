@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
-from golden import RAMP, REVERSED, half
+from golden import RAMP, REVERSED, by_row, gaussian, half
 from golden import by_time as golden_model
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from diffpolicy import DDIMScheduler
 from diffpolicy.config import TrainConfig
 from diffpolicy.interfaces import ddim, loop, notebook
-from diffpolicy.sampling.ddim import Reading, ddim_sample, make_steps
+from diffpolicy.sampling.ddim import ddim as ddim_table
 from diffpolicy.sampling.grids import make_grid
 from diffpolicy.sampling.noise import CLEAN, alpha_bar_of, alpha_bar_table, linear_betas
+from diffpolicy.sampling.steps import read, sample
 from diffpolicy.training.train import train
 
 LINEAR = alpha_bar_of(linear_betas(1000))
@@ -25,22 +26,8 @@ def total(x: torch.Tensor) -> float:
     return x.abs().sum().item()
 
 
-def column(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return t.view(-1, *[1] * (x.ndim - 1))
-
-
 def by_time(x, t, *_):
-    return golden_model(x, column(t, x))
-
-
-def point_oracle(point: float, table: np.ndarray):
-    """The ε of a distribution that is one point."""
-
-    def model(x, t, *_):
-        ᾱ = torch.as_tensor(table)[t].to(x)
-        return (x - column(ᾱ.sqrt(), x) * point) / column((1 - ᾱ).sqrt(), x)
-
-    return model
+    return golden_model(x, t.view(-1, *[1] * (x.ndim - 1)))
 
 
 # Functions, as Edifice has them
@@ -120,7 +107,7 @@ def test_the_schedule_is_the_linear_one_in_float64():
 @given(st.integers(1, 100), st.sampled_from([0.0, 1.0]), st.floats(-1, 1))
 def test_functions_find_a_point_at_every_budget(k, eta, point):
     schedule = ddim.make_schedule(100, 1e-3, 0.2)
-    oracle = point_oracle(point, schedule.alphas_cumprod.numpy())
+    oracle = gaussian(schedule.alphas_cumprod, point)
     asked = []
 
     def predict_fn(_, inputs):
@@ -192,13 +179,7 @@ def test_the_loop_has_the_golden_numbers_it_can_express():
 @given(st.integers(1, 99), st.sampled_from(sorted(loop.OBJECTIVES)), st.floats(-1, 1))
 def test_the_loop_finds_a_point_at_every_budget(k, objective, point):
     table = alpha_bar_table("squaredcos", 100)
-    ε = point_oracle(point, table)
-
-    def model(x, t):
-        a, b = (column(torch.as_tensor(r)[t], x) for r in (table**0.5, (1 - table) ** 0.5))
-        e = ε(x, t)
-        return {"pred_noise": e, "pred_x0": point + 0 * x, "pred_v": a * e - b * point}[objective]
-
+    model = gaussian(table, point, 0.0, loop.OBJECTIVES[objective])
     noise = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(k))
     found = loop.ddim_sample(model, noise, table, k, objective=objective, auto_normalize=False)
     torch.testing.assert_close(found, torch.full_like(found, point), rtol=0, atol=1e-9)
@@ -222,10 +203,9 @@ def test_the_loop_feeds_the_last_x0_back():
         return 0.3 * x
 
     loop.ddim_sample(model, RAMP, LINEAR, 4, self_condition=True, auto_normalize=False)
-    steps = make_steps(LINEAR, make_grid(1000, 4, "loop"))
+    rows = ddim_table(LINEAR, make_grid(1000, 4, "loop"), clip=1.0)
     assert seen[0] is None and len(seen) == 4
-    first = ((RAMP - steps[0].noise_t * 0.3 * RAMP) / steps[0].signal_t).clamp(-1, 1)
-    torch.testing.assert_close(seen[1], first)
+    torch.testing.assert_close(seen[1], read(RAMP, 0.3 * RAMP, rows[0]))
 
 
 def test_the_loop_is_ancestral_where_it_takes_every_step():
@@ -263,10 +243,8 @@ def test_the_notebook_s_budgets(every, evals):
 def test_nothing_reused_is_the_plain_sampler():
     table = LINEAR[:30]
     grid = [(t, t - 1) for t in range(29, 0, -1)]
-    steps = make_steps(table, grid)
-    plain = ddim_sample(
-        lambda x, k: by_time(x, torch.tensor([steps[k].t])), RAMP[None], steps, Reading()
-    )
+    rows = ddim_table(table, grid)
+    plain = sample(by_row(golden_model, rows), RAMP[None], rows)
     torch.testing.assert_close(notebook.ddim_sample(by_time, RAMP, table, every=1).sample, plain)
     shorter = notebook.ddim_sample(by_time, RAMP, table, dense=5, every=3)
     assert shorter.network_evals == 5 + 8
@@ -291,10 +269,8 @@ def test_all_four_agree_where_they_can():
     for t in scheduler.timesteps:
         x = scheduler.step(by_time(x, t[None]), t, x, use_clipped_model_output=True).prev_sample
     looped = loop.ddim_sample(by_time, RAMP, LINEAR, 10, auto_normalize=False)
-    steps = make_steps(LINEAR, make_grid(1000, 10))
-    core = ddim_sample(
-        lambda x, k: by_time(x, torch.tensor([steps[k].t])), RAMP[None], steps, Reading(clip=1.0)
-    )
+    rows = ddim_table(LINEAR, make_grid(1000, 10), clip=1.0, rederive=True)
+    core = sample(by_row(golden_model, rows), RAMP[None], rows)
     assert torch.equal(looped, core)
     torch.testing.assert_close(x, core)
     assert make_grid(1000, 10)[-1][1] == CLEAN

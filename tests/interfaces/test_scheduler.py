@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffpolicy import DDIMScheduler
-from diffpolicy.sampling.ddim import Reading, ddim_step, make_step
+from diffpolicy.sampling.ddim import ddim_row
+from diffpolicy.sampling.steps import move, read
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 
@@ -162,8 +163,8 @@ def test_where_diffusers_leaves_the_grid(spacing):
     grid = ours.timesteps.tolist()
     left = 0
     for t, s in pairwise(grid):
-        wanted = make_step(ours._table[t], ours._table[s], t)
-        core = ddim_step(x, output, wanted, Reading(clip=1.0, rederive=False))
+        row = ddim_row(ours._table[t], ours._table[s], clip=1.0)
+        core = move(x, output, read(x, output, row), row)
         torch.testing.assert_close(ours.step(output, t, x).prev_sample, core)
         left += t - 100 // 7 != s
         if t - 100 // 7 != s:

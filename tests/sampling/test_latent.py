@@ -1,29 +1,15 @@
 """Encoding undoes decoding, and what lies between two chunks lies between their latents."""
 
-import math
-
 import pytest
 import torch
+from golden import gaussian
 
-from diffpolicy.sampling.ddim import Reading
 from diffpolicy.sampling.grids import make_grid
 from diffpolicy.sampling.latent import decode, encode, interpolate, slerp
 from diffpolicy.sampling.noise import alpha_bar_table
 
 TABLE = alpha_bar_table("squaredcos", 1000)
 MEAN, STD = 0.3, 0.5
-
-
-def gaussian(prediction: str):
-    """The exact network of data ~ N(MEAN, STD²), by timestep."""
-
-    def denoise(x, t):
-        a, b = math.sqrt(TABLE[t]), math.sqrt(1 - TABLE[t])
-        x0 = MEAN + a * STD**2 / (a**2 * STD**2 + b**2) * (x - a * MEAN)
-        ε = (x - a * x0) / b
-        return {"epsilon": ε, "x0": x0, "v": a * ε - b * x0}[prediction]
-
-    return denoise
 
 
 def normal(seed: int = 0) -> torch.Tensor:
@@ -39,16 +25,22 @@ def far(k: int):
 @pytest.mark.parametrize("prediction", ["epsilon", "x0", "v"])
 def test_the_latent_of_a_gaussian_is_its_standard_score(prediction):
     z = normal()
-    x_T = encode(gaussian(prediction), MEAN + STD * z, TABLE, far(990), Reading(prediction))
+    x_T = encode(
+        gaussian(TABLE, MEAN, STD, prediction),
+        MEAN + STD * z,
+        TABLE,
+        far(990),
+        prediction=prediction,
+    )
     torch.testing.assert_close(x_T, z, atol=0.02, rtol=0)
 
 
 def test_decoding_what_was_encoded_gives_it_back_the_better_the_more_steps():
-    model, x_0 = gaussian("epsilon"), MEAN + STD * normal()
+    model, x_0 = gaussian(TABLE, MEAN, STD), MEAN + STD * normal()
     errors = []
     for k in (10, 50, 250, 990):
-        x_T = encode(model, x_0, TABLE, far(k), Reading())
-        errors.append((decode(model, x_T, TABLE, far(k), Reading()) - x_0).abs().max().item())
+        x_T = encode(model, x_0, TABLE, far(k))
+        errors.append((decode(model, x_T, TABLE, far(k)) - x_0).abs().max().item())
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.01 < errors[0]
 
@@ -69,7 +61,7 @@ def test_slerp_stays_on_the_sphere_and_keeps_its_ends():
 
 def test_interpolation_goes_from_one_chunk_to_the_other():
     one, other = MEAN + STD * normal(1), MEAN + STD * normal(2)
-    path = interpolate(gaussian("epsilon"), one, other, (0.0, 0.5, 1.0), TABLE, far(990), Reading())
+    path = interpolate(gaussian(TABLE, MEAN, STD), one, other, (0.0, 0.5, 1.0), TABLE, far(990))
     assert path.shape == (3, 2, 16, 2)
     torch.testing.assert_close(path[[0, 2]], torch.stack([one, other]), atol=0.02, rtol=0)
     middle = MEAN + STD * slerp(normal(1), normal(2), 0.5)

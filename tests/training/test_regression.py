@@ -9,7 +9,7 @@ import torch
 
 from diffpolicy.checkpoint import Checkpoint
 from diffpolicy.config import ModelConfig, Sampling, TrainConfig
-from diffpolicy.data.normalizer import Normalizer
+from diffpolicy.data.normalizer import identity
 from diffpolicy.data.windows import make_windows
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval.compare import Candidate, recommend
@@ -20,28 +20,29 @@ from diffpolicy.eval.measure.profiles import replay
 from diffpolicy.eval.report.sweep_page import headline
 from diffpolicy.eval.sweep import _plain, sweep
 from diffpolicy.policy import Policy
-from diffpolicy.sampling.budget import sampler_name
 from diffpolicy.sampling.chain import make_chain
-from diffpolicy.specification import Horizons, Specification, Task
+from diffpolicy.specification import FLAT, Horizons, Specification, Task, flat_observation
 from diffpolicy.training.learner import Learner
 from diffpolicy.training.train import train
 
 HORIZONS = Horizons(1, 4, 2)
+TASK = Task("none", 0.1, True, flat_observation(1), 1)
 TWO_WAYS = np.repeat(np.array([1.0, -1.0], np.float32), 8)[:, None]  # two episodes, left and right
-WINDOWS = make_windows(np.zeros((16, 1), np.float32), TWO_WAYS, np.array([8, 16]), HORIZONS)
+WINDOWS = make_windows({FLAT: np.zeros((16, 1), np.float32)}, TWO_WAYS, np.array([8, 16]), HORIZONS)
 SMALL = {"episodes": 4, "envs": 4, "batch": 4, "max_steps": 30, "engine": "eager"}
 
 
 def learned(steps: int, **model) -> Policy:
     """A policy trained on demonstrations that go left as often as right."""
     config = ModelConfig(hidden=64, blocks=2, condition=16, train_timesteps=20, **model)
-    specification = Specification(config, HORIZONS, Task("none", 0.1, True, 1, 1), 1.0, {})
+    specification = Specification(config, HORIZONS, TASK, 1.0, {})
     learner = Learner(specification, torch.device("cpu"))
     for _ in range(steps):
         learner.learn(WINDOWS, 64, 0.0)
-    same = Normalizer(np.ones(1, np.float32), np.zeros(1, np.float32))
     sampling = Sampling(0) if config.regression else Sampling(10)
-    return Policy(Checkpoint(specification, learner.ema, same, same), sampling)
+    return Policy(
+        Checkpoint(specification, learner.ema, {FLAT: identity(1)}, identity(1)), sampling
+    )
 
 
 def test_regression_goes_between_two_ways_and_diffusion_takes_one():
@@ -55,7 +56,7 @@ def test_regression_goes_between_two_ways_and_diffusion_takes_one():
 def test_the_loss_is_the_squared_error_of_one_evaluation_that_sees_no_chunk():
     config = ModelConfig(hidden=8, blocks=1, regression=True)
     learner = Learner(
-        Specification(config, HORIZONS, Task("none", 0.1, True, 1, 1), 1.0, {}),
+        Specification(config, HORIZONS, TASK, 1.0, {}),
         torch.device("cpu"),
     )
 
@@ -108,7 +109,7 @@ def test_a_sweep_has_the_baseline_as_its_first_row(run_with_baseline, tmp_path):
     config = SweepConfig(
         run=run_with_baseline, ddim_steps=(1, 2), ddpm=False, ms_per_step=2, out=tmp_path, **SMALL
     )
-    assert [sampler_name(p) for p in load_budgets(config)] == ["regression", "1 step", "2 steps"]
+    assert [p.chain.name for p in load_budgets(config)] == ["regression", "1 step", "2 steps"]
     result = sweep(replace(config, floor=0.0, margin=1.0, pictures=False))
     rows = [r for r in result["records"] if r["clock"] == "simulated"]
     assert [(r["ddim_steps"], r["network_evals"]) for r in rows] == [(0, 1), (1, 1), (2, 2)]

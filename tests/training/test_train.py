@@ -22,7 +22,7 @@ from diffpolicy.data.normalizer import fit_limits
 from diffpolicy.data.windows import make_windows
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
-from diffpolicy.specification import Horizons, Specification, Task
+from diffpolicy.specification import FLAT, Horizons, Specification, Task, flat_observation
 from diffpolicy.training import train as training
 from diffpolicy.training.learner import Learner, ema_decay, learning_rate
 
@@ -30,7 +30,7 @@ HORIZONS = Horizons(2, 8, 4)
 
 
 def small_learner(position_targets: bool = False, prediction: str = "epsilon") -> Learner:
-    task = Task("none", 0.1, position_targets, 3, 2)
+    task = Task("none", 0.1, position_targets, flat_observation(3), 2)
     model = ModelConfig(hidden=32, blocks=1, prediction=prediction)  # pyright: ignore
     return Learner(Specification(model, HORIZONS, task, 1.0, {}), torch.device("cpu"))
 
@@ -40,7 +40,7 @@ def small_windows(lengths=(30, 40)):
     ends = np.cumsum(lengths)
     observations = rng.standard_normal((ends[-1], 3)).astype(np.float32)
     actions = np.tanh(observations[:, :2])
-    return make_windows(observations, actions, ends, HORIZONS)
+    return make_windows({FLAT: observations}, actions, ends, HORIZONS)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_resume_goes_on_to_the_target_of_before(config, tmp_path):
 
 def test_resume_of_nothing_says_so(config, tmp_path, capsys):
     training.train(replace(config, out=tmp_path / "typo", steps=1, resume=True))
-    assert "nothing to go on with in" in capsys.readouterr().out
+    assert "holds no checkpoint; training from scratch" in capsys.readouterr().out
 
 
 def test_weights_that_are_not_finite_never_replace_a_checkpoint(config, tmp_path, monkeypatch):
@@ -243,9 +243,9 @@ def test_a_run_keeps_its_normalisers(config, tmp_path):
         tensors["normalizer.observation.offset"] += 1
 
     rewrite(run / POLICY_FILE, shift)
-    expected = Policy.load(run)._normalize(np.zeros(4, np.float32))
+    expected = Policy.load(run).observation_normalizers[FLAT].offset
     training.train(replace(config, out=run, steps=4, resume=True))
-    np.testing.assert_array_equal(Policy.load(run)._normalize(np.zeros(4, np.float32)), expected)
+    np.testing.assert_array_equal(Policy.load(run).observation_normalizers[FLAT].offset, expected)
 
 
 def test_killed_before_the_first_policy_a_run_keeps_its_target(config, uninterrupted, tmp_path):
@@ -310,15 +310,15 @@ def test_a_constant_comes_out_exactly_and_goes_in_as_nothing(tmp_path, regressio
     observations, actions = rng.standard_normal((2, 70, 3)).astype(np.float32)
     actions[:, 1], actions[:, 2], observations[:, 2] = 0.04, 8e-7 * actions[:, 0], 0.3
     of_observation, of_action = fit_limits(observations), fit_limits(actions)
-    normal = of_observation.normalize(observations), of_action.normalize(actions)
+    normal = {FLAT: of_observation.normalize(observations)}, of_action.normalize(actions)
     windows = make_windows(*normal, np.array([30, 70]), HORIZONS)
-    task = Task("none", 0.1, False, 3, 3)
+    task = Task("none", 0.1, False, flat_observation(3), 3)
     model = ModelConfig(hidden=32, blocks=1, regression=regression)
     learner = Learner(Specification(model, HORIZONS, task, 1.0, {}), torch.device("cpu"))
     for _ in range(300):
         learner.learn(windows, 64, 0.0)
     specification = Specification(model, HORIZONS, task, 1.0, {})
-    policy = Checkpoint(specification, learner.ema, of_observation, of_action)
+    policy = Checkpoint(specification, learner.ema, {FLAT: of_observation}, of_action)
     save_policy(tmp_path / POLICY_FILE, policy)
     history = observations[:4].reshape(2, 2, 3)
     other = history + np.float32([0, 0, 1e6])

@@ -1,21 +1,22 @@
-"""An environment while episodes run: calls on record, errors with seed and tick, seeds that repeat.
+"""An environment while episodes run: recorded calls, errors with seed and tick, repeatable seeds.
 
 The record `at` = [call, seed, tick, since_ns] may be memory that another process reads; since_ns is
-0 between calls. So a call that never returns, or that ends the process, can be named from outside.
+0 between calls. A call that never returns, or that ends the process, can be named from outside.
 """
 
 import time
-from collections.abc import Callable, MutableSequence
+from collections.abc import Callable, Mapping, MutableSequence
 from typing import Any
 
 import numpy as np
 
-from diffpolicy.environment.boundary import told
+from diffpolicy.environment.boundary import describe_error
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.specification import FLAT
 
 CALLS = ("constructor", "reset", "step", "close")
 TRIED_TICKS = 8
-UNBOUNDED = 1e6  # actions are tried in ±1 where a space goes that far
+UNBOUNDED = 1e6  # actions are tried in ±1 in a space with such bounds
 ACTION_STREAM = 0xAC7  # apart from the environment's own stream of the same seed
 
 
@@ -23,31 +24,31 @@ class EnvironmentFailure(DiffpolicyError):
     """An environment that raised, with the seed and the tick of its episode."""
 
 
-class Watched:
-    """An environment whose calls are on record; what it raises is an EnvironmentFailure."""
+class Monitored:
+    """An environment with recorded calls and observations by key; raises EnvironmentFailure."""
 
     def __init__(self, make_env: Callable[[], Any], seed: int, at: MutableSequence[int] | None):
         self._make_env, self.seed, self.tick = make_env, seed, 0
         self._at = [0] * 4 if at is None else at
         self.env = self._call(0, make_env)
 
-    def reset(self, seed: int) -> np.ndarray:
-        """The first observation of the seed's episode."""
+    def reset(self, seed: int) -> dict[str, np.ndarray]:
+        """The first observation {key: array} of the seed's episode."""
         self.seed, self.tick = seed, 0
-        return self._call(1, lambda: self.env.reset(seed=seed))[0]
+        return by_key(self._call(1, lambda: self.env.reset(seed=seed))[0])
 
-    def step(self, action: np.ndarray) -> tuple[Any, ...]:
-        """observation, reward, terminated, truncated, info."""
-        outcome = self._call(2, lambda: self.env.step(action))
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], Any, bool, bool, Any]:
+        """Observation {key: array}, reward, terminated, truncated, info."""
+        observation, *others = self._call(2, lambda: self.env.step(action))
         self.tick += 1
-        return outcome
+        return by_key(observation), *others
 
     def close(self) -> None:
-        """Close the environment; one that cannot be closed is a warning."""
+        """Close the environment; a failure to close is a warning."""
         self._call(3, self.env.close)
 
     def renew(self) -> None:
-        """Make the environment anew, in place of one that raised."""
+        """Replace an environment that raised by a new one."""
         self.close()
         self.env = self._call(0, self._make_env)
 
@@ -60,10 +61,15 @@ class Watched:
             raise EnvironmentFailure(str(error)) from error
         except (Exception, SystemExit) as error:
             where = f", {place(self.seed, self.tick)}" if CALLS[call] in ("reset", "step") else ""
-            text = f"the environment failed in its {CALLS[call]}: {told(error)}{where}"
+            text = f"the environment failed in its {CALLS[call]}: {describe_error(error)}{where}"
             raise EnvironmentFailure(text) from error
         finally:
             self._at[3] = 0
+
+
+def by_key(observation: Any) -> dict[str, np.ndarray]:
+    """{key: array} of an observation; a single array gets the key `observation`."""
+    return dict(observation) if isinstance(observation, Mapping) else {FLAT: observation}
 
 
 def place(seed: int, tick: int) -> str:
@@ -74,11 +80,11 @@ def place(seed: int, tick: int) -> str:
 def seeds_repeat(
     make_env: Callable[[], Any], seed: int, at: MutableSequence[int] | None = None
 ) -> str | None:
-    """None where episodes of one seed repeat in their first ticks; else one sentence with figures.
+    """None if episodes of one seed repeat in their first ticks; else one sentence with figures.
 
-    The same actions twice after reset(seed), and once more after an episode of another seed.
+    The same actions are applied twice after reset(seed), and once more after another seed's.
     """
-    env = Watched(make_env, seed, at)
+    env = Monitored(make_env, seed, at)
     try:
         first, second, _, third = (_first_ticks(env, s) for s in (seed, seed, seed + 1, seed))
     finally:
@@ -95,21 +101,25 @@ def seeds_repeat(
     return None
 
 
-def _first_ticks(env: Watched, seed: int) -> np.ndarray:
+def _first_ticks(env: Monitored, seed: int) -> np.ndarray:
     """Observations [ticks + 1, D_o] under random actions, the same ones for every seed.
 
-    Not a number after the end of an episode.
+    NaN after the end of an episode.
     """
     space = env.env.action_space
     bounded = (np.abs(space.low) < UNBOUNDED) & (np.abs(space.high) < UNBOUNDED)
     low, high = np.where(bounded, space.low, -1), np.where(bounded, space.high, 1)
     rng = np.random.default_rng(ACTION_STREAM)
-    observation = env.reset(seed)
-    seen = np.full((TRIED_TICKS + 1, *np.shape(observation)), np.nan)
-    seen[0] = observation
-    for tick in range(1, TRIED_TICKS + 1):
+    seen = [_flat(env.reset(seed))]
+    for _ in range(TRIED_TICKS):
         action = np.clip(rng.uniform(low, high), space.low, space.high).astype(space.dtype)
-        seen[tick], _, terminated, truncated, _ = env.step(action)
+        observation, _, terminated, truncated, _ = env.step(action)
+        seen.append(_flat(observation))
         if terminated or truncated:
             break
-    return seen
+    missing = TRIED_TICKS + 1 - len(seen)
+    return np.pad(seen, ((0, missing), (0, 0)), constant_values=np.nan)
+
+
+def _flat(observation: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.ravel(value) for value in observation.values()]).astype(np.float64)

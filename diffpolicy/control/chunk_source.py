@@ -1,0 +1,58 @@
+"""Policies as control and evaluation see them: observation histories in, action chunks out.
+
+Shapes: B batch, T_o observation horizon, T_p prediction horizon, D_a action dimensions.
+"""
+
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+
+from diffpolicy.specification import Horizons
+
+
+class ChunkSource(Protocol):
+    """Anything that maps observation histories to action chunks; `Policy` is one.
+
+    It must be picklable to run in worker processes.
+    """
+
+    @property
+    def horizons(self) -> Horizons:
+        """T_o, T_p and T_a in control ticks."""
+        ...
+
+    def noise_shape(self, batch: int) -> tuple[int, ...]:
+        """[draws, B, …]: shape of the noise of one call; (0, B) for a source without noise."""
+        ...
+
+    def __call__(self, observation: dict[str, np.ndarray], noise: np.ndarray, /) -> np.ndarray:
+        """{key: [B, T_o, …]} and standard normal noise to actions [B, T_p - T_o + 1, D_a].
+
+        The first action belongs to the newest observation.
+        """
+        ...
+
+
+@runtime_checkable
+class Engined(Protocol):
+    """Optional part of a chunk source: engines that are built before episodes run."""
+
+    name: str  # identity across processes
+
+    def engine(self, batch: int = 1) -> Any:
+        """The engine for calls of this batch size."""
+        ...
+
+    def with_engine(self, name: str) -> Self:
+        """The same source on another engine."""
+        ...
+
+
+def build_engine(source: ChunkSource, batch: int = 1) -> str | None:
+    """Build the engine for a batch size now and return its name; None without engines."""
+    return source.engine(batch).name if isinstance(source, Engined) else None
+
+
+def on_one_engine(source: ChunkSource, batch: int = 1) -> ChunkSource:
+    """The source with its engine for a batch size chosen, for use in another process."""
+    return source.with_engine(source.engine(batch).name) if isinstance(source, Engined) else source

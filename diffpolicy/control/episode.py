@@ -1,0 +1,237 @@
+"""One episode in closed loop: options, state while it runs, and result.
+
+Shapes: B batch, T_o observation horizon, D_o and D_a dimensions.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from diffpolicy import environment
+from diffpolicy.control.chunk_source import ChunkSource
+from diffpolicy.control.ranges import OVERFLOW, TrainingRange, training_range
+from diffpolicy.control.receding_horizon import RecedingHorizon, seam_jerks, seam_jumps
+from diffpolicy.environment.monitored import EnvironmentFailure, Monitored
+from diffpolicy.environment.outcome import Outcome, new_outcome
+
+# NumPy pads seeds with zeros, so [seed, 0] would be the environment's own stream.
+NOISE_STREAM = 0x401
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Result of one episode.
+
+    score: see `outcome`. success_tick: ticks until info first reported success, for every rule.
+    far, lowest, highest [D_o]: of the normalised observations that the policy was given.
+    """
+
+    seed: int
+    success: bool
+    score: float
+    ticks: int
+    replans: int
+    starved_ticks: int
+    delay_ticks: tuple[int, ...]
+    ages: tuple[int, ...]
+    seam_jumps: tuple[float, ...]  # in units of the actions
+    seam_jerks: tuple[float, ...]  # in units of the actions / s³
+    failure: str | None = None
+    success_tick: int | None = None
+    broken: bool = False  # the environment raised, ended its process, or hung
+    observed: int = 0
+    far: tuple[int, ...] = ()
+    lowest: tuple[float, ...] = ()
+    highest: tuple[float, ...] = ()
+    latency_ms: tuple[float, ...] = ()  # on the wall clock, like the next two
+    late_ms: tuple[float, ...] = ()
+    missed_ticks: int = 0
+
+
+@dataclass(frozen=True)
+class RolloutOptions:
+    """Options of episodes; part of a result's provenance."""
+
+    control_dt_s: float
+    envs: int = 64
+    batch: int = 64
+    cold_start: bool = False
+    success_from: str | None = None
+    neutral: str | None = None
+    success: str = "at-any-tick"
+    score_from: str | None = None
+    on_env_error: str = "stop"  # or fail-episode
+    step_timeout: float | None = None  # seconds; enforced by Workers
+    limit: int | None = None  # ticks of an episode, for the progress bar
+
+
+@dataclass
+class RunningEpisode:
+    """One environment in the middle of an episode.
+
+    history: the T_o newest values of each key. observed: normalised observations of the policy.
+    """
+
+    env: Monitored
+    seed: int
+    options: RolloutOptions
+    controller: RecedingHorizon
+    outcome: Outcome
+    trained: TrainingRange | None
+    history: dict[str, deque[np.ndarray]]
+    observed: list[np.ndarray] = field(default_factory=list)
+    tick: int = 0
+    failure: str | None = None
+    broken: bool = False
+
+    def advance(self) -> bool:
+        """Apply this tick's action; True at the end of the episode.
+
+        An EnvironmentFailure ends the episode or, by the options, the run.
+        """
+        action = environment.applicable(self.controller.act(self.tick), self.env.env.action_space)
+        try:
+            observation, reward, terminated, truncated, info = self.env.step(action)
+        except EnvironmentFailure as error:
+            self.failure, self.broken = _forgive(error, self.env, self.options), True
+            return True
+        for key, value in observation.items():
+            self.history[key].append(value)
+        self.tick += 1
+        self.check_observation()
+        if self.failure:
+            return True
+        self.outcome.see(reward, info, terminated or truncated)
+        return terminated or truncated
+
+    def check_observation(self) -> None:
+        """End the episode, as the environment's failure, at an observation that is not finite."""
+        for key, values in self.history.items():
+            newest = values[-1]
+            if newest.dtype.kind != "f" or math.isfinite(np.vdot(newest, newest)):  # quick, enough
+                continue
+            finite = np.isfinite(newest)
+            if not finite.all():
+                self.fail(f"the environment's {key} is not finite", int(np.argmin(finite)))
+
+    def check_chunk(self, chunk: np.ndarray) -> None:
+        """End the episode, as the policy's failure, at actions that are not finite."""
+        if not np.isfinite(chunk).all():
+            self.fail("the policy's actions are not finite")
+
+    def compare(self, normalised: np.ndarray, keys: Sequence[str]) -> None:
+        """Keep a normalised observation [D_o]; end the episode at one that overflows float32."""
+        self.observed.append(normalised)
+        dimension = int(np.abs(normalised).argmax())
+        if abs(normalised[dimension]) > OVERFLOW:
+            value = np.concatenate([self.history[key][-1].ravel() for key in keys])[dimension]
+            self.fail(f"the environment's observation {value:g} overflows the network", dimension)
+
+    def fail(self, what: str, dimension: int | None = None) -> None:
+        """End the episode; the first failure is the one reported."""
+        where = "" if dimension is None else f", dimension {dimension}"
+        self.failure = self.failure or f"{what} at tick {self.tick} (seed {self.seed}{where})"
+
+    def result(self) -> Episode:
+        """The finished episode."""
+        c = self.controller
+        applied = np.array(c.applied)
+        return Episode(
+            seed=self.seed,
+            success=self.outcome.success and self.failure is None,
+            score=0.0 if self.failure else self.outcome.score,
+            ticks=self.tick,
+            replans=len(c.delay_ticks) + (not c.cold_start),
+            starved_ticks=c.starved_ticks,
+            delay_ticks=tuple(c.delay_ticks),
+            ages=tuple(c.ages),
+            seam_jumps=tuple(seam_jumps(applied, c.seams)),
+            seam_jerks=tuple(seam_jerks(applied, c.seams, self.options.control_dt_s)),
+            failure=self.failure,
+            success_tick=self.outcome.success_tick,
+            broken=self.broken,
+            **(self.trained.fields(self.observed) if self.trained else {}),
+        )
+
+
+def begin_episode(
+    env: Monitored,
+    seed: int,
+    source: ChunkSource,
+    delays: Iterator[int] | None,
+    options: RolloutOptions,
+) -> RunningEpisode | Episode:
+    """Reset the environment; its first observation fills the whole history.
+
+    A reset that fails is a failed Episode or, by the options, an EnvironmentFailure.
+    """
+    try:
+        observation, horizons = env.reset(seed), source.horizons
+    except EnvironmentFailure as error:
+        return failed_episode(seed, 0, _forgive(error, env, options))
+    neutral = environment.neutral_rule(env.env, options.neutral)
+    controller = RecedingHorizon(horizons.action, delays, neutral, options.cold_start)
+    outcome = new_outcome(env.env, options.success_from, options.success, options.score_from)
+    length = horizons.observation
+    history = {key: deque([value] * length, length) for key, value in observation.items()}
+    trained = training_range(source)
+    episode = RunningEpisode(env, seed, options, controller, outcome, trained, history)
+    episode.check_observation()
+    return episode
+
+
+def _forgive(error: EnvironmentFailure, env: Monitored, options: RolloutOptions) -> str:
+    """The failure of one episode, with a new environment for the next; else the error itself."""
+    if options.on_env_error == "stop":
+        raise error
+    env.renew()
+    return str(error)
+
+
+def failed_episode(seed: int, tick: int, failure: str) -> Episode:
+    """An episode of which nothing is known but that the environment broke it."""
+    return Episode(seed, False, 0.0, tick, 0, 0, (), (), (), (), failure, broken=True)
+
+
+def observe(episodes: Sequence[RunningEpisode], batch: int) -> dict[str, np.ndarray]:
+    """Histories {key: [batch, T_o, …]} for the policy; rows without an episode are zero.
+
+    Floats become float32, other types stay. Observations beyond float32 end their episodes.
+    """
+    keys, trained = episodes[0].history, episodes[0].trained
+    histories = {key: _stacked([e.history[key] for e in episodes], batch) for key in keys}
+    if trained:
+        newest = {key: history[: len(episodes), -1] for key, history in histories.items()}
+        for episode, normalised in zip(episodes, trained.normalise(newest), strict=True):
+            episode.compare(normalised, trained.keys)
+    return histories
+
+
+def _stacked(histories: Sequence[deque[np.ndarray]], batch: int) -> np.ndarray:
+    newest = histories[0][-1]
+    dtype = np.float32 if newest.dtype.kind == "f" else newest.dtype
+    stacked = np.zeros((batch, len(histories[0]), *newest.shape), dtype)
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, which `compare` reports
+        for row, history in enumerate(histories):
+            stacked[row] = history
+    return stacked
+
+
+def noise_batch(source: ChunkSource, keys: Sequence[tuple[int, int]], batch: int) -> np.ndarray:
+    """Noise [draws, batch, …] of one call, by the (seed, tick) of each row; other rows are zero."""
+    count, _, *chunk = source.noise_shape(batch)
+    noise = np.zeros((count, batch, *chunk), np.float32)
+    for row, (seed, tick) in enumerate(keys):
+        noise[:, row] = episode_noise(seed, tick, (count, *chunk))
+    return noise
+
+
+def episode_noise(seed: int, tick: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal noise of one replan, from (episode seed, tick) alone.
+
+    x_T comes first, so budgets and samplers with more draws share it.
+    """
+    return np.random.default_rng([seed, tick, NOISE_STREAM]).standard_normal(shape, np.float32)

@@ -1,0 +1,164 @@
+"""A worker process: it runs one job after the other and sends what each yields.
+
+Linux forks workers from a server that has loaded torch, so that only the first one costs seconds.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from diffpolicy.control.chunk_source import Engined
+from diffpolicy.control.rollout import Advance
+from diffpolicy.environment.monitored import CALLS, place
+from diffpolicy.errors import DiffpolicyError
+
+REPORT_EVERY_S, STOP_TIMEOUT_S = 0.2, 5.0
+FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM}  # not sent by the environment
+
+
+@dataclass(frozen=True)
+class Done:
+    """End of a job, and the value that its function returned."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class WorkerFailure:
+    """A worker that died, or was stopped because it hung, with its last environment call."""
+
+    text: str
+    seed: int
+    tick: int
+    by_environment: bool  # while an episode ran: the next one can go on
+
+
+class Worker:
+    """A process that runs jobs; each sends what its function yields, then Done."""
+
+    def __init__(self):
+        context = get_context("forkserver" if sys.platform == "linux" else "spawn")
+        context.set_forkserver_preload([__name__])
+        self.at = context.RawArray("q", 4)  # see monitored.py
+        self.connection, theirs = context.Pipe()
+        work = context.Process(target=_serve, args=(theirs, self.at, dict(os.environ)))
+        self.process, self.idle = work, True
+        work.start()
+        theirs.close()
+
+    def begin(self, job: tuple[Any, ...]) -> None:
+        """Send a job: (torch threads, function, arguments)."""
+        self.idle = False
+        with suppress(OSError):  # it has died, which its connection tells the listener
+            self.connection.send(job)
+
+    def receive(self, ready: Any) -> Any:
+        """The next message of a worker whose connection or sentinel is ready.
+
+        None if the process has ended but messages are left to read; WorkerFailure after the last.
+        """
+        if ready is not self.connection:
+            return None if self.connection.poll() else self.failure()
+        try:
+            message = self.connection.recv()
+        except (EOFError, OSError):
+            return self.failure()
+        self.idle = self.idle or isinstance(message, Exception | Done)
+        return message
+
+    def hangs(self, timeout_s: float | None) -> bool:
+        """True if a call takes longer than this; the constructor, which imports, may."""
+        call, _, _, since = self.at
+        if not timeout_s or not since or CALLS[call] == "constructor":
+            return False
+        return time.monotonic_ns() - since > 1e9 * timeout_s
+
+    def failure(self, timeout_s: float | None = None) -> WorkerFailure:
+        """Stop a worker that has died or, with a timeout, hangs; describe its end."""
+        call, seed, tick, since = self.at
+        self.stop()
+        where, code = place(seed, tick), self.process.exitcode or 0
+        how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        if timeout_s:
+            text = f"the environment's {CALLS[call]} takes more than {timeout_s:g} s, {where}"
+        elif since and code not in FROM_OUTSIDE:
+            text = f"the environment's {CALLS[call]} ended its process ({how}), {where}"
+        else:
+            text = (
+                f"a worker process died ({how}), perhaps for want of memory (try fewer --workers "
+                "or --envs) or because a script that calls this lacks `if __name__ == "
+                '"__main__":`'
+            )
+            return WorkerFailure(text, seed, tick, False)
+        return WorkerFailure(text, seed, tick, CALLS[call] != "constructor")
+
+    def stop(self) -> None:
+        """End the process at once; an idle one may clean up first."""
+        self.connection.close()
+        if self.idle:
+            self.process.join(STOP_TIMEOUT_S)
+        self.process.kill()
+        self.process.join()
+
+
+def _serve(connection: Connection, at: Any, environ: dict[str, str]) -> None:
+    """Run jobs until the connection closes. Ignore SIGINT (the parent handles it); exit with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.clear()
+    os.environ.update(environ)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    while True:
+        try:
+            threads, function, arguments = connection.recv()
+            torch.set_num_threads(threads)
+            result = function(*map(_cached, arguments), at)
+            if isinstance(result, Iterator):
+                for message in _throttled(result):
+                    connection.send(message)
+                result = None
+            connection.send(Done(result))
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            return
+        except DiffpolicyError as error:
+            connection.send(error)
+        except Exception:
+            connection.send(RuntimeError(traceback.format_exc()))
+
+
+def _follow_parent() -> None:
+    parent = parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
+
+
+def _throttled(advances: Iterator[Advance]) -> Iterator[Advance]:
+    """Send episodes at once, ticks only now and then."""
+    ticks, last = 0, 0.0
+    for advance in advances:
+        ticks += advance.ticks
+        if advance.episodes or time.monotonic() - last > REPORT_EVERY_S:
+            yield Advance(ticks, advance.episodes)
+            ticks, last = 0, time.monotonic()
+
+
+_cache: list[Engined] = []  # the worker's last source, with its engines
+
+
+def _cached(argument: Any) -> Any:
+    if not isinstance(argument, Engined):
+        return argument
+    if not _cache or _cache[0].name != argument.name:
+        _cache[:] = [argument]
+    return _cache[0]
