@@ -82,7 +82,7 @@ def rewrite(file: Path, change) -> None:
 
 
 def as_version_2(header, tensors) -> None:
-    """The layout of format 2: one observation, a vector."""
+    """Change to format 2: one observation, a vector."""
     header["format_version"] = 2
     task = header.get("specification", header.get("identity"))["task"]
     [spec] = task.pop("observations").values()
