@@ -34,7 +34,7 @@ class LatencyProfile:
         return self.load == "disturbed"
 
 
-PAUSED = LatencyProfile(np.zeros(1), "the world waits")
+PAUSED = LatencyProfile(np.zeros(1), "zero latency")
 
 
 def delay_ticks(latency_ms: float, control_dt_s: float) -> int:

@@ -59,6 +59,7 @@ def collect(
                 done[episode.seed] = episode
                 keep(episode)
             bar.set_postfix_str(f"{len(done)} of {len(seeds)} episodes", refresh=False)
+            bar.total = total and max(total, bar.n + ticks)  # restarted episodes count twice
             bar.update(ticks)
     return [done[seed] for seed in seeds]
 
