@@ -1,10 +1,10 @@
-"""Checkpoints: safetensors with a JSON header, so that nothing loaded can run code.
+"""Checkpoints: safetensors files with a JSON header; loading one runs no code.
 
-A run folder holds
+A run folder contains:
     policy.safetensors     EMA weights, normalisers and, in the header, the specification
-    training.safetensors   what resuming needs besides: raw weights, EMA, optimiser, step
+    training.safetensors   state of training: raw weights, EMA, optimiser, step
     log.jsonl              one line for each logged step
-Each is one file, renamed into place: it is wholly there or not at all.
+The first two are renamed into place, so they are complete or absent.
 """
 
 import json
@@ -33,14 +33,14 @@ HEADER = "diffpolicy"
 
 @dataclass(frozen=True)
 class PolicyHeader:
-    """The header of the policy file."""
+    """Header of the policy file."""
 
     specification: Specification
 
 
 @dataclass(frozen=True)
 class Target:
-    """Length of a training run: steps or minutes, one of both."""
+    """Length of a training run: either steps or minutes."""
 
     steps: Annotated[int | None, STEPS]
     minutes: Annotated[float | None, MINUTES]
@@ -48,7 +48,7 @@ class Target:
 
 @dataclass(frozen=True)
 class TrainingState(Target):
-    """The header of the training file: how far a run has come, and which run it is."""
+    """Header of the training file: progress and identity of a run."""
 
     step: Annotated[int, Range(0, 10**12)]
     elapsed_s: Annotated[float, Range(0, 1e12)]
@@ -64,11 +64,11 @@ class Checkpoint:
     weights: dict[str, Tensor]
     observation_normalizers: dict[str, Normalizer]
     action_normalizer: Normalizer
-    folder: Path | None = None  # where it was loaded from
+    folder: Path | None = None  # source folder
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """One safetensors file with a JSON header, atomically."""
+    """Write a safetensors file with a JSON header atomically. Raises DiffpolicyError, OSError."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -76,46 +76,46 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
     metadata = {HEADER: json.dumps({"format_version": FORMAT_VERSION, **header})}
     try:
         write_atomically(path, lambda temporary: save_file(contiguous, temporary, metadata))
-    except SafetensorError as error:  # how safetensors reports a full disk
+    except SafetensorError as error:  # raised on a full disk, for example
         raise DiffpolicyError(f"cannot write {path}: {error}") from error
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors (on the CPU) and the header."""
+    """Tensors on the CPU and the header. Raises DiffpolicyError on a file that is no checkpoint."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise DiffpolicyError(
-            f"no {path.name} in {path.parent}: not a run folder, or training has not yet written "
-            "its first checkpoint"
+            f"there is no {path.name} in {path.parent}; expected a run folder, after the first "
+            "checkpoint of its training"
         )
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(HEADER, "{}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise DiffpolicyError(f"{path} is damaged or no checkpoint: {error}") from error
+        raise DiffpolicyError(f"{path} is corrupt or not a checkpoint: {error}") from error
     header = parse_json(text, f"{path}: header")
     version = header.pop("format_version", None) if isinstance(header, dict) else None
     if version not in range(1, FORMAT_VERSION + 1) or isinstance(version, bool):
         raise DiffpolicyError(
-            f"{path} is not a diffpolicy checkpoint of format {FORMAT_VERSION}; its header says "
-            f"{shown(version)}"
+            f"{path} is not a diffpolicy checkpoint of format 1 to {FORMAT_VERSION}; its header "
+            f"has format_version {shown(version)}"
         )
     return tensors, _migrate(header, version)
 
 
 def _migrate(header: dict[str, Any], version: Any) -> dict[str, Any]:
-    """A header of version 1 or 2 as one of version 3; anything misplaced is left as it is.
+    """Convert a header of version 1 or 2 to version 3; leave misplaced fields to validation.
 
-    Version 1 had no constants in its normalisers and no target in its training state; versions 1
-    and 2 knew one observation, a vector.
+    Version 1 has no constants in its normalisers and no target in its training state; versions 1
+    and 2 have one observation, a vector.
     """
     match header:
         case {"specification": {"task": {**task}, "model": {**model}, **others}}:
             if version == 1:
                 task["observation_keys"] = None
-                model.setdefault("regression", False)  # the first versions knew nothing else
+                model.setdefault("regression", False)  # absent from the first files
             if version < FORMAT_VERSION:
                 task = _by_key(task, model)
             return {**header, "specification": {**others, "task": task, "model": model}}
@@ -129,7 +129,7 @@ def _migrate(header: dict[str, Any], version: Any) -> dict[str, Any]:
 
 
 def _by_key(task: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
-    """A task with one observation vector as a task with observations by key."""
+    """Convert a task with one observation vector to observations by key."""
     if "observation_dim" not in task:
         return task
     kind = model.get("normalizer")
@@ -138,13 +138,13 @@ def _by_key(task: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
 
 
 def policy_path(run: str | Path) -> Path:
-    """The policy file of a run folder, or the file itself."""
+    """Policy file of a run folder, or the file itself."""
     run = Path(run)
     return run if run.suffix == ".safetensors" else run / POLICY_FILE
 
 
 def save_policy(path: Path, checkpoint: Checkpoint) -> None:
-    """Writes the policy file."""
+    """Write the policy file atomically."""
     tensors = {f"weights.{name}": tensor for name, tensor in checkpoint.weights.items()}
     normalizers = {**checkpoint.observation_normalizers, ACTION: checkpoint.action_normalizer}
     for name, normalizer in normalizers.items():
@@ -153,14 +153,14 @@ def save_policy(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_policy(run: str | Path) -> Checkpoint:
-    """Reads the policy file of a run folder; DiffpolicyError unless it is whole and sound."""
+    """Read the policy file of a run folder. Raises DiffpolicyError if any part of it is invalid."""
     path = policy_path(run)
     tensors, header = load_tensors(path)
     specification = validate(PolicyHeader, header, f"{path}: header").specification
     if specification.model.clip == (specification.clip_range is None):
         raise DiffpolicyError(
-            f"{path}: header has clip = {specification.model.clip} with clip_range = "
-            f"{specification.clip_range}, of which one is wrong"
+            f"{path}: header has clip = {specification.model.clip}, which contradicts clip_range = "
+            f"{specification.clip_range}"
         )
     _check_fit(specification, tensors, path)
     prefix = "weights."
@@ -172,18 +172,18 @@ def load_policy(run: str | Path) -> Checkpoint:
 
 
 def load_training(path: Path) -> tuple[dict[str, Tensor], TrainingState]:
-    """Reads the training file of a run folder; the learner knows its tensors."""
+    """Read the training file of a run folder; `Learner.restorable` gives its expected tensors."""
     tensors, header = load_tensors(path)
     return tensors, validate(TrainingState, header, f"{path}: header")
 
 
 def _check_fit(specification: Specification, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """The file holds what its header says; nothing is allocated for that."""
+    """Compare the tensors with the header, without allocating the network."""
     try:
         with torch.device("meta"):
             network = build_network(specification)
     except (DiffpolicyError, RuntimeError, ValueError) as error:
-        raise DiffpolicyError(f"{path}: header describes no network: {error}") from error
+        raise DiffpolicyError(f"{path}: header does not describe a network: {error}") from error
     expected = {f"weights.{name}": weight for name, weight in network.state_dict().items()}
     for name, shape in _normalized(specification.task).items():
         for part in (field.name for field in fields(Normalizer)):
@@ -194,13 +194,13 @@ def _check_fit(specification: Specification, tensors: Mapping[str, Tensor], path
 
 
 def _normalized(task: Task) -> dict[str, tuple[int, ...]]:
-    """Shape of every normaliser by name."""
+    """Shape of each normaliser by name."""
     observations = {key: s.shape for key, s in task.observations.items() if s.normalizer}
     return {**observations, ACTION: (task.action_dim,)}
 
 
 def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
-    """DiffpolicyError unless names, shapes and types are the expected ones."""
+    """Raise DiffpolicyError unless names, shapes and dtypes are the expected ones."""
     for name in sorted(found.keys() | expected.keys()):
         has, wanted = (
             f"{t.dtype} {list(t.shape)}" if (t := given.get(name)) is not None else "nothing"
@@ -213,7 +213,7 @@ def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], p
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """DiffpolicyError where a number is NaN or infinite."""
+    """Raise DiffpolicyError if a number is NaN or infinite."""
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise DiffpolicyError(f"{path}: {shown(name)} is not finite (NaN or inf)")
@@ -232,8 +232,8 @@ def _unpack(name: str, tensors: Mapping[str, Tensor], path: Path) -> Normalizer:
     finite = np.isfinite(found.scale) & np.isfinite(found.offset) & ~np.isinf(constant)
     if not (finite & ((found.scale == 0) == np.isfinite(constant))).all():
         raise DiffpolicyError(
-            f"{path}: the normaliser of {name}s is not finite, or has a scale of 0 where nothing "
-            f"is constant; got scale {shown(found.scale.tolist())}, offset "
+            f"{path}: the normaliser of {name} must be finite, with scale 0 only for constant "
+            f"dimensions; got scale {shown(found.scale.tolist())}, offset "
             f"{shown(found.offset.tolist())}"
         )
     return found

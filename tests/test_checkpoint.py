@@ -137,7 +137,7 @@ class Malice:
 def test_a_pickle_is_refused_and_not_run(tmp_path, dump):
     with (tmp_path / "policy.safetensors").open("wb") as file:
         dump(Malice(tmp_path / "malice"), file)
-    with pytest.raises(DiffpolicyError, match="is damaged or no checkpoint"):
+    with pytest.raises(DiffpolicyError, match="is corrupt or not a checkpoint"):
         load_policy(tmp_path)
     assert not (tmp_path / "malice").exists()
 
@@ -266,11 +266,15 @@ WEIGHT = "weights.enter.weight"
         (WEIGHT, lambda x: x.to(torch.complex64), "expected torch.float32"),
         (WEIGHT, lambda x: x.half(), "got torch.float16"),
         (WEIGHT, lambda x: x[:1], "does not fit the header"),
-        (SCALE, torch.zeros_like, "a scale of 0 where nothing is constant"),
-        (SCALE, lambda x: x * torch.nan, "the normaliser of actions is not finite"),
+        (
+            SCALE,
+            torch.zeros_like,
+            "the normaliser of observation must be finite, with scale 0 only",
+        ),
+        (SCALE, lambda x: x * torch.nan, "the normaliser of action must be finite"),
         (SCALE, lambda x: x.repeat(2), "does not fit the header"),
         (SCALE, lambda x: x.int(), "got torch.int32"),
-        (OFFSET, lambda x: x * 0 + torch.inf, "the normaliser of observations is not finite"),
+        (OFFSET, lambda x: x * 0 + torch.inf, "the normaliser of observation must be finite"),
         (OFFSET, lambda x: x[:1], "does not fit the header"),
     ],
 )
@@ -332,7 +336,7 @@ def test_weights_that_do_not_fit_are_refused(tiny_run, tmp_path):
 def test_a_file_cut_short_is_refused(tiny_run, tmp_path, share):
     whole = (tiny_run / "policy.safetensors").read_bytes()
     (tmp_path / "policy.safetensors").write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(DiffpolicyError, match="is damaged or no checkpoint"):
+    with pytest.raises(DiffpolicyError, match="is corrupt or not a checkpoint"):
         load_policy(tmp_path)
 
 

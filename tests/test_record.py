@@ -154,7 +154,7 @@ def command(out: Path, episodes: int) -> subprocess.Popen:
 
 
 def finished(out: Path) -> int:
-    """How many episodes a reader sees now."""
+    """Number of episodes that a reader sees now."""
     try:
         return len(open_demonstrations(out).episode_ends)
     except DiffpolicyError:  # there is no store yet, or no episode in it

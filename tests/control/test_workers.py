@@ -177,7 +177,7 @@ def test_workers_end_with_their_parent(tiny_run, tmp_path):
 
 
 def test_rows_of_a_unet_do_not_depend_on_their_place():
-    """What makes the number of workers irrelevant; batches are multiples of 16 for its sake."""
+    """So the number of workers is irrelevant; batches are multiples of 16 for that reason."""
     model = ModelConfig(denoiser="unet", unet_channels=(32, 64), condition=32)
     torch.manual_seed(0)
     denoiser = build(model, Horizons(2, 16, 8), 5, 3).eval()

@@ -137,7 +137,7 @@ def test_cuda_graph_is_eager(network):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_native_weights_of_24_bits_are_close_to_eager(network, monkeypatch):
-    """What large networks get. Rounded, so not the same; within what every engine is held to."""
+    """Large networks get rounded weights; their actions stay within the tolerance of engines."""
     monkeypatch.setattr(networks, "CACHED", 0)
     job = make_job(network, {"prediction": "v"}, Sampling(4))
     agrees("native", job)

@@ -120,7 +120,7 @@ def parts(order):
     ],
 )
 def test_a_dict_is_flattened_in_the_order_of_its_space(space, order):
-    """Whatever the order of the dict that the environment returns."""
+    """Also if the environment returns its dict in another order."""
     values = {name: float(number) for number, name in enumerate(order)}
 
     def filled(space, path=""):

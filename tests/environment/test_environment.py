@@ -1,4 +1,4 @@
-"""What a control loop reads off an environment."""
+"""Facts that a control loop reads from an environment."""
 
 import numpy as np
 import pytest

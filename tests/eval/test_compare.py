@@ -147,7 +147,7 @@ def test_losing_exactly_the_margin_is_a_coin_toss(outcome, margin):
     ("n", "only_b", "margin"), [(55, 10, 0.1), (110, 20, 0.1), (210, 20, 0.05)]
 )
 def test_a_double_root_of_the_likelihood_is_no_accident(n, only_b, margin):
-    """Where 2 n margin = (1 + margin) losses, rounding must not make the square root fail."""
+    """Rounding must not make the square root fail if 2 n margin = (1 + margin) losses."""
     assert 0.5 < noninferior_success(*pairs(n, 0, only_b), margin) < 1
 
 

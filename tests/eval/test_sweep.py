@@ -259,7 +259,7 @@ def test_latency_compares_engines_and_the_baseline_in_one_run(tmp_path, capsys):
 
 
 def test_the_baseline_is_the_policy_with_diffusers_scheduler(tiny_run):
-    """Where nothing is clipped both samplers are the same, and so are the actions."""
+    """Without clipping both samplers are the same, and so are the actions."""
     checkpoint = load_policy(tiny_run)
     unclipped = replace(
         checkpoint, specification=replace(checkpoint.specification, clip_range=None)

@@ -22,7 +22,7 @@ EXPECTED = {
 
 
 class Watch:
-    """What passed and what failed, by the test's name."""
+    """Outcomes by the name of the test."""
 
     def __init__(self):
         self.passed: set[str] = set()

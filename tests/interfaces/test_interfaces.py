@@ -252,7 +252,7 @@ def test_nothing_reused_is_the_plain_sampler():
 
 
 def test_a_constant_prediction_can_be_reused_for_nothing():
-    """Where the prediction does not change, repeating it costs nothing."""
+    """A prediction that does not change can be reused without an error."""
     ε = torch.randn(RAMP.shape, generator=torch.Generator().manual_seed(0))
     exact = notebook.ddim_sample(lambda x, t: ε, RAMP, LINEAR, every=1).sample
     skipped = notebook.ddim_sample(lambda x, t: ε, RAMP, LINEAR, every=10).sample
