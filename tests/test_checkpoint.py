@@ -269,7 +269,7 @@ WEIGHT = "weights.enter.weight"
         (
             SCALE,
             torch.zeros_like,
-            "the normaliser of observation must be finite, with scale 0 only",
+            "the normaliser of action must be finite, with scale 0 only",
         ),
         (SCALE, lambda x: x * torch.nan, "the normaliser of action must be finite"),
         (SCALE, lambda x: x.repeat(2), "does not fit the header"),
