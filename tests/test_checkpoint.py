@@ -294,7 +294,7 @@ def test_a_scale_of_zero_is_for_constants_alone(tiny_run, tmp_path, constant, sc
         tensors["normalizer.action.constant"] = torch.tensor([float(constant)])
 
     rewrite(tmp_path / "run" / POLICY_FILE, spoil)
-    with pytest.raises(DiffpolicyError, match="normaliser of actions"):
+    with pytest.raises(DiffpolicyError, match="with scale 0 only for constant"):
         load_policy(tmp_path / "run")
 
 
@@ -304,7 +304,7 @@ def test_clip_and_its_range_belong_together(tiny_run, tmp_path):
         tmp_path / "run" / POLICY_FILE,
         lambda header, tensors: header["specification"].update(clip_range=None),
     )
-    with pytest.raises(DiffpolicyError, match="clip = True with clip_range = None"):
+    with pytest.raises(DiffpolicyError, match="clip = True, which contradicts clip_range = None"):
         load_policy(tmp_path / "run")
 
 
