@@ -268,13 +268,13 @@ def _become(arguments: list[str], folder: Path, err: int) -> None:
     import traceback
 
     from diffpolicy import cli
-    from diffpolicy.control import workers
+    from diffpolicy.control import worker
     from diffpolicy.engines import auto
 
     os.setpgid(0, 0)
     os.chdir(folder)
-    workers.get_context = lambda _: get_context("fork")  # torch is loaded here already
-    workers.LAST_WORDS_S = 0.0  # a fork holds both ends of its connection
+    worker.get_context = lambda _: get_context("fork")  # torch is loaded here already
+    worker.STOP_TIMEOUT_S = 0.0  # a fork holds both ends of its connection
     auto.ENGINES = {
         name: auto.ENGINES[name] for name in ("native", "eager")
     }  # exporting takes seconds

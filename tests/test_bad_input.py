@@ -101,7 +101,7 @@ BAD = [
     (f"{SWEEP} --latency-ms 3", "give one source of latencies"),
     (f"{EVAL} --clock simulated --latency-ticks 2", "give one source of latencies"),
     (f"{LATENCY} --deadline-ms 0", "--deadline-ms must be positive"),
-    ("latency --ddim-steps 1", "give --run RUN or --net NAME, one of them"),
+    ("latency --ddim-steps 1", "expected either --run RUN or --net NAME"),
     (f"{EVAL} --json {{run}}", "is a folder"),
     (f"{TRAIN} --condition 5", "--condition must be even"),
     (f"{TRAIN} --denoiser unet --unet-groups 7", "channels that its groups divide"),
@@ -538,7 +538,7 @@ def test_a_damaged_training_state_is_not_resumed(at, refused, snapshot, tmp_path
     spoil(tmp_path / "run" / "training.safetensors")
     before = snapshot(tmp_path)
     line = refused(*words(f"train --data {{store}} --out {{run}} {SIZE} --resume --steps 30", at))
-    assert "training.safetensors is damaged" in line
+    assert "training.safetensors is corrupt" in line
     assert snapshot(tmp_path) == before
 
 

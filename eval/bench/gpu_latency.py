@@ -16,7 +16,7 @@ from diffpolicy.policy import Policy
 
 from ..measure.diffusers_loop import DiffusersLoop
 from ..measure.nets import fresh_checkpoint
-from ..measure.timing import MANY_SAMPLES, Timed, measure_calls
+from ..measure.timing import MANY_SAMPLES, Timed, measure_calls, random_observation
 from ..report.table import print_table
 from .gpu_plan import Found, Plan, Result
 
@@ -100,9 +100,9 @@ def _timed(plan: Plan, net: str, precision: str) -> Iterator[Timed]:
             checkpoint, Sampling(k), plan.device, engine=plan.engine, precision=precision
         )
         engine, job = policy.engine(), policy.job()
-        observation = rng.standard_normal(job.observation_shape, np.float32)
+        observation = random_observation(policy, rng)
         noise = torch.from_numpy(rng.standard_normal(job.noise_shape, np.float32))
-        inputs = torch.from_numpy(observation), noise
+        inputs = torch.from_numpy(observation).flatten(1), noise
         exact = EagerEngine(replace(job, precision="float32"))
         difference = float((engine(*inputs) - exact(*inputs)).abs().max())
         gpu_ms = engine.gpu_ms() if isinstance(engine, CudaGraphEngine) else None

@@ -5,6 +5,7 @@ version 1 name neither; their fields tell the format.
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -190,12 +191,12 @@ def read_result(path: Path) -> Result:
     data = _document(path)
     data = {"rows": data} if isinstance(data, list) else data  # a benchmark's scenarios
     kind = FORMATS[_format_of(data, path)]
-    return validate(kind, data, str(path), others=True)
+    return _validated(kind, data, path)
 
 
 def read_sweep(path: Path) -> SweepResult:
     """Read a sweep.json. Raises DiffpolicyError if it is not one."""
-    return validate(SweepResult, _document(path), str(path), others=True)
+    return _validated(SweepResult, _document(path), path)
 
 
 def _document(path: Path) -> Any:
@@ -208,6 +209,16 @@ def _document(path: Path) -> Any:
             "newer diffpolicy"
         )
     return _renamed(data, FIELDS)
+
+
+def _validated(kind: Any, data: Any, path: Path) -> Any:
+    """`validate`, with fields in its messages named as in JSON."""
+    try:
+        return validate(kind, data, str(path), others=True)
+    except DiffpolicyError as error:
+        told = str(error).removeprefix(str(path))
+        told = re.sub(r"\.(\w+)", lambda m: "." + JSON_NAMES.get(m[1], m[1]), told)
+        raise DiffpolicyError(f"{path}{told}") from error
 
 
 def _renamed(data: Any, names: dict[str, str]) -> Any:
@@ -269,7 +280,7 @@ def read_samples(path: Path) -> list[Samples]:
     Raises DiffpolicyError where there are none.
     """
     try:
-        rows = validate(_Rows, _document(path), str(path), others=True).rows
+        rows = _validated(_Rows, _document(path), path).rows
         found = [
             validate(Samples, row, f"{path}: a row", others=True)
             for row in rows

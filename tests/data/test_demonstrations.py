@@ -1,5 +1,6 @@
 """The store: what was appended is read back, whatever crashed; what is damaged is refused."""
 
+import errno
 import itertools
 import os
 import shutil
@@ -276,7 +277,7 @@ def test_an_append_that_failed_can_be_repeated_by_the_same_writer(
     def fail(array, start, values):
         if next(calls) == failing:
             array.resize((start + len(values), *array.shape[1:]))
-            raise OSError("the disk is full")
+            raise OSError(errno.ENOSPC, "the disk is full")
         extend(array, start, values)
 
     with monkeypatch.context() as patch:

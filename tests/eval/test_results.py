@@ -98,8 +98,8 @@ def test_what_is_no_result_is_refused(tmp_path, refused, text, said):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda row: row["outcomes"]["score"].pop(), r"rows\[0\]\.outcomes: .* as many"),
-        (lambda row: row["success_ci"].pop(), r"rows\[0\]\.success_ci must be a list of 2"),
+        (lambda row: row["outcomes"]["score"].pop(), r"records\[0\]\.outcomes: .* as many"),
+        (lambda row: row["success_ci"].pop(), r"records\[0\]\.success_ci must be a list of 2"),
         (lambda row: row["latency_ms"].pop("p50"), r"latency_ms lacks p50"),
         (lambda row: row.update(success_rate=2), r"success_rate must be at most 1"),
     ],
