@@ -1,12 +1,12 @@
-"""log.jsonl of a training run."""
+"""Log of a training run; other sinks belong here, fed by `Log.write`."""
 
 import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from diffpolicy.checked import parse_json, validate
+from diffpolicy.config import TrainConfig
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_bytes
 
@@ -21,8 +21,8 @@ class Logged:
 class Log:
     """log.jsonl, cut back to the step that a resumed run starts from."""
 
-    def __init__(self, out: Path, step: int):
-        self.path = out / "log.jsonl"
+    def __init__(self, config: TrainConfig, step: int):
+        self.path = config.out / "log.jsonl"
         lines = self.path.read_bytes().splitlines() if self.path.is_file() else []
         kept = [line for line in lines if _step_of(line) <= step]
         write_bytes(self.path, b"".join(line + b"\n" for line in kept))

@@ -141,7 +141,7 @@ class Trainer:
 
     def run(self) -> bool:
         """Train to the end, saving now and then; True if a signal ended it early."""
-        log = Log(self.config.out, self.learner.step)
+        log = Log(self.config, self.learner.step)
         begin, saved_at = time.monotonic() - self.elapsed_s, time.monotonic()
         total, counted = torch.zeros((), device=self.device), 0
         bar = tqdm(total=self.config.steps, initial=self.learner.step, desc="train", unit="step")

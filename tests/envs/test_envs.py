@@ -125,7 +125,9 @@ def test_a_saved_state_goes_on_elsewhere_to_the_bit(task, kwargs, ticks):
 @given(data=st.data())
 def test_nothing_breaks_a_task(task, data):
     """Extreme, constant and random actions, arguments at their bounds: no NaN, no warning."""
-    ends = {name: data.draw(st.sampled_from(ends), name) for name, ends in BOUNDS[task].items()}
+    ends = {
+        name: data.draw(st.sampled_from(ends), name) for name, ends in BOUNDS.get(task, {}).items()
+    }
     noise, delay = data.draw(st.sampled_from([0.0, 3.0])), data.draw(st.integers(0, 5))
     env = make(task, sensor_noise=noise, actuation_delay=delay, **ends)
     kind = data.draw(st.sampled_from(["low", "high", "constant", "random", "switching"]))

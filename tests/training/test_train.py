@@ -219,7 +219,7 @@ def test_a_damaged_state_is_not_resumed(config, uninterrupted, tmp_path, snapsho
 def test_lines_of_a_log_that_are_none_are_left_out(tmp_path, line):
     good = b'{"step": 100}\n'
     (tmp_path / "log.jsonl").write_bytes(good + line + b"\n" + good)
-    training.Log(tmp_path, 150)
+    training.Log(TrainConfig(data=tmp_path, out=tmp_path), 150)
     assert (tmp_path / "log.jsonl").read_bytes() == good + good
 
 
@@ -387,7 +387,7 @@ def test_learning_rate_warms_up_then_falls_to_zero():
 
 def test_log_is_cut_back_to_the_resumed_step(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 100}\n{"step": 200}\n{"step": 3')
-    training.Log(tmp_path, 150).write({"step": 200})
+    training.Log(TrainConfig(data=tmp_path, out=tmp_path), 150).write({"step": 200})
     assert (tmp_path / "log.jsonl").read_text() == '{"step": 100}\n{"step": 200}\n'
 
 
