@@ -23,6 +23,8 @@ EPISODES = Range(1, 10**6)
 TICKS = Range(1, 10**7)
 SEED = Range(0, 2**62)  # seeds count up, and stay in 64 bits
 THREADS = Range(1, 1024)
+Device = Literal["auto", "cpu", "cuda"]
+Normalization = Literal["limits", "gaussian"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class ModelConfig(Checked):
     """Clip the predicted clean actions to the range of the training data."""
     regression: bool = False
     """Train the same network without diffusion to predict the mean chunk in one evaluation."""
-    normalizer: Literal["limits", "gaussian"] = "limits"
+    normalizer: Normalization = "limits"
     """limits: scale the data to [-1, 1]. gaussian: to mean 0 and standard deviation 1."""
 
 
@@ -126,7 +128,7 @@ class TrainConfig(ModelConfig):
     """Fraction of the episodes used for the validation loss only."""
     seed: Annotated[int, SEED] = 0
     """Seed of the weights, the validation split and the batches."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Device to train on; auto uses CUDA if it is available."""
     threads: Annotated[int | None, THREADS] = None
     """CPU threads of PyTorch; by default one for each core."""

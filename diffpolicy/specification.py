@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from diffpolicy.checked import NOT_EMPTY, Range
-from diffpolicy.config import CONTROL_DT, DIMENSIONS, HORIZON, ModelConfig
+from diffpolicy.config import CONTROL_DT, DIMENSIONS, HORIZON, ModelConfig, Normalization
 from diffpolicy.errors import DiffpolicyError
 
 FLAT = "observation"  # key of an observation that is one vector
@@ -53,7 +53,7 @@ class ObservationSpec:
 
     shape: Annotated[tuple[int, ...], DIMENSIONS, NOT_EMPTY]
     dtype: Literal["float32", "uint8"] = "float32"
-    normalizer: Literal["limits", "gaussian"] | None = "limits"
+    normalizer: Normalization | None = "limits"
 
     @property
     def size(self) -> int:
@@ -62,7 +62,7 @@ class ObservationSpec:
 
 
 def flat_observation(
-    dimensions: int, normalizer: Literal["limits", "gaussian"] = "limits"
+    dimensions: int, normalizer: Normalization = "limits"
 ) -> dict[str, ObservationSpec]:
     """Observations that are one vector of so many numbers."""
     return {FLAT: ObservationSpec((dimensions,), normalizer=normalizer)}

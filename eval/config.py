@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 from tyro.conf import Positional
 
 from diffpolicy.checked import NOT_EMPTY, Checked, Range
-from diffpolicy.config import CONTROL_DT, EPISODES, LEVEL, MINUTES, SEED, THREADS, TICKS, Sampling
+from diffpolicy.config import (
+    CONTROL_DT,
+    EPISODES,
+    LEVEL,
+    MINUTES,
+    SEED,
+    THREADS,
+    TICKS,
+    Device,
+    Sampling,
+)
 from diffpolicy.errors import DiffpolicyError
 
 EngineName = Literal["auto", "eager", "compiled", "native", "onnx", "cuda-graph"]
@@ -52,7 +62,7 @@ class TaskConfig(Checked):
     batch: Annotated[int, Range(1, 16_384)] = 64
     """Fixed size to which the batch of a policy call is padded, so that results repeat; rounded up
     to a multiple of 16."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Device of the policy; auto uses CUDA if it is available."""
     engine: EngineName = "auto"
     """Implementation of the sampling loop; auto takes the fastest that works here and reports
@@ -135,7 +145,7 @@ class LatencyConfig(Checked):
     """Keep all other cores busy during the measurement."""
     seconds: Annotated[float, SECONDS] = 5.0
     """Longest time in seconds to measure each budget."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Device of the policy; auto uses CUDA if it is available."""
     threads: Annotated[int | None, THREADS] = None
     """CPU threads of PyTorch; by default one for each core."""
@@ -229,7 +239,7 @@ class SuiteConfig(Checked):
     """quick: small, for two CPU cores. full: UNet and 500 episodes, for a GPU."""
     out: Path = Path("suite")
     """Folder to write; a second call continues where the first one stopped."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Device to train and evaluate on; auto uses CUDA if it is available."""
     threads: Annotated[int | None, THREADS] = None
     """CPU threads of PyTorch; by default one for each core."""
