@@ -18,7 +18,7 @@ from diffpolicy.errors import DiffpolicyError
 NOT_EMPTY = "at least one value"
 LARGEST = 1e308  # larger integers do not fit in a float
 DEEPEST = 50  # greatest nesting of a JSON document
-KINDS: dict[Any, tuple[Any, str]] = {  # type: (accepted types of JSON data, name in messages)
+KINDS: dict[Any, tuple[Any, str]] = {  # accepted types of JSON data, name in messages
     **{bool: (bool, "true or false"), int: (int, "a whole number"), str: (str, "a text")},
     **{float: ((int, float), "a number"), dict: (dict, "an object")},
     **{list: (list, "a list"), tuple: ((list, tuple), "a list")},
