@@ -1,6 +1,7 @@
 """Atomic writing of files, and locks on folders."""
 
 import errno
+import logging
 import os
 import signal
 import tempfile
@@ -46,7 +47,8 @@ def lock(folder: Path, refusal: str) -> int:
         os.close(descriptor)
         raise DiffpolicyError(refusal) from None
     except OSError as error:  # some network file systems cannot lock folders
-        print(f"warning: {folder} cannot be locked ({error.strerror}); only one process may write")
+        text = "warning: %s cannot be locked (%s); only one process may write"
+        logging.getLogger("diffpolicy").warning(text, folder, error.strerror)
     return descriptor
 
 

@@ -20,7 +20,7 @@ from diffpolicy.device import busy_cores_warning, check_memory, choose_device
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import alone_in, remove_partials
 from diffpolicy.specification import Specification
-from diffpolicy.training.learner import Learner, bytes_needed
+from diffpolicy.training.learner import WARMUP_STEPS, Learner, bytes_needed
 from diffpolicy.training.log import Log
 from diffpolicy.training.preparation import Prepared, prepare
 
@@ -58,6 +58,8 @@ def train(config: TrainConfig) -> Path:
         print(f"stopped at step {trainer.learner.step}; checkpoint saved, --resume continues")
         raise KeyboardInterrupt
     print(f"{config.out}: {trainer.summary()}")
+    if trainer.learner.step < WARMUP_STEPS:
+        print(f"warning: fewer than {WARMUP_STEPS} steps, the warm-up; train longer for a result")
     return checkpoints.policy_path(config.out)
 
 

@@ -362,13 +362,13 @@ class Poisoned:
 @pytest.mark.parametrize("steps", [1, 4, 10])
 def test_auto_rejects_an_engine_whose_weights_are_off(monkeypatch, steps):
     monkeypatch.setattr(native, "NativeEngine", Poisoned)
+    try_only(monkeypatch, "native", "eager")
     job = make_job(model={"prediction": "v"}, sampling=Sampling(steps))
     with pytest.raises(DiffpolicyError, match="differ from eager's by"):
         auto.verify(Poisoned(job), job)
     engine, why = auto.choose(job)
-    assert engine.name != "native"
-    assert "native is out: its actions differ" in why
-    assert engine.name in ("onnx", "eager") and "eager on 1 thread" in why
+    assert engine.name == "eager"
+    assert why.startswith("eager on 1 thread") and "native is out: its actions differ" in why
 
 
 def test_auto_rejects_nan():
