@@ -220,7 +220,8 @@ class SweepConfig(Latencies, TaskConfig):
     """Outcome to compare; auto uses the score if every budget succeeds in less than half of the
     episodes."""
     plan: bool = False
-    """Only compute the number of episodes that the margin needs."""
+    """Only print the number of episodes that the margin needs, by the share of discordant pairs
+    (episodes where exactly one of two budgets succeeds)."""
     out: Path | None = None
     """Folder for sweep.json and report.html; by default sweep in the run folder."""
     pictures: bool = True
@@ -262,8 +263,8 @@ class QuickstartConfig(Checked):
     ms_per_step: Annotated[float, MILLISECONDS] = 2.0
     """Declared latency of each denoising step of the slower robot, in milliseconds."""
     margin: Annotated[float, Range(1e-6, 1e6)] = 0.1
-    """Margin of non-inferiority: loss of success that is still acceptable. 100 episodes cannot
-    show less."""
+    """Margin of non-inferiority: loss of success that is still acceptable. A smaller margin needs
+    more than 100 episodes."""
     latency_seconds: Annotated[float, SECONDS] = 5.0
     """Longest time in seconds to measure the latency of each budget."""
     seed: Annotated[int, Range(0, 2**61)] = 0

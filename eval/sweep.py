@@ -86,6 +86,7 @@ def print_plan(margin: float, budgets: int) -> dict[float, list[int]]:
     print(f"paired episodes that establish non-inferiority of two equals at margin {margin:g}:")
     titles = ["discordant pairs", *(f"power {power:.0%}, α {level:.2g}" for power, level in aims)]
     print_table(titles, [[f"{share:.0%}", *counts] for share, counts in plan.items()])
+    print("discordant pair: an episode where exactly one of two budgets succeeds")
     print(f"{budgets} budgets share α = {ALPHA}: the first is tested at {ALPHA / budgets:.2g}")
     return plan
 

@@ -126,7 +126,7 @@ def test_python_runs_from_the_first_block_to_the_last(folder, demos):
     for code in blocks("python"):
         exec(code, names)
         shapes.append(tuple(names["actions"].shape))
-    assert shapes == [(1, 8, 2), (1, 8, 2), (2, 8, 64), (2, 8, 64)]
+    assert shapes == [(1, 8, 2), (1, 8, 2), (2, 8, 64), (2, 8, 64), (100, 2)]
     assert (names["found"].solver_steps, names["found"].network_evals) == (999, 145)
     assert names["x"].shape == (1, 16, 2)
 

@@ -1,7 +1,8 @@
 """Encoders: a dict of observation histories to one vector for the denoiser's observation FiLM.
 
-An encoder runs once for each replan, on the device of the network. Shapes: B batch, T_o observation
-horizon, C = T_o · D_o numbers of the condition.
+An encoder runs once for each replan, on the CPU, before the engine; in training, for each batch on
+the device of the network. Shapes: B batch, T_o observation horizon, C = T_o · D_o numbers of the
+condition.
 """
 
 from collections.abc import Mapping

@@ -52,7 +52,7 @@ class Engine(Protocol):
     name: str
 
     def __call__(self, observation: "Tensor", noise: "Tensor") -> "Tensor":
-        """observation [B, T_o, D_o], noise [noise_count, B, T_p, D_a] -> chunk [B, T_p, D_a]."""
+        """observation [B, C], noise [noise_count, B, T_p, D_a] -> chunk [B, T_p, D_a]."""
         ...
 
 

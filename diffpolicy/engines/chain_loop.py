@@ -12,7 +12,7 @@ from diffpolicy.sampling.steps import Denoise, sample, states
 
 
 class ChainLoop(nn.Module):
-    """observation [B, T_o, D_o], noise [noise_count, B, T_p, D_a] -> chunk [B, T_p, D_a].
+    """observation [B, C], noise [noise_count, B, T_p, D_a] -> chunk [B, T_p, D_a].
 
     The timesteps' FiLM is computed here, the observation's once a loop, the coefficients with the
     chain. `dtype` is the network's; the sample and its moves stay in the noise's.

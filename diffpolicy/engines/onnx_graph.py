@@ -81,7 +81,7 @@ class Graph:
 
 
 def whole_chain(denoiser: Denoiser, chain: Chain, observation: Tensor, noise: Tensor) -> Any:
-    """The ONNX model: observation [B, T_o, D_o], noise [noise_count, B, T_p, D_a] -> chunk."""
+    """The ONNX model: observation [B, C], noise [noise_count, B, T_p, D_a] -> chunk."""
     from onnx import TensorProto, checker
 
     with torch.inference_mode():

@@ -1,1 +1,1 @@
-"""Benchmarks: scripts that print ratios to a baseline of the same run."""
+"""Benchmarks: scripts that print ratios to a reference of the same run."""
