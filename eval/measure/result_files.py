@@ -24,6 +24,7 @@ from .results import (
     Profile,
     Recommendation,
     Source,
+    check_inside,
 )
 
 FORMAT_VERSION = 2
@@ -132,6 +133,10 @@ class SuiteResult:
     budget: str
     protocol: Options
     tasks: Annotated[dict[str, SweepResult], NOT_EMPTY]
+
+    def __post_init__(self):
+        for task in self.tasks:
+            check_inside(task)
 
 
 @dataclass(frozen=True, kw_only=True)

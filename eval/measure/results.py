@@ -4,9 +4,10 @@ Defaults are for files of format version 1, which lack these fields. Shapes: E e
 """
 
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Annotated, Literal
 
-from diffpolicy.checked import NOT_EMPTY, Range
+from diffpolicy.checked import NOT_EMPTY, Range, shown
 from diffpolicy.errors import DiffpolicyError
 
 from ..config import MILLISECONDS
@@ -22,6 +23,13 @@ Verdict = Literal[
     "too-few-episodes",
     "disturbed",  # withheld: other processes disturbed the latencies
 ]
+
+
+def check_inside(name: str) -> None:
+    """Raise DiffpolicyError unless `name` is a path inside the folder of the result."""
+    path = PurePath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts or not name.isprintable():
+        raise DiffpolicyError(f"expected a path inside the folder of the result; got {shown(name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,3 +252,7 @@ class Picture:
     title: str
     caption: str
     file: str | None
+
+    def __post_init__(self):
+        if self.file is not None:
+            check_inside(self.file)

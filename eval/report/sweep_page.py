@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..measure.result_files import SweepResult
 from ..measure.results import BudgetResult, Picture, Recommendation
+from .figure import png_in
 from .page import figure, html_table, image, page, paragraph
 from .sentences import clock_label, headline, pairing, remarks
 
@@ -69,10 +70,10 @@ def _picture(picture: Picture, folder: Path) -> str:
     text = f"{picture.title}; {picture.caption}"
     if picture.file is None:
         return paragraph(f"{picture.title}: no picture: {picture.caption}")
-    path = folder / picture.file
-    if not path.is_file():
-        return paragraph(f"{text}; {path} is absent")
-    return figure(path.read_bytes(), text)
+    found = png_in(folder, picture.file)
+    if found is None:
+        return paragraph(f"{text}; {folder / picture.file} is absent or no PNG in this folder")
+    return figure(found, text)
 
 
 def _optional(value: float | None, form: str) -> str:

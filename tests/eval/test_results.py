@@ -112,6 +112,44 @@ def test_a_damaged_row_is_refused(tmp_path, change, said):
         read_result(tmp_path / "r.json")
 
 
+def changed(tmp_path: Path, name: str, change) -> Path:
+    """A published result, changed."""
+    data = json.loads((RESULTS / f"{name}.json").read_text())
+    change(data)
+    path = tmp_path / f"{name}.json"
+    path.write_text(json.dumps(data))
+    return path
+
+
+@pytest.mark.parametrize("file", ["/etc/passwd", "../secret.png", "a/../../secret.png", "", "a\0b"])
+def test_a_picture_or_task_outside_the_folder_is_refused(tmp_path, refused, file):
+    picture = {"title": "t", "caption": "c", "file": file}
+    sweep = changed(tmp_path, "balance_sweep", lambda data: data.update(pictures=[picture]))
+    assert "expected a path inside the folder of the result" in refused("report", sweep)
+    suite = changed(
+        tmp_path,
+        "suite_quick",
+        lambda data: data.update(tasks={file: data["tasks"]["Balance-v0"]}),
+    )
+    assert "expected a path inside the folder of the result" in refused("report", suite)
+
+
+def test_only_png_inside_the_folder_are_embedded(tmp_path, call):
+    (tmp_path / "in").mkdir()
+    png = (RESULTS / "balance_sweep.png").read_bytes()
+    (tmp_path / "outside.png").write_bytes(png)
+    (tmp_path / "in" / "link.png").symlink_to(tmp_path / "outside.png")
+    (tmp_path / "in" / "text.png").write_text("secret")
+    (tmp_path / "in" / "good.png").write_bytes(png)
+    names = ("link.png", "text.png", "good.png")
+    pictures = [{"title": name, "caption": "c", "file": name} for name in names]
+    path = changed(tmp_path / "in", "balance_sweep", lambda d: d.update(pictures=pictures))
+    assert call("report", path).code == 0
+    page = (tmp_path / "in" / "balance_sweep.html").read_text()
+    assert page.count("<img") == 2  # the plot and good.png
+    assert page.count("is absent or no PNG in this folder") == 2
+
+
 @pytest.mark.parametrize(
     "name",
     ["pusht_delays", "pusht_grids", "door_human", "latency_cpu", "suite_quick", "recommendation"],
