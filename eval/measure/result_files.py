@@ -20,8 +20,10 @@ from .results import (
     BudgetResult,
     LatencyResult,
     Metric,
+    Name,
     Picture,
     Profile,
+    Rate,
     Recommendation,
     Source,
     check_inside,
@@ -55,7 +57,7 @@ class Provenance:
 class EvalProvenance(Provenance):
     """Provenance, environment and options of an evaluation; defaults are for older files."""
 
-    env: str
+    env: Name
     env_kwargs: Options = field(default_factory=dict)
     run: str | None = None
     checkpoint: Source = field(default_factory=Source)
@@ -93,7 +95,7 @@ class LatencyProvenance(Provenance):
     """Provenance of latencies."""
 
     run: str | None = None
-    net: str | None = None
+    net: Name | None = None
     stress: bool = False
     deadline_ms: float | None = None
 
@@ -130,7 +132,7 @@ class SweepResult:
 class SuiteResult:
     """Result of `diffpolicy suite`: the sweep of every task under one protocol."""
 
-    budget: str
+    budget: Name
     protocol: Options
     tasks: Annotated[dict[str, SweepResult], NOT_EMPTY]
 
@@ -147,18 +149,26 @@ class LatencyFile:
     rows: Annotated[list[LatencyResult], NOT_EMPTY]
 
 
+@dataclass(frozen=True)
+class Rule:
+    """Size and power of a rule of recommendation."""
+
+    size: Rate
+    power: Rate
+
+
 @dataclass(frozen=True, kw_only=True)
 class SimulatedSweeps:
     """Size and power of the recommendation over simulated sweeps of one scenario."""
 
-    name: str
+    name: Name
     losses: list[float]
     late: list[int]
     outcome: Metric
     episodes: int
     margin: float
     sweeps: int
-    rules: dict[str, dict[str, float]]
+    rules: dict[Name, Rule]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,7 +276,7 @@ class Samples:
 
     network_evals: Annotated[int, Range(1, 10**6)]
     parameters: Annotated[int, Range(1, 10**12)]
-    engine: str
+    engine: Name
     samples_ms: Annotated[list[float], MILLISECONDS, NOT_EMPTY]
     precision: str = "float32"
     load: Literal["quiet", "disturbed", "unknown"] | None = "unknown"

@@ -14,6 +14,11 @@ from matplotlib.figure import Figure
 PNG = b"\x89PNG\r\n\x1a\n"  # its first bytes
 
 
+def plain(text: str) -> str:
+    """A text for a figure, without mathematics."""
+    return text.replace("$", r"\$")
+
+
 def png(figure: Figure, dpi: int = 110) -> bytes:
     """Render a figure and close it."""
     buffer = io.BytesIO()

@@ -120,6 +120,7 @@ def remarks(row: BudgetResult) -> list[str]:
     if row.failures:
         kinds = {re.sub(r"[-+.\d]+", "", text): text for text in reversed(row.failures)}
         causes = "; ".join(reversed(kinds.values()))
+        causes = "".join(letter if letter.isprintable() else " " for letter in causes)
         found.append(f"{len(row.failures)} of {row.episodes} episodes failed: {causes}")
     if row.far_observations:
         found.append(_far(row))

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ..measure.result_files import SuiteResult
 from ..measure.results import Metric
 from ..significance import mean_interval, over_tasks, wilson
-from .figure import png_in
+from .figure import plain, png_in
 from .page import html_table, image, page, paragraph
 from .sentences import verdict
 from .table import print_table
@@ -116,11 +116,11 @@ def suite_plot(result: SuiteResult, tables: Tables) -> Figure:
                 continue
             spread = np.abs(y[:, 1:].T - y[:, 0])
             thick = 2.5 if column == "mean" else 1.2
-            budgets = [budget for budget, row in table.items() if column in row]
+            budgets = [plain(budget) for budget, row in table.items() if column in row]
             axis.errorbar(
-                budgets, y[:, 0], spread, fmt="o-", lw=thick, ms=4, capsize=2, label=column
+                budgets, y[:, 0], spread, fmt="o-", lw=thick, ms=4, capsize=2, label=plain(column)
             )
-        axis.set(title=f"mean score, {clock}", ylim=(-0.03, 1.05))
+        axis.set(title=f"mean score, {plain(clock)}", ylim=(-0.03, 1.05))
         axis.tick_params(axis="x", rotation=40)
         axis.grid(alpha=0.25)
     axes[0][0].legend(fontsize=8)

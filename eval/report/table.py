@@ -79,7 +79,7 @@ def print_simulation(result: Simulation) -> None:
     """Size and power of each rule in each scenario."""
     titles = ["true losses", "metric", "episodes", "margin", "rule", "size", "power"]
     rows = [
-        [row.name, row.outcome, row.episodes, row.margin, rule, *found.values()]
+        [row.name, row.outcome, row.episodes, row.margin, rule, found.size, found.power]
         for row in result.rows
         for rule, found in row.rules.items()
     ]

@@ -26,6 +26,7 @@ from diffpolicy.eval.report.flat import budgets, episodes
 RESULTS = Path(__file__).parents[2] / "eval" / "results"
 FILES = sorted(RESULTS.glob("*.json"))
 DRAWN = {DelaysResult: {".png"}, SweepResult: {".png", ".html"}, SuiteResult: {".png", ".html"}}
+TEX = r"$\frac{$"
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
@@ -132,6 +133,61 @@ def test_a_picture_or_task_outside_the_folder_is_refused(tmp_path, refused, file
         lambda data: data.update(tasks={file: data["tasks"]["Balance-v0"]}),
     )
     assert "expected a path inside the folder of the result" in refused("report", suite)
+
+
+def hostile(field: str, value: object):
+    """A change of the first row."""
+    *path, last = field.split(".")
+
+    def change(data: dict) -> None:
+        row = data["records"][0]
+        for name in path:
+            row = row[name]
+        row[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *[("ticks", 10**300), ("success_ci", [-1e308, 1e308]), ("score_ci", [-1e308, 1e308])],
+        *[("delay_ticks", 1e308), ("latency_ms.p50", 1e308), ("latency_ms.p50", -1)],
+        *[("name", "\x1b[2J"), ("clock", "a\nb"), ("latency_source", "\u202e")],
+        *[("score_mean", 1e308), ("outcomes.score", [1e308]), ("starved_ticks", 10**400)],
+    ],
+)
+def test_a_hostile_row_is_refused_in_one_line(tmp_path, refused, field, value):
+    path = changed(tmp_path, "balance_delays", hostile(field, value))
+    assert field in refused("report", path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("rule", [{"size": 0.1}, {"size": 0.1, "power": 7}, {"size": "x"}, 3])
+def test_a_hostile_simulation_is_refused_in_one_line(tmp_path, refused, rule):
+    path = changed(tmp_path, "recommendation", lambda data: data[0].update(rules={"each": rule}))
+    assert "each" in refused("report", path)
+    path = changed(tmp_path, "recommendation", lambda data: data[0].update(rules={"\x1b": rule}))
+    assert "printable" in refused("report", path)
+
+
+@pytest.mark.parametrize("name", ["balance_sweep", "balance_delays"])
+def test_dollars_are_no_mathematics(tmp_path, call, name):
+    def change(data: dict) -> None:
+        data["header"]["env"] = TEX
+        for row in data["records"]:
+            row.update(name=TEX, variant=TEX, engine=TEX, latency_source=TEX)
+
+    assert call("report", changed(tmp_path, name, change)).code == 0
+
+
+def test_dollars_of_a_suite_are_no_mathematics(tmp_path, call):
+    def change(data: dict) -> None:
+        data["tasks"] = {TEX.replace("/", ""): data["tasks"]["Balance-v0"]}
+        for row in data["tasks"][TEX]["records"]:
+            row.update(name=TEX, clock=TEX)
+
+    assert call("report", changed(tmp_path, "suite_quick", change)).code == 0
 
 
 def test_only_png_inside_the_folder_are_embedded(tmp_path, call):
