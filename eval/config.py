@@ -278,3 +278,8 @@ class ReportConfig(Checked):
     """Result files (JSON) of eval, latency, delays, sweep or suite."""
     out: Path | None = None
     """Folder to write; by default the folder of each file."""
+
+    def __post_init__(self):
+        if not self.files:
+            raise DiffpolicyError("give at least one result file")
+        super().__post_init__()

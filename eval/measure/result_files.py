@@ -204,7 +204,7 @@ def json_of(result: Result | BudgetResult) -> Options:
 def read_result(path: Path) -> Result:
     """Read a result file of any format and version. Raises DiffpolicyError if it is not one."""
     data = _document(path)
-    data = {"rows": data} if isinstance(data, list) else data  # a benchmark's scenarios
+    data = {"rows": data} if isinstance(data, list) and data else data  # scenarios of a benchmark
     kind = FORMATS[_format_of(data, path)]
     return _validated(kind, data, path)
 
@@ -232,7 +232,10 @@ def _validated(kind: Any, data: Any, path: Path) -> Any:
         return validate(kind, data, str(path), others=True)
     except DiffpolicyError as error:
         told = str(error).removeprefix(str(path))
-        told = re.sub(r"\.(\w+)", lambda m: "." + JSON_NAMES.get(m[1], m[1]), told)
+        place, lacks, names = told.partition(" lacks ")
+        place = re.sub(r"\.(\w+)", lambda m: "." + JSON_NAMES.get(m[1], m[1]), place)
+        names = ", ".join(JSON_NAMES.get(name, name) for name in names.split(", "))
+        told = place + lacks + names
         raise DiffpolicyError(f"{path}{told}") from error
 
 

@@ -3,6 +3,7 @@
 import ast
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,9 +81,11 @@ def test_names_in_code_are_read_like_those_in_json(tmp_path):
     [
         ("3", "is not a result; expected"),
         ("{}", "is not a result"),
+        ("[]", "got []"),
+        ('{"format": "eval"}', "lacks header, records"),
         ('{"records": []}', "is not a result"),
         (f'{{"format_version": {FORMAT_VERSION + 1}}}', "try a newer diffpolicy"),
-        ('{"format": "eval", "records": []}', "lacks provenance"),
+        ('{"format": "eval", "records": []}', "lacks header"),
         ('{"tasks": {}, "budget": "quick", "protocol": {}}', "needs at least one value"),
         ("{", "JSON document"),
     ],
@@ -90,7 +93,7 @@ def test_names_in_code_are_read_like_those_in_json(tmp_path):
 def test_what_is_no_result_is_refused(tmp_path, refused, text, said):
     path = tmp_path / "bad.json"
     path.write_text(text)
-    with pytest.raises(DiffpolicyError, match=said):
+    with pytest.raises(DiffpolicyError, match=re.escape(said)):
         read_result(path)
     assert said in refused("report", path)
     assert [file.name for file in tmp_path.iterdir()] == ["bad.json"]
@@ -188,6 +191,37 @@ def test_dollars_of_a_suite_are_no_mathematics(tmp_path, call):
             row.update(name=TEX, clock=TEX)
 
     assert call("report", changed(tmp_path, "suite_quick", change)).code == 0
+
+
+def test_a_page_with_pictures_is_not_replaced_by_one_without(tmp_path, refused, call):
+    path = tmp_path / "sweep.json"
+    path.write_bytes((RESULTS / "balance_sweep.json").read_bytes())
+    (tmp_path / "report.html").write_text("pictures")
+    assert "give --out FOLDER" in refused("report", path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "sweep.json"]
+    assert (tmp_path / "report.html").read_text() == "pictures"
+    assert call("report", path, "--out", tmp_path / "new").code == 0
+
+
+def test_results_of_one_name_are_not_written_to_one_folder(tmp_path, refused):
+    paths = [tmp_path / folder / "sweep.json" for folder in "ab"]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_bytes((RESULTS / "balance_sweep.json").read_bytes())
+    assert "would be written twice" in refused("report", *paths, "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.html"])
+def test_a_result_file_is_not_its_own_product(tmp_path, refused, name):
+    path = tmp_path / name
+    path.write_bytes((RESULTS / "balance_sweep.json").read_bytes())
+    assert "would be overwritten" in refused("report", path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_report_needs_a_file(refused):
+    assert "give at least one result file" in refused("report")
 
 
 def test_only_png_inside_the_folder_are_embedded(tmp_path, call):
