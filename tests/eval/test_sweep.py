@@ -557,3 +557,11 @@ def test_a_sweep_without_a_place_for_pictures_is_refused_before_it_measures(tiny
     config = SweepConfig(run=tiny_run, ddim_steps=(1,), ddpm=False, out=tmp_path, **SMALL)
     with pytest.raises(NotADirectoryError, match="a folder was expected"):
         open_evaluator(config, load_budgets(config))
+
+
+def test_a_damaged_duration_of_training_is_unknown(tiny_run):
+    policy = Policy.load(tiny_run, ddim_steps=1, device="cpu", engine="eager")
+    policy.specification.training["elapsed_s"] = "12 s"
+    with Evaluator(EvalConfig(run=tiny_run, **SMALL), policy) as evaluator:
+        row, _ = evaluator.evaluate(policy, "paused", PAUSED)
+    assert (row.trained.step, row.trained.elapsed_s) == (20, None)
