@@ -27,6 +27,7 @@ from diffpolicy.eval.report.flat import budgets, episodes
 RESULTS = Path(__file__).parents[2] / "eval" / "results"
 FILES = sorted(RESULTS.glob("*.json"))
 DRAWN = {DelaysResult: {".png"}, SweepResult: {".png", ".html"}, SuiteResult: {".png", ".html"}}
+SIMULATION = RESULTS / "recommendation.json"
 TEX = r"$\frac{$"
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
@@ -274,6 +275,19 @@ def test_csv_holds_every_episode_and_every_row(tmp_path, call):
     assert [float(line["success_rate"]) for line in rows] == [r.success_rate for r in result.rows]
     assert "samples_ms" not in rows[0] and rows[0]["budget"] == found[0]["budget"]
     assert {"ticks", "latency_ms.p50", "success_ci_low", "score_ci_high"} <= rows[0].keys()
+
+
+def test_csv_joins_the_names_of_objects_by_a_dot(tmp_path, call):
+    path = changed(
+        tmp_path,
+        "balance_delays",
+        lambda data: data["records"][1].update(tick_late_ms={"p50": 0.5, "max": 2.0}),
+    )
+    assert call("report", path).code == call("report", SIMULATION, "--out", tmp_path).code == 0
+    rows = lines(tmp_path / "balance_delays_budgets.csv")
+    assert [row["tick_late_ms.p50"] for row in rows[:2]] == ["", "0.5"]
+    [scenario, *_] = lines(tmp_path / "recommendation_budgets.csv")
+    assert (scenario["rules.each.size"], scenario["rules.each.power"]) == ("0.0383", "0.9617")
 
 
 def test_a_suite_s_lines_name_their_task():
