@@ -33,6 +33,7 @@ from diffpolicy.eval.measure.kept import Kept
 from diffpolicy.eval.measure.result_files import SweepResult, read_result
 from diffpolicy.eval.pictures import caption_of, file_name, picture_of
 from diffpolicy.eval.report.strip import traces
+from diffpolicy.eval.report.sweep_page import sweep_page
 from diffpolicy.eval.report.table import print_rows
 from diffpolicy.eval.sweep import metric_of, open_evaluator, print_plan, sweep
 from diffpolicy.policy import Policy
@@ -565,3 +566,12 @@ def test_a_damaged_duration_of_training_is_unknown(tiny_run):
     with Evaluator(EvalConfig(run=tiny_run, **SMALL), policy) as evaluator:
         row, _ = evaluator.evaluate(policy, "paused", PAUSED)
     assert (row.trained.step, row.trained.elapsed_s) == (20, None)
+
+
+def test_the_paused_clock_shows_no_load(whole, capsys):
+    rows = [replace(row, load="disturbed") for row in whole.rows]
+    print_rows(rows)
+    printed = [line for line in capsys.readouterr().out.splitlines() if "disturbed" in line]
+    assert len(printed) == len(rows) // 2 and not any("paused" in line for line in printed)
+    page = sweep_page(replace(whole, rows=rows, pictures=[]), b"", Path())
+    assert page.count("<td>disturbed</td>") == len(rows) // 2
