@@ -268,6 +268,8 @@ class QuickstartConfig(Checked):
     """Longest time in seconds to measure the latency of each budget."""
     seed: Annotated[int, Range(0, 2**61)] = 0
     """Seed of demonstrations and training; evaluation adds 100,000."""
+    threads: Annotated[int | None, THREADS] = None
+    """CPU threads of PyTorch; by default one for each core."""
 
 
 @dataclass(frozen=True)
