@@ -23,8 +23,8 @@ from .results import (
     Name,
     Picture,
     Profile,
-    Rate,
     Recommendation,
+    SimulatedSweeps,
     Source,
     check_inside,
 )
@@ -147,28 +147,6 @@ class LatencyFile:
 
     provenance: LatencyProvenance
     rows: Annotated[list[LatencyResult], NOT_EMPTY]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Size and power of a rule of recommendation."""
-
-    size: Rate
-    power: Rate
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimulatedSweeps:
-    """Size and power of the recommendation over simulated sweeps of one scenario."""
-
-    name: Name
-    losses: list[float]
-    late: list[int]
-    outcome: Metric
-    episodes: int
-    margin: float
-    sweeps: int
-    rules: dict[Name, Rule]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -251,6 +251,28 @@ class Profile:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """Size and power of a rule of recommendation."""
+
+    size: Rate
+    power: Rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedSweeps:
+    """Size and power of the recommendation over simulated sweeps of one scenario."""
+
+    name: Name
+    losses: list[float]
+    late: list[int]
+    outcome: Metric
+    episodes: int
+    margin: float
+    sweeps: int
+    rules: dict[Name, Rule]
+
+
+@dataclass(frozen=True)
 class Picture:
     """Picture of one episode; file: relative to the result, None where drawing failed."""
 
