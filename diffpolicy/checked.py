@@ -1,7 +1,8 @@
 """Validation of options and JSON files against dataclasses.
 
 The annotation of a field declares its range: `threads: Annotated[int, Range(1, 1024)] = 1`. For a
-tuple it is the range of each item; NOT_EMPTY requires at least one item.
+tuple it is the range of each item; NOT_EMPTY requires at least one item, PRINTABLE a text without
+control characters.
 """
 
 import json
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from diffpolicy.errors import DiffpolicyError
 
 NOT_EMPTY = "at least one value"
+PRINTABLE = "printable text"
 LARGEST = 1e308  # larger integers do not fit in a float
 DEEPEST = 50  # greatest nesting of a JSON document
 KINDS: dict[Any, tuple[Any, str]] = {  # accepted types of JSON data, name in messages
@@ -57,6 +59,8 @@ def hints(kind: type) -> dict[str, Any]:
 def _check_rules(name: str, value: Any, rules: Iterable[Any]) -> None:
     if NOT_EMPTY in rules and not value:
         raise DiffpolicyError(f"{name} needs {NOT_EMPTY}")
+    if PRINTABLE in rules and isinstance(value, str) and not value.isprintable():
+        raise DiffpolicyError(f"{name} must be {PRINTABLE}; got {shown(value)}")
     for number in value if isinstance(value, tuple | list) else (value,):
         if isinstance(number, float) and not math.isfinite(number):
             raise DiffpolicyError(f"{name} must be finite; got {shown(number)}")
@@ -104,7 +108,8 @@ def validate(kind: Any, data: Any, where: str, others: bool = False) -> Any:
         items = (validate(parts[0], item, f"{where}[{i}]", others) for i, item in enumerate(data))
         return origin(items)
     if origin is dict:
-        return {n: validate(parts[1], item, f"{where}.{n}", others) for n, item in data.items()}
+        names = [validate(parts[0], name, f"a name in {where}", others) for name in data]
+        return {n: validate(parts[1], data[n], f"{where}.{n}", others) for n in names}
     _check_rules(where, data, ())
     return data
 

@@ -269,6 +269,8 @@ class QuickstartConfig(Checked):
     """Longest time in seconds to measure the latency of each budget."""
     seed: Annotated[int, Range(0, 2**61)] = 0
     """Seed of demonstrations and training; evaluation adds 100,000."""
+    threads: Annotated[int | None, THREADS] = None
+    """CPU threads of PyTorch; by default one for each core."""
 
 
 @dataclass(frozen=True)
@@ -279,3 +281,8 @@ class ReportConfig(Checked):
     """Result files (JSON) of eval, latency, delays, sweep or suite."""
     out: Path | None = None
     """Folder to write; by default the folder of each file."""
+
+    def __post_init__(self):
+        if not self.files:
+            raise DiffpolicyError("give at least one result file")
+        super().__post_init__()

@@ -14,7 +14,6 @@ from diffpolicy.config import Sampling
 from diffpolicy.control.latency import LatencyProfile
 from diffpolicy.device import choose_device
 from diffpolicy.engines.auto import verify
-from diffpolicy.engines.cuda_graph import CudaGraphEngine
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import audit_line
@@ -84,7 +83,8 @@ def _timed(config: LatencyConfig, checkpoint: Checkpoint) -> Iterator[Timed]:
         observation = random_observation(policies[0], rng)
         for policy in {p.engine().name: p for p in policies}.values():
             engine = policy.engine()
-            gpu_ms = engine.gpu_ms() if isinstance(engine, CudaGraphEngine) else None
+            measure_gpu = getattr(engine, "gpu_ms", None)  # of CUDA graphs only
+            gpu_ms = measure_gpu() if measure_gpu else None
             difference = verify(engine, policy.job())
             evals = policy.network_evals
             yield Timed(k, evals, engine.name, policy, observation, difference, gpu_ms)

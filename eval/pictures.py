@@ -18,23 +18,34 @@ from .report.sentences import caption
 from .report.strip import frame_strip, traces
 
 FOLDER = "rollouts"  # of pictures, beside the result
+LONGEST = 60  # characters of a file name without its ending
 
 
 def picture_of(
-    evaluator: Evaluator, policy: Policy, profile: LatencyProfile, title: str, folder: Path
+    evaluator: Evaluator,
+    policy: Policy,
+    profile: LatencyProfile,
+    number: int,
+    title: str,
+    folder: Path,
 ) -> Picture:
     """Write the picture of the first episode to folder/rollouts; an error is its caption.
 
     title: the budget, a comma, and the clock.
     """
+    file = f"{FOLDER}/{file_name(number, title)}"
     try:
         shot = frames_of(evaluator, policy, profile, evaluator.seeds.start)
-    except DiffpolicyError as error:
+        write_bytes(folder / file, draw(shot, evaluator.options.control_dt_s))
+    except (DiffpolicyError, OSError) as error:
         return Picture(title, str(error), None)
-    name = re.sub(r"[^a-zA-Z0-9.]+", "_", title).strip("_")
-    file = f"{FOLDER}/{name}.png"
-    write_bytes(folder / file, draw(shot, evaluator.options.control_dt_s))
     return Picture(title, caption_of(shot), file)
+
+
+def file_name(number: int, title: str) -> str:
+    """Name of a picture: its number and the title, shortened."""
+    name = re.sub(r"[^a-zA-Z0-9.]+", "_", f"{number} {title}")
+    return name[:LONGEST].strip("_") + ".png"
 
 
 def draw(shot: Frames, control_dt_s: float) -> bytes:

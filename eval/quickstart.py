@@ -13,7 +13,8 @@ BATCH = 64  # each of two workers has 50 of 100 episodes
 
 def quickstart(config: QuickstartConfig) -> None:
     """Make demonstrations.zarr, run, sweep.json and report.html in OUT; a second call continues."""
-    recipe = Recipe(ENVIRONMENT, config.demonstrations, {"minutes": config.minutes})
+    training = {"minutes": config.minutes, "threads": config.threads}
+    recipe = Recipe(ENVIRONMENT, config.demonstrations, training)
     run = make_run(recipe, config.out, config.seed)
     together = min(config.episodes, BATCH)
     sweep = SweepConfig(
@@ -26,6 +27,7 @@ def quickstart(config: QuickstartConfig) -> None:
         margin=config.margin,
         seed=100_000 + config.seed,
         latency_seconds=config.latency_seconds,
+        threads=config.threads,
     )
     policies = prepare_budgets(sweep)
     with open_evaluator(sweep, policies) as evaluator:

@@ -8,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffpolicy.control.latency import PAUSED, LatencyProfile, delay_ticks, slow_ms
+from diffpolicy.files import check_writable
 from diffpolicy.policy import Policy
 
 from .compare import Candidate, compare, recommend
@@ -26,7 +27,7 @@ from .measure.results import (
     Recommendation,
 )
 from .measure.run import Run
-from .pictures import picture_of
+from .pictures import FOLDER, picture_of
 from .report.products import check_outputs, save
 from .report.sentences import reason
 from .report.table import print_table
@@ -99,6 +100,8 @@ def open_evaluator(config: SweepConfig, policies: Sequence[Policy]) -> Evaluator
     for policy in policies:
         evaluator.prepare(policy, config.clocks)
     check_outputs(SweepResult, out / "sweep.json")
+    if config.pictures:
+        check_writable(out / FOLDER / "1.png")
     return evaluator
 
 
@@ -230,9 +233,9 @@ def _pictures(
     """Pictures of the cheapest budget, the recommended one and the largest, on the last clock."""
     budgets = [i for i, row in enumerate(rows) if row.variant not in COMPARATORS]
     ends = {f(budgets, key=lambda i: rows[i].network_evals) for f in (min, max)}
-    for i in budgets:
-        if i in ends or rows[i].name == advice.name:
-            profile = PAUSED if clock.name == "paused" else clock.profiles[i]
-            said = clock.name if clock.name == "paused" else f"simulated ({profile.source})"
-            title = f"{rows[i].name}, {said}"
-            yield picture_of(evaluator, policies[i], profile, title, out)
+    chosen = [i for i in budgets if i in ends or rows[i].name == advice.name]
+    for number, i in enumerate(chosen, 1):
+        profile = PAUSED if clock.name == "paused" else clock.profiles[i]
+        said = clock.name if clock.name == "paused" else f"simulated ({profile.source})"
+        title = f"{rows[i].name}, {said}"
+        yield picture_of(evaluator, policies[i], profile, number, title, out)

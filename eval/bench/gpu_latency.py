@@ -10,7 +10,6 @@ import torch
 
 from diffpolicy.config import Sampling
 from diffpolicy.control.latency import LatencyProfile, percentiles
-from diffpolicy.engines.cuda_graph import CudaGraphEngine
 from diffpolicy.engines.eager import EagerEngine
 from diffpolicy.policy import Policy
 
@@ -105,7 +104,8 @@ def _timed(plan: Plan, net: str, precision: str) -> Iterator[Timed]:
         inputs = torch.from_numpy(observation).flatten(1), noise
         exact = EagerEngine(replace(job, precision="float32"))
         difference = float((engine(*inputs) - exact(*inputs)).abs().max())
-        gpu_ms = engine.gpu_ms() if isinstance(engine, CudaGraphEngine) else None
+        measure_gpu = getattr(engine, "gpu_ms", None)  # of CUDA graphs only
+        gpu_ms = measure_gpu() if measure_gpu else None
         yield Timed(k, k, engine.name, policy, observation, difference, gpu_ms)
         if plan.baseline and precision == "float32":
             loop = DiffusersLoop(checkpoint, k, policy.device)

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffpolicy.checkpoint import TRAINING_FILE
+from diffpolicy.checkpoint import TRAINING_FILE, policy_path
 from diffpolicy.config import RecordConfig, TrainConfig
+from diffpolicy.data.demonstrations import contents
+from diffpolicy.errors import DiffpolicyError
 from diffpolicy.record import record
 from diffpolicy.training.train import train
 
@@ -27,6 +29,7 @@ def make_run(recipe: Recipe, out: Path, seed: int) -> Path:
     A second call continues a stopped one.
     """
     store, run = out / "demonstrations.zarr", out / "run"
+    _check_store(store, run, recipe.demonstrations)
     record(RecordConfig(recipe.env, recipe.demonstrations, store, seed=seed))
     for folder, regression in ((run, False), (Run(run).regression, True)):
         train(
@@ -40,3 +43,16 @@ def make_run(recipe: Recipe, out: Path, seed: int) -> Path:
             )
         )
     return run
+
+
+def _check_store(store: Path, run: Path, wanted: int) -> None:
+    """Refuse another number of demonstrations than a policy was trained on, before recording."""
+    if not store.exists() or not any(p.exists() for p in (run / TRAINING_FILE, policy_path(run))):
+        return
+    held = len(contents(store).ends)
+    if held != wanted:
+        raise DiffpolicyError(
+            f"{store.parent} holds {held} demonstrations and a policy trained on them; got "
+            f"--demonstrations {wanted}; give the same number, delete {store.parent} or choose "
+            "another --out"
+        )

@@ -20,10 +20,13 @@ from .results import (
     BudgetResult,
     LatencyResult,
     Metric,
+    Name,
     Picture,
     Profile,
     Recommendation,
+    SimulatedSweeps,
     Source,
+    check_inside,
 )
 
 FORMAT_VERSION = 2
@@ -54,7 +57,7 @@ class Provenance:
 class EvalProvenance(Provenance):
     """Provenance, environment and options of an evaluation; defaults are for older files."""
 
-    env: str
+    env: Name
     env_kwargs: Options = field(default_factory=dict)
     run: str | None = None
     checkpoint: Source = field(default_factory=Source)
@@ -92,7 +95,7 @@ class LatencyProvenance(Provenance):
     """Provenance of latencies."""
 
     run: str | None = None
-    net: str | None = None
+    net: Name | None = None
     stress: bool = False
     deadline_ms: float | None = None
 
@@ -129,9 +132,13 @@ class SweepResult:
 class SuiteResult:
     """Result of `diffpolicy suite`: the sweep of every task under one protocol."""
 
-    budget: str
+    budget: Name
     protocol: Options
     tasks: Annotated[dict[str, SweepResult], NOT_EMPTY]
+
+    def __post_init__(self):
+        for task in self.tasks:
+            check_inside(task)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,20 +147,6 @@ class LatencyFile:
 
     provenance: LatencyProvenance
     rows: Annotated[list[LatencyResult], NOT_EMPTY]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimulatedSweeps:
-    """Size and power of the recommendation over simulated sweeps of one scenario."""
-
-    name: str
-    losses: list[float]
-    late: list[int]
-    outcome: Metric
-    episodes: int
-    margin: float
-    sweeps: int
-    rules: dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +182,7 @@ def json_of(result: Result | BudgetResult) -> Options:
 def read_result(path: Path) -> Result:
     """Read a result file of any format and version. Raises DiffpolicyError if it is not one."""
     data = _document(path)
-    data = {"rows": data} if isinstance(data, list) else data  # a benchmark's scenarios
+    data = {"rows": data} if isinstance(data, list) and data else data  # scenarios of a benchmark
     kind = FORMATS[_format_of(data, path)]
     return _validated(kind, data, path)
 
@@ -217,7 +210,10 @@ def _validated(kind: Any, data: Any, path: Path) -> Any:
         return validate(kind, data, str(path), others=True)
     except DiffpolicyError as error:
         told = str(error).removeprefix(str(path))
-        told = re.sub(r"\.(\w+)", lambda m: "." + JSON_NAMES.get(m[1], m[1]), told)
+        place, lacks, names = told.partition(" lacks ")
+        place = re.sub(r"\.(\w+)", lambda m: "." + JSON_NAMES.get(m[1], m[1]), place)
+        names = ", ".join(JSON_NAMES.get(name, name) for name in names.split(", "))
+        told = place + lacks + names
         raise DiffpolicyError(f"{path}{told}") from error
 
 
@@ -261,7 +257,7 @@ class Samples:
 
     network_evals: Annotated[int, Range(1, 10**6)]
     parameters: Annotated[int, Range(1, 10**12)]
-    engine: str
+    engine: Name
     samples_ms: Annotated[list[float], MILLISECONDS, NOT_EMPTY]
     precision: str = "float32"
     load: Literal["quiet", "disturbed", "unknown"] | None = "unknown"

@@ -4,14 +4,20 @@ Defaults are for files of format version 1, which lack these fields. Shapes: E e
 """
 
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Annotated, Literal
 
-from diffpolicy.checked import NOT_EMPTY, Range
+from diffpolicy.checked import NOT_EMPTY, PRINTABLE, Range, shown
 from diffpolicy.errors import DiffpolicyError
 
-from ..config import MILLISECONDS
+from ..config import DELAY, MILLISECONDS
 
 RATE, COUNT = Range(0, 1), Range(0, 1e15)
+Name = Annotated[str, PRINTABLE]  # shown on the terminal
+Rate = Annotated[float, RATE]
+Positive = Annotated[float, Range(0, 1e15)]
+Number = Annotated[float, Range(-1e15, 1e15)]
+Count = Annotated[int, COUNT]
 Metric = Literal["success", "score"]
 Verdict = Literal[
     "recommended",
@@ -22,6 +28,13 @@ Verdict = Literal[
     "too-few-episodes",
     "disturbed",  # withheld: other processes disturbed the latencies
 ]
+
+
+def check_inside(name: str) -> None:
+    """Raise DiffpolicyError unless `name` is a path inside the folder of the result."""
+    path = PurePath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts or not name.isprintable():
+        raise DiffpolicyError(f"expected a path inside the folder of the result; got {shown(name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +58,13 @@ class Source:
 class Percentiles:
     """Latency in ms; None for what the number of samples does not support."""
 
-    p50: float
-    p90: float | None
-    p99: float | None
-    p99_9: float | None = None
-    max: float
-    jitter: float | None = None
-    samples: int
+    p50: Positive
+    p90: Positive | None
+    p99: Positive | None
+    p99_9: Positive | None = None
+    max: Positive
+    jitter: Positive | None = None
+    samples: Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +83,7 @@ class FarObservation:
     """Dimension of the observation that left the range of training, and in what share."""
 
     dimension: int
-    share: float
+    share: Rate
     seen: tuple[float, float]
     training: tuple[float, float]
 
@@ -80,7 +93,7 @@ class Outcomes:
     """Success, score and tick of the first success of each episode [E], in order of the seeds."""
 
     success: Annotated[list[int], RATE, NOT_EMPTY]
-    score: Annotated[list[float], NOT_EMPTY]
+    score: Annotated[list[Number], NOT_EMPTY]
     success_tick: list[int | None] | None = None
 
     def __post_init__(self):
@@ -96,40 +109,40 @@ class BudgetResult:
     ticks: the constant delay, in `delays` only. The last five fields: on the wall clock only.
     """
 
-    name: str
-    ddim_steps: Annotated[int, COUNT]  # 0 for regression
-    network_evals: Annotated[int, COUNT]
+    name: Name
+    ddim_steps: Count  # 0 for regression
+    network_evals: Count
     trained: Training = field(default_factory=Training)
-    variant: str = ""
+    variant: Name = ""
     audit: Audit
     eta: float
-    clock: str
-    latency_source: str
-    engine: str
-    latency_engine: str | None = None
-    load: str | None = None  # quiet, disturbed or unknown
-    episodes: Annotated[int, COUNT]
-    successes: Annotated[int, COUNT]
-    success_rate: Annotated[float, RATE]
-    success_ci: tuple[float, float]
-    score_mean: float
-    score_ci: tuple[float, float]
+    clock: Name
+    latency_source: Name
+    engine: Name
+    latency_engine: Name | None = None
+    load: Name | None = None  # quiet, disturbed or unknown
+    episodes: Count
+    successes: Count
+    success_rate: Rate
+    success_ci: tuple[Rate, Rate]
+    score_mean: Number
+    score_ci: tuple[Number, Number]
     latency_ms: Percentiles
-    delay_ticks: float
+    delay_ticks: Positive
     deadline_misses: int | None = None
-    starved_ticks: int
-    action_age_ms_p50: float | None
-    replans: int
+    starved_ticks: Count
+    action_age_ms_p50: Positive | None
+    replans: Count
     seam_jump: float | None = None
     seam_jerk: float | None = None
     failures: list[str]
     far_observations: list[FarObservation] = field(default_factory=list)
     outcomes: Outcomes
-    ticks: int | None = None
+    ticks: Annotated[int | None, DELAY] = None
     tick_late_ms: dict[str, float] | None = None
     missed_ticks: int | None = None
     parameters: int | None = None
-    precision: str | None = None
+    precision: Name | None = None
     samples_ms: Annotated[list[float] | None, MILLISECONDS] = None
 
 
@@ -137,19 +150,19 @@ class BudgetResult:
 class LatencyResult:
     """Latency of one budget on one engine."""
 
-    net: str | None = None
-    ddim_steps: Annotated[int, COUNT]
-    network_evals: Annotated[int, COUNT]
-    parameters: Annotated[int, COUNT]
-    engine: str
+    net: Name | None = None
+    ddim_steps: Count
+    network_evals: Count
+    parameters: Count
+    engine: Name
     threads: int | None = None
-    load: str | None = None  # quiet, disturbed or unknown
-    p50_ms: float
-    p99_ms: float | None
-    ratio_to_baseline: float | None
-    max_abs_diff: float | None
-    gpu_ms: float | None
-    precision: str = "float32"
+    load: Name | None = None  # quiet, disturbed or unknown
+    p50_ms: Positive
+    p99_ms: Positive | None
+    ratio_to_baseline: Positive | None
+    max_abs_diff: Positive | None
+    gpu_ms: Positive | None
+    precision: Name = "float32"
     latency_ms: Percentiles
     samples_ms: Annotated[list[float], MILLISECONDS] = field(default_factory=list)
 
@@ -163,8 +176,8 @@ class Comparison:
     against "both succeed equally often", for paired success only.
     """
 
-    reference: str
-    other: str
+    reference: Name
+    other: Name
     difference: float
     difference_ci: tuple[float, float] | None
     p_noninferior: float
@@ -175,7 +188,7 @@ class Comparison:
 class BudgetMean:
     """A budget and its success rate or mean score."""
 
-    name: str
+    name: Name
     mean: float
 
 
@@ -217,12 +230,12 @@ class Decision:
 class Recommendation:
     """Recommendation on one clock: the budget to use, or None, the reason, and the facts."""
 
-    clock: str
-    latency_source: str
+    clock: Name
+    latency_source: Name
     ddim_steps: int | None
-    name: str | None
+    name: Name | None
     margin: float
-    reason: str
+    reason: Name
     regression_suffices: bool = False
     comparisons: list[Comparison]
     decision: Decision | None = None
@@ -232,15 +245,41 @@ class Recommendation:
 class Profile:
     """Latencies [S] in ms of a budget, measured or declared."""
 
-    name: str
-    source: str
+    name: Name
+    source: Name
     samples_ms: Annotated[list[float], MILLISECONDS]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Size and power of a rule of recommendation."""
+
+    size: Rate
+    power: Rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedSweeps:
+    """Size and power of the recommendation over simulated sweeps of one scenario."""
+
+    name: Name
+    losses: list[float]
+    late: list[int]
+    outcome: Metric
+    episodes: int
+    margin: float
+    sweeps: int
+    rules: dict[Name, Rule]
 
 
 @dataclass(frozen=True)
 class Picture:
     """Picture of one episode; file: relative to the result, None where drawing failed."""
 
-    title: str
+    title: Name
     caption: str
     file: str | None
+
+    def __post_init__(self):
+        if self.file is not None:
+            check_inside(self.file)

@@ -1,6 +1,7 @@
 """Rows of a result: one budget on one clock, made from its episodes."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from diffpolicy.checked import validate
 from diffpolicy.control.episode import Episode
 from diffpolicy.control.latency import LatencyProfile, percentiles
 from diffpolicy.control.ranges import far_outside, training_range
+from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import audit
 
@@ -33,7 +35,7 @@ def make_row(
         name=policy.chain.name,
         ddim_steps=policy.ddim_steps,
         network_evals=policy.network_evals,
-        trained=provenance_of(Training, policy),
+        trained=_training(policy),
         variant=policy.chain.kind,
         audit=validate(Audit, audit(policy.chain), "the audit", others=True),
         eta=policy.sampling.eta,
@@ -83,6 +85,16 @@ def provenance_of(kind: type, policy: Policy) -> Any:
     """The fields of `kind` in the training provenance. Raises DiffpolicyError if damaged."""
     where = "the training provenance of the checkpoint"
     return validate(kind, policy.specification.training, where, others=True)
+
+
+def _training(policy: Policy) -> Training:
+    """Steps and seconds in the training provenance; None for a value of another type."""
+    found = {}
+    for name in ("step", "elapsed_s"):
+        with suppress(DiffpolicyError):
+            value = policy.specification.training.get(name)
+            found[name] = getattr(validate(Training, {name: value}, name, others=True), name)
+    return Training(**found)
 
 
 def percentiles_of(profile: LatencyProfile) -> Percentiles:

@@ -3,7 +3,8 @@
 `NAME_episodes.csv` has one line for each episode: budget, clock, seed, success, score,
 success_tick. `NAME_budgets.csv` has one line for each row of the result, with all scalars that
 any row has; nested names are joined by a dot (latency_ms.p50), intervals give `_low` and `_high`.
-A suite puts `task` first; a latency file has no episodes.
+Left out are lists, except the number of `failures`, and fields of older files that rows no longer
+have. A suite puts `task` first; a latency file has no episodes.
 """
 
 import csv
@@ -59,21 +60,23 @@ def budgets(result: Result) -> Iterator[Line]:
             yield from ({"task": task, **line} for line in budgets(swept))
     else:
         lines = [dict(_scalars(row)) for row in result.rows]
-        columns = [name for name in lines[0] if any(line.get(name) is not None for line in lines)]
+        names = dict.fromkeys(name for line in lines for name in line)
+        columns = [name for name in names if any(line.get(name) is not None for line in lines)]
         yield from ({RENAMED.get(name, name): line.get(name) for name in columns} for line in lines)
 
 
 def _scalars(row: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(column, value) of the scalar fields of a dataclass, at any depth."""
-    for field in fields(row):
-        name, value = prefix + field.name, getattr(row, field.name)
+    """(column, value) of the scalar fields of a dataclass or dict, at any depth."""
+    found = row if isinstance(row, dict) else {f.name: getattr(row, f.name) for f in fields(row)}
+    for short, value in found.items():
+        name = prefix + short
         if isinstance(value, Outcomes):
             continue
-        if is_dataclass(value):
+        if is_dataclass(value) or isinstance(value, dict):
             yield from _scalars(value, f"{name}.")
         elif isinstance(value, tuple):
             yield from zip((f"{name}_low", f"{name}_high"), value, strict=False)
-        elif field.name == "failures":
+        elif short == "failures":
             yield name, len(value)
         elif value is None or isinstance(value, bool | int | float | str):
             yield name, value

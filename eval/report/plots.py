@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from ..measure.result_files import DelaysResult, EvalResult, SweepResult
 from ..measure.results import BudgetResult
+from .figure import plain
 from .sentences import clock_label
 
 LINES = ("-", "--", ":", "-.")
@@ -65,7 +66,7 @@ def _draw_clock(
         x = [row.latency_ms.p50 for row in group]
         y, spread = _error_bars(group, mean, interval)
         style = mark or "o" + line
-        name = f"{label}, {variant}" if variant else label
+        name = plain(f"{label}, {variant}" if variant else label)
         axis.errorbar(x, y, spread, fmt=style, color=colour, capsize=2, ms=4, lw=1.3, label=name)
         for row, *place in zip(group, x, y, strict=True):
             text = "" if mark else str(row.ddim_steps)
@@ -101,7 +102,7 @@ def success_against_delay(result: DelaysResult) -> Figure:
         xlabel=f"delay of every chunk (control ticks of {tick_ms:g} ms)",
         xticks=ticks,
         ylim=(-0.03, 1.05),
-        title=f"{result.provenance.env}, {rows[0].name}",
+        title=plain(f"{result.provenance.env}, {rows[0].name}"),
     )
     axis.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=2) if beyond else axis.legend()

@@ -14,6 +14,11 @@ def clock_label(row: BudgetResult | Recommendation) -> str:
     return f"{row.clock} ({row.latency_source})"
 
 
+def load_of(row: BudgetResult) -> str | None:
+    """The load during the latencies of a row; None on the paused clock, which uses none."""
+    return None if row.clock == "paused" else row.load
+
+
 def headline(advice: Recommendation | Decision) -> str:
     """The recommendation in a few words."""
     budget = f"use {advice.name}" if advice.name else "no budget can be recommended"
@@ -120,6 +125,7 @@ def remarks(row: BudgetResult) -> list[str]:
     if row.failures:
         kinds = {re.sub(r"[-+.\d]+", "", text): text for text in reversed(row.failures)}
         causes = "; ".join(reversed(kinds.values()))
+        causes = "".join(letter if letter.isprintable() else " " for letter in causes)
         found.append(f"{len(row.failures)} of {row.episodes} episodes failed: {causes}")
     if row.far_observations:
         found.append(_far(row))

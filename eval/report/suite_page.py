@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from ..measure.result_files import SuiteResult
 from ..measure.results import Metric
 from ..significance import mean_interval, over_tasks, wilson
+from .figure import plain, png_in
 from .page import html_table, image, page, paragraph
 from .sentences import verdict
 from .table import print_table
@@ -115,11 +116,11 @@ def suite_plot(result: SuiteResult, tables: Tables) -> Figure:
                 continue
             spread = np.abs(y[:, 1:].T - y[:, 0])
             thick = 2.5 if column == "mean" else 1.2
-            budgets = [budget for budget, row in table.items() if column in row]
+            budgets = [plain(budget) for budget, row in table.items() if column in row]
             axis.errorbar(
-                budgets, y[:, 0], spread, fmt="o-", lw=thick, ms=4, capsize=2, label=column
+                budgets, y[:, 0], spread, fmt="o-", lw=thick, ms=4, capsize=2, label=plain(column)
             )
-        axis.set(title=f"mean score, {clock}", ylim=(-0.03, 1.05))
+        axis.set(title=f"mean score, {plain(clock)}", ylim=(-0.03, 1.05))
         axis.tick_params(axis="x", rotation=40)
         axis.grid(alpha=0.25)
     axes[0][0].legend(fontsize=8)
@@ -140,7 +141,7 @@ def suite_page(result: SuiteResult, tables: Tables, plot: bytes, folder: Path) -
         parts.append(html_table(*cells(table, result.tasks)))
     parts.append(paragraph(NOTE))
     for task in result.tasks:
-        parts += [f"<h2>{html.escape(task)}</h2>", _strip(folder / task, task)]
+        parts += [f"<h2>{html.escape(task)}</h2>", _strip(folder, task)]
     title = f"diffpolicy suite, {result.budget}: how many denoising steps can you afford?"
     return page(title, parts)
 
@@ -151,7 +152,8 @@ def strip_of(folder: Path) -> Path | None:
 
 
 def _strip(folder: Path, task: str) -> str:
-    path = strip_of(folder)
-    if path is None:
-        return paragraph(f"No picture of an episode: {folder / STRIPS[0]} is absent.")
-    return image(path.read_bytes(), f"{task}, one episode")
+    path = strip_of(folder / task) or folder / task / STRIPS[0]
+    found = png_in(folder, f"{task}/{path.name}")
+    if found is None:
+        return paragraph(f"No picture of an episode: {path} is absent or no PNG in this folder.")
+    return image(found, f"{task}, one episode")

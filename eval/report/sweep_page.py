@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ..measure.result_files import SweepResult
 from ..measure.results import BudgetResult, Picture, Recommendation
+from .figure import png_in
 from .page import figure, html_table, image, page, paragraph
-from .sentences import clock_label, headline, pairing, remarks
+from .sentences import clock_label, headline, load_of, pairing, remarks
 
 
 def sweep_page(result: SweepResult, plot: bytes, folder: Path) -> str:
@@ -69,10 +70,10 @@ def _picture(picture: Picture, folder: Path) -> str:
     text = f"{picture.title}; {picture.caption}"
     if picture.file is None:
         return paragraph(f"{picture.title}: no picture: {picture.caption}")
-    path = folder / picture.file
-    if not path.is_file():
-        return paragraph(f"{text}; {path} is absent")
-    return figure(path.read_bytes(), text)
+    found = png_in(folder, picture.file)
+    if found is None:
+        return paragraph(f"{text}; {folder / picture.file} is absent or no PNG in this folder")
+    return figure(found, text)
 
 
 def _optional(value: float | None, form: str) -> str:
@@ -86,7 +87,7 @@ COLUMNS = (
     ("95 %", lambda r: "{:.2f} to {:.2f}".format(*r.success_ci)),
     ("score", lambda r: f"{r.score_mean:.3f}"),
     ("95 %", lambda r: "{:.2f} to {:.2f}".format(*r.score_ci)),
-    ("load", lambda r: r.load or "–"),
+    ("load", lambda r: load_of(r) or "–"),
     ("p50 ms", lambda r: f"{r.latency_ms.p50:.2f}"),
     ("p99 ms", lambda r: _optional(r.latency_ms.p99, "{:.2f}")),
     ("delay, ticks", lambda r: f"{r.delay_ticks:.2f}"),

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..measure.result_files import LatencyFile, Simulation
 from ..measure.results import BudgetResult
-from .sentences import deadlines, remarks
+from .sentences import deadlines, load_of, remarks
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -42,7 +42,7 @@ def _cells(row: BudgetResult) -> list[Any]:
     return [
         row.name,
         row.clock,
-        row.latency_source + (", disturbed" if row.load == "disturbed" else ""),
+        row.latency_source + (", disturbed" if load_of(row) == "disturbed" else ""),
         f"{row.success_rate:.2f}",
         f"{low:.2f} to {high:.2f}",
         f"{row.score_mean:.3f}",
@@ -79,7 +79,7 @@ def print_simulation(result: Simulation) -> None:
     """Size and power of each rule in each scenario."""
     titles = ["true losses", "metric", "episodes", "margin", "rule", "size", "power"]
     rows = [
-        [row.name, row.outcome, row.episodes, row.margin, rule, *found.values()]
+        [row.name, row.outcome, row.episodes, row.margin, rule, found.size, found.power]
         for row in result.rows
         for rule, found in row.rules.items()
     ]

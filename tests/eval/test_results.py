@@ -3,6 +3,7 @@
 import ast
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,8 @@ from diffpolicy.eval.report.flat import budgets, episodes
 RESULTS = Path(__file__).parents[2] / "eval" / "results"
 FILES = sorted(RESULTS.glob("*.json"))
 DRAWN = {DelaysResult: {".png"}, SweepResult: {".png", ".html"}, SuiteResult: {".png", ".html"}}
+SIMULATION = RESULTS / "recommendation.json"
+TEX = r"$\frac{$"
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
@@ -79,9 +82,11 @@ def test_names_in_code_are_read_like_those_in_json(tmp_path):
     [
         ("3", "is not a result; expected"),
         ("{}", "is not a result"),
+        ("[]", "got []"),
+        ('{"format": "eval"}', "lacks header, records"),
         ('{"records": []}', "is not a result"),
         (f'{{"format_version": {FORMAT_VERSION + 1}}}', "try a newer diffpolicy"),
-        ('{"format": "eval", "records": []}', "lacks provenance"),
+        ('{"format": "eval", "records": []}', "lacks header"),
         ('{"tasks": {}, "budget": "quick", "protocol": {}}', "needs at least one value"),
         ("{", "JSON document"),
     ],
@@ -89,7 +94,7 @@ def test_names_in_code_are_read_like_those_in_json(tmp_path):
 def test_what_is_no_result_is_refused(tmp_path, refused, text, said):
     path = tmp_path / "bad.json"
     path.write_text(text)
-    with pytest.raises(DiffpolicyError, match=said):
+    with pytest.raises(DiffpolicyError, match=re.escape(said)):
         read_result(path)
     assert said in refused("report", path)
     assert [file.name for file in tmp_path.iterdir()] == ["bad.json"]
@@ -110,6 +115,130 @@ def test_a_damaged_row_is_refused(tmp_path, change, said):
     (tmp_path / "r.json").write_text(json.dumps(data))
     with pytest.raises(DiffpolicyError, match=said):
         read_result(tmp_path / "r.json")
+
+
+def changed(tmp_path: Path, name: str, change) -> Path:
+    """A published result, changed."""
+    data = json.loads((RESULTS / f"{name}.json").read_text())
+    change(data)
+    path = tmp_path / f"{name}.json"
+    path.write_text(json.dumps(data))
+    return path
+
+
+@pytest.mark.parametrize("file", ["/etc/passwd", "../secret.png", "a/../../secret.png", "", "a\0b"])
+def test_a_picture_or_task_outside_the_folder_is_refused(tmp_path, refused, file):
+    picture = {"title": "t", "caption": "c", "file": file}
+    sweep = changed(tmp_path, "balance_sweep", lambda data: data.update(pictures=[picture]))
+    assert "expected a path inside the folder of the result" in refused("report", sweep)
+    suite = changed(
+        tmp_path,
+        "suite_quick",
+        lambda data: data.update(tasks={file: data["tasks"]["Balance-v0"]}),
+    )
+    assert "expected a path inside the folder of the result" in refused("report", suite)
+
+
+def hostile(field: str, value: object):
+    """A change of the first row."""
+    *path, last = field.split(".")
+
+    def change(data: dict) -> None:
+        row = data["records"][0]
+        for name in path:
+            row = row[name]
+        row[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *[("ticks", 10**300), ("success_ci", [-1e308, 1e308]), ("score_ci", [-1e308, 1e308])],
+        *[("delay_ticks", 1e308), ("latency_ms.p50", 1e308), ("latency_ms.p50", -1)],
+        *[("name", "\x1b[2J"), ("clock", "a\nb"), ("latency_source", "\u202e")],
+        *[("score_mean", 1e308), ("outcomes.score", [1e308]), ("starved_ticks", 10**400)],
+    ],
+)
+def test_a_hostile_row_is_refused_in_one_line(tmp_path, refused, field, value):
+    path = changed(tmp_path, "balance_delays", hostile(field, value))
+    assert field in refused("report", path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("rule", [{"size": 0.1}, {"size": 0.1, "power": 7}, {"size": "x"}, 3])
+def test_a_hostile_simulation_is_refused_in_one_line(tmp_path, refused, rule):
+    path = changed(tmp_path, "recommendation", lambda data: data[0].update(rules={"each": rule}))
+    assert "each" in refused("report", path)
+    path = changed(tmp_path, "recommendation", lambda data: data[0].update(rules={"\x1b": rule}))
+    assert "printable" in refused("report", path)
+
+
+@pytest.mark.parametrize("name", ["balance_sweep", "balance_delays"])
+def test_dollars_are_no_mathematics(tmp_path, call, name):
+    def change(data: dict) -> None:
+        data["header"]["env"] = TEX
+        for row in data["records"]:
+            row.update(name=TEX, variant=TEX, engine=TEX, latency_source=TEX)
+
+    assert call("report", changed(tmp_path, name, change)).code == 0
+
+
+def test_dollars_of_a_suite_are_no_mathematics(tmp_path, call):
+    def change(data: dict) -> None:
+        data["tasks"] = {TEX.replace("/", ""): data["tasks"]["Balance-v0"]}
+        for row in data["tasks"][TEX]["records"]:
+            row.update(name=TEX, clock=TEX)
+
+    assert call("report", changed(tmp_path, "suite_quick", change)).code == 0
+
+
+def test_a_page_with_pictures_is_not_replaced_by_one_without(tmp_path, refused, call):
+    path = tmp_path / "sweep.json"
+    path.write_bytes((RESULTS / "balance_sweep.json").read_bytes())
+    (tmp_path / "report.html").write_text("pictures")
+    assert "give --out FOLDER" in refused("report", path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "sweep.json"]
+    assert (tmp_path / "report.html").read_text() == "pictures"
+    assert call("report", path, "--out", tmp_path / "new").code == 0
+
+
+def test_results_of_one_name_are_not_written_to_one_folder(tmp_path, refused):
+    paths = [tmp_path / folder / "sweep.json" for folder in "ab"]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_bytes((RESULTS / "balance_sweep.json").read_bytes())
+    assert "would be written twice" in refused("report", *paths, "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.html"])
+def test_a_result_file_is_not_its_own_product(tmp_path, refused, name):
+    path = tmp_path / name
+    path.write_bytes((RESULTS / "balance_sweep.json").read_bytes())
+    assert "would be overwritten" in refused("report", path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_report_needs_a_file(refused):
+    assert "give at least one result file" in refused("report")
+
+
+def test_only_png_inside_the_folder_are_embedded(tmp_path, call):
+    (tmp_path / "in").mkdir()
+    png = (RESULTS / "balance_sweep.png").read_bytes()
+    (tmp_path / "outside.png").write_bytes(png)
+    (tmp_path / "in" / "link.png").symlink_to(tmp_path / "outside.png")
+    (tmp_path / "in" / "text.png").write_text("secret")
+    (tmp_path / "in" / "good.png").write_bytes(png)
+    names = ("link.png", "text.png", "good.png")
+    pictures = [{"title": name, "caption": "c", "file": name} for name in names]
+    path = changed(tmp_path / "in", "balance_sweep", lambda d: d.update(pictures=pictures))
+    assert call("report", path).code == 0
+    page = (tmp_path / "in" / "balance_sweep.html").read_text()
+    assert page.count("<img") == 2  # the plot and good.png
+    assert page.count("is absent or no PNG in this folder") == 2
 
 
 @pytest.mark.parametrize(
@@ -146,6 +275,19 @@ def test_csv_holds_every_episode_and_every_row(tmp_path, call):
     assert [float(line["success_rate"]) for line in rows] == [r.success_rate for r in result.rows]
     assert "samples_ms" not in rows[0] and rows[0]["budget"] == found[0]["budget"]
     assert {"ticks", "latency_ms.p50", "success_ci_low", "score_ci_high"} <= rows[0].keys()
+
+
+def test_csv_joins_the_names_of_objects_by_a_dot(tmp_path, call):
+    path = changed(
+        tmp_path,
+        "balance_delays",
+        lambda data: data["records"][1].update(tick_late_ms={"p50": 0.5, "max": 2.0}),
+    )
+    assert call("report", path).code == call("report", SIMULATION, "--out", tmp_path).code == 0
+    rows = lines(tmp_path / "balance_delays_budgets.csv")
+    assert [row["tick_late_ms.p50"] for row in rows[:2]] == ["", "0.5"]
+    [scenario, *_] = lines(tmp_path / "recommendation_budgets.csv")
+    assert (scenario["rules.each.size"], scenario["rules.each.power"]) == ("0.0383", "0.9617")
 
 
 def test_a_suite_s_lines_name_their_task():

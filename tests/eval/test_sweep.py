@@ -31,10 +31,11 @@ from diffpolicy.eval.measure.evaluator import Evaluator
 from diffpolicy.eval.measure.frames import frames_of
 from diffpolicy.eval.measure.kept import Kept
 from diffpolicy.eval.measure.result_files import SweepResult, read_result
-from diffpolicy.eval.pictures import caption_of
+from diffpolicy.eval.pictures import caption_of, file_name, picture_of
 from diffpolicy.eval.report.strip import traces
+from diffpolicy.eval.report.sweep_page import sweep_page
 from diffpolicy.eval.report.table import print_rows
-from diffpolicy.eval.sweep import metric_of, print_plan, sweep
+from diffpolicy.eval.sweep import metric_of, open_evaluator, print_plan, sweep
 from diffpolicy.policy import Policy
 from diffpolicy.training.train import train
 
@@ -534,4 +535,43 @@ def test_a_picture_that_is_absent_is_one_line(result, tmp_path, call):
     shutil.copy(result[2] / "sweep.json", tmp_path)
     assert call("report", tmp_path / "sweep.json").code == 0
     page = (tmp_path / "report.html").read_text()
-    assert page.count("<img") == 1 and "rollouts/1_step_simulated" in page and "is absent" in page
+    assert page.count("<img") == 1 and "rollouts/1_1_step_simulated" in page and "is absent" in page
+
+
+def test_a_picture_that_cannot_be_written_is_its_caption(tiny_run, tmp_path):
+    policy = Policy.load(tiny_run, ddim_steps=1, device="cpu", engine="eager")
+    (tmp_path / "rollouts").touch()
+    with Evaluator(EvalConfig(run=tiny_run, **SMALL), policy) as evaluator:
+        found = picture_of(evaluator, policy, PAUSED, 1, "1 step, paused", tmp_path)
+    assert found.file is None and "a folder was expected" in found.caption
+
+
+def test_file_names_of_pictures_are_short_and_different():
+    title = f"{', '.join(map(str, range(99, 0, -1)))}, paused"
+    names = [file_name(number, title) for number in (1, 2)]
+    assert names[0].startswith("1_99_98_") and len(set(names)) == 2
+    assert max(map(len, names)) <= 60 + len(".png")
+
+
+def test_a_sweep_without_a_place_for_pictures_is_refused_before_it_measures(tiny_run, tmp_path):
+    (tmp_path / "rollouts").touch()
+    config = SweepConfig(run=tiny_run, ddim_steps=(1,), ddpm=False, out=tmp_path, **SMALL)
+    with pytest.raises(NotADirectoryError, match="a folder was expected"):
+        open_evaluator(config, load_budgets(config))
+
+
+def test_a_damaged_duration_of_training_is_unknown(tiny_run):
+    policy = Policy.load(tiny_run, ddim_steps=1, device="cpu", engine="eager")
+    policy.specification.training["elapsed_s"] = "12 s"
+    with Evaluator(EvalConfig(run=tiny_run, **SMALL), policy) as evaluator:
+        row, _ = evaluator.evaluate(policy, "paused", PAUSED)
+    assert (row.trained.step, row.trained.elapsed_s) == (20, None)
+
+
+def test_the_paused_clock_shows_no_load(whole, capsys):
+    rows = [replace(row, load="disturbed") for row in whole.rows]
+    print_rows(rows)
+    printed = [line for line in capsys.readouterr().out.splitlines() if "disturbed" in line]
+    assert len(printed) == len(rows) // 2 and not any("paused" in line for line in printed)
+    page = sweep_page(replace(whole, rows=rows, pictures=[]), b"", Path())
+    assert page.count("<td>disturbed</td>") == len(rows) // 2

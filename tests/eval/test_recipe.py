@@ -1,0 +1,26 @@
+"""The recipe of a run: a folder keeps its number of demonstrations."""
+
+import pytest
+
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.eval.config import QuickstartConfig
+from diffpolicy.eval.measure.recipe import Recipe, make_run
+
+TRAINING = {"steps": 5, "hidden": 16, "blocks": 1, "device": "cpu", "threads": 1}
+ENVIRONMENT = "diffpolicy.envs:Balance-v0"
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_another_number_of_demonstrations_is_refused_and_changes_nothing(
+    tmp_path, snapshot, number
+):
+    make_run(Recipe(ENVIRONMENT, 2, TRAINING), tmp_path, 0)
+    before = snapshot(tmp_path)
+    with pytest.raises(DiffpolicyError, match=f"2 demonstrations .* --demonstrations {number};"):
+        make_run(Recipe(ENVIRONMENT, number, TRAINING), tmp_path, 0)
+    assert snapshot(tmp_path) == before
+    make_run(Recipe(ENVIRONMENT, 2, TRAINING), tmp_path, 0)
+
+
+def test_quickstart_has_threads():
+    assert QuickstartConfig(threads=2).threads == 2
