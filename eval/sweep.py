@@ -100,7 +100,7 @@ def open_evaluator(config: SweepConfig, policies: Sequence[Policy]) -> Evaluator
     for policy in policies:
         evaluator.prepare(policy, config.clocks)
     check_outputs(SweepResult, out / "sweep.json")
-    if config.pictures:
+    if config.pictures and (out / FOLDER).exists():
         check_writable(out / FOLDER / "1.png")
     return evaluator
 

@@ -3,6 +3,7 @@
 import pytest
 
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.eval import quickstart
 from diffpolicy.eval.config import QuickstartConfig
 from diffpolicy.eval.measure.recipe import Recipe, make_run
 
@@ -22,5 +23,19 @@ def test_another_number_of_demonstrations_is_refused_and_changes_nothing(
     make_run(Recipe(ENVIRONMENT, 2, TRAINING), tmp_path, 0)
 
 
-def test_quickstart_has_threads():
-    assert QuickstartConfig(threads=2).threads == 2
+def test_threads_of_quickstart_reach_training_and_sweep(tmp_path, monkeypatch):
+    found = {}
+
+    def train(recipe, *_):
+        found["training"] = recipe.training["threads"]
+        return tmp_path
+
+    def sweep(config):
+        found["sweep"] = config.threads
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quickstart, "make_run", train)
+    monkeypatch.setattr(quickstart, "prepare_budgets", sweep)
+    with pytest.raises(KeyboardInterrupt):
+        quickstart.quickstart(QuickstartConfig(out=tmp_path, threads=2))
+    assert found == {"training": 2, "sweep": 2}
