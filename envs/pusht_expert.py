@@ -1,9 +1,8 @@
 """Expert of Push-T: straight pushes, planned two ahead over many random candidates.
 
-Points and rotations of the plane are complex numbers: rotation by θ is multiplication by e^iθ. A
-pose is the place of the block's centre of mass and its rotation. Friction is strong, so the block
-moves only as far as the agent displaces it: the outcome of a push depends on its geometry, not on
-its speed, and is the same for every pose in the frame of the block. Lengths are in px.
+Friction is strong, so the block moves only as far as the agent displaces it: the outcome of a push
+depends on its geometry, not on its speed, and is the same for every pose in the frame of the block.
+Lengths are in px.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,12 +15,21 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import KDTree
 
-from .planar import Box, Pose, corners
+from .planar import Box, Pose
 from .pusht_block import Block
+from .pusht_geometry import (
+    STILL,
+    TABLE,
+    Points,
+    Poses,
+    clearance,
+    corner_points,
+    nearest,
+    on_table,
+)
 
 AGENT_RADIUS = 15.0
 BERTH = 25.0  # distance of the agent's centre from the block on the way to a push
-TABLE = 512.0
 
 PUSHES, LEAN_RAD = 600, 0.6  # lines drawn for a plan, and their greatest angle to the normal
 LONGEST, STEP, STEPS_PER_END = 200, 1.0, 4
@@ -37,66 +45,6 @@ LITTLE_TICKS_PER_PX, MORE_TICKS, MORE_TICKS_PER_PX = 8.0, 25.0, 1.5
 GO_AHEAD, GO_ARRIVED = 40, 3.0
 PUSH_AHEAD, PUSH_ARRIVED = 30, 0.7
 PATIENCE_TICKS = 15
-
-Points = NDArray[np.complex128]
-
-
-@dataclass(frozen=True)
-class Poses:
-    """Array of poses: places and rotations."""
-
-    place: Points
-    turn: Points
-
-    def __getitem__(self, index: Any) -> "Poses":
-        return Poses(self.place[index], self.turn[index])
-
-    def __matmul__(self, inner: "Poses") -> "Poses":
-        """Compose: poses `inner`, given in the frames of these, in the outer frame."""
-        return Poses(self.outer(inner.place), self.turn * inner.turn)
-
-    def outer(self, points: Any) -> Any:
-        """Points given in the frames of these poses, in the outer frame."""
-        return self.place + self.turn * points
-
-    def inner(self, points: Any) -> Any:
-        """Points given in the outer frame, in the frames of these poses."""
-        return (points - self.place) / self.turn
-
-    def vectors(self, block: Block) -> np.ndarray:
-        """Vectors [..., 4] whose distance is the RMS distance of the points of the block."""
-        turn = np.sqrt(block.gyration_px2) * self.turn
-        return np.stack([self.place.real, self.place.imag, turn.real, turn.imag], axis=-1)
-
-
-STILL = Poses(np.zeros(1, complex), np.ones(1, complex))
-
-
-def corner_points(boxes: Sequence[Box], outset: float = 0.0) -> Points:
-    """Corners [4 M] of M boxes, each enlarged by `outset` on every side."""
-    larger = np.array(boxes) + outset * np.array([-1, -1, 1, 1])
-    return np.array([corners(box) for box in larger.tolist()]).reshape(-1, 2) @ np.array([1, 1j])
-
-
-def nearest(points: Points, boxes: Sequence[Box]) -> Points:
-    """Nearest points of the boxes."""
-    of_each = [
-        points.real.clip(x_min, x_max) + 1j * points.imag.clip(y_min, y_max)
-        for x_min, y_min, x_max, y_max in boxes
-    ]
-    return np.choose(np.argmin([abs(points - near) for near in of_each], axis=0), of_each)
-
-
-def clearance(points: Points, boxes: Sequence[Box]) -> np.ndarray:
-    """Distances from the boxes, 0 inside."""
-    return abs(points - nearest(points, boxes))
-
-
-def on_table(points: Points) -> np.ndarray:
-    """Mask of the points on the table."""
-    middle = points - (1 + 1j) * TABLE / 2
-    return np.maximum(abs(middle.real), abs(middle.imag)) <= TABLE / 2
-
 
 # Pushes
 
