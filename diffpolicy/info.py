@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ def _print_store(config: InfoConfig) -> None:
     """Print a line for each array; raise DiffpolicyError at the end if the actions are unusable."""
     from diffpolicy.data.demonstrations import contents
 
+    _check_kind(config.path)
     source = contents(config.path)
     lengths = np.diff(source.ends, prepend=0)
     if not len(lengths):
@@ -50,6 +52,17 @@ def _print_store(config: InfoConfig) -> None:
         print(f"  {name}: {value}")
     if "action" in failures:
         raise failures["action"]
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse a folder that holds stores and run folders; name them."""
+    marks = ("*/.zgroup", "*/zarr.json", "*/*.safetensors")
+    inside = sorted({found.parent for mark in marks for found in path.glob(mark)})
+    if inside and not any((path / name).exists() for name in (".zgroup", "zarr.json")):
+        raise DiffpolicyError(
+            f"{path} is neither a store nor a run folder; it holds {', '.join(map(str, inside))}: "
+            "give one of them"
+        )
 
 
 def _print_array(source: Any, name: str, claimed: dict[str, int]) -> DiffpolicyError | None:

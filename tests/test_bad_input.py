@@ -49,7 +49,7 @@ BAD = [
     # stores
     ("info nowhere", "no demonstration store at nowhere"),
     ("info {file}", "no demonstration store at file"),
-    ("info .", ". cannot be read: No group found"),
+    ("info .", ". is neither a store nor a run folder; it holds run, store: give one of them"),
     (f"train --data nowhere --out {{out}} {SIZE}", "no demonstration store at nowhere"),
     (f"train --data {{run}} --out {{out}} {SIZE}", "run cannot be read"),
     # numbers
@@ -194,6 +194,8 @@ BAD = [
     (f'{EVAL} --env-kwargs {{{{"colour":1}}}}', "It takes: impulses_per_episode, tip_mass_kg"),
     (f"delays --run {{run}} {QUICK} --out {{out}} --env-kwargs x", "must be a JSON object"),
     (f"{EVAL} --env Nowhere-v0", "Environments of a package are named module:Name-v0"),
+    (f"{EVAL} --env PushT-v0", "those of this one diffpolicy.envs:Name-v0"),
+    ("quickstart --out {file}", "file is a file; expected a folder"),
     (f"train --data {{store}} --out {{file}} {SIZE}", "file is a file; expected a folder"),
     (f"{SWEEP[: SWEEP.index('{out}')]}{{file}}", "file is a file; a folder was expected"),
     (f"{EVAL} --env {PUSHT}", "PushT-v0 has 6 observations and 2 actions"),

@@ -82,3 +82,11 @@ def test_pictures_are_read_a_few_chunks_at_a_time(tmp_path, capsys):
     tracemalloc.stop()
     assert "from 0 to 255" in capsys.readouterr().out
     assert peak < pictures.nbytes / 3
+
+
+def test_a_folder_of_stores_and_runs_is_refused_with_their_names(tmp_path, tiny_run, refused):
+    write_plainly(tmp_path / "quickstart/demonstrations.zarr", {"action": np.arange(3.0)}, [3])
+    shutil.copytree(tiny_run, tmp_path / "quickstart/run")
+    message = refused("info", str(tmp_path / "quickstart"))
+    assert "quickstart/demonstrations.zarr, " in message
+    assert message.endswith("quickstart/run: give one of them")

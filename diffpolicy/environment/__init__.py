@@ -64,7 +64,10 @@ def make(
 def _remedy(error: Exception, env_id: str) -> str:
     """A suggestion for the error message, or ''."""
     if isinstance(error, gymnasium.error.UnregisteredEnv) and ":" not in env_id:
-        return " Environments of a package are named module:Name-v0"
+        return (
+            " Environments of a package are named module:Name-v0, and those of this one "
+            "diffpolicy.envs:Name-v0"
+        )
     if "unexpected keyword argument" not in str(error):
         return ""
     made_by = registration.spec(env_id.rpartition(":")[2]).entry_point

@@ -47,6 +47,8 @@ def make_run(recipe: Recipe, out: Path, seed: int) -> Path:
 
 def _check_store(store: Path, run: Path, wanted: int) -> None:
     """Refuse another number of demonstrations than a policy was trained on, before recording."""
+    if store.parent.exists() and not store.parent.is_dir():
+        raise DiffpolicyError(f"--out {store.parent} is a file; expected a folder")
     if not store.exists() or not any(p.exists() for p in (run / TRAINING_FILE, policy_path(run))):
         return
     held = len(contents(store).ends)

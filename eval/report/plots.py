@@ -29,7 +29,8 @@ def success_against_latency(result: SweepResult | EvalResult) -> Figure:
             rows = [row for row in result.rows if clock_label(row) == label]
             colour = COLOURS[i % len(COLOURS)]
             _draw_clock(axis, rows, mean, interval, label, colour, NUMBERS[i % 2])
-        _mark_tick(axis, 1000 * result.provenance.control_dt_s)
+        tick_ms = 1000 * result.provenance.control_dt_s
+        axis.axvline(tick_ms, color="0.6", lw=1, ls=":", label="one control tick")
         axis.set(xscale="log", xlabel="latency of one control step, p50 (ms)", title=title)
         axis.grid(alpha=0.25)
         if all(is_rate(getattr(row, interval)) for row in result.rows):
@@ -41,12 +42,6 @@ def success_against_latency(result: SweepResult | EvalResult) -> Figure:
 def is_rate(interval: Sequence[float]) -> bool:
     """True for an interval within [0, 1]: always for success, not always for a score."""
     return interval[0] >= 0 and interval[1] <= 1
-
-
-def _mark_tick(axis, tick_ms: float) -> None:
-    axis.axvline(tick_ms, color="0.6", lw=1, ls=":")
-    below = {"transform": axis.get_xaxis_transform(), "color": "0.45", "fontsize": 8}
-    axis.text(tick_ms, 0.04, "one control tick ", ha="right", **below)
 
 
 def _draw_clock(
