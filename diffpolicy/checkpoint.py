@@ -18,17 +18,22 @@ import torch
 from torch import Tensor
 
 from diffpolicy.checked import Range, parse_json, shown, validate
-from diffpolicy.config import MINUTES, STEPS, THREADS
+from diffpolicy.config import MINUTES, STEPS, THREADS, ModelConfig
 from diffpolicy.data.normalizer import Normalizer
 from diffpolicy.denoisers import build_network
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_atomically
 from diffpolicy.specification import ACTION, FLAT, Specification, Task
 
-FORMAT_VERSION = 3  # see `_migrate` for the older ones
+FORMAT_VERSION = 4  # see `_migrate` for the older ones
 POLICY_FILE = "policy.safetensors"
 TRAINING_FILE = "training.safetensors"
 HEADER = "diffpolicy"
+WITHOUT_PICTURES = {  # fields of a model that versions before 4 do not have
+    field.name: field.default
+    for field in fields(ModelConfig)
+    if field.name in ("encoder", "keypoints", "share_encoder", "crop")
+}
 
 
 @dataclass(frozen=True)
@@ -106,10 +111,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _migrate(header: dict[str, Any], version: Any) -> dict[str, Any]:
-    """Convert a header of version 1 or 2 to version 3; leave misplaced fields to validation.
+    """Convert a header of an older version to version 4; leave misplaced fields to validation.
 
     Version 1 has no constants in its normalisers and no target in its training state; versions 1
-    and 2 have one observation, a vector.
+    and 2 have one observation, a vector; version 3 has no pictures.
     """
     match header:
         case {"specification": {"task": {**task}, "model": {**model}, **others}}:
@@ -117,10 +122,12 @@ def _migrate(header: dict[str, Any], version: Any) -> dict[str, Any]:
                 task["observation_keys"] = None
                 model.setdefault("regression", False)  # absent from the first files
             if version < FORMAT_VERSION:
-                task = _by_key(task, model)
+                task, model = _by_key(task, model), {**WITHOUT_PICTURES, **model}
             return {**header, "specification": {**others, "task": task, "model": model}}
         case {"identity": {**identity}}:
             target = {"steps": None, "minutes": None} if version == 1 else {}
+            if version < FORMAT_VERSION:
+                identity = {**WITHOUT_PICTURES, "colour_jitter": 0.0, **identity}
             match identity:
                 case {"task": {**task}} if version < FORMAT_VERSION:
                     identity["task"] = _by_key(task, identity)
@@ -129,7 +136,8 @@ def _migrate(header: dict[str, Any], version: Any) -> dict[str, Any]:
 
 
 def _by_key(task: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
-    """Convert a task with one observation vector to observations by key."""
+    """Convert a task with one observation vector to observations by key, without a camera."""
+    task.setdefault("camera", None)
     if "observation_dim" not in task:
         return task
     kind = model.get("normalizer")
@@ -195,7 +203,7 @@ def _check_fit(specification: Specification, tensors: Mapping[str, Tensor], path
 
 def _normalized(task: Task) -> dict[str, tuple[int, ...]]:
     """Shape of each normaliser by name."""
-    observations = {key: s.shape for key, s in task.observations.items() if s.normalizer}
+    observations = {k: s.normalized_shape for k, s in task.observations.items() if s.normalizer}
     return {**observations, ACTION: (task.action_dim,)}
 
 

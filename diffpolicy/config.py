@@ -23,6 +23,7 @@ EPISODES = Range(1, 10**6)
 TICKS = Range(1, 10**7)
 SEED = Range(0, 2**62)  # seeds count up, and stay in 64 bits
 THREADS = Range(1, 1024)
+CAMERA = Range(8, 4096)  # px
 Device = Literal["auto", "cpu", "cuda"]
 Normalization = Literal["limits", "gaussian"]
 
@@ -58,6 +59,14 @@ class ModelConfig(Checked):
     """Train the same network without diffusion to predict the mean chunk in one evaluation."""
     normalizer: Normalization = "limits"
     """limits: scale the data to [-1, 1]. gaussian: to mean 0 and standard deviation 1."""
+    encoder: Literal["cnn", "resnet18"] = "cnn"
+    """Pictures: network that encodes them; cnn is small and trains on a CPU."""
+    keypoints: Annotated[int, Range(1, 4096)] = 32
+    """Pictures: keypoints of the spatial softmax, each with x and y."""
+    share_encoder: bool = False
+    """Pictures: one encoder for all cameras; by default one for each."""
+    crop: Annotated[float, Range(0.1, 1)] = 0.875
+    """Pictures: share of each side that is kept, at random in training, the centre in control."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,13 @@ class TrainConfig(ModelConfig):
     a new target, the learning rate follows the cosine to that target."""
     action: str = "action"
     """Array of the store that contains the actions."""
+    encoder_weights: Path | None = None
+    """Pictures: start from these weights of a ResNet-18 (safetensors, with torchvision's names)."""
+    colour_jitter: Annotated[float, Range(0, 1)] = 0.0
+    """Pictures: largest relative change of brightness, contrast and saturation in training."""
+    camera: Annotated[int | None, CAMERA] = None
+    """Add the environment's picture to its observation as `pixels`: its side in px; by default as
+    in the store."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +182,8 @@ class RecordConfig(Checked):
     """Seed of the first episode; each further episode adds 1."""
     success: str = "at-any-tick"
     """Rule of success: at-any-tick, at-end, or held:N for N ticks in a row."""
+    camera: Annotated[int | None, CAMERA] = None
+    """Add the environment's picture to its observation as `pixels`: its side in px."""
 
 
 @dataclass(frozen=True)

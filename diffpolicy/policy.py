@@ -14,7 +14,6 @@ from torch import Tensor
 from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.denoisers import Denoiser, build_network
-from diffpolicy.denoisers.encoders import encode
 from diffpolicy.device import check_memory, choose_device
 from diffpolicy.engines import Engine, build_engine
 from diffpolicy.engines.auto import choose
@@ -105,7 +104,7 @@ class Policy:
         return other
 
     def _network(self, weights: Mapping[str, Tensor]) -> Denoiser:
-        denoiser = build_network(self.specification)
+        denoiser = build_network(self.specification, self.observation_normalizers)
         denoiser.load_state_dict(weights)
         return denoiser.to(self.device).eval().requires_grad_(False)
 
@@ -184,7 +183,7 @@ class Policy:
 
     def _inputs(self, observation: Observation, noise: np.ndarray | None) -> tuple[Tensor, Tensor]:
         """The encoded observation [B, C] and the noise, both checked."""
-        encoded = encode(self._normalised(observation), self.observations)
+        encoded = self._encode(self._normalised(observation))
         shape = self.noise_shape(len(encoded))
         if noise is None:
             noise = self._rng.standard_normal(shape, np.float32)
@@ -194,6 +193,12 @@ class Policy:
         if self.regression:
             noise = np.zeros_like(noise)  # a regression network was trained with zero input
         return encoded, torch.from_numpy(np.ascontiguousarray(noise))
+
+    def _encode(self, observation: dict[str, Tensor]) -> Tensor:
+        """The encoded observation [B, C], on the CPU."""
+        moved = {key: history.to(self.device) for key, history in observation.items()}
+        with torch.inference_mode():
+            return self._denoiser.encoder(moved).cpu()
 
     def _normalised(self, observation: Observation) -> dict[str, Tensor]:
         """Histories {key: [B, T_o, …]}, checked and normalised."""
@@ -219,6 +224,8 @@ class Policy:
                 f"{key} must be {spec.dtype} [B, T_o, …] = [B, {', '.join(map(str, expected))}]; "
                 f"got {history.dtype} {list(history.shape)}"
             )
+        if spec.is_picture:
+            return torch.from_numpy(np.ascontiguousarray(history))
         normalizer = self.observation_normalizers.get(key)
         return torch.from_numpy(history if normalizer is None else normalizer.normalize(history))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from diffpolicy.checked import NOT_EMPTY, Range
-from diffpolicy.config import CONTROL_DT, DIMENSIONS, HORIZON, ModelConfig, Normalization
+from diffpolicy.config import CAMERA, CONTROL_DT, DIMENSIONS, HORIZON, ModelConfig, Normalization
 from diffpolicy.errors import DiffpolicyError
 
 FLAT = "observation"  # key of an observation that is one vector
@@ -48,17 +48,42 @@ def default_horizons(
 class ObservationSpec:
     """One key of an observation: the shape of one tick's array, its dtype and its normaliser.
 
-    normalizer: kind of the affine normaliser fitted to the data; None for a key without one.
+    A vector is float32 [D]; a picture is uint8 [H, W, C] of 0 to 255. normalizer: kind of the
+    affine normaliser, fitted to the data for a vector and `pixels` for a picture; None without one.
     """
 
     shape: Annotated[tuple[int, ...], DIMENSIONS, NOT_EMPTY]
     dtype: Literal["float32", "uint8"] = "float32"
-    normalizer: Normalization | None = "limits"
+    normalizer: Literal["limits", "gaussian", "pixels"] | None = "limits"
+
+    def __post_init__(self):
+        if (len(self.shape), self.normalizer == "pixels") not in ((1, False), (3, True)) or (
+            (self.dtype == "uint8") != self.is_picture
+        ):
+            raise DiffpolicyError(
+                "an observation is a float32 vector or a uint8 picture [H, W, C] with the "
+                f"normaliser pixels; got {self.dtype} {list(self.shape)} with {self.normalizer}"
+            )
+
+    @property
+    def is_picture(self) -> bool:
+        """True for [H, W, C]."""
+        return len(self.shape) == 3
+
+    @property
+    def normalized_shape(self) -> tuple[int, ...]:
+        """Shape of the normaliser: [D] of a vector, [C] of a picture."""
+        return self.shape[-1:]
 
     @property
     def size(self) -> int:
         """Numbers of one tick's array."""
         return math.prod(self.shape)
+
+
+def picture(height: int, width: int, channels: int = 3) -> ObservationSpec:
+    """Specification of a camera."""
+    return ObservationSpec((height, width, channels), "uint8", "pixels")
 
 
 def flat_observation(
@@ -72,7 +97,8 @@ def flat_observation(
 class Task:
     """Facts that training records and control needs; observations by key, in the encoder's order.
 
-    observation_keys: parts of a Dict observation in the order of the flat vector.
+    observation_keys: parts of a Dict observation in the order of the flat vector. camera: side in
+    px of the picture of the environment that is added to its observation, if one is.
     """
 
     env_id: str
@@ -82,6 +108,7 @@ class Task:
     action_dim: Annotated[int, DIMENSIONS]
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     observation_keys: tuple[str, ...] | None = None
+    camera: Annotated[int | None, CAMERA] = None
 
     def __post_init__(self):
         if not self.observations or ACTION in self.observations:

@@ -62,7 +62,13 @@ def training_range(source: object) -> TrainingRange | None:
     """Range of a chunk source; None if it does not normalise by training data."""
     if not isinstance(source, Normalised) or not source.observation_normalizers:
         return None
-    normalizers = source.observation_normalizers
+    normalizers = {
+        k: source.observation_normalizers[k]
+        for k, s in source.observations.items()
+        if not s.is_picture and s.normalizer
+    }
+    if not normalizers:
+        return None
     kinds = [
         str(source.observations[key].normalizer)
         for key, normalizer in normalizers.items()

@@ -12,10 +12,13 @@ Shapes: B batch, K steps, T_p prediction horizon, D_a action dimensions, C = T_o
 the encoded observation, F of the FiLM.
 """
 
+from collections.abc import Mapping
+
 from diffpolicy.config import ModelConfig
+from diffpolicy.data.normalizer import Normalizer
 from diffpolicy.denoisers.base import Denoiser
 from diffpolicy.denoisers.concat import ConcatDenoiser
-from diffpolicy.denoisers.encoders import encoded_size
+from diffpolicy.denoisers.encoders import Encoder
 from diffpolicy.denoisers.mlp import MLPDenoiser
 from diffpolicy.denoisers.plain import PlainDenoiser
 from diffpolicy.denoisers.unet1d import UNet1D
@@ -30,11 +33,20 @@ def build(
     """Denoiser of a configuration with fresh weights; observation_dim: encoded numbers a tick."""
     kinds = {"mlp": MLPDenoiser, "unet": UNet1D, "concat": ConcatDenoiser, "plain": PlainDenoiser}
     condition = horizons.observation * observation_dim
-    return kinds[model.denoiser](model, condition, horizons.prediction, action_dim)
+    network = kinds[model.denoiser](model, condition, horizons.prediction, action_dim)
+    network.condition = condition
+    return network
 
 
-def build_network(specification: Specification) -> Denoiser:
-    """Denoiser of a policy with fresh weights; DiffpolicyError for sizes that no network has."""
-    task = specification.task
-    size = encoded_size(task.observations)
-    return build(specification.model, specification.horizons, size, task.action_dim)
+def build_network(
+    specification: Specification, normalizers: Mapping[str, Normalizer] | None = None
+) -> Denoiser:
+    """Denoiser of a policy with its encoder and fresh weights.
+
+    normalizers: by key, for the pictures. Raises DiffpolicyError for sizes that no network has.
+    """
+    task, model = specification.task, specification.model
+    encoder = Encoder(model, task.observations, normalizers or {})
+    network = build(model, specification.horizons, encoder.size, task.action_dim)
+    network.encoder = encoder
+    return network

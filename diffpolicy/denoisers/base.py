@@ -1,10 +1,12 @@
 """Contract of a denoiser, and the embedding of its timestep. See the package for the shapes."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from diffpolicy.denoisers.encoders import Encoder
 from diffpolicy.errors import DiffpolicyError
 
 
@@ -35,8 +37,12 @@ class Sinusoidal(nn.Module):
 class Denoiser(nn.Module):
     """Contract between networks, samplers and the training loop.
 
-    Built from a configuration, C (condition), T_p (ticks) and D_a (action_dim).
+    Built from a configuration, C (condition), T_p (ticks) and D_a (action_dim). encoder: of the
+    observation by key; `build_network` sets it.
     """
+
+    condition: int
+    encoder: Encoder
 
     @property
     def device(self) -> torch.device:
@@ -66,6 +72,7 @@ class Denoiser(nn.Module):
         """Prediction for the noisy chunk x: [B, T_p, D_a], [B, F] -> [B, T_p, D_a]."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        """x [B, T_p, D_a], t [B], observation [B, C] -> [B, T_p, D_a]."""
-        return self.denoise(x, self.observation_film(observation) + self.time_film(t))
+    def forward(self, x: Tensor, t: Tensor, observation: Tensor | Mapping[str, Tensor]) -> Tensor:
+        """x [B, T_p, D_a], t [B], observation {key: [B, T_o, …]} or encoded -> [B, T_p, D_a]."""
+        encoded = self.encoder(observation) if isinstance(observation, Mapping) else observation
+        return self.denoise(x, self.observation_film(encoded) + self.time_film(t))

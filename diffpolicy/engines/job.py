@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 
 from diffpolicy.denoisers import Denoiser
-from diffpolicy.denoisers.encoders import encoded_size
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.sampling.chain import Chain
 from diffpolicy.sampling.steps import noise_count
@@ -45,7 +44,7 @@ class Job:
     @property
     def observation_shape(self) -> tuple[int, int]:
         """[B, C] with C = T_o · D_o: the encoded observation."""
-        return self.batch, self.horizons.observation * encoded_size(self.observations)
+        return self.batch, self.denoiser.condition
 
     @property
     def noise_shape(self) -> tuple[int, int, int, int]:

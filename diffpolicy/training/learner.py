@@ -5,15 +5,15 @@ without the state of a generator in the checkpoint.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from diffpolicy.data.normalizer import Normalizer
 from diffpolicy.data.windows import Windows
 from diffpolicy.denoisers import build_network
-from diffpolicy.denoisers.encoders import encode
 from diffpolicy.specification import Specification
 from diffpolicy.training.objective import make_objective
 
@@ -33,10 +33,11 @@ class Learner:
         lr: float = 1e-3,
         weight_decay: float = 1e-6,
         seed: int = 0,
+        normalizers: Mapping[str, Normalizer] | None = None,
     ):
         model, task = specification.model, specification.task
         torch.manual_seed(seed)
-        network = build_network(specification)
+        network = build_network(specification, normalizers)
         self.network = network.to(device)
         self.names = [name for name, _ in network.named_parameters()]
         self.parameters = list(network.parameters())
@@ -46,7 +47,7 @@ class Learner:
         )
         self.peak_lr, self.seed, self.device = lr, seed, device
         self.objective = make_objective(model, device)
-        self.masked, self.keys = not task.position_targets, task.observations
+        self.masked = not task.position_targets
         self.step = 0
 
     def learn(self, windows: Windows, batch: int, progress: float) -> Tensor:
@@ -121,9 +122,8 @@ class Learner:
         """
         index = torch.randint(len(windows), (batch,), generator=generator, device=self.device)
         observations, action, real = gather(windows, index)
-        observation = encode(observations, self.keys)
         x_t, t, target = self.objective.pair(action, generator)
-        error = (network(x_t, t, observation) - target).square()
+        error = (network(x_t, t, observations) - target).square()
         if not self.masked:
             return error.mean()
         weight = real[..., None].expand_as(error)

@@ -118,7 +118,12 @@ class Trainer:
         self.config, self.prepared, self.device = config, prepared, device
         self._check()
         self.learner = Learner(
-            prepared.specification, device, config.lr, config.weight_decay, config.seed
+            prepared.specification,
+            device,
+            config.lr,
+            config.weight_decay,
+            config.seed,
+            prepared.observation_normalizers,
         )
         self.elapsed_s = 0.0
         self.windows, self.validation = prepared.training, prepared.validation
@@ -240,6 +245,7 @@ class Trainer:
             "lr": config.lr,
             "weight_decay": config.weight_decay,
             "validation_fraction": config.validation_fraction,
+            "colour_jitter": config.colour_jitter,
         }
         return json.loads(json.dumps(parts))
 
