@@ -60,6 +60,7 @@ def read_pictures(array: Any, rows: int, what: str) -> tuple[np.ndarray, list[st
             if factor == WHITE and known is None:
                 pictures[:start] *= np.uint8(WHITE)
             bar.update(target.nbytes)
+            del block  # before the next one is read
     if factor is None and pictures.any():
         raise DiffpolicyError(
             f"{what} holds nothing but 0 and 1, where 1 may be white or nearly black; {REMEDY}"
