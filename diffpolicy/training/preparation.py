@@ -7,6 +7,7 @@ import hashlib
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -217,10 +218,14 @@ def _provenance(
 ) -> dict[str, Any]:
     import torch
 
-    settings = {k: v for k, v in asdict(config).items() if k not in ("resume", "out")}
+    settings = {
+        k: str(v) if isinstance(v, Path) else v
+        for k, v in asdict(config).items()
+        if k not in ("resume", "out")
+    }
     ends = demonstrations.episode_ends
     return {
-        "config": {**settings, "data": str(config.data)},
+        "config": settings,
         "fingerprint": fingerprint(*observations.values(), demonstrations.action, ends),
         "episodes": len(ends),
         "rows": int(ends[-1]),
