@@ -10,6 +10,7 @@ import importlib
 import inspect
 import math
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,9 @@ def make(
     if render_mode or camera:
         options["render_mode"] = render_mode or "rgb_array"
     try:
-        env = gymnasium.make(env_id, disable_env_checker=True, **options, **kwargs)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*not in the possible render_modes")  # see below
+            env = gymnasium.make(env_id, disable_env_checker=True, **options, **kwargs)
     except DiffpolicyError:
         raise
     except Exception as error:

@@ -11,6 +11,7 @@ from diffpolicy.control.episode import Episode, RolloutOptions
 from diffpolicy.control.latency import LatencyProfile
 from diffpolicy.control.rollout import episodes
 from diffpolicy.control.workers import one_thread
+from diffpolicy.environment.boundary import Boundary
 from diffpolicy.environment.monitored import by_key
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
@@ -41,7 +42,7 @@ def frames_of(evaluator: Evaluator, policy: Policy, profile: LatencyProfile, see
 class _Rendered(gymnasium.Wrapper):
     """Keep frames {tick: image} and vectors: rendering every tick would take minutes."""
 
-    def __init__(self, env):
+    def __init__(self, env: Boundary):
         super().__init__(env)
         self.every = max(1, environment.episode_limit(env) // KEPT)
         self.frames: dict[int, np.ndarray] = {}
