@@ -24,6 +24,7 @@ from diffpolicy.training.objective import make_objective
 WARMUP_STEPS = 500
 EMA_POWER, EMA_LIMIT = 0.75, 0.9999
 VALIDATION_WINDOWS, VALIDATION_PICTURES = 1024, 256  # pictures: windows at a time
+DRAWS = 4  # noisy chunks of each window with pictures: encoding costs more than denoising
 ADAM = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -137,8 +138,10 @@ class Learner:
         """
         index = torch.randint(len(windows), (batch,), generator=generator, device=self.device)
         observations, action, real = gather(windows, index)
-        if augmented:
-            observations = augment(observations, self.crops, self.colour_jitter, generator)
+        if augmented and self.crops:
+            pictures = augment(observations, self.crops, self.colour_jitter, generator)
+            observations = self.network.encoder(pictures).repeat_interleave(DRAWS, 0)
+            action, real = (x.repeat_interleave(DRAWS, 0) for x in (action, real))
         x_t, t, target = self.objective.pair(action, generator)
         error = (network(x_t, t, observations) - target).square()
         if not self.masked:
