@@ -31,7 +31,7 @@ def record(config: RecordConfig) -> None:
     crash and a second call equals that of one call.
     """
     kwargs = environment.parse_kwargs(config.env_kwargs)
-    env = environment.make(config.env, kwargs, config.max_steps)
+    env = environment.make(config.env, kwargs, config.max_steps, camera=config.camera)
     try:
         environment.episode_limit(env)
         new_outcome(env, config.success_from, config.success)
@@ -47,6 +47,7 @@ def record(config: RecordConfig) -> None:
             success=None if config.success == "at-any-tick" else config.success,
             max_steps=config.max_steps,
             first_seed=config.seed,
+            camera=config.camera,
         )
         with closing(DemonstrationWriter(config.out, asdict(attributes))) as writer:
             tried = _fill(env, make_expert, writer, config)
@@ -105,7 +106,8 @@ def run_expert(
 ) -> tuple[dict[str, np.ndarray], bool]:
     """One episode: {key: [T, …]}, action [T, D_a] (row t acts on row t), and success.
 
-    The stored action is the applied one: float32, inside the space.
+    Floats are stored in float32, pictures as they are. The stored action is the applied one:
+    float32, inside the space.
     """
     observation, _ = env.reset(seed=seed)
     rows, over = [], False
@@ -135,8 +137,10 @@ def _asked(expert: Callable[[Any], Any], question: Any, when: str) -> Any:
 
 def _stored(values: np.ndarray, who: str, when: str) -> np.ndarray:
     """A finite copy, floats in float32."""
+    if values.dtype.kind != "f":
+        return values.copy()
     with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused below
-        copy = np.array(values, np.float32 if values.dtype.kind == "f" else None)
+        copy = np.array(values, np.float32)
     if not np.isfinite(copy).all():
         where = int(np.flatnonzero(~np.isfinite(copy))[0])
         raise DiffpolicyError(
