@@ -23,7 +23,7 @@ from diffpolicy.training.objective import make_objective
 
 WARMUP_STEPS = 500
 EMA_POWER, EMA_LIMIT = 0.75, 0.9999
-VALIDATION_WINDOWS, VALIDATION_PICTURES = 1024, 256  # pictures: windows at a time
+VALIDATION_WINDOWS, AT_A_TIME = 1024, 64  # at a time: windows with pictures
 DRAWS = 4  # noisy chunks of each window with pictures: encoding costs more than denoising
 ADAM = ("step", "exp_avg", "exp_avg_sq")
 
@@ -81,7 +81,7 @@ class Learner:
         def network(*inputs: Tensor) -> Tensor:
             return torch.func.functional_call(self.network, self.ema, inputs)
 
-        most = VALIDATION_PICTURES if self.crops else VALIDATION_WINDOWS
+        most = AT_A_TIME if self.crops else VALIDATION_WINDOWS
         batch, generator = min(most, len(windows)), self._generator(0)
         rounds = range(VALIDATION_WINDOWS // most)
         return sum(float(self.loss(network, windows, batch, generator)) for _ in rounds) / len(
