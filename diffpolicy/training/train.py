@@ -141,7 +141,8 @@ class Trainer:
         self.windows, self.validation = prepared.training, prepared.validation
         if device.type == "cuda":
             self.windows = self.windows.to(device)
-            self.validation = self.validation and self.validation.to(device)
+            shared = {"observations": self.windows.observations, "actions": self.windows.actions}
+            self.validation = self.validation and replace(self.validation, **shared).to(device)
 
     def _check(self) -> None:
         """Raise now what would otherwise fail at the first step or the first save."""
@@ -149,7 +150,8 @@ class Trainer:
         header, name = json.dumps(asdict(specification)), "the policy's header"
         validate(Specification, parse_json(header, name), name)
         what = f"training this network with --batch {batch}"
-        check_memory(bytes_needed(specification, batch), self.device, what)
+        needed = bytes_needed(specification, batch) + self.prepared.training.nbytes
+        check_memory(needed, self.device, what)
 
     @property
     def progress(self) -> float:
