@@ -65,7 +65,7 @@ def test_the_memory_of_pictures_is_bounded_and_told(policy, capsys):
         told = capsys.readouterr().out
         bound = 2 * SIDE * SIDE * 3 * (3 + 5 * 16)
         assert picture_bytes(policy, evaluator.options) == bound
-        assert f"pictures take at most {bound / 1e6:.0f} MB in each of 1 processes" in told
+        assert f"memory of pictures: at most {bound / 1e6:.0f} MB for each worker" in told
         assert evaluator.paired
 
 
@@ -73,7 +73,7 @@ def test_a_policy_gets_the_camera_of_its_task():
     policy = Policy(image_checkpoint("pixels", side=12, camera=12), Sampling(ddim_steps=1))
     with Evaluator(config(), policy) as evaluator:
         row, _ = evaluator.evaluate(policy, "paused", PAUSED)
-        assert row.episodes == 4 and row.failures == 0
+        assert row.episodes == 4 and not row.failures
     with pytest.raises(DiffpolicyError, match=r"trained for pixels \(a picture of 12 × 12 px"):
         Evaluator(config(), Policy(image_checkpoint("pixels", side=12), Sampling(ddim_steps=1)))
 
