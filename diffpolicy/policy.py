@@ -15,16 +15,20 @@ from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.denoisers import Denoiser, build_network
 from diffpolicy.device import check_memory, choose_device
-from diffpolicy.engines import Engine, build_engine
-from diffpolicy.engines.auto import choose
+from diffpolicy.engines import build_encoder
+from diffpolicy.engines.auto import choose_stages
 from diffpolicy.engines.eager import EagerEngine
 from diffpolicy.engines.job import Job
+from diffpolicy.engines.stages import Stages, build_stages
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.sampling.chain import make_chain
 from diffpolicy.sampling.steps import noise_count
+from diffpolicy.specification import ObservationSpec
 
 DEFAULT = Sampling()
 LOGGER = logging.getLogger("diffpolicy")
+
+AS_PICTURE = 1 + 4 + 4  # bytes of a number: as it comes, scaled and shifted
 
 Observation = Mapping[str, np.ndarray] | np.ndarray
 
@@ -57,7 +61,7 @@ class Policy:
         self._engine, self._folder = engine, checkpoint.folder
         self.precision = precision
         self.name = uuid4().hex  # identity across worker processes (cache key)
-        self._engines: dict[tuple[int, int], Engine] = {}
+        self._engines: dict[tuple[int, int], Stages] = {}
         self._rng = np.random.default_rng(seed)
 
     @classmethod
@@ -80,8 +84,8 @@ class Policy:
         """
         return cls(load_policy(run), Sampling(**sampling), device, seed, engine, precision)
 
-    def engine(self, batch: int = 1) -> Engine:
-        """The engine for calls of this batch size, built at the first call.
+    def engine(self, batch: int = 1) -> Stages:
+        """The engine for calls of this batch size with its encoder, built at the first call.
 
         Cached per (batch, number of torch threads). The reason of `auto` for its choice goes to the
         logger "diffpolicy" at INFO. Raises EngineUnavailable if it cannot be built here.
@@ -90,10 +94,10 @@ class Policy:
         if key not in self._engines:
             job = self.job(batch)
             if self._engine == "auto":
-                self._engines[key], why = choose(job, self._folder)
+                self._engines[key], why = choose_stages(job, self._folder)
                 LOGGER.info("%s: engine %s", self.chain.name, why)
             else:
-                self._engines[key] = build_engine(self._engine, job)
+                self._engines[key] = build_stages(self._engine, job)
         return self._engines[key]
 
     def with_engine(self, name: str) -> "Policy":
@@ -121,9 +125,11 @@ class Policy:
     def job(self, batch: int = 1) -> Job:
         """The job of an engine for this batch size; DiffpolicyError if it exceeds the memory."""
         widest = max(len(weight) for weight in self._denoiser.parameters())
-        observed = self.horizons.observation * self.task.observation_dim
-        numbers = math.prod(self.noise_shape(batch)) + batch * (observed + widest)
-        check_memory(4 * numbers, self.device, f"a batch of {batch} for {self.ddim_steps} steps")
+        noise, encoded = math.prod(self.noise_shape(batch)), batch * self._denoiser.condition
+        pictures = sum(spec.size for spec in self.observations.values() if spec.is_picture)
+        pictures *= batch * self.horizons.observation
+        needed = 4 * (noise + encoded + batch * widest) + AS_PICTURE * pictures
+        check_memory(needed, self.device, f"a batch of {batch} for {self.ddim_steps} steps")
         return Job(
             denoiser=self._denoiser,
             chain=self.chain,
@@ -167,24 +173,34 @@ class Policy:
         makes the result repeatable; by default the policy draws it from its own seed. Raises
         DiffpolicyError on other shapes.
         """
-        encoded, drawn = self._inputs(observation, noise)
-        return self._actions(self.engine(len(encoded))(encoded, drawn))
+        histories, drawn = self._inputs(observation, noise)
+        engine = self.engine(drawn.shape[1])
+        return self._actions(engine(engine.encode(histories), drawn))
+
+    def encode(self, observation: Observation) -> Tensor:
+        """The encoded observation [B, C] of a call, on the device of its encoder."""
+        histories = self._normalised(observation)
+        return self.engine(len(next(iter(histories.values())))).encode(histories)
 
     def states(
         self, observation: Observation, noise: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """All x_t [K + 1, B, T_p - T_o + 1, D_a], noise first, and all x̂0 [K, …], as actions."""
-        encoded, drawn = self._inputs(observation, noise)
-        states = EagerEngine(self.job(len(encoded))).states(encoded, drawn)
+        histories, drawn = self._inputs(observation, noise)
+        job = self.job(drawn.shape[1])
+        encoded = build_encoder("eager", job)(histories)
+        states = EagerEngine(job).states(encoded, drawn)
         xs = [drawn[0], *(x for x, _ in states)]
         found = xs, [x0 for _, x0 in states]
         x_t, x0 = (np.stack([self._actions(x) for x in chunks]) for chunks in found)
         return x_t, x0
 
-    def _inputs(self, observation: Observation, noise: np.ndarray | None) -> tuple[Tensor, Tensor]:
-        """The encoded observation [B, C] and the noise, both checked."""
-        encoded = self._encode(self._normalised(observation))
-        shape = self.noise_shape(len(encoded))
+    def _inputs(
+        self, observation: Observation, noise: np.ndarray | None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Normalised histories and the noise, both checked."""
+        histories = self._normalised(observation)
+        shape = self.noise_shape(len(next(iter(histories.values()))))
         if noise is None:
             noise = self._rng.standard_normal(shape, np.float32)
         noise = np.asarray(noise, np.float32)
@@ -192,13 +208,7 @@ class Policy:
             raise DiffpolicyError(f"noise must be {list(shape)}; got {list(noise.shape)}")
         if self.regression:
             noise = np.zeros_like(noise)  # a regression network was trained with zero input
-        return encoded, torch.from_numpy(np.ascontiguousarray(noise))
-
-    def _encode(self, observation: dict[str, Tensor]) -> Tensor:
-        """The encoded observation [B, C], on the CPU."""
-        moved = {key: history.to(self.device) for key, history in observation.items()}
-        with torch.inference_mode():
-            return self._denoiser.encoder(moved).cpu()
+        return histories, torch.from_numpy(np.ascontiguousarray(noise))
 
     def _normalised(self, observation: Observation) -> dict[str, Tensor]:
         """Histories {key: [B, T_o, …]}, checked and normalised."""
@@ -222,7 +232,7 @@ class Policy:
         if history.shape[1:] != expected or not history.ndim or history.dtype != spec.dtype:
             raise DiffpolicyError(
                 f"{key} must be {spec.dtype} [B, T_o, …] = [B, {', '.join(map(str, expected))}]; "
-                f"got {history.dtype} {list(history.shape)}"
+                f"got {history.dtype} {list(history.shape)}{_advice(spec, history)}"
             )
         if spec.is_picture:
             return torch.from_numpy(np.ascontiguousarray(history))
@@ -232,3 +242,15 @@ class Policy:
     def _actions(self, chunk: Tensor) -> np.ndarray:
         """The usable part of a normalised chunk [B, T_p, D_a]."""
         return self.action_normalizer.unnormalize(chunk[:, self.horizons.observation - 1 :].numpy())
+
+
+def _advice(spec: ObservationSpec, history: np.ndarray) -> str:
+    """The likely mistake in a picture that does not fit."""
+    if not spec.is_picture:
+        return ""
+    height, width, channels = spec.shape
+    if history.shape[2:] == (channels, height, width) != spec.shape:
+        return "; channels come last, try numpy.moveaxis(x, -3, -1)"
+    if history.dtype != spec.dtype:
+        return "; pictures are uint8 of 0 to 255"
+    return ""

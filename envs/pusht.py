@@ -179,6 +179,11 @@ class PushTEnv(SimulatedEnv):
         """Newest target of the agent [2]; after a reset, its position."""
         return self._latest(self.data.ctrl / UNITS_PER_PX).astype(np.float32)
 
+    @cached_property
+    def painter(self) -> Painter:
+        """Function that draws the picture [96, 96, 3] of a state [5]."""
+        return Painter(self.block, self.goal_pose)
+
     def expert(self, rng: np.random.Generator) -> Callable[[Any], np.ndarray]:
         """Straight pushes, planned two ahead: a function observation -> action [2].
 
@@ -241,13 +246,9 @@ class PushTEnv(SimulatedEnv):
             if self.data.ncon == 0:
                 return
 
-    @cached_property
-    def _painter(self) -> Painter:
-        return Painter(self.block, self.goal_pose)
-
     def _observation(self, state: np.ndarray) -> Any:
         if self.observation == "image":
-            return {"agent_pos": agent_observation(state), "image": self._painter(state)}
+            return {"agent_pos": agent_observation(state), "image": self.painter(state)}
         if self.observation == "keypoint":
             return keypoint_observation(keypoints_from_state(state), state)
         return state_observation(state)

@@ -5,21 +5,20 @@ reduced to 96 × 96 by bilinear interpolation without filter: pixel i of a side 
 of the drawing around 512/96 · (i + 1/2) − 1/2. Only those 192 × 192 pixels are drawn here.
 """
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .planar import Pose, corners, transform
 from .pusht_block import Block
 
-SIDE_PX, DRAWING_PX = 96, 512  # of the picture and of the drawing; PushT-v0 is measured in these
+SIDE_PX, DRAWING_PX = 96, 512  # of the picture, and of the drawing and the table
 
-# Places in the drawing, in sixths of its pixels: their pixels before and after, and the weights.
+# Places of the pixels of the picture in the drawing, in sixths of its pixels; the sampled pixels,
+# before and after each place; and their weights, [192, 192, 1], of which four add up to 36.
 _SIXTHS = 32 * np.arange(SIDE_PX) + 13
-SAMPLED = np.stack([_SIXTHS // 6, _SIXTHS // 6 + 1], axis=1).ravel()
+SAMPLED = np.stack([_SIXTHS // 6, _SIXTHS // 6 + 1], axis=1).ravel().astype(np.float32)
 _SHARE = np.stack([6 - _SIXTHS % 6, _SIXTHS % 6], axis=1).ravel().astype(np.uint16)
-WEIGHTS = np.multiply.outer(_SHARE, _SHARE)[..., None]  # [192, 192, 1]; four make 36
+WEIGHTS = np.multiply.outer(_SHARE, _SHARE)[..., None]
 
 TABLE, GOAL, BLOCK, BLOCK_EDGE, AGENT, AGENT_EDGE, WALL = range(7)
 COLOURS = np.array(  # RGB
@@ -50,7 +49,8 @@ class Painter:
         self.block = block
         self._walls = _walls()
         self._plane = np.full(self._walls.shape, TABLE, np.uint8)
-        self._plane[(distances(block, goal_pose, WHOLE) >= 0).any(axis=0)] = GOAL
+        inside = distances(outline(block, goal_pose), WHOLE)
+        self._plane[(inside >= 0).any(axis=0)] = GOAL
         self._plane[self._walls] = WALL
         self._picture = shrunk(self._plane, WHOLE)
 
@@ -65,11 +65,10 @@ class Painter:
 
     def _draw_block(self, plane: np.ndarray, pose: Pose) -> Window:
         """Draw bar and stem, each with its edge, and return where."""
-        outline = [transform(corners(box), pose) for box in self.block.boxes]
-        points = np.array(outline).reshape(-1, 2)
-        window = around(points.min(axis=0) - EDGE_PX, points.max(axis=0) + EDGE_PX)
+        points = outline(self.block, pose)
+        window = around(points.min(axis=(0, 1)) - EDGE_PX, points.max(axis=(0, 1)) + EDGE_PX)
         part = plane[doubled(window)]
-        for inside in distances(self.block, pose, window):
+        for inside in distances(points, window):
             part[inside >= -EDGE_PX] = BLOCK_EDGE
             part[inside > EDGE_PX] = BLOCK
         part[self._walls[doubled(window)]] = WALL
@@ -89,19 +88,22 @@ class Painter:
         return window
 
 
-def distances(block: Block, pose: Pose, window: Window) -> np.ndarray:
-    """Distance of each sampled pixel from the nearest side of bar and stem, positive inside.
+def outline(block: Block, pose: Pose) -> np.ndarray:
+    """Corners [2, 4, 2] of bar and stem in whole pixels of the drawing, in order."""
+    return np.rint([transform(corners(box), pose) for box in block.boxes]).astype(np.float32)
 
-    Corners are rounded to whole pixels. Returns [2, 2 · rows, 2 · columns] in px.
+
+def distances(points: np.ndarray, window: Window) -> np.ndarray:
+    """Distances of sampled pixels from the nearest side of each of M boxes, positive inside.
+
+    points [M, 4, 2]: corners in px. Returns [M, 2 · rows, 2 · columns] in px.
     """
     rows, columns = doubled(window)
-    outline = np.rint([transform(corners(box), pose) for box in block.boxes]).astype(np.float32)
-    side = np.roll(outline, -1, axis=1) - outline
+    side = np.roll(points, -1, axis=1) - points
     dx, dy = np.moveaxis(side / np.linalg.norm(side, axis=2, keepdims=True), 2, 0)[..., None]
-    x, y = np.moveaxis(outline, 2, 0)[..., None]
-    along_x = dy * (SAMPLED[columns].astype(np.float32) - x)
-    along_y = dx * (SAMPLED[rows].astype(np.float32) - y)
-    return (along_y[..., None] - along_x[..., None, :]).min(axis=1)
+    x, y = np.moveaxis(points, 2, 0)[..., None]
+    of_rows, of_columns = dx * (SAMPLED[rows] - y), dy * (SAMPLED[columns] - x)
+    return (of_rows[..., None] - of_columns[..., None, :]).min(axis=1)
 
 
 def shrunk(plane: np.ndarray, window: Window) -> np.ndarray:
@@ -113,22 +115,15 @@ def shrunk(plane: np.ndarray, window: Window) -> np.ndarray:
 
 def around(low: ArrayLike, high: ArrayLike) -> Window:
     """Pixels of the picture that show the rectangle from `low` [2] to `high` [2], x, y in px."""
-    (left, top), (right, bottom) = (
-        np.asarray(corner) * (SIDE_PX / DRAWING_PX) for corner in (low, high)
-    )
-    return _span(top, bottom), _span(left, right)
+    ends = np.add(np.floor(np.array([low, high]) * (SIDE_PX / DRAWING_PX)), [[-1], [2]])
+    (left, top), (right, bottom) = ends.clip(0, SIDE_PX).astype(int).tolist()
+    return slice(top, bottom), slice(left, right)
 
 
 def doubled(window: Window) -> Window:
     """The same window in the sampled plane."""
     rows, columns = window
     return slice(2 * rows.start, 2 * rows.stop), slice(2 * columns.start, 2 * columns.stop)
-
-
-def _span(low: float, high: float) -> slice:
-    """Pixels of one side from one before `low` to one after `high`."""
-    first, last = (min(max(math.floor(end), -1), SIDE_PX) for end in (low - 1, high + 2))
-    return slice(max(first, 0), max(last, 0))
 
 
 def _walls() -> np.ndarray:

@@ -22,6 +22,15 @@ from diffpolicy.errors import DiffpolicyError
 
 EngineName = Literal["auto", "eager", "compiled", "native", "onnx", "cuda-graph"]
 Precision = Literal["float32", "tf32", "bfloat16"]
+NetName = Literal[
+    "unet-large",
+    "unet-small",
+    "unet-large-image",
+    "unet-small-image",
+    "edifice",
+    "mlp",
+    "default",
+]
 ClockName = Literal["paused", "simulated", "wall"]
 MILLISECONDS = Range(0, 1e7)
 SECONDS = Range(1e-6, 1e6)
@@ -128,8 +137,9 @@ class LatencyConfig(Checked):
 
     run: Path | None = None
     """Run folder, or a policy.safetensors in it."""
-    net: Literal["unet-large", "unet-small", "edifice", "mlp", "default"] | None = None
-    """Network of a well-known size with fresh weights, instead of a run."""
+    net: NetName | None = None
+    """Network of a well-known size with fresh weights, instead of a run. -image: with the two
+    newest pictures of one 96 × 96 camera, encoded by a ResNet-18 (large) or the cnn (small)."""
     ddim_steps: Annotated[tuple[int, ...], NOT_EMPTY] = (1, 2, 4, 8, 16, 32, 100)
     """Step budgets."""
     engine: Annotated[tuple[EngineName, ...], NOT_EMPTY] = ("auto",)

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -13,7 +13,7 @@ from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.control.latency import LatencyProfile
 from diffpolicy.device import choose_device
-from diffpolicy.engines.auto import verify
+from diffpolicy.engines.auto import verify_stages
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import audit_line
@@ -25,7 +25,14 @@ from .measure.provenance import provenance, set_threads
 from .measure.result_files import LatencyFile, LatencyProvenance
 from .measure.results import LatencyResult
 from .measure.rows import percentiles_of
-from .measure.timing import MANY_SAMPLES, Timed, measure_calls, random_observation
+from .measure.timing import (
+    MANY_SAMPLES,
+    Encoder,
+    Timed,
+    encoders_of,
+    measure_calls,
+    random_observation,
+)
 from .report.products import check_outputs, save
 
 
@@ -36,10 +43,13 @@ def latency(config: LatencyConfig) -> None:
         check_outputs(LatencyFile, config.json)
     checkpoint = _checkpoint(config)
     timed = list(_timed(config, checkpoint))
+    encoders = encoders_of(timed)
+    calls = [*timed, *encoders.values()]
     with _busy_cores(config.stress) as ours:
-        profiles = measure_calls(timed, config.seconds, config.seed, MANY_SAMPLES, ours)
-    timed, profiles = _fastest(timed, profiles)
-    rows = _rows(config, checkpoint, timed, profiles)
+        profiles = measure_calls(calls, config.seconds, config.seed, MANY_SAMPLES, ours)
+    encoded = dict(zip(encoders, profiles[len(timed) :], strict=True))
+    timed, profiles = _fastest(timed, profiles[: len(timed)])
+    rows = _rows(config, checkpoint, timed, profiles, encoded)
     result = LatencyFile(provenance=_provenance(config, checkpoint), rows=rows)
     save(result, config.json)
 
@@ -82,17 +92,23 @@ def _timed(config: LatencyConfig, checkpoint: Checkpoint) -> Iterator[Timed]:
         print(audit_line(policies[0].chain))
         observation = random_observation(policies[0], rng)
         for policy in {p.engine().name: p for p in policies}.values():
-            engine = policy.engine()
-            measure_gpu = getattr(engine, "gpu_ms", None)  # of CUDA graphs only
+            engine, job = policy.engine(), policy.job()
+            measure_gpu = getattr(engine.loop, "gpu_ms", None)  # of CUDA graphs only
             gpu_ms = measure_gpu() if measure_gpu else None
-            difference = verify(engine, policy.job())
+            difference = verify_stages(engine, job)
             evals = policy.network_evals
-            yield Timed(k, evals, engine.name, policy, observation, difference, gpu_ms)
+            encode = policy.encode if job.pictures else None
+            yield Timed(
+                k, evals, engine.name, policy, observation, difference, gpu_ms, encode=encode
+            )
         if config.baseline:
             loop = DiffusersLoop(checkpoint, k, policies[0].device)
             counts = {1} if loop.device.type == "cpu" else set()  # several threads can be slower
             for threads in sorted(counts | {torch.get_num_threads()}):
-                yield Timed(k, k, config.baseline, loop, observation, None, threads=threads)
+                encode = loop.encode if policies[0].job().pictures else None
+                yield Timed(
+                    k, k, config.baseline, loop, observation, None, threads=threads, encode=encode
+                )
 
 
 def _fastest(
@@ -111,16 +127,15 @@ def _rows(
     checkpoint: Checkpoint,
     timed: Sequence[Timed],
     profiles: Sequence[LatencyProfile],
+    encoded: Mapping[Encoder, LatencyProfile],
 ) -> list[LatencyResult]:
     parameters = sum(w.numel() for w in checkpoint.weights.values())
     pairs = list(zip(timed, profiles, strict=True))
     medians = {(t.ddim_steps, t.engine): float(np.median(p.samples_ms)) for t, p in pairs}
     rows = []
     for t, profile in pairs:
-        baseline, found = (
-            medians.get((t.ddim_steps, config.baseline or "")),
-            percentiles_of(profile),
-        )
+        baseline = medians.get((t.ddim_steps, config.baseline or ""))
+        found, encoder = percentiles_of(profile), encoded.get((t.engine, t.threads))
         rows.append(
             LatencyResult(
                 net=config.net,
@@ -137,6 +152,7 @@ def _rows(
                 gpu_ms=t.gpu_ms,
                 precision=config.precision,
                 latency_ms=found,
+                encoder_ms=encoder and percentiles_of(encoder),
                 samples_ms=np.round(profile.samples_ms, 5).tolist(),
             )
         )

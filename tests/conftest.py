@@ -81,8 +81,20 @@ def rewrite(file: Path, change) -> None:
     save_file(whole, file, {"diffpolicy": text or json.dumps(header)})
 
 
+def as_version_3(header, tensors) -> None:
+    """Change to format 3: no pictures."""
+    header["format_version"] = 3
+    within = header.get("specification", header.get("identity"))
+    del within["task"]["camera"]
+    model = within.get("model", within)
+    for name in ("encoder", "keypoints", "share_encoder", "crop"):
+        del model[name]
+    within.pop("colour_jitter", None)
+
+
 def as_version_2(header, tensors) -> None:
     """Change to format 2: one observation, a vector."""
+    as_version_3(header, tensors)
     header["format_version"] = 2
     task = header.get("specification", header.get("identity"))["task"]
     [spec] = task.pop("observations").values()

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import as_version_1, as_version_2, rewrite
+from conftest import as_version_1, as_version_2, as_version_3, rewrite
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -156,7 +156,8 @@ def test_a_pickle_is_refused_and_not_run(tmp_path, dump):
         {HEADER: '{"format_version": 1, "specification": {"task": {}}}'},
         {HEADER: '{"format_version": 2, "specification": {"model": {"colour": 1}}}'},
         {HEADER: '{"format_version": 2, "specification": {"task": {}, "model": {}}}'},
-        {HEADER: '{"format_version": 3, "specification": {"model": {"colour": 1}}}'},
+        {HEADER: '{"format_version": 3, "specification": {"task": {}, "model": {}}}'},
+        {HEADER: '{"format_version": 4, "specification": {"model": {"colour": 1}}}'},
         {HEADER: '{"format_version": true}'},
     ],
 )
@@ -308,7 +309,7 @@ def test_clip_and_its_range_belong_together(tiny_run, tmp_path):
         load_policy(tmp_path / "run")
 
 
-@pytest.mark.parametrize("as_older", [as_version_1, as_version_2])
+@pytest.mark.parametrize("as_older", [as_version_1, as_version_2, as_version_3])
 def test_a_checkpoint_of_an_older_format_gives_the_same_actions(tiny_run, tmp_path, as_older):
     shutil.copytree(tiny_run, tmp_path / "run")
     for name in (POLICY_FILE, TRAINING_FILE):

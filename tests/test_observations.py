@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import cameras
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,7 @@ from conftest import rewrite
 from diffpolicy.checkpoint import Checkpoint, load_policy, policy_path, save_policy
 from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.control.ranges import training_range
-from diffpolicy.data.normalizer import Normalizer, fit_limits, identity, joined
+from diffpolicy.data.normalizer import Normalizer, fit_limits, identity, joined, pixels
 from diffpolicy.data.windows import make_windows
 from diffpolicy.denoisers import build_network
 from diffpolicy.errors import DiffpolicyError
@@ -152,12 +153,32 @@ def test_a_task_observes_something_that_is_no_action(observations):
 
 
 @pytest.mark.parametrize(
-    "spec", [ObservationSpec((8, 8, 3), "uint8", None), ObservationSpec((2, 2))]
+    ("shape", "dtype", "normalizer"),
+    [
+        ((2, 2), "float32", "limits"),
+        ((8, 8, 3), "uint8", None),
+        ((8, 8, 3), "uint8", "limits"),
+        ((8, 8, 3), "float32", "pixels"),
+        ((5,), "uint8", "limits"),
+        ((5,), "float32", "pixels"),
+        ((2, 8, 8, 3), "uint8", "pixels"),
+    ],
 )
-def test_a_key_without_an_encoder_is_refused(spec):
-    task = replace(ONE, observations={"camera": spec})
-    with pytest.raises(DiffpolicyError, match=r"'camera' is .* which no encoder takes"):
-        build_network(specification(task))
+def test_a_key_that_no_encoder_takes_is_refused(shape, dtype, normalizer):
+    with pytest.raises(DiffpolicyError, match="is a float32 vector or a uint8 picture"):
+        ObservationSpec(shape, dtype, normalizer)
+
+
+def test_pictures_are_normalised_by_constants_that_the_checkpoint_holds(tmp_path):
+    checkpoint = cameras.checkpoint()
+    save_policy(policy_path(tmp_path), checkpoint)
+    loaded = load_policy(tmp_path)
+    assert loaded.specification == checkpoint.specification
+    assert list(loaded.observation_normalizers) == list(cameras.OBSERVATIONS)
+    np.testing.assert_array_equal(loaded.observation_normalizers["front"].scale, pixels(3).scale)
+    policy, again = (Policy(c, Sampling(2)) for c in (checkpoint, loaded))
+    given = cameras.observation(), cameras.noise(policy)
+    np.testing.assert_array_equal(policy(*given), again(*given))
 
 
 def test_windows_keep_the_type_and_shape_of_every_key():

@@ -2,7 +2,7 @@
 
 It runs once for each replan. Vectors are joined as they are; each picture becomes features. Its
 weights are those of the denoiser under the name `encoder`. Shapes: B batch, T_o observation
-horizon, H, W and C of a picture, D_o encoded numbers of one tick.
+horizon, H, W and C of a picture, h and w of its crop, D_o encoded numbers of one tick.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ from diffpolicy.config import ModelConfig
 from diffpolicy.data.normalizer import Normalizer, pixels
 from diffpolicy.denoisers.pictures import CNN, SpatialSoftmax
 from diffpolicy.denoisers.resnet import ResNet18
+from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import ObservationSpec
 
 BACKBONES = {"cnn": CNN, "resnet18": ResNet18}
@@ -23,7 +24,8 @@ BACKBONES = {"cnn": CNN, "resnet18": ResNet18}
 class Encoder(nn.Module):
     """{key: [B, T_o, …]} -> [B, T_o · size], in the order of the keys.
 
-    Vectors are normalised float32; pictures are uint8, of the size in the specification or cropped.
+    Vectors are normalised float32; pictures are uint8, or floats of 0 to 255, of the size in the
+    specification or cropped. Raises DiffpolicyError for pictures that the network cannot encode.
     """
 
     def __init__(
@@ -34,53 +36,69 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         self.observations = dict(observations)
-        cameras = {key: spec for key, spec in observations.items() if spec.is_picture}
-        self.cameras = nn.ModuleDict()  # TODO shared
-        for i, (key, spec) in enumerate(cameras.items()):
-            self.cameras[str(i)] = Camera(model, spec, normalizers.get(key))
-        self.of_key = {key: str(i) for i, key in enumerate(cameras)}
+        pictures = {key: spec for key, spec in observations.items() if spec.is_picture}
+        self.crops = {key: _crop(model, key, spec) for key, spec in pictures.items()}
+        channels = [spec.shape[-1] for spec in pictures.values()]
+        if model.share_encoder:
+            _check_alike(pictures)
+            channels = channels[:1]
+        self.cameras = nn.ModuleList(Camera(model, c) for c in channels)
+        self.inputs = nn.ModuleList(
+            Floats(self.crops[key], normalizers.get(key) or pixels(spec.shape[-1]))
+            for key, spec in pictures.items()
+        )
+        self.places = {key: (i, i % len(self.cameras)) for i, key in enumerate(pictures)}
         self.size = sum(
             2 * model.keypoints if spec.is_picture else spec.size for spec in observations.values()
         )
 
     def forward(self, observation: Mapping[str, Tensor]) -> Tensor:
         """The encoded observation [B, C] with C = T_o · size."""
-        parts = [self._features(key, observation[key]) for key in self.observations]
+        parts = [
+            self.features(key, observation[key]) if key in self.crops else observation[key]
+            for key in self.observations
+        ]
         return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)).flatten(1)
 
-    def _features(self, key: str, history: Tensor) -> Tensor:
-        if key not in self.of_key:
-            return history
-        return self.cameras[self.of_key[key]](history.flatten(0, 1)).unflatten(0, history.shape[:2])
+    def features(self, key: str, history: Tensor) -> Tensor:
+        """Features [B, T_o, camera's size] of one camera's pictures [B, T_o, H, W, C]."""
+        i, camera = self.places[key]
+        x = self.inputs[i](history.flatten(0, 1))
+        return self.cameras[camera](x).unflatten(0, history.shape[:2])
 
 
 class Camera(nn.Module):
-    """Pictures [N, H, W, C] uint8 -> features [N, 2 · keypoints]."""
+    """[N, C, h, w] -> [N, 2 · keypoints], as in Diffusion Policy (arXiv 2303.04137, sec. 3.2)."""
 
-    scale: Tensor
-    offset: Tensor
-
-    def __init__(self, model: ModelConfig, spec: ObservationSpec, normalizer: Normalizer | None):
+    def __init__(self, model: ModelConfig, channels: int):
         super().__init__()
-        height, width, channels = spec.shape
-        self.crop = crop_size(height, model.crop), crop_size(width, model.crop)
-        normalizer = normalizer or pixels(channels)
-        for name in ("scale", "offset"):
-            values = torch.as_tensor(np.array(getattr(normalizer, name)))
-            self.register_buffer(name, values, persistent=False)
         self.backbone = BACKBONES[model.encoder](channels)
         self.pool = SpatialSoftmax(self.backbone.channels, model.keypoints)
         self.out = nn.Linear(2 * model.keypoints, 2 * model.keypoints)
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of the places of the keypoints."""
+        return torch.relu(self.out(self.pool(self.backbone(x))))
+
+
+class Floats(nn.Module):
+    """Pictures [N, H, W, C] of 0 to 255 -> the normalised centre [N, C, h, w] float32."""
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self, crop: tuple[int, int], normalizer: Normalizer):
+        super().__init__()
+        self.crop = crop
+        for name in ("scale", "offset"):
+            of_row = np.tile(getattr(normalizer, name), crop[1])  # [w · C]
+            self.register_buffer(name, torch.as_tensor(of_row), persistent=False)
+
     def forward(self, pictures: Tensor) -> Tensor:
-        """[N, H, W, C] uint8, whole or cropped -> [N, 2 · keypoints]."""
-        x = centre_crop(pictures, self.crop).to(self.scale.dtype) * self.scale + self.offset
-        return torch.relu(self.out(self.pool(self.backbone(x.permute(0, 3, 1, 2)))))
-
-
-def crop_size(side: int, share: float) -> int:
-    """Side in px of the crop."""
-    return max(1, round(share * side))
+        """By whole rows and in place, and channels last in memory: faster on a CPU."""
+        rows = centre_crop(pictures, self.crop).flatten(2).to(self.scale.dtype, copy=True)
+        x = rows.mul_(self.scale).add_(self.offset)
+        return x.unflatten(2, (self.crop[1], -1)).permute(0, 3, 1, 2)
 
 
 def centre_crop(pictures: Tensor, size: tuple[int, int]) -> Tensor:
@@ -88,3 +106,23 @@ def centre_crop(pictures: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = size
     top, left = ((n - m) // 2 for n, m in zip(pictures.shape[1:3], size, strict=True))
     return pictures[:, top : top + height, left : left + width]
+
+
+def _crop(model: ModelConfig, key: str, spec: ObservationSpec) -> tuple[int, int]:
+    """Height and width of the crop of a camera."""
+    height, width = (round(model.crop * side) for side in spec.shape[:2])
+    smallest = BACKBONES[model.encoder].smallest
+    if min(height, width) < smallest:
+        raise DiffpolicyError(
+            f"{key}: a crop of {height} × {width} px is too small for --encoder {model.encoder}; "
+            f"expected at least {smallest} × {smallest}; try larger pictures or a larger --crop"
+        )
+    return height, width
+
+
+def _check_alike(pictures: Mapping[str, ObservationSpec]) -> None:
+    if len({spec.shape for spec in pictures.values()}) > 1:
+        shapes = ", ".join(f"{key} {list(spec.shape)}" for key, spec in pictures.items())
+        raise DiffpolicyError(
+            f"--share-encoder needs cameras of the same shape; got {shapes}; try --no-share-encoder"
+        )

@@ -1,20 +1,21 @@
-"""Small convolutional network for pictures, and the spatial softmax over its features."""
+"""Small convolutional network for pictures, and the spatial softmax over features."""
 
 import torch
 from torch import Tensor, nn
 
 
 class CNN(nn.Sequential):
-    """[N, C, h, w] -> [N, 64, h', w'], small enough to train on a CPU."""
+    """[N, C, h, w] -> [N, 64, h / 8, w / 8], small enough to train on a CPU."""
 
-    channels = 64
+    channels, smallest = 64, 9  # px of a side: two places for the spatial softmax
 
     def __init__(self, inputs: int):
         layers: list[nn.Module] = []
-        for outputs, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
-            layers += [nn.Conv2d(inputs, outputs, kernel, stride), nn.ReLU()]
+        for outputs, kernel, stride in ((16, 5, 2), (32, 3, 2), (64, 3, 2), (64, 3, 1)):
+            convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+            layers += [convolution, nn.GroupNorm(outputs // 16, outputs), nn.ReLU()]
             inputs = outputs
-        super().__init__(*layers[:-1])
+        super().__init__(*layers)
 
 
 class SpatialSoftmax(nn.Module):

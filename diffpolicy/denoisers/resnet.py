@@ -7,7 +7,7 @@ from torch import Tensor, nn
 class ResNet18(nn.Module):
     """[N, C, h, w] -> [N, 512, h / 32, w / 32]; parameters have torchvision's names."""
 
-    channels = 512
+    channels, smallest = 512, 33  # px of a side: two places for the spatial softmax
 
     def __init__(self, inputs: int):
         super().__init__()

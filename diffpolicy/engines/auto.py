@@ -1,7 +1,8 @@
 """`engine="auto"`: the fastest engine that works here and gives the actions of eager.
 
-Every candidate is built, compared with eager on random inputs and timed for a moment. The choice is
-kept beside the checkpoint, for the same weights, chain, machine and versions only.
+Every candidate is built, compared with eager on random inputs and timed for a moment; the encoder
+of pictures is chosen apart from the loop. A choice is kept beside the checkpoint, for the same
+weights, chain, machine and versions only.
 """
 
 import contextlib
@@ -10,20 +11,21 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from diffpolicy.checked import Range, read_json, validate
-from diffpolicy.engines import ENGINES, Engine, build_engine
-from diffpolicy.engines.eager import EagerEngine
+from diffpolicy.engines import ENGINES, build_encoder, build_engine
 from diffpolicy.engines.job import Job
 from diffpolicy.engines.native import SOURCE, processor
+from diffpolicy.engines.stages import Stages
 from diffpolicy.errors import DiffpolicyError, EngineUnavailable
 from diffpolicy.files import write_text
 
@@ -43,45 +45,93 @@ class Choice:
     why: str
 
 
-def choose(job: Job, folder: Path | None = None) -> tuple[Engine, str]:
-    """The engine, and one sentence with the reason; kept in `folder` if one is given."""
-    cache, key = (folder / CACHE_FILE if folder else None), _key(job)
+class Stage(NamedTuple):
+    """A stage of an engine: its builder, random inputs of a job, and names of what it makes."""
+
+    build: Callable[[str, Job], Callable[..., Tensor]]
+    inputs: Callable[[Job, int], tuple[Any, ...]]
+    call: str
+    results: str
+
+
+def _noise(job: Job, seed: int) -> tuple[Tensor, Tensor]:
+    """An encoded observation and noise."""
+    rng = np.random.default_rng(seed)
+    observation = rng.uniform(-1, 1, job.observation_shape).astype(np.float32)
+    noise = rng.standard_normal(job.noise_shape, np.float32)
+    return torch.from_numpy(observation), torch.from_numpy(noise)
+
+
+def _pictures(job: Job, seed: int) -> tuple[dict[str, Tensor]]:
+    """An observation of noise."""
+    rng = np.random.default_rng(seed)
+
+    def draw(like: Tensor) -> Tensor:
+        low, high = (0, 256) if like.dtype == torch.uint8 else (-1, 1)
+        return torch.from_numpy(rng.uniform(low, high, like.shape)).to(like.dtype)
+
+    return ({key: draw(zeros) for key, zeros in job.no_observation().items()},)
+
+
+LOOP = Stage(build_engine, _noise, "a chunk", "actions")
+ENCODER = Stage(build_encoder, _pictures, "an observation", "features")
+
+
+def choose_stages(job: Job, folder: Path | None = None) -> tuple[Stages, str]:
+    """Both stages, each chosen on its own, and the reasons."""
+    loop, why = choose(job, folder)
+    if not job.pictures:
+        return Stages(build_encoder(loop.name, job), loop), why
+    encode, first = choose(job, folder, ENCODER)
+    return Stages(encode, loop), f"{first}; then {why}"
+
+
+def choose(job: Job, folder: Path | None = None, stage: Stage = LOOP) -> tuple[Any, str]:
+    """The engine of one stage, by default the loop, and one sentence with the reason.
+
+    It is kept in `folder` if one is given.
+    """
+    cache, key = (folder / CACHE_FILE if folder else None), _key(job, stage)
     if (known := _read(cache).get(key)) is not None:
         with contextlib.suppress(DiffpolicyError):  # damaged, or works no longer: choose again
             choice: Choice = validate(Choice, known, CACHE_FILE)
-            _check_candidate(choice, job)
-            engine = build_engine(choice.engine, replace(job, threads=choice.threads))
-            verify(engine, job)
-            if 1 / STALE < _median_ms(engine, job) / choice.ms < STALE:
+            _check_candidate(choice, job, stage)
+            engine = stage.build(choice.engine, replace(job, threads=choice.threads))
+            verify(engine, job, stage)
+            if 1 / STALE < _median_ms(engine, stage.inputs(job, 0)) / choice.ms < STALE:
                 return engine, choice.why + " (kept from before)"
-    engine, choice = _try_all(job)
+    engine, choice = _try_all(job, stage)
     if cache:
         with contextlib.suppress(OSError):  # a run that cannot be written to can still be run
             write_text(cache, json.dumps({**_read(cache), key: asdict(choice)}, indent=1))
     return engine, choice.why
 
 
-def candidates(job: Job) -> dict[str, list[int]]:
+def candidates(job: Job, stage: Stage) -> dict[str, list[int]]:
     """Numbers of threads to try, by engine; none for an engine that is not tried."""
-    device, found = job.denoiser.device.type, {}
+    device, found, encoders = job.denoiser.device.type, {}, set()
     for name, home in ENGINES.items():
-        if device in home.devices:
-            counts = sorted({count or job.threads for count in home.threads})
-            found[name] = counts if job.batch <= home.largest_batch else []
+        if device not in home.devices or (stage is ENCODER and home.encoder in encoders):
+            continue
+        encoders.add(home.encoder)
+        threads = home.encoder_threads if stage is ENCODER else home.threads
+        counts = sorted({count or job.threads for count in threads})
+        found[name] = counts if job.batch <= home.largest_batch else []
     return found
 
 
-def _check_candidate(choice: Choice, job: Job) -> None:
+def _check_candidate(choice: Choice, job: Job, stage: Stage) -> None:
     """DiffpolicyError unless the choice could have been made here, with a reason in plain text."""
-    if choice.threads not in candidates(job).get(choice.engine, []) or not choice.why.isprintable():
+    tried = candidates(job, stage).get(choice.engine, [])
+    if choice.threads not in tried or not choice.why.isprintable():
         raise DiffpolicyError(f"{CACHE_FILE} holds a choice that was not made here")
 
 
-def _try_all(job: Job) -> tuple[Engine, Choice]:
+def _try_all(job: Job, stage: Stage) -> tuple[Any, Choice]:
     """Build, check and time every candidate; the fastest."""
-    working: list[tuple[float, int, Engine, str]] = []
+    working: list[tuple[float, int, str, Any, str]] = []
     out: list[str] = []
-    for name, counts in candidates(job).items():
+    for name, counts in candidates(job, stage).items():
         home = ENGINES[name]
         if not counts:
             out.append(
@@ -89,72 +139,75 @@ def _try_all(job: Job) -> tuple[Engine, Choice]:
             )
         try:
             for threads in counts:  # on a busy machine one is faster than all
-                engine = build_engine(name, replace(job, threads=threads))
+                engine = stage.build(name, replace(job, threads=threads))
                 if name != "eager":
-                    verify(engine, job)
-                ms = _median_ms(engine, job)
+                    verify(engine, job, stage)
+                ms = _median_ms(engine, stage.inputs(job, 0))
                 told = f"{name} on {threads} thread{'s' * (threads > 1)} {ms:.3g} ms"
-                working.append((ms, threads, engine, told))
+                working.append((ms, threads, name, engine, told))
         except EngineUnavailable as error:
             out.append(f"{name} is out: {error}")
     best, *others = sorted(working, key=lambda each: each[0])
-    ms, threads, engine, told = best
+    ms, threads, name, engine, told = best
     losers = [*(each[-1] for each in others), *out]
-    why = f"{told} a chunk at batch {job.batch}; {'; '.join(losers)}"
-    return engine, Choice(engine.name, threads, ms, why)
+    why = f"{told} {stage.call} at batch {job.batch}; {'; '.join(losers)}"
+    return engine, Choice(name, threads, ms, why)
 
 
-def verify(engine: Engine, job: Job) -> float:
+def verify(engine: Callable[..., Tensor], job: Job, stage: Stage = LOOP) -> float:
     """The largest difference from eager on random inputs; EngineUnavailable beyond the tolerance.
 
     The tolerance is 1e-4, or ten times the rounding error of the chain in float32: one step from
     t = T - 1 under ε-prediction multiplies it by 1/√ᾱ, 2029 on the squaredcos schedule.
     """
-    eager = EagerEngine(replace(job, precision="float32"))
-    exact = EagerEngine(replace(job, precision="float64"))
+    eager = stage.build("eager", replace(job, precision="float32"))
+    exact = stage.build("eager", replace(job, precision="float64"))
     worst = allowed = 0.0
     for seed in range(CHECKED):
-        observation, noise = inputs = _inputs(job, seed)
+        inputs = stage.inputs(job, seed)
         expected = eager(*inputs)
         difference = (engine(*inputs) - expected).abs().max().item()
-        rounding = (exact(observation.double(), noise.double()) - expected).abs().max().item()
+        doubled = [x.double() if isinstance(x, Tensor) else x for x in inputs]
+        rounding = (exact(*doubled) - expected).abs().max().item()
         allowed = max(allowed, TOLERANCE[job.precision], 10 * rounding)
         worst = max(worst, difference if difference == difference else float("inf"))
     if worst > allowed:
         raise EngineUnavailable(
-            f"its actions differ from eager's by {worst:.2g}, more than {allowed:.2g}"
+            f"its {stage.results} differ from eager's by {worst:.2g}, more than {allowed:.2g}"
         )
     return worst
 
 
-def _inputs(job: Job, seed: int) -> tuple[Tensor, Tensor]:
-    rng = np.random.default_rng(seed)
-    observation = rng.uniform(-1, 1, job.observation_shape).astype(np.float32)
-    noise = rng.standard_normal(job.noise_shape, np.float32)
-    return torch.from_numpy(observation), torch.from_numpy(noise)
+def verify_stages(stages: Stages, job: Job) -> float:
+    """The largest difference of both stages from eager, as of `verify`."""
+    loop = verify(stages.loop, job)
+    return max(loop, verify(stages.encode, job, ENCODER)) if job.pictures else loop
 
 
-def _median_ms(engine: Engine, job: Job) -> float:
-    inputs, samples = _inputs(job, 0), []
+def _median_ms(engine: Callable[..., Tensor], inputs: tuple[Any, ...]) -> float:
+    """Median time of a call, its result on the CPU."""
+    samples = []
     engine(*inputs)
     begin = time.perf_counter()
     while len(samples) < FEWEST or time.perf_counter() - begin < SECONDS:
         start = time.perf_counter_ns()
-        engine(*inputs)
+        engine(*inputs).cpu()
         samples.append((time.perf_counter_ns() - start) / 1e6)
     return float(np.median(samples))
 
 
-def _key(job: Job) -> str:
+def _key(job: Job, stage: Stage = LOOP) -> str:
     """A digest of all that a choice depends on."""
     weights = hashlib.sha256()
-    for name, value in job.denoiser.state_dict().items():
+    network = job.denoiser.encoder if stage is ENCODER else job.denoiser
+    for name, value in network.state_dict().items():
         weights.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
     device = job.denoiser.device
     machine = [torch.cuda.get_device_name(device)] if device.type == "cuda" else []
     machine += [processor(), shutil.which("cc"), os.environ.get("CC"), SOURCE.read_bytes()]
     versions = [f"{name} {_version(name)}" for name in ("diffpolicy", "torch", "onnxruntime")]
-    settings = [job.chain, job.batch, job.threads, job.precision]
+    work = [job.observations, job.horizons.observation] if stage is ENCODER else job.chain
+    settings = [work, job.batch, job.threads, job.precision]
     parts = [weights.hexdigest(), *settings, machine, versions]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 

@@ -24,7 +24,8 @@ class ChainLoop(nn.Module):
         super().__init__()
         self.rows, self.dtype = chain.rows, dtype
         whole = denoiser.dtype == dtype
-        self.denoiser = denoiser if whole else copy.deepcopy(denoiser).to(dtype)
+        without = {id(getattr(denoiser, "encoder", None)): None}  # the encoder is not copied
+        self.denoiser = denoiser if whole else copy.deepcopy(denoiser, without).to(dtype)
         widest = self.denoiser if dtype == torch.float64 else denoiser
         with torch.no_grad(), float32_products(denoiser.device):
             films = widest.time_film(torch.tensor([r.t for r in self.rows], device=denoiser.device))

@@ -23,7 +23,10 @@ class CudaGraphEngine:
 
     def __init__(self, job: Job):
         loop = ChainLoop(job.denoiser, job.chain, job.dtype)
-        self.observation = torch.zeros(job.observation_shape, pin_memory=True)
+        self.observation = torch.zeros(job.observation_shape)  # encoded pictures are on the device
+        self.observation = (
+            self.observation.cuda() if job.pictures else self.observation.pin_memory()
+        )
         self.noise = torch.zeros(job.noise_shape, pin_memory=True)
         self.chunk = torch.zeros(job.noise_shape[1:], pin_memory=True)
         observation, noise = (x.cuda() for x in (self.observation, self.noise))
@@ -36,14 +39,14 @@ class CudaGraphEngine:
             self.chunk.copy_(loop(observation, noise), non_blocking=True)
 
         with float32_products(job.denoiser.device, tf32=job.precision == "tf32"):
-            self.graph = _capture(whole)
+            self.graph = capture(whole)
         self.done = torch.cuda.Event()
 
     @torch.inference_mode()
     def __call__(self, observation: Tensor, noise: Tensor) -> Tensor:
         """See `Engine`."""
         with self._lock:  # one set of inputs, one output
-            self.observation.copy_(observation)
+            self.observation.copy_(observation, non_blocking=self.observation.is_cuda)
             self.noise.copy_(noise)
             self.graph.replay()
             self.done.record()
@@ -64,7 +67,7 @@ class CudaGraphEngine:
 
 
 @torch.inference_mode()
-def _capture(whole) -> torch.cuda.CUDAGraph:
+def capture(whole) -> torch.cuda.CUDAGraph:
     """Warm up on a side stream, as capturing requires, then capture."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())

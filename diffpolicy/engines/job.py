@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from diffpolicy.denoisers import Denoiser
 from diffpolicy.errors import DiffpolicyError
@@ -15,8 +16,9 @@ from diffpolicy.specification import Horizons, ObservationSpec
 class Job:
     """One denoiser, one chain, one batch.
 
-    An engine built for it maps float32 tensors on the CPU to one on the CPU: encoded observation
-    [B, C], noise [noise_count, B, T_p, D_a] -> chunk [B, T_p, D_a], all normalised.
+    An encoder built for it maps {key: [B, T_o, …]} on the CPU to the encoded observation [B, C]. An
+    engine maps that, on the CPU or on the denoiser's device, and noise [noise_count, B, T_p, D_a]
+    to a chunk [B, T_p, D_a], both on the CPU; all are normalised float32 but uint8 pictures.
     precision: the network's, "float32", "tf32" (float32 whose products are rounded on CUDA) or
     "bfloat16"; "float64" to compare with. threads: CPU threads.
     """
@@ -40,6 +42,24 @@ class Job:
         return {"bfloat16": torch.bfloat16, "float64": torch.float64}.get(
             self.precision, torch.float32
         )
+
+    @property
+    def result_dtype(self) -> torch.dtype:
+        """Type of encoded observations: at least float32."""
+        return torch.promote_types(self.dtype, torch.float32)
+
+    @property
+    def pictures(self) -> bool:
+        """True if the observation holds a picture, so that its encoder has weights."""
+        return any(spec.is_picture for spec in self.observations.values())
+
+    def no_observation(self) -> dict[str, Tensor]:
+        """Histories {key: [B, T_o, …]} of zeros."""
+        before = self.batch, self.horizons.observation
+        return {
+            key: torch.zeros((*before, *spec.shape), dtype=getattr(torch, spec.dtype))
+            for key, spec in self.observations.items()
+        }
 
     @property
     def observation_shape(self) -> tuple[int, int]:

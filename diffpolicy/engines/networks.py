@@ -48,7 +48,8 @@ def _narrow(job: Job) -> bool:
     Few steps that begin by amplifying errors keep float32: ε-prediction multiplies them by up to
     2029 (√(1-ᾱ)/√ᾱ), and more steps reduce them again (on Push-T to 4e-4 after 4, 3e-5 after 8).
     """
-    size = sum(p.numel() for p in job.denoiser.parameters())
+    weights = job.denoiser.named_parameters()
+    size = sum(w.numel() for name, w in weights if not name.startswith("encoder."))
     first = job.chain.rows[0]
     amplified = abs(first.read_y) > first.read_divisor and len(job.chain.rows) < FORGOTTEN
     return size > CACHED and not amplified

@@ -87,10 +87,10 @@ def whole_chain(denoiser: Denoiser, chain: Chain, observation: Tensor, noise: Te
     with torch.inference_mode():
         film = denoiser.observation_film(observation)
         films = denoiser.time_film(torch.tensor([row.t for row in chain.rows]))
-    observe = _export(
+    observe = export(
         _Part(denoiser, "observation_film"), (observation,), ["observation"], "observed"
     )
-    denoise = _export(_Part(denoiser, "denoise"), (noise[0], film), ["x", "film"], "output")
+    denoise = export(_Part(denoiser, "denoise"), (noise[0], film), ["x", "film"], "output")
     _rename_constants(observe, "observe/")
     _rename_constants(denoise, "denoise/")
     g = Graph()
@@ -127,7 +127,8 @@ def _sum(g: Graph, *terms: tuple[float, str]) -> str:
     )
 
 
-def _export(module: nn.Module, arguments: tuple, names: list[str], output: str) -> Any:
+def export(module: nn.Module, arguments: tuple, names: list[str], output: str) -> Any:
+    """The ONNX model of a module, by PyTorch's exporter."""
     with _quiet():
         found = torch.onnx.export(
             module.eval(),
@@ -164,23 +165,39 @@ def _rename_constants(model: Any, prefix: str) -> None:
         node.input[:] = [names.get(name, name) for name in node.input]
 
 
-class OnnxEngine:
-    """The graph in ONNX Runtime, for one batch.
+def check_installed() -> None:
+    """EngineUnavailable without ONNX Runtime."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise EngineUnavailable(
+            f"the onnx engine needs `pip install diffpolicy[onnx]`: {error}"
+        ) from error
+
+
+def open_session(model: bytes, threads: int) -> Any:
+    """A session of ONNX Runtime.
 
     Waiting threads do not spin, because spinning slows down other processes.
     """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+class OnnxEngine:
+    """The graph in ONNX Runtime, for one batch."""
 
     name = "onnx"
     portable = True  # to another process
 
     def __init__(self, job: Job):
-        try:
-            import onnx  # noqa: F401
-            import onnxruntime  # noqa: F401
-        except ImportError as error:
-            raise EngineUnavailable(
-                f"the onnx engine needs `pip install diffpolicy[onnx]`: {error}"
-            ) from error
+        check_installed()
         model = whole_chain(
             job.denoiser,
             job.chain,
@@ -194,16 +211,8 @@ class OnnxEngine:
         return {"model": self._model, "threads": self._threads}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        import onnxruntime
-
         self._model, self._threads = state["model"], state["threads"]
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            self._model, options, providers=["CPUExecutionProvider"]
-        )
+        self._session = open_session(self._model, self._threads)
 
     def __call__(self, observation: Tensor, noise: Tensor) -> Tensor:
         """Encoded observation [B, C] and noise -> chunk [B, T_p, D_a]."""

@@ -6,20 +6,24 @@ without the state of a generator in the checkpoint.
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffpolicy.data.normalizer import Normalizer
 from diffpolicy.data.windows import Windows
 from diffpolicy.denoisers import build_network
+from diffpolicy.denoisers.encoders import Encoder, Floats
+from diffpolicy.denoisers.pretrained import load_convolutions
 from diffpolicy.specification import Specification
+from diffpolicy.training.augment import augment
 from diffpolicy.training.objective import make_objective
 
 WARMUP_STEPS = 500
 EMA_POWER, EMA_LIMIT = 0.75, 0.9999
-VALIDATION_WINDOWS = 1024
+VALIDATION_WINDOWS, VALIDATION_PICTURES = 1024, 256  # pictures: windows at a time
 ADAM = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -34,10 +38,14 @@ class Learner:
         weight_decay: float = 1e-6,
         seed: int = 0,
         normalizers: Mapping[str, Normalizer] | None = None,
+        colour_jitter: float = 0.0,
+        encoder_weights: Path | None = None,
     ):
         model, task = specification.model, specification.task
         torch.manual_seed(seed)
         network = build_network(specification, normalizers)
+        if encoder_weights:
+            load_convolutions(network.encoder, encoder_weights)
         self.network = network.to(device)
         self.names = [name for name, _ in network.named_parameters()]
         self.parameters = list(network.parameters())
@@ -48,13 +56,14 @@ class Learner:
         self.peak_lr, self.seed, self.device = lr, seed, device
         self.objective = make_objective(model, device)
         self.masked = not task.position_targets
+        self.crops, self.colour_jitter = network.encoder.crops, colour_jitter
         self.step = 0
 
     def learn(self, windows: Windows, batch: int, progress: float) -> Tensor:
         """One step of AdamW and of the EMA on a random batch; the loss. progress is in [0, 1)."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.peak_lr, self.step, progress)
-        loss = self.loss(self.network, windows, batch, self._generator(self.step))
+        loss = self.loss(self.network, windows, batch, self._generator(self.step), True)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -71,8 +80,12 @@ class Learner:
         def network(*inputs: Tensor) -> Tensor:
             return torch.func.functional_call(self.network, self.ema, inputs)
 
-        batch = min(VALIDATION_WINDOWS, len(windows))
-        return float(self.loss(network, windows, batch, self._generator(0)))
+        most = VALIDATION_PICTURES if self.crops else VALIDATION_WINDOWS
+        batch, generator = min(most, len(windows)), self._generator(0)
+        rounds = range(VALIDATION_WINDOWS // most)
+        return sum(float(self.loss(network, windows, batch, generator)) for _ in rounds) / len(
+            rounds
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """Tensors that resuming needs, by name."""
@@ -115,13 +128,17 @@ class Learner:
         windows: Windows,
         batch: int,
         generator: torch.Generator,
+        augmented: bool = False,
     ) -> Tensor:
         """The mean of ‖target - network‖² over a random batch (arXiv 2006.11239, eq. 14).
 
         Unless actions are position targets, those beyond the episode's ends do not count.
+        augmented: pictures are cropped at random, with colour jitter; otherwise at the centre.
         """
         index = torch.randint(len(windows), (batch,), generator=generator, device=self.device)
         observations, action, real = gather(windows, index)
+        if augmented:
+            observations = augment(observations, self.crops, self.colour_jitter, generator)
         x_t, t, target = self.objective.pair(action, generator)
         error = (network(x_t, t, observations) - target).square()
         if not self.masked:
@@ -136,12 +153,31 @@ def bytes_needed(specification: Specification, batch: int) -> int:
     Weights, gradients, EMA and Adam's two moments; windows and the output of each layer.
     """
     task, horizons = specification.task, specification.horizons
+    vectors = sum(s.size for s in task.observations.values() if not s.is_picture)
     with torch.device("meta"):
         network = build_network(specification)
     weights = list(network.parameters())
-    window = horizons.observation * task.observation_dim + horizons.prediction * task.action_dim
+    window = horizons.observation * vectors + horizons.prediction * task.action_dim
     outputs = sum(len(w) for w in weights if w.ndim > 1)
-    return 4 * (5 * sum(w.numel() for w in weights) + batch * (window + outputs))
+    numbers = 5 * sum(w.numel() for w in weights) + batch * (window + outputs)
+    return 4 * numbers + batch * horizons.observation * _picture_bytes(network.encoder)
+
+
+def _picture_bytes(encoder: Encoder) -> int:
+    """Bytes of one tick's pictures and of what the layers make of them; the encoder is on meta."""
+    pictures = {key: encoder.observations[key] for key in encoder.crops}
+    total = sum(spec.size for spec in pictures.values())
+
+    def count(module: nn.Module, inputs: object, output: Tensor) -> None:
+        nonlocal total
+        total += 4 * output.numel()
+
+    for module in encoder.modules():
+        if isinstance(module, Floats | nn.Conv2d | nn.Linear):
+            module.register_forward_hook(count)
+    for key, spec in pictures.items():
+        encoder.features(key, torch.empty(1, 1, *spec.shape, device="meta"))
+    return total
 
 
 def gather(windows: Windows, index: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:

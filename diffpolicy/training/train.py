@@ -47,6 +47,10 @@ def train(config: TrainConfig) -> Path:
     for note in prepared.notes:
         print(f"warning: {note}")
     trainer = Trainer(config, prepared, device)
+    if path := encoder_weights(config):
+        print(
+            f"{path}: convolutions for every camera; BatchNorm and fc, which have no place, ignored"
+        )
     config.out.mkdir(parents=True, exist_ok=True)
     with alone_in(config.out):
         _check_run_folder(config)  # again: another training may have ended meanwhile
@@ -95,6 +99,12 @@ def _with_target(config: TrainConfig, started: Checkpoint | None) -> TrainConfig
     return replace(config, steps=target.steps, minutes=target.minutes)
 
 
+def encoder_weights(config: TrainConfig) -> Path | None:
+    """File that the cameras' weights start from; None for a run that is resumed."""
+    resumed = config.resume and (config.out / checkpoints.TRAINING_FILE).exists()
+    return None if resumed else config.encoder_weights
+
+
 def _check_run_folder(config: TrainConfig) -> None:
     if config.out.exists() and not config.out.is_dir():
         raise DiffpolicyError(f"--out {config.out} is a file; expected a folder")
@@ -124,6 +134,8 @@ class Trainer:
             config.weight_decay,
             config.seed,
             prepared.observation_normalizers,
+            config.colour_jitter,
+            encoder_weights(config),
         )
         self.elapsed_s = 0.0
         self.windows, self.validation = prepared.training, prepared.validation

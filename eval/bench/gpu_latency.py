@@ -10,12 +10,19 @@ import torch
 
 from diffpolicy.config import Sampling
 from diffpolicy.control.latency import LatencyProfile, percentiles
-from diffpolicy.engines.eager import EagerEngine
+from diffpolicy.engines.stages import build_stages
 from diffpolicy.policy import Policy
 
 from ..measure.diffusers_loop import DiffusersLoop
 from ..measure.nets import fresh_checkpoint
-from ..measure.timing import MANY_SAMPLES, Timed, measure_calls, random_observation
+from ..measure.timing import (
+    MANY_SAMPLES,
+    Histories,
+    Timed,
+    encoders_of,
+    measure_calls,
+    random_observation,
+)
 from ..report.table import print_table
 from .gpu_plan import Found, Plan, Result
 
@@ -30,9 +37,13 @@ def latencies(result: Result, plan: Plan) -> None:
     for k, seconds in plan.targets:
         mine = replace(plan, budgets=(k,), seconds=seconds)
         result.once(_target(plan, k), _measured, mine, plan.nets[0], plan.precisions[0], speed)
+    pictures = replace(plan, budgets=plan.image_budgets)
     for precision in plan.precisions:
         for net in plan.nets:
             result.once(f"{net}, {precision}", _measured, plan, net, precision, speed)
+        result.once(
+            f"{plan.image_net}, {precision}", _measured, pictures, plan.image_net, precision, speed
+        )
     on_cpu = replace(plan, device="cpu", engine=plan.cpu_engine, baseline=False)
     for net in reversed(plan.nets):  # the large one last
         result.once(f"{net}, cpu", _measured, on_cpu, net, "float32", None)
@@ -67,8 +78,10 @@ def _measured(plan: Plan, net: str, precision: str, bytes_per_s: float | None) -
     floor_ms is the time to read every weight once per step from memory.
     """
     timed = list(_timed(plan, net, precision))
-    profiles = measure_calls(timed, plan.seconds, wanted=MANY_SAMPLES)
-    pairs = list(zip(timed, profiles, strict=True))
+    encoders = encoders_of(timed)
+    profiles = measure_calls([*timed, *encoders.values()], plan.seconds, wanted=MANY_SAMPLES)
+    encoded = dict(zip(encoders, map(percentiles, profiles[len(timed) :]), strict=True))
+    pairs = list(zip(timed, profiles[: len(timed)], strict=True))
     today = {t.ddim_steps: _p50(p) for t, p in pairs if t.engine == "diffusers"}
     parameters = sum(w.numel() for w in fresh_checkpoint(net).weights.values())
     size = parameters * (2 if precision == "bfloat16" else 4)
@@ -78,6 +91,7 @@ def _measured(plan: Plan, net: str, precision: str, bytes_per_s: float | None) -
             "engine": t.engine,
             "load": profile.load,
             "latency_ms": percentiles(profile),
+            "encoder_ms": encoded.get((t.engine, t.threads)),
             "max_abs_diff": t.max_abs_diff,
             "gpu_ms": t.gpu_ms,
             "floor_ms": bytes_per_s and 1000 * t.ddim_steps * size / bytes_per_s,
@@ -98,18 +112,26 @@ def _timed(plan: Plan, net: str, precision: str) -> Iterator[Timed]:
         policy = Policy(
             checkpoint, Sampling(k), plan.device, engine=plan.engine, precision=precision
         )
-        engine, job = policy.engine(), policy.job()
-        observation = random_observation(policy, rng)
-        noise = torch.from_numpy(rng.standard_normal(job.noise_shape, np.float32))
-        inputs = torch.from_numpy(observation).flatten(1), noise
-        exact = EagerEngine(replace(job, precision="float32"))
-        difference = float((engine(*inputs) - exact(*inputs)).abs().max())
-        measure_gpu = getattr(engine, "gpu_ms", None)  # of CUDA graphs only
+        engine, observation = policy.engine(), random_observation(policy, rng)
+        difference = _difference(policy, observation, rng)
+        measure_gpu = getattr(engine.loop, "gpu_ms", None)  # of CUDA graphs only
         gpu_ms = measure_gpu() if measure_gpu else None
-        yield Timed(k, k, engine.name, policy, observation, difference, gpu_ms)
+        encode = policy.encode if policy.job().pictures else None
+        yield Timed(k, k, engine.name, policy, observation, difference, gpu_ms, encode=encode)
         if plan.baseline and precision == "float32":
             loop = DiffusersLoop(checkpoint, k, policy.device)
-            yield Timed(k, k, "diffusers", loop, observation, None)
+            encode = loop.encode if encode else None
+            yield Timed(k, k, "diffusers", loop, observation, None, encode=encode)
+
+
+def _difference(policy: Policy, observation: Histories, rng: np.random.Generator) -> float:
+    """Largest difference of a chunk from eager in float32; the normalisers are identities."""
+    job = policy.job()
+    histories = {key: torch.from_numpy(history) for key, history in observation.items()}
+    noise = torch.from_numpy(rng.standard_normal(job.noise_shape, np.float32))
+    exact = build_stages("eager", replace(job, precision="float32"))
+    found, expected = (s(s.encode(histories), noise) for s in (policy.engine(), exact))
+    return float((found - expected).abs().max())
 
 
 def _print_targets(result: Result, plan: Plan) -> None:

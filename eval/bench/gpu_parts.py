@@ -13,7 +13,8 @@ import torch
 
 from diffpolicy.checkpoint import TRAINING_FILE
 from diffpolicy.config import RecordConfig, Sampling, TrainConfig
-from diffpolicy.engines.auto import verify
+from diffpolicy.engines import build_encoder
+from diffpolicy.engines.auto import ENCODER, verify, verify_stages
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
 from diffpolicy.record import record
@@ -38,7 +39,7 @@ KEPT = ("name", "clock", "success_rate", "score_mean", "score_ci", "latency_ms",
 def check(result: Result, plan: Plan) -> None:
     """Compare the engine with eager at every precision and two batch sizes; run the GPU tests."""
     k = max(k for k in plan.budgets if k <= FEW)
-    for net in plan.nets:
+    for net in (*plan.nets, plan.image_net):
         for precision in plan.precisions:
             for batch in (1, MANY):
                 name = f"{net}, {plan.engine}, {precision}, batch {batch}"
@@ -46,12 +47,18 @@ def check(result: Result, plan: Plan) -> None:
     result.once("tests", _tests, plan.tests, result.path.with_name("gpu_tests.txt"))
     if plan.compiled:
         result.once("mlp, compiled", _difference, plan, "mlp", 2, "compiled", "float32", 1)
+        result.once(f"{plan.image_net}, encoder compiled", _compiled_encoder, plan)
 
 
 def _difference(plan: Plan, net: str, k: int, engine: str, precision: str, batch: int) -> Found:
     checkpoint = fresh_checkpoint(net)
     policy = Policy(checkpoint, Sampling(k), plan.device, engine=engine, precision=precision)
-    return {"max_abs_diff": verify(policy.engine(batch), policy.job(batch))}
+    return {"max_abs_diff": verify_stages(policy.engine(batch), policy.job(batch))}
+
+
+def _compiled_encoder(plan: Plan) -> Found:
+    job = Policy(fresh_checkpoint(plan.image_net), Sampling(1), plan.device).job()
+    return {"max_abs_diff": verify(build_encoder("compiled", job), job, ENCODER)}
 
 
 def _tests(path: str, log: Path) -> Found:

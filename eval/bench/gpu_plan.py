@@ -27,6 +27,8 @@ class Plan:
     engine: EngineName
     cpu_engine: EngineName
     nets: tuple[str, ...]
+    image_net: str  # on the device alone, with few budgets
+    image_budgets: tuple[int, ...]
     precisions: tuple[Precision, ...]  # that of the targets first
     budgets: tuple[int, ...]
     seconds: float  # for each budget of a net
@@ -51,6 +53,8 @@ REAL = Plan(
     engine="cuda-graph",
     cpu_engine="native",
     nets=("unet-large", "mlp", "edifice", "unet-small"),
+    image_net="unet-large-image",
+    image_budgets=(1, 10),
     precisions=("bfloat16", "float32", "tf32"),
     budgets=(1, 2, 4, 8, 10, 16, 32, 100),
     seconds=0.25,
@@ -77,6 +81,8 @@ DRY = Plan(
     engine="eager",
     cpu_engine="eager",
     nets=("mlp",),
+    image_net="unet-small-image",
+    image_budgets=(1,),
     precisions=("float32",),
     budgets=(1, 2),
     seconds=0.02,

@@ -4,7 +4,7 @@ Both run on the same networks and data as the engines and the learner.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -47,28 +47,46 @@ def _scheduler(spec: Specification) -> Any:
 
 
 class DiffusersLoop:
-    """Sampling loop of diffusers, numpy in, numpy out; the whole network runs at every step."""
+    """Sampling loop of diffusers, numpy in, numpy out; the whole network runs at every step.
+
+    As in Diffusion Policy the encoder runs once, before the steps.
+    """
 
     def __init__(self, checkpoint: Checkpoint, ddim_steps: int, device: torch.device):
-        spec, network = checkpoint.specification, build_network(checkpoint.specification)
+        spec, self.normalizers = checkpoint.specification, checkpoint.observation_normalizers
+        network = build_network(spec, self.normalizers)
         network.load_state_dict(checkpoint.weights)
         self.network = network.to(device).eval().requires_grad_(False)
         self.shape = (1, spec.horizons.prediction, spec.task.action_dim)
         self.usable, self.device = slice(spec.horizons.observation - 1, None), device
-        self.normalize = checkpoint.observation_normalizers[FLAT].normalize
+        self.observations = spec.task.observations
         self.unnormalize = checkpoint.action_normalizer.unnormalize
         self.scheduler = _scheduler(spec)
         self.scheduler.set_timesteps(ddim_steps)
 
     @torch.inference_mode()
-    def __call__(self, observation_history: np.ndarray) -> np.ndarray:
-        """observation_history [1, T_o, D_o] -> actions [1, T_p - T_o + 1, D_a]."""
-        observation = torch.from_numpy(self.normalize(observation_history)).to(self.device)
+    def __call__(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Histories {key: [1, T_o, …]} -> actions [1, T_p - T_o + 1, D_a]."""
+        encoded = self.encode(observation)
         x = torch.randn(self.shape, device=self.device)
         for t in self.scheduler.timesteps:
             times = t.to(self.device).expand(1)
-            x = self.scheduler.step(self.network(x, times, observation), t, x).prev_sample
+            x = self.scheduler.step(self.network(x, times, encoded), t, x).prev_sample
         return self.unnormalize(x[:, self.usable].cpu().numpy())
+
+    @torch.inference_mode()
+    def encode(self, observation: Mapping[str, np.ndarray]) -> Tensor:
+        """The encoded observation [1, C], on the device."""
+        return self.network.encoder(
+            {
+                key: torch.from_numpy(self._normalised(key, observation[key])).to(self.device)
+                for key in self.observations
+            }
+        )
+
+    def _normalised(self, key: str, history: np.ndarray) -> np.ndarray:
+        whole = self.observations[key].is_picture or key not in self.normalizers
+        return history if whole else self.normalizers[key].normalize(history)
 
 
 class DiffusersTraining:

@@ -39,6 +39,7 @@ JSON_NAMES = {name: written for written, name in FIELDS.items()}
 Options = dict[str, Any]  # of an environment, of training: names of others
 OMITTED = (  # from JSON, if None
     *("ticks", "tick_late_ms", "missed_ticks", "parameters", "precision", "samples_ms"),
+    "encoder_ms",
 )
 FREE = ("env_kwargs", "training", "evaluation")  # objects with names of others
 

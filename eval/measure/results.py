@@ -148,7 +148,10 @@ class BudgetResult:
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyResult:
-    """Latency of one budget on one engine."""
+    """Latency of one budget on one engine.
+
+    encoder_ms: the part of it before the loop, for pictures; all budgets of an engine share it.
+    """
 
     net: Name | None = None
     ddim_steps: Count
@@ -164,6 +167,7 @@ class LatencyResult:
     gpu_ms: Positive | None
     precision: Name = "float32"
     latency_ms: Percentiles
+    encoder_ms: Percentiles | None = None
     samples_ms: Annotated[list[float], MILLISECONDS] = field(default_factory=list)
 
 

@@ -6,7 +6,8 @@ The load of other processes is recorded beside them.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,11 @@ from tqdm import tqdm
 
 from diffpolicy.control.latency import BLOCK, LatencyProfile
 from diffpolicy.policy import Policy
+from diffpolicy.specification import ObservationSpec
 
 from .load import Block, Watch, verdict
 
+Histories = dict[str, np.ndarray]
 WARMUP = 5
 WANTED_SAMPLES = 10 * BLOCK  # enough for p99
 MANY_SAMPLES = 94 * BLOCK  # enough for p99.9
@@ -29,11 +32,24 @@ class Timed:
     ddim_steps: int
     network_evals: int
     engine: str
-    call: Callable[[np.ndarray], np.ndarray]
-    observation: np.ndarray
+    call: Callable[[Histories], Any]
+    observation: Histories
     max_abs_diff: float | None  # from the eager engine; None for diffusers' loop
     gpu_ms: float | None = None  # time on the GPU alone, if the engine measures it
     threads: int | None = None  # of torch; None for its current number
+    encode: Callable[[Histories], Any] | None = None  # the part of the call before the loop
+
+
+Encoder = tuple[str, int | None]  # its engine and threads
+
+
+def encoders_of(timed: Sequence[Timed]) -> dict[Encoder, Timed]:
+    """The encoder alone of each engine and number of threads; all budgets share it."""
+
+    def alone(t: Timed, encode: Callable[[Histories], Any]) -> Timed:
+        return replace(t, call=lambda observation: encode(observation).cpu())
+
+    return {(t.engine, t.threads): alone(t, t.encode) for t in timed if t.encode}
 
 
 def measure(policies: Sequence[Policy], seconds: float, seed: int = 0) -> list[LatencyProfile]:
@@ -141,10 +157,16 @@ def _use_threads(timed: Timed, threads: int) -> None:
         timed.call(timed.observation)
 
 
-def random_observation(policy: Policy, rng: np.random.Generator) -> np.ndarray:
-    """Standard normal observation history [1, T_o, D_o]."""
-    shape = (1, policy.horizons.observation, policy.task.observation_dim)
-    return rng.standard_normal(shape, np.float32)
+def random_observation(policy: Policy, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Histories {key: [1, T_o, …]}: standard normal vectors, pictures of uniform noise."""
+
+    def draw(spec: ObservationSpec) -> np.ndarray:
+        shape = (1, policy.horizons.observation, *spec.shape)
+        if spec.is_picture:
+            return rng.integers(0, 256, shape, np.uint8)
+        return rng.standard_normal(shape, np.float32)
+
+    return {key: draw(spec) for key, spec in policy.observations.items()}
 
 
 def _time_ms(timed: Timed) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..measure.result_files import LatencyFile, Simulation
-from ..measure.results import BudgetResult
+from ..measure.results import BudgetResult, LatencyResult
 from .sentences import deadlines, load_of, remarks
 
 
@@ -56,8 +56,10 @@ def _cells(row: BudgetResult) -> list[Any]:
 def print_latencies(result: LatencyFile) -> None:
     """The table of latencies, and the largest budget of each engine in time."""
     several = len({row.net for row in result.rows}) > 1
-    titles = ["network"] * several
-    titles += ["steps", "engine", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms", "jitter ms"]
+    coded = any(row.encoder_ms for row in result.rows)
+    titles = ["network"] * several + ["steps", "engine"]
+    titles += ["encoder ms", "loop ms"] * coded
+    titles += ["p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms", "jitter ms"]
     titles += ["samples", "× baseline", "from eager", "GPU alone ms", "load"]
     cells = []
     for row in result.rows:
@@ -66,6 +68,7 @@ def print_latencies(result: LatencyFile) -> None:
             [
                 *([row.net] * several),
                 *(row.ddim_steps, row.engine + threads),
+                *(_parts(row) * coded),
                 *(ms.p50, ms.p90, ms.p99, ms.p99_9, ms.max, ms.jitter, ms.samples),
                 *(row.ratio_to_baseline, row.max_abs_diff, row.gpu_ms, row.load),
             ]
@@ -73,6 +76,12 @@ def print_latencies(result: LatencyFile) -> None:
     print_table(titles, cells)
     for line in deadlines(result):
         print(line)
+
+
+def _parts(row: LatencyResult) -> tuple[float | None, float]:
+    """Median of the encoder, and the rest of the median: the loop."""
+    encoder = row.encoder_ms and row.encoder_ms.p50
+    return encoder, row.latency_ms.p50 - (encoder or 0)
 
 
 def print_simulation(result: Simulation) -> None:

@@ -20,6 +20,7 @@ from diffpolicy.eval.evaluate import evaluate_budget
 from diffpolicy.eval.measure.diffusers_loop import DiffusersLoop, DiffusersTraining
 from diffpolicy.eval.measure.evaluator import Evaluator
 from diffpolicy.policy import Policy
+from diffpolicy.specification import FLAT
 from diffpolicy.training.learner import Learner
 from diffpolicy.training.preparation import prepare
 from diffpolicy.training.train import train
@@ -139,7 +140,7 @@ def test_the_loops_of_today_run_on_cuda(tiny_run, balance_store, tmp_path):
     pytest.importorskip("diffusers")
     device, checkpoint = torch.device("cuda"), load_policy(tiny_run)
     history, _ = observe(Policy(checkpoint))
-    assert np.isfinite(DiffusersLoop(checkpoint, 4, device)(history)).all()
+    assert np.isfinite(DiffusersLoop(checkpoint, 4, device)({FLAT: history})).all()
     config = TrainConfig(data=balance_store, out=tmp_path, hidden=32, blocks=1)
     prepared = prepare(config)
     loop = DiffusersTraining(prepared.specification, prepared.training, device, 16, workers=1)

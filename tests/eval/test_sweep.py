@@ -37,6 +37,7 @@ from diffpolicy.eval.report.sweep_page import sweep_page
 from diffpolicy.eval.report.table import print_rows
 from diffpolicy.eval.sweep import metric_of, open_evaluator, print_plan, sweep
 from diffpolicy.policy import Policy
+from diffpolicy.specification import FLAT
 from diffpolicy.training.train import train
 
 FIELDS = {
@@ -270,7 +271,7 @@ def test_the_baseline_is_the_policy_with_diffusers_scheduler(tiny_run):
     loop.scheduler.config.clip_sample = False
     history = np.full((1, 2, policy.task.observation_dim), 0.1, np.float32)
     torch.manual_seed(3)
-    theirs = loop(history)
+    theirs = loop({FLAT: history})
     torch.manual_seed(3)
     noise = torch.randn(policy.noise_shape(1)).numpy()
     ours = policy(history, noise)

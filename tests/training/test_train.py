@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from conftest import as_version_1, rewrite
+from conftest import as_version_1, as_version_3, rewrite
 
 from diffpolicy.checkpoint import POLICY_FILE, TRAINING_FILE, Checkpoint, load_tensors, save_policy
 from diffpolicy.config import ModelConfig, TrainConfig
@@ -223,13 +223,14 @@ def test_lines_of_a_log_that_are_none_are_left_out(tmp_path, line):
     assert (tmp_path / "log.jsonl").read_bytes() == good + good
 
 
-def test_a_run_of_format_1_is_resumed_bit_for_bit(config, uninterrupted, tmp_path):
-    """Its target is stored in its policy."""
+@pytest.mark.parametrize("as_older", [as_version_1, as_version_3])
+def test_a_run_of_an_older_format_is_resumed_bit_for_bit(config, uninterrupted, tmp_path, as_older):
+    """The target of format 1 is stored in its policy."""
     config = replace(config, out=tmp_path / "run")
     with pytest.raises(RuntimeError, match="power cut"):
         train_until(30, config)
     for name in (POLICY_FILE, TRAINING_FILE):
-        rewrite(config.out / name, as_version_1)
+        rewrite(config.out / name, as_older)
     training.train(replace(config, steps=None, resume=True))
     assert_same(config.out, uninterrupted)
 

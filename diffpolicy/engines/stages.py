@@ -1,0 +1,39 @@
+"""Both stages of a control step for one batch: the encoder of the observation, then the loop."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from diffpolicy.engines import Encode, Engine, build_encoder, build_engine
+from diffpolicy.engines.job import Job
+
+AND = " + "
+
+
+@dataclass(frozen=True, eq=False)
+class Stages:
+    """An engine with the encoder before it."""
+
+    encode: Encode
+    loop: Engine
+
+    @property
+    def name(self) -> str:
+        """Name of the engine, or of two, such as "onnx + native", if another one encodes."""
+        names = dict.fromkeys(s.name for s in (self.encode, self.loop) if s.name)
+        return AND.join(names)
+
+    @property
+    def portable(self) -> bool:
+        """True if another process can take both."""
+        return all(getattr(stage, "portable", False) for stage in (self.encode, self.loop))
+
+    def __call__(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """See `Engine`."""
+        return self.loop(observation, noise)
+
+
+def build_stages(name: str, job: Job) -> Stages:
+    """The stages on one engine, or on two. Errors as in `build_engine`."""
+    first, _, last = name.rpartition(AND)
+    return Stages(build_encoder(first or last, job), build_engine(last, job))

@@ -1,0 +1,104 @@
+"""Training with pictures: exact resume, one loss for all batches, memory counted."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from diffpolicy.config import ModelConfig
+from diffpolicy.data.windows import Windows, make_windows
+from diffpolicy.specification import (
+    Horizons,
+    ObservationSpec,
+    Specification,
+    Task,
+    flat_observation,
+    picture,
+)
+from diffpolicy.training.learner import Learner, bytes_needed
+
+HORIZONS = Horizons(2, 8, 4)
+MODEL = ModelConfig(hidden=16, blocks=1, condition=8, keypoints=4)
+OBSERVATIONS = {"image": picture(16, 16), "state": ObservationSpec((2,))}
+TASK = Task("none", 0.1, True, OBSERVATIONS, 2)
+CPU = torch.device("cpu")
+
+
+def specification(model: ModelConfig = MODEL, task: Task = TASK) -> Specification:
+    return Specification(model, HORIZONS, task, 1.0, {})
+
+
+def windows() -> Windows:
+    """Twelve episodes with pictures of a dot at rest, and its place as the action."""
+    rng = np.random.default_rng(0)
+    state = np.repeat(rng.uniform(-1, 1, (12, 2)), 5, axis=0).astype(np.float32)
+    pictures = np.full((60, 16, 16, 3), 255, np.uint8)
+    column, row = np.round(7.5 + 5 * state).astype(int).T
+    pictures[np.arange(60), row, column] = 0
+    observations = {"image": pictures, "state": state}
+    return make_windows(observations, state.copy(), 5 * np.arange(1, 13), HORIZONS)
+
+
+def trained(steps: int, learner: Learner | None = None, colour: float = 0.3) -> Learner:
+    learner = learner or Learner(specification(), CPU, colour_jitter=colour)
+    for _ in range(steps):
+        learner.learn(windows(), 16, 0.0)
+    return learner
+
+
+def test_resumed_training_ends_with_the_same_bytes():
+    whole, half = trained(6), trained(3)
+    saved = {name: tensor.clone() for name, tensor in half.tensors().items()}
+    assert saved.keys() == half.restorable(3).keys()
+    again = Learner(specification(), CPU, colour_jitter=0.3)
+    again.restore(saved, 3)
+    found = trained(3, again).tensors()
+    for name, tensor in trained(6).tensors().items():
+        assert torch.equal(tensor, whole.tensors()[name]) and torch.equal(tensor, found[name])
+
+
+def test_crops_and_colours_are_drawn_anew_in_each_step_and_not_in_validation():
+    learner, data = trained(0), windows()
+    draws = [learner.loss(learner.network, data, 60, learner._generator(0), True) for _ in (0, 1)]
+    assert draws[0] == draws[1]
+    centre = learner.loss(learner.network, data, 60, learner._generator(0))
+    assert centre != draws[0]
+    assert learner.validation_loss(data) == learner.validation_loss(data)
+    plain = Learner(specification(), CPU)
+    assert plain.loss(plain.network, data, 60, plain._generator(0)) == centre
+
+
+def test_the_ema_and_the_state_hold_the_encoder():
+    learner = trained(2)
+    names = [name for name in learner.ema if name.startswith("encoder.cameras.0.")]
+    assert names and all(f"adam.exp_avg.{name}" in learner.tensors() for name in names)
+    assert not [name for name in learner.network.state_dict() if name not in learner.ema]
+
+
+def test_learning_from_pictures_lowers_the_loss():
+    task = replace(TASK, observations={"image": picture(16, 16)})
+    data = windows()
+    del data.observations["state"]
+    learner = Learner(specification(replace(MODEL, regression=True), task), CPU, lr=3e-3)
+    before = learner.validation_loss(data)
+    for _ in range(250):
+        learner.learn(data, 32, 0.0)
+    assert learner.validation_loss(data) < 0.2 * before
+
+
+@pytest.mark.parametrize("encoder", ["cnn", "resnet18"])
+def test_memory_grows_with_pictures(encoder):
+    model = replace(MODEL, encoder=encoder)
+    sizes = [
+        bytes_needed(specification(model, replace(TASK, observations=observations)), batch)
+        for observations, batch in (
+            ({"image": picture(96, 96)}, 8),
+            ({"image": picture(96, 96)}, 16),
+            ({"image": picture(96, 96), "side": picture(96, 96)}, 8),
+            (flat_observation(3), 8),
+        )
+    ]
+    crop_of_a_tick = 84 * 84 * 3 * 4 + 96 * 96 * 3
+    assert sizes[1] - sizes[0] > 8 * 2 * 2 * crop_of_a_tick
+    assert sizes[2] > sizes[0] > sizes[3]
