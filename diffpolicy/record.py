@@ -15,13 +15,14 @@ from diffpolicy.data.demonstration_writer import DemonstrationWriter
 from diffpolicy.environment.boundary import describe_error
 from diffpolicy.environment.monitored import by_key
 from diffpolicy.environment.outcome import Outcome, new_outcome
+from diffpolicy.environment.pictures import without_camera
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import ACTION
 
 EXPERT_STREAM = 0xE4  # apart from the environment's own stream of the same seed
 TRIES_WITHOUT_SUCCESS = 50  # consecutive failures after which recording stops
 
-Expert = Callable[[np.ndarray], np.ndarray]
+Expert = Callable[[Any], np.ndarray]
 
 
 def record(config: RecordConfig) -> None:
@@ -35,7 +36,7 @@ def record(config: RecordConfig) -> None:
     try:
         environment.episode_limit(env)
         new_outcome(env, config.success_from, config.success)
-        make_expert = expert_maker(env, config.policy)
+        make_expert = expert_maker(env, config.policy, config.camera is not None)
         attributes = StoreAttributes(
             env_id=config.env,
             env_kwargs=kwargs,
@@ -85,8 +86,11 @@ def _fill(
     return (writer.seeds[-1] if writer.seeds else config.seed - 1) - config.seed + 1
 
 
-def expert_maker(env, reference: str | None) -> Callable[[int], Expert]:
-    """seed -> expert: the function named module:function, or the environment's own expert."""
+def expert_maker(env, reference: str | None, camera: bool = False) -> Callable[[int], Expert]:
+    """seed -> expert: the function named module:function, or the environment's own expert.
+
+    camera: one was added to the environment, and its own expert is not given that picture.
+    """
     if reference is not None:
         function = environment.load_function(reference)
         return lambda seed: function
@@ -96,9 +100,13 @@ def expert_maker(env, reference: str | None) -> Callable[[int], Expert]:
             f"{env.spec.id} offers no expert; give --policy module:function, with "
             "function(observation) -> action"
         )
-    return lambda seed: _asked(
-        offered, np.random.default_rng([seed, 0, EXPERT_STREAM]), f"the start of seed {seed}"
-    )
+
+    def own(seed: int) -> Expert:
+        rng = np.random.default_rng([seed, 0, EXPERT_STREAM])
+        expert = _asked(offered, rng, f"the start of seed {seed}")
+        return (lambda observation: expert(without_camera(observation))) if camera else expert
+
+    return own
 
 
 def run_expert(

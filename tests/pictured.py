@@ -4,9 +4,15 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import spaces
 
 from diffpolicy import environment
+from diffpolicy.checkpoint import Checkpoint
+from diffpolicy.config import ModelConfig
+from diffpolicy.data.normalizer import identity, pixels
+from diffpolicy.denoisers import build_network
+from diffpolicy.specification import Horizons, ObservationSpec, Specification, Task, picture
 
 SIDE, TICKS = 16, 12
 LOOK = "pictured:Look-v0"
@@ -100,3 +106,19 @@ def make_look(**kwargs):
     """The environment as every loop gets it."""
     camera = kwargs.pop("camera", None)
     return environment.make(LOOK, kwargs, camera=camera)
+
+
+def image_checkpoint(*keys, side=SIDE, camera=None):
+    """An untrained policy of Look-v0 that sees some of its keys, with a small encoder."""
+    specs = {"image": picture(side, side), "place": ObservationSpec((1,))}
+    specs["pixels"] = picture(side, side)
+    task = Task(LOOK, 0.1, False, {k: specs[k] for k in keys}, 1, {"side": side}, None, camera)
+    model = ModelConfig(hidden=16, blocks=1, encoder="cnn", keypoints=4)
+    normalizers = {
+        key: pixels(3) if spec.is_picture else identity(1)
+        for key, spec in task.observations.items()
+    }
+    specification = Specification(model, Horizons(2, 6, 2), task, 1.0, {})
+    torch.manual_seed(0)
+    weights = build_network(specification, normalizers).state_dict()
+    return Checkpoint(specification, weights, normalizers, identity(1))

@@ -472,14 +472,25 @@ def test_every_key_of_a_dict_with_pictures_is_stored_under_its_name(tmp_path):
 
 def test_a_camera_is_stored_and_told(tmp_path):
     out = tmp_path / "a.zarr"
-    arrays, attributes = look(out, env_kwargs='{"layout": ""}', camera=8, policy="test_record:slow")
+    arrays, attributes = look(
+        out, env_kwargs='{"layout": ""}', camera=8, policy="test_record:seeing"
+    )
     assert set(arrays) == {"observation", "pixels", "action"}
     assert arrays["pixels"].shape[1:] == (8, 8, 3) and attributes["camera"] == 8
     with pytest.raises(DiffpolicyError, match="made with camera = 8, not None"):
-        look(out, env_kwargs='{"layout": ""}', policy="test_record:slow")
+        look(out, env_kwargs='{"layout": ""}', policy="test_record:seeing")
 
 
-def slow(observation):
+@pytest.mark.parametrize("kwargs", ['{"layout": ""}', '{"layout": "hwc"}'])
+def test_the_environment_s_own_expert_needs_no_camera(tmp_path, kwargs):
+    """It is given what the environment observes by itself, and acts as without the camera."""
+    arrays, _ = look(tmp_path / "a.zarr", env_kwargs=kwargs, camera=8)
+    plain, _ = look(tmp_path / "b.zarr", env_kwargs=kwargs)
+    assert set(arrays) == {*plain, "pixels"}
+    np.testing.assert_array_equal(arrays["action"], plain["action"])
+
+
+def seeing(observation):
     """An expert that is given both keys."""
     return -np.sign(observation["observation"])
 

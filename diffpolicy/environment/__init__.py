@@ -58,7 +58,7 @@ def make(
         options["render_mode"] = render_mode or "rgb_array"
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*not in the possible render_modes")  # see below
+            warnings.filterwarnings("ignore", ".*not in the possible render_modes")
             env = gymnasium.make(env_id, disable_env_checker=True, **options, **kwargs)
     except DiffpolicyError:
         raise

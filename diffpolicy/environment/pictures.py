@@ -106,6 +106,13 @@ def add_camera(env: gymnasium.Env, side: int) -> gymnasium.Env:
     return TransformObservation(env, lambda o: {**o, PIXELS: _resized(o[PIXELS], side)}, space)
 
 
+def without_camera(observation: dict[str, np.ndarray]) -> dict[str, np.ndarray] | np.ndarray:
+    """The observation as it is without `add_camera`: a vector if it has no other picture."""
+    own = {key: values for key, values in observation.items() if key != PIXELS}
+    pictures = any(values.ndim == 3 for values in own.values())
+    return own if pictures else np.concatenate(list(own.values()))
+
+
 def _resized(values: np.ndarray, side: int) -> np.ndarray:
     """A picture [H, W, C] as [side, side, C], averaged over the pixels it covers."""
     if values.dtype != np.uint8 or values.shape[:2] == (side, side):

@@ -255,8 +255,8 @@ def tell_memory(policy: Policy, options: RolloutOptions, processes: int) -> None
     found = picture_bytes(policy, options)
     if found:
         print(
-            f"pictures take at most {found / 1e6:.0f} MB in each of {processes} processes: "
-            f"{options.envs} environments and a batch of {options.batch}, also as float32"
+            f"memory of pictures: at most {found / 1e6:.0f} MB for each worker (workers: "
+            f"{processes}), with {options.envs} environments and a batch of {options.batch}"
         )
 
 
