@@ -78,24 +78,30 @@ def _print_array(source: Any, name: str, claimed: dict[str, int]) -> DiffpolicyE
         return error
     claimed[name] = array.shape[0]
     shape = (source.rows, *array.shape[1:])
-    print(f"  data/{name:<14} {shape!s:<18} from {low:.4g} to {high:.4g}")
+    fits = name != "action" and low >= 0 and high <= 255
+    kind = _of_pictures(array, source.rows) if fits else ""
+    print(f"  data/{name:<14} {shape!s:<18} from {low:.4g} to {high:.4g}{kind}")
     for note in notes:
         print(f"  {note}")
     return None
 
 
+def _of_pictures(array: Any, rows: int) -> str:
+    """Type of pictures and the memory that training takes for them; "" for other arrays."""
+    from diffpolicy.data.pictures import held_bytes
+
+    size = held_bytes(array, rows)
+    stored = "" if array.dtype == np.uint8 else f"{array.dtype}, held as "
+    return f", pictures: {stored}uint8, {size / 1e6:,.0f} MB in memory" if size else ""
+
+
 def _range(array: Any, rows: int, what: str) -> tuple[float, float]:
     """Smallest and largest number of an array, read a few chunks at a time."""
-    from diffpolicy.data.zarr_store import reading
+    from diffpolicy.data.zarr_store import blocks
 
-    chunk = (array.shards or array.chunks)[0]
-    row_bytes = math.prod(array.shape[1:]) * array.dtype.itemsize
-    step = chunk * max(1, BLOCK_BYTES // (chunk * row_bytes))
     low, high = math.inf, -math.inf
-    for start in range(0, rows, step):
-        with reading(what):
-            block = array[start : min(start + step, rows)]
-            low, high = np.minimum(low, block.min()), np.maximum(high, block.max())  # keep NaN
+    for start, block in blocks(array, rows, what, BLOCK_BYTES):
+        low, high = np.minimum(low, block.min()), np.maximum(high, block.max())  # keep NaN
         if not math.isfinite(low) or not math.isfinite(high):
             row = start + int(np.argwhere(~np.isfinite(block))[0, 0])
             raise DiffpolicyError(f"{what} is not finite (NaN or inf) at row {row}")

@@ -15,13 +15,14 @@ from diffpolicy.data.demonstration_writer import DemonstrationWriter
 from diffpolicy.environment.boundary import describe_error
 from diffpolicy.environment.monitored import by_key
 from diffpolicy.environment.outcome import Outcome, new_outcome
+from diffpolicy.environment.pictures import without_camera
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import ACTION
 
 EXPERT_STREAM = 0xE4  # apart from the environment's own stream of the same seed
 TRIES_WITHOUT_SUCCESS = 50  # consecutive failures after which recording stops
 
-Expert = Callable[[np.ndarray], np.ndarray]
+Expert = Callable[[Any], np.ndarray]
 
 
 def record(config: RecordConfig) -> None:
@@ -31,11 +32,11 @@ def record(config: RecordConfig) -> None:
     crash and a second call equals that of one call.
     """
     kwargs = environment.parse_kwargs(config.env_kwargs)
-    env = environment.make(config.env, kwargs, config.max_steps)
+    env = environment.make(config.env, kwargs, config.max_steps, camera=config.camera)
     try:
         environment.episode_limit(env)
         new_outcome(env, config.success_from, config.success)
-        make_expert = expert_maker(env, config.policy)
+        make_expert = expert_maker(env, config.policy, config.camera is not None)
         attributes = StoreAttributes(
             env_id=config.env,
             env_kwargs=kwargs,
@@ -47,6 +48,7 @@ def record(config: RecordConfig) -> None:
             success=None if config.success == "at-any-tick" else config.success,
             max_steps=config.max_steps,
             first_seed=config.seed,
+            camera=config.camera,
         )
         with closing(DemonstrationWriter(config.out, asdict(attributes))) as writer:
             tried = _fill(env, make_expert, writer, config)
@@ -84,8 +86,11 @@ def _fill(
     return (writer.seeds[-1] if writer.seeds else config.seed - 1) - config.seed + 1
 
 
-def expert_maker(env, reference: str | None) -> Callable[[int], Expert]:
-    """seed -> expert: the function named module:function, or the environment's own expert."""
+def expert_maker(env, reference: str | None, camera: bool = False) -> Callable[[int], Expert]:
+    """seed -> expert: the function named module:function, or the environment's own expert.
+
+    camera: one was added to the environment, and its own expert is not given that picture.
+    """
     if reference is not None:
         function = environment.load_function(reference)
         return lambda seed: function
@@ -95,9 +100,13 @@ def expert_maker(env, reference: str | None) -> Callable[[int], Expert]:
             f"{env.spec.id} offers no expert; give --policy module:function, with "
             "function(observation) -> action"
         )
-    return lambda seed: _asked(
-        offered, np.random.default_rng([seed, 0, EXPERT_STREAM]), f"the start of seed {seed}"
-    )
+
+    def own(seed: int) -> Expert:
+        rng = np.random.default_rng([seed, 0, EXPERT_STREAM])
+        expert = _asked(offered, rng, f"the start of seed {seed}")
+        return (lambda observation: expert(without_camera(observation))) if camera else expert
+
+    return own
 
 
 def run_expert(
@@ -105,7 +114,8 @@ def run_expert(
 ) -> tuple[dict[str, np.ndarray], bool]:
     """One episode: {key: [T, …]}, action [T, D_a] (row t acts on row t), and success.
 
-    The stored action is the applied one: float32, inside the space.
+    Floats are stored in float32, pictures as they are. The stored action is the applied one:
+    float32, inside the space.
     """
     observation, _ = env.reset(seed=seed)
     rows, over = [], False
@@ -135,8 +145,10 @@ def _asked(expert: Callable[[Any], Any], question: Any, when: str) -> Any:
 
 def _stored(values: np.ndarray, who: str, when: str) -> np.ndarray:
     """A finite copy, floats in float32."""
+    if values.dtype.kind != "f":
+        return values.copy()
     with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused below
-        copy = np.array(values, np.float32 if values.dtype.kind == "f" else None)
+        copy = np.array(values, np.float32)
     if not np.isfinite(copy).all():
         where = int(np.flatnonzero(~np.isfinite(copy))[0])
         raise DiffpolicyError(

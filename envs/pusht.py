@@ -5,6 +5,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import mujoco
@@ -12,17 +13,20 @@ import numpy as np
 from gymnasium import spaces
 
 from .planar import Pose
-from .pusht_block import (
-    QPOS_SCALE,
-    UNITS_PER_PX,
-    Block,
-    block_model,
+from .pusht_block import QPOS_SCALE, UNITS_PER_PX, Block, block_model
+from .pusht_expert import Pusher
+from .pusht_observations import (
+    DEMONSTRATION_ARRAYS,
+    SENSOR_UNITS,
+    agent_observation,
     keypoint_observation,
     keypoints_from_state,
+    observation_space,
+    observations_from,
     state_from_observation,
     state_observation,
 )
-from .pusht_expert import Pusher
+from .pusht_picture import Painter
 from .simulation import SimulatedEnv
 
 # Agent x, y, centre of mass x, y and angle of the block, as in the human demonstrations: the
@@ -32,18 +36,8 @@ START_LOW = (50.0, 50.0, 100.0, 145.0, -math.pi)
 START_HIGH = (450.0, 450.0, 400.0, 445.0, math.pi)
 SUCCESS_COVERAGE = 0.95
 
-# Recorded arrays of each kind of observation, and the shape of their rows.
-DEMONSTRATION_ARRAYS = {"state": ("state",), "keypoint": ("keypoint", "state")}
-ROW_SHAPES = {"state": (5,), "keypoint": (9, 2)}
-
-# px; for the last two of a state, cosine and sine.
-SENSOR_UNITS = {"state": np.array([1.0] * 4 + [0.01] * 2), "keypoint": np.ones(20)}
-
 NOMINAL = Block()
-
-# Bounds of positions. They are never reached: the agent stays within its targets, and the block
-# within the walls but for the depth to which the agent presses it into them.
-TABLE_PX, LOW_PX, HIGH_PX = 512.0, -512.0, 1024.0
+TABLE_PX = 512.0
 
 
 class PushTEnv(SimulatedEnv):
@@ -89,6 +83,14 @@ class PushTEnv(SimulatedEnv):
     | 18    | x of the agent                                       | -512 | 1024 | px   |
     | 19    | y of the agent                                       | -512 | 1024 | px   |
 
+    `observation="image"`: `Dict` of two arrays. The picture is drawn without OpenGL, as those of
+    the human set are.
+
+    | Key         | Observation                                    | Min  | Max  | Unit |
+    |-------------|------------------------------------------------|------|------|------|
+    | `agent_pos` | x, y of the agent, float32 [2]                 | -512 | 1024 | px   |
+    | `image`     | picture from above, RGB, uint8 [96, 96, 3]     | 0    | 255  |      |
+
     ## Rewards
     min(coverage / 0.95, 1), where coverage = area(block ∩ goal) / area(goal).
 
@@ -112,14 +114,15 @@ class PushTEnv(SimulatedEnv):
     | Parameter             | Default         | Meaning                                            |
     |-----------------------|-----------------|----------------------------------------------------|
     | `goal_pose`           | (256, 256, π/4) | x, y of the block's origin and its angle (px, rad) |
-    | `observation`         | `"state"`       | `"state"` or `"keypoint"`                          |
+    | `observation`         | `"state"`       | `"state"`, `"keypoint"` or `"image"`               |
     | `bar_px`              | (120, 30)       | width and height of the bar, 20 to 200 px          |
     | `stem_px`             | (30, 90)        | of the stem; keypoints need the default block      |
     | `block_mass_kg`       | 1               | 0.1 to 100; the inertia is proportional to it      |
     | `table_friction_kg_s` | 1000            | viscous force on the block / velocity, 10 to 10⁵;  |
     |                       |                 | the speed decays with time constant mass / friction|
     | `sensor_noise`        | 0               | standard deviation of the noise on observations,   |
-    |                       |                 | in units of 1 px, and 0.01 for cosine and sine     |
+    |                       |                 | in units of 1 px, and 0.01 for cosine and sine; an |
+    |                       |                 | image has none                                     |
     | `actuation_delay`     | 0               | ticks until a target reaches the agent             |
     | `render_mode`         | `None`          | `"rgb_array"` (256 × 256, from above) or `None`    |
 
@@ -147,7 +150,8 @@ class PushTEnv(SimulatedEnv):
     ):
         x, y, angle = _checked("goal_pose", goal_pose, "x, y in px and an angle in rad", 3).tolist()
         if observation not in DEMONSTRATION_ARRAYS:
-            raise ValueError(f"observation must be 'state' or 'keypoint'; got {observation!r}")
+            kinds = ", ".join(map(repr, DEMONSTRATION_ARRAYS))
+            raise ValueError(f"observation must be one of {kinds}; got {observation!r}")
         self.block = Block(_sides("bar_px", bar_px), _sides("stem_px", stem_px))
         if observation == "keypoint" and self.block != NOMINAL:
             raise ValueError(f"observation='keypoint' needs the default block; got {self.block}")
@@ -159,7 +163,7 @@ class PushTEnv(SimulatedEnv):
         self.goal_pose: Pose = (x, y, angle)
         self.observation = observation
         self.demonstration_arrays = DEMONSTRATION_ARRAYS[observation]
-        self.observation_space = _observation_space(observation)
+        self.observation_space = observation_space(observation)
         self.sensor_units = SENSOR_UNITS[observation]
         self.action_space = spaces.Box(0.0, TABLE_PX, (2,), np.float32)
         self._substeps = round(self.control_dt_s / self.model.opt.timestep)
@@ -175,26 +179,34 @@ class PushTEnv(SimulatedEnv):
         """Newest target of the agent [2]; after a reset, its position."""
         return self._latest(self.data.ctrl / UNITS_PER_PX).astype(np.float32)
 
-    def expert(self, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
-        """Straight pushes, planned two ahead: a function observation [D_o] -> action [2].
+    @cached_property
+    def painter(self) -> Painter:
+        """Function that draws the picture [96, 96, 3] of a state [5]."""
+        return Painter(self.block, self.goal_pose)
+
+    def expert(self, rng: np.random.Generator) -> Callable[[Any], np.ndarray]:
+        """Straight pushes, planned two ahead: a function observation -> action [2].
 
         `rng` draws the pushes to choose from. It succeeds with all seeds from 0 to 199, in a median
-        of 71 steps.
+        of 71 steps. From an image it takes the exact state of the environment instead.
         """
         pusher = Pusher(self.block, self.goal_pose, rng)
+        if self.observation == "image":
+            return lambda observation: pusher(self.state)
         return lambda observation: pusher(state_from_observation(observation))
 
-    def observations_from(self, arrays: Mapping[str, Any]) -> np.ndarray:
-        """Map recorded `demonstration_arrays`, of N rows each, to observations [N, D_o]."""
-        recorded = {name: _recorded(arrays, name) for name in self.demonstration_arrays}
-        if self.observation == "keypoint":
-            return keypoint_observation(recorded["keypoint"], recorded["state"])
-        return state_observation(recorded["state"])
+    def observations_from(self, arrays: Mapping[str, Any]) -> Any:
+        """Map recorded `demonstration_arrays`, of N rows each, to observations.
+
+        Returns [N, D_o], or {"agent_pos": [N, 2], "image": `img` itself} for images, where `img`
+        must be uint8 [N, 96, 96, 3]. Raises ValueError for other arrays.
+        """
+        return observations_from(self.observation, arrays)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode; return the observation [D_o] and `info`."""
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode; return the observation and `info`."""
         self._begin(seed)
         if options and "state" in options:
             meaning = "agent x, y, block x, y in px and the block's angle in rad"
@@ -206,8 +218,8 @@ class PushTEnv(SimulatedEnv):
         state = self.state
         return self._sensed(self._observation(state)), self._info(state)
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Advance one control tick; the observation has shape [D_o]."""
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Advance one control tick."""
         target = _checked("action", action, "the agent's target x, y in px", 2)
         followed = self._actuated(target.clip(0.0, TABLE_PX), self.data.ctrl / UNITS_PER_PX)
         self.data.ctrl[:] = followed * UNITS_PER_PX
@@ -234,7 +246,9 @@ class PushTEnv(SimulatedEnv):
             if self.data.ncon == 0:
                 return
 
-    def _observation(self, state: np.ndarray) -> np.ndarray:
+    def _observation(self, state: np.ndarray) -> Any:
+        if self.observation == "image":
+            return {"agent_pos": agent_observation(state), "image": self.painter(state)}
         if self.observation == "keypoint":
             return keypoint_observation(keypoints_from_state(state), state)
         return state_observation(state)
@@ -253,13 +267,6 @@ class PushTEnv(SimulatedEnv):
         }
 
 
-def _observation_space(observation: str) -> spaces.Box:
-    low, high = np.full((2, 20 if observation == "keypoint" else 6), [[LOW_PX], [HIGH_PX]])
-    if observation == "state":
-        low[4:], high[4:] = -1.0, 1.0
-    return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
-
-
 def _checked(name: str, values: Any, meaning: str, count: int) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.shape != (count,) or not np.isfinite(array).all():
@@ -269,16 +276,3 @@ def _checked(name: str, values: Any, meaning: str, count: int) -> np.ndarray:
 
 def _sides(name: str, values: Any) -> tuple[float, ...]:
     return tuple(_checked(name, values, "a width and a height in px", 2).tolist())
-
-
-def _recorded(arrays: Mapping[str, Any], name: str) -> np.ndarray:
-    if name not in arrays:
-        raise ValueError(
-            f"recorded array '{name}' is missing; got {sorted(arrays)}; "
-            "observation='state' needs 'state' [N, 5], "
-            "observation='keypoint' needs 'keypoint' [N, 9, 2] and 'state'"
-        )
-    array = np.asarray(arrays[name], dtype=np.float64)
-    if array.shape[1:] != ROW_SHAPES[name]:
-        raise ValueError(f"each row of '{name}' must be {ROW_SHAPES[name]}; got {array.shape[1:]}")
-    return array

@@ -1,4 +1,4 @@
-"""The T-shaped block of Push-T: its shape, its poses, its model and its observations."""
+"""The T-shaped block of Push-T: its shape, its poses and its model."""
 
 # MuJoCo's bindings have no type stubs.
 # pyright: reportAttributeAccessIssue=false
@@ -18,21 +18,6 @@ QPOS_SCALE = np.array([UNITS_PER_PX] * 4 + [1.0])  # four positions and an angle
 
 # Inertia over mass: of the nominal block in its model, and of its two boxes with equal masses.
 NOMINAL_GYRATION_PX2, NOMINAL_BOXES_PX2 = 3000.0, 1912.5
-
-# The nine points of the human demonstrations, in the frame of the block.
-KEYPOINTS_PX = np.array(
-    [
-        [9.269787, 90.040974],
-        [-60.983472, -1.186730],
-        [60.912755, -1.393363],
-        [-0.270504, 25.543625],
-        [-14.064927, 122.815854],
-        [39.002738, 32.857404],
-        [-39.966414, 32.729655],
-        [-16.824344, 62.863179],
-        [23.541461, -1.700288],
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -125,37 +110,3 @@ def _set_box(part: mujoco.MjsGeom | mujoco.MjsSite, box: Box) -> None:
     left, top, right, bottom = box
     part.size[:2] = (right - left) / 2 * UNITS_PER_PX, (bottom - top) / 2 * UNITS_PER_PX
     part.pos[1] = (top + bottom) / 2 * UNITS_PER_PX
-
-
-def keypoints_from_state(state: np.ndarray) -> np.ndarray:
-    """Nine points on the nominal block, px: state [..., 5] → [..., 9, 2]."""
-    cos, sin = np.cos(state[..., 4, None]), np.sin(state[..., 4, None])
-    u, v = KEYPOINTS_PX.T
-    points = np.stack([cos * u - sin * v, sin * u + cos * v], axis=-1)
-    return points + state[..., None, 2:4]
-
-
-def state_observation(state: np.ndarray) -> np.ndarray:
-    """Observation [..., 6] of a state [..., 5], with the cosine and sine of the angle."""
-    angle = state[..., 4:]
-    parts = [state[..., :4], np.cos(angle), np.sin(angle)]
-    return np.concatenate(parts, axis=-1).astype(np.float32)
-
-
-def keypoint_observation(keypoint: np.ndarray, state: np.ndarray) -> np.ndarray:
-    """Observation [..., 20] of keypoints [..., 9, 2] and a state [..., 5]: points, then agent."""
-    flat = keypoint.reshape(*keypoint.shape[:-2], -1)
-    return np.concatenate([flat, state[..., :2]], axis=-1).astype(np.float32)
-
-
-def state_from_observation(observation: np.ndarray) -> np.ndarray:
-    """State [5] from either kind of observation."""
-    if len(observation) == 6:
-        *agent_and_origin, cos, sin = observation.tolist()
-        return np.array([*agent_and_origin, np.arctan2(sin, cos)])
-    # Rigid motion with the least squared distance of the nine points (Procrustes).
-    seen, own = observation[:18].reshape(9, 2) @ [1, 1j], KEYPOINTS_PX @ [1, 1j]
-    turn = np.vdot(own - own.mean(), seen - seen.mean())
-    turn /= abs(turn)
-    origin = seen.mean() - turn * own.mean()
-    return np.array([*observation[18:], origin.real, origin.imag, np.angle(turn)])

@@ -16,7 +16,7 @@ from .rendering import open_renderer
 ALL_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
-class SimulatedEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+class SimulatedEnv(gymnasium.Env[Any, np.ndarray]):
     """Base class of a task in MuJoCo.
 
     A subclass defines `__init__` (which passes a model to this one and sets `action_space` and
@@ -26,7 +26,8 @@ class SimulatedEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     - `neutral_action` [D_a]: action of a tick without a fresh action, an attribute or a property.
     - `position_targets`: True if actions are targets that can be held.
     - `metadata`: `render_modes` and `render_fps`.
-    - `sensor_units` [D_o]: standard deviation of the sensor noise at `sensor_noise` = 1.
+    - `sensor_units` [D_o]: standard deviation of the sensor noise at `sensor_noise` = 1; with
+      observations by key, {key: [D]} of the keys that have noise.
     - `camera`: name of the model's camera for `render`.
     - `episode_attributes`: names of the attributes that an episode changes; `save` includes them.
 
@@ -46,7 +47,7 @@ class SimulatedEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
     score_key = "score"  # of info, in [0, 1]
     camera = "picture"
-    sensor_units: np.ndarray
+    sensor_units: Any
     episode_attributes: tuple[str, ...] = ()
 
     def __init__(
@@ -129,11 +130,18 @@ class SimulatedEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """Newest action that has not reached the motors yet, or `followed`."""
         return self._under_way[-1] if self._under_way else followed
 
-    def _sensed(self, observation: np.ndarray) -> np.ndarray:
+    def _sensed(self, observation: Any) -> Any:
         """Observation with sensor noise, clipped to the observation space."""
         if not self.sensor_noise:
             return observation
-        noise = self.np_random.standard_normal(observation.shape)
-        noisy = observation + self.sensor_noise * self.sensor_units * noise
         space: Any = self.observation_space
-        return np.clip(noisy, space.low, space.high).astype(space.dtype)
+        if not isinstance(observation, dict):
+            return self._noisy(observation, self.sensor_units, space)
+        noisy = {k: self._noisy(observation[k], u, space[k]) for k, u in self.sensor_units.items()}
+        return {**observation, **noisy}
+
+    def _noisy(self, values: np.ndarray, units: np.ndarray, space: Any) -> np.ndarray:
+        noise = self.np_random.standard_normal(values.shape)
+        return np.clip(values + self.sensor_noise * units * noise, space.low, space.high).astype(
+            space.dtype
+        )

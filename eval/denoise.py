@@ -13,6 +13,7 @@ from tqdm import tqdm
 from diffpolicy import environment
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import Sampling
+from diffpolicy.environment.monitored import by_key
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes
 from diffpolicy.policy import Policy
@@ -67,11 +68,12 @@ def trace(config: DenoiseConfig) -> list[Trajectory]:
     samplings = [Sampling(ddim_steps=k, grid=config.grid) for k in budgets]
     policies = [Policy(checkpoint, sampling) for sampling in samplings]
     task, horizons = policies[0].task, policies[0].horizons
-    env = environment.make(task.env_id, task.env_kwargs)
+    env = environment.make(task.env_id, task.env_kwargs, camera=task.camera)
     environment.check_fit(env, task)
     first, _ = env.reset(seed=config.seed)
     env.close()
-    history = np.broadcast_to(first, (config.chunks, horizons.observation, len(first)))
+    seen, before = by_key(first), (config.chunks, horizons.observation)
+    history = {k: np.broadcast_to(seen[k], (*before, *seen[k].shape)) for k in task.observations}
     rng = np.random.default_rng(config.seed)
     noise = rng.standard_normal(policies[0].noise_shape(config.chunks), np.float32)
     found = []

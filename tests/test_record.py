@@ -1,5 +1,6 @@
 """Recording: successes only, the same by seed whatever interrupts it, and honest about the rest."""
 
+import json
 import os
 import random
 import re
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import zarr
 from gymnasium import spaces
+from pictured import LOOK, SIDE, make_look
 
 from diffpolicy import environment
 from diffpolicy.config import RecordConfig
@@ -445,3 +447,58 @@ def test_an_expert_that_cannot_be_imported_is_named(here):
     (here / "dead_here.py").write_text("1 / 0")
     with pytest.raises(DiffpolicyError, match=r"ZeroDivisionError.*dead_here.py:1\)"):
         slide(here / "a.zarr", policy="dead_here:act")
+
+
+# Pictures
+
+
+def look(out, **options):
+    record(RecordConfig(LOOK, episodes=2, out=out, **options))
+    root = zarr.open_group(out, mode="r")
+    return {name: root[f"data/{name}"][:] for name in root["data"]}, dict(root.attrs)
+
+
+def test_every_key_of_a_dict_with_pictures_is_stored_under_its_name(tmp_path):
+    arrays, attributes = look(tmp_path / "a.zarr", env_kwargs='{"layout": "chw"}')
+    assert set(arrays) == {"image", "place", "action"}
+    assert arrays["image"].dtype == np.uint8 and arrays["image"].shape[1:] == (SIDE, SIDE, 3)
+    assert arrays["place"].dtype == np.float32
+    assert attributes["observation_keys"] is None and attributes["camera"] is None
+    env = make_look()
+    seen, _ = env.reset(seed=seeds_of(tmp_path / "a.zarr")[0])
+    np.testing.assert_array_equal(arrays["image"][0], seen["image"])
+    np.testing.assert_array_equal(arrays["image"][1], env.step(arrays["action"][0])[0]["image"])
+
+
+def test_a_camera_is_stored_and_told(tmp_path):
+    out = tmp_path / "a.zarr"
+    arrays, attributes = look(
+        out, env_kwargs='{"layout": ""}', camera=8, policy="test_record:seeing"
+    )
+    assert set(arrays) == {"observation", "pixels", "action"}
+    assert arrays["pixels"].shape[1:] == (8, 8, 3) and attributes["camera"] == 8
+    with pytest.raises(DiffpolicyError, match="made with camera = 8, not None"):
+        look(out, env_kwargs='{"layout": ""}', policy="test_record:seeing")
+
+
+@pytest.mark.parametrize("kwargs", ['{"layout": ""}', '{"layout": "hwc"}'])
+def test_the_environment_s_own_expert_needs_no_camera(tmp_path, kwargs):
+    """It is given what the environment observes by itself, and acts as without the camera."""
+    arrays, _ = look(tmp_path / "a.zarr", env_kwargs=kwargs, camera=8)
+    plain, _ = look(tmp_path / "b.zarr", env_kwargs=kwargs)
+    assert set(arrays) == {*plain, "pixels"}
+    np.testing.assert_array_equal(arrays["action"], plain["action"])
+
+
+def seeing(observation):
+    """An expert that is given both keys."""
+    return -np.sign(observation["observation"])
+
+
+def test_a_store_from_before_cameras_is_continued(tmp_path):
+    out = tmp_path / "a.zarr"
+    toss(out, 2)
+    attributes = json.loads((out / ".zattrs").read_text())
+    del attributes["camera"]
+    (out / ".zattrs").write_text(json.dumps(attributes))
+    assert len(toss(out, 3).episode_ends) == 3

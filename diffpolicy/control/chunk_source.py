@@ -3,11 +3,13 @@
 Shapes: B batch, T_o observation horizon, T_p prediction horizon, D_a action dimensions.
 """
 
+from collections.abc import Mapping
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
-from diffpolicy.specification import Horizons
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.specification import Horizons, ObservationSpec
 
 
 class ChunkSource(Protocol):
@@ -31,6 +33,26 @@ class ChunkSource(Protocol):
         The first action belongs to the newest observation.
         """
         ...
+
+
+@runtime_checkable
+class Observing(Protocol):
+    """Optional part of a chunk source: the keys that it observes; else it gets all."""
+
+    observations: Mapping[str, ObservationSpec]
+
+
+def observed_by(
+    source: ChunkSource, observation: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The keys of an observation that a source is given, in the source's order."""
+    keys = source.observations if isinstance(source, Observing) else observation
+    if missing := [key for key in keys if key not in observation]:
+        raise DiffpolicyError(
+            f"the policy observes {', '.join(keys)}; the environment has no {', '.join(missing)}, "
+            f"but {', '.join(observation)}"
+        )
+    return {key: observation[key] for key in keys}
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from diffpolicy import environment
-from diffpolicy.control.chunk_source import ChunkSource
+from diffpolicy.control.chunk_source import ChunkSource, observed_by
 from diffpolicy.control.ranges import OVERFLOW, TrainingRange, training_range
 from diffpolicy.control.receding_horizon import RecedingHorizon, seam_jerks, seam_jumps
 from diffpolicy.environment.monitored import EnvironmentFailure, Monitored
@@ -72,7 +72,8 @@ class RolloutOptions:
 class RunningEpisode:
     """One environment in the middle of an episode.
 
-    history: the T_o newest values of each key. observed: normalised observations of the policy.
+    history: the T_o newest values of each key that the policy observes. observed: its normalised
+    vectors.
     """
 
     env: Monitored
@@ -98,8 +99,8 @@ class RunningEpisode:
         except EnvironmentFailure as error:
             self.failure, self.broken = _forgive(error, self.env, self.options), True
             return True
-        for key, value in observation.items():
-            self.history[key].append(value)
+        for key, values in self.history.items():
+            values.append(observation[key])
         self.tick += 1
         self.check_observation()
         if self.failure:
@@ -176,7 +177,8 @@ def begin_episode(
     controller = RecedingHorizon(horizons.action, delays, neutral, options.cold_start)
     outcome = new_outcome(env.env, options.success_from, options.success, options.score_from)
     length = horizons.observation
-    history = {key: deque([value] * length, length) for key, value in observation.items()}
+    given = observed_by(source, observation)
+    history = {key: deque([value] * length, length) for key, value in given.items()}
     trained = training_range(source)
     episode = RunningEpisode(env, seed, options, controller, outcome, trained, history)
     episode.check_observation()
@@ -215,8 +217,9 @@ def _stacked(histories: Sequence[deque[np.ndarray]], batch: int) -> np.ndarray:
     dtype = np.float32 if newest.dtype.kind == "f" else newest.dtype
     stacked = np.zeros((batch, len(histories[0]), *newest.shape), dtype)
     with np.errstate(over="ignore"):  # beyond float32 is infinite, which `compare` reports
-        for row, history in enumerate(histories):
-            stacked[row] = history
+        for row, history in zip(stacked, histories, strict=False):
+            for tick, value in enumerate(history):
+                row[tick] = value
     return stacked
 
 

@@ -6,12 +6,14 @@
 
 Shapes: N rows, E episodes, D_o and D_a dimensions.
 
+Numbers are held as float32, pictures as uint8 [N, H, W, C] (see pictures.py).
+
 Format 2, which Diffusion Policy's reader opens; 2 and 3 are read, as a folder or a zip.
 `episode_ends` is written last, so an episode counts once its end is stored: rows beyond the last
 end are not read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from diffpolicy.data.attributes import VERSION
+from diffpolicy.data.pictures import picture_shape, read_pictures
 from diffpolicy.data.zarr_store import ZarrStore, check_memory, open_store, reading
 from diffpolicy.errors import DiffpolicyError
 
@@ -30,9 +33,9 @@ LEAST_CHANGE = 1e-9  # of an array's range: smaller changes are rounding, not mo
 class Demonstrations:
     """Validated arrays in memory.
 
-    arrays: each [N, …], the actions among them; episode_ends [E] int64.
-    attributes: those of the store. notes: sentences about rows that were left out and precision
-    that was lost.
+    arrays: each [N, …], float32 or uint8 pictures, the actions among them; episode_ends [E] int64.
+    attributes: those of the store. notes: sentences about rows that were left out, precision that
+    was lost and pictures that were converted.
     """
 
     path: Path
@@ -43,14 +46,18 @@ class Demonstrations:
     notes: tuple[str, ...] = ()
 
     @property
+    def rows(self) -> int:
+        """N."""
+        return len(self.action)
+
+    @property
     def action(self) -> np.ndarray:
         """[N, D_a] float32."""
         return self.arrays[self.action_key]
 
     def observation(self, keys: Sequence[str]) -> np.ndarray:
         """The named arrays, flattened and joined in that order: [N, D_o] float32."""
-        rows = len(self.action)
-        flat = [self.arrays[key].reshape(rows, -1) for key in keys]
+        flat = [self.arrays[key].reshape(self.rows, -1) for key in keys]
         return np.concatenate(flat, axis=1) if len(flat) > 1 else flat[0]
 
 
@@ -155,9 +162,16 @@ def finished(ends: np.ndarray, path: Path) -> np.ndarray:
     return ends
 
 
-def read_array(source: Contents, name: str, array: Any) -> tuple[np.ndarray, list[str]]:
-    """The finished rows of data/name as float32, and notes on lost precision."""
+def read_array(
+    source: Contents, name: str, array: Any, pictures: bool = False
+) -> tuple[np.ndarray, list[str]]:
+    """The finished rows of data/name as float32, and notes on lost precision.
+
+    pictures: rows with the shape of a picture become uint8 [N, H, W, C].
+    """
     what = f"{source.store.path}: data/{name}"
+    if pictures and picture_shape(array.shape[1:]):
+        return read_pictures(array, source.rows, what)
     check_memory(array, source.rows, what)
     with reading(what):
         stored = array[: source.rows]
@@ -193,14 +207,17 @@ def lost_changes(stored: np.ndarray, values: np.ndarray, name: str) -> list[str]
 def open_demonstrations(
     path: str | Path, keys: Sequence[str] | None = None, action: str = "action"
 ) -> Demonstrations:
-    """Read and validate the actions and the named arrays (all by default)."""
+    """Read and validate the actions and the named arrays (all by default); pictures as uint8."""
     return read_demonstrations(contents(path), keys, action)
 
 
 def read_demonstrations(
-    source: Contents, keys: Sequence[str] | None = None, action: str = "action"
+    source: Contents,
+    keys: Sequence[str] | None = None,
+    action: str = "action",
+    vectors: Collection[str] = (),
 ) -> Demonstrations:
-    """As `open_demonstrations`, from an open store."""
+    """As `open_demonstrations`, from an open store. vectors: arrays that are never pictures."""
     names, path = source.names, source.store.path
     wanted = list(dict.fromkeys([*(names if keys is None else keys), action]))
     for name in [action, *wanted]:
@@ -213,7 +230,10 @@ def read_demonstrations(
     stored = {name: array for name, (array, _) in checked.items()}
     for name, array in stored.items():
         source.check_length(name, array, stored[action].shape[0])
-    read = {name: read_array(source, name, stored[name]) for name in wanted}
+    read = {
+        name: read_array(source, name, stored[name], name not in (*vectors, action))
+        for name in wanted
+    }
     arrays = {name: values for name, (values, _) in read.items()}
     if arrays[action].ndim == 1:
         arrays[action] = arrays[action][:, None]

@@ -195,13 +195,34 @@ def open_store(path: Path, writable: bool = False) -> ZarrStore:
     return store
 
 
-def check_memory(array: Any, rows: int, what: str) -> None:
-    """Raise DiffpolicyError for rows beyond this machine's memory, as stored or as float32."""
-    needed = rows * math.prod(array.shape[1:]) * max(4, array.dtype.itemsize)
+def blocks(array: Any, rows: int, what: str, least_bytes: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of its first row, block) of the first rows, in whole chunks of so many bytes."""
+    chunk = (array.shards or array.chunks)[0]
+    chunk_bytes = chunk * math.prod(array.shape[1:]) * array.dtype.itemsize
+    step = chunk * max(1, least_bytes // chunk_bytes)
+    for start in range(0, rows, step):
+        with reading(what):
+            block = array[start : min(start + step, rows)]
+        yield start, block
+        del block  # before the next one is read
+
+
+def check_memory(array: Any, rows: int, what: str, itemsize: int | None = None) -> None:
+    """Raise DiffpolicyError for rows beyond this machine's memory.
+
+    itemsize: bytes of a number in memory, by default as stored or as float32.
+    """
+    size = itemsize or max(4, array.dtype.itemsize)
+    needed = rows * math.prod(array.shape[1:]) * size
+    check_bytes(needed, what, f" for {rows:,} rows of {array.shape[1:]}")
+
+
+def check_bytes(needed: int, what: str, detail: str = "") -> None:
+    """Raise DiffpolicyError for more bytes than this machine's memory."""
     if needed > _memory_bytes():
         raise DiffpolicyError(
-            f"{what} takes {needed / 2**30:,.1f} GiB for {rows:,} rows of {array.shape[1:]}; this "
-            f"machine has {_memory_bytes() / 2**30:,.1f} GiB"
+            f"{what} takes {needed / 2**30:,.1f} GiB{detail}; this machine has "
+            f"{_memory_bytes() / 2**30:,.1f} GiB"
         )
 
 

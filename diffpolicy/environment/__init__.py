@@ -10,7 +10,8 @@ import importlib
 import inspect
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from gymnasium.envs import registration
 
 from diffpolicy.checked import parse_json, shown, validate
 from diffpolicy.environment.boundary import Boundary, describe_error
+from diffpolicy.environment.fit import check_fit as check_fit
+from diffpolicy.environment.fit import fitting_keys as fitting_keys
 from diffpolicy.environment.headless import prefer_egl
+from diffpolicy.environment.pictures import add_camera
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.specification import Task
 
 CALLED = ("expert", "observations_from")  # declared as functions
 
@@ -42,23 +45,43 @@ def make(
     kwargs: Mapping[str, Any],
     max_steps: int | None = None,
     render_mode: str | None = None,
+    camera: int | None = None,
 ):
-    """gymnasium.make with flat observations and actions and one clear error: see `Boundary`."""
+    """gymnasium.make with checked observations, flat actions and one clear error: see `Boundary`.
+
+    camera: side in px of the environment's picture, which is added to its observation as `pixels`.
+    """
     prefer_egl()
     _see_working_directory()
     options: dict[str, Any] = {} if max_steps is None else {"max_episode_steps": max_steps}
-    if render_mode:
-        options["render_mode"] = render_mode
+    if render_mode or camera:
+        options["render_mode"] = render_mode or "rgb_array"
     try:
-        env = gymnasium.make(env_id, disable_env_checker=True, **options, **kwargs)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*not in the possible render_modes")
+            env = gymnasium.make(env_id, disable_env_checker=True, **options, **kwargs)
     except DiffpolicyError:
         raise
     except Exception as error:
         text = f"cannot make the environment {env_id!r}: {describe_error(error)}"
         if not str(error):
             text += ", perhaps because of versions"
+        if camera:
+            text += "; a camera needs an environment with render_mode='rgb_array'"
         raise DiffpolicyError(text + _remedy(error, env_id)) from error
-    return Boundary(env, env_id)
+    return Boundary(_with_camera(env, env_id, camera) if camera else env, env_id)
+
+
+def _with_camera(env: gymnasium.Env, env_id: str, side: int) -> gymnasium.Env:
+    try:
+        return add_camera(env, side)
+    except Exception as error:
+        env.close()
+        reason = str(error) if isinstance(error, DiffpolicyError) else describe_error(error)
+        raise DiffpolicyError(
+            f"{env_id} gives no picture for a camera: {reason}; expected an environment with "
+            "render_mode='rgb_array'"
+        ) from error
 
 
 def _remedy(error: Exception, env_id: str) -> str:
@@ -105,29 +128,6 @@ def control_dt_s(env, override: float | None = None) -> float:
     except (DiffpolicyError, TypeError, ValueError) as error:
         trouble = f"{env.spec.id} does not say how long a control tick lasts: {error}"
     raise DiffpolicyError(f"{trouble}; give --control-dt SECONDS")
-
-
-def fitting_keys(env, known: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Parts of a Dict observation in their order; DiffpolicyError if a known order differs."""
-    found = env.observation_keys
-    if known is not None and found is not None and tuple(known) != found:
-        raise DiffpolicyError(
-            f"{env.spec.id} observes {', '.join(found)}, in this order; expected, as in the data, "
-            f"{', '.join(known)}. Try the environment and the versions of the recording, or a "
-            "Dict with sort_keys=False in that order"
-        )
-    return found or (None if known is None else tuple(known))
-
-
-def check_fit(env, task: Task) -> None:
-    """Raise DiffpolicyError unless the environment's spaces are those of the task."""
-    found = (env.observation_space.shape[0], env.action_space.shape[0])
-    if found != (task.observation_dim, task.action_dim):
-        raise DiffpolicyError(
-            f"{env.spec.id} has {found[0]} observations and {found[1]} actions; the checkpoint "
-            f"was trained for {task.observation_dim} and {task.action_dim} ({task.env_id})"
-        )
-    fitting_keys(env, task.observation_keys)
 
 
 def applicable(action: np.ndarray, space: Any) -> np.ndarray:

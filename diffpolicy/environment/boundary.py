@@ -1,39 +1,40 @@
 """Boundary to other people's Gymnasium environments: every value that crosses it is checked.
 
-Outside, observations are copied float vectors [D_o], actions are vectors [D_a], reward is a number,
-terminated and truncated are bools, and every exception is one DiffpolicyError.
+Outside, observations are copies, float vectors [D_o] or with pictures {key: array} (see `Parts`),
+actions are vectors [D_a], reward is a number, terminated and truncated are bools, and every
+exception is one DiffpolicyError.
 """
 
 import functools
 import math
-import reprlib
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.spaces.utils import flatten, flatten_space
+from gymnasium.spaces.utils import flatten_space
 
+from diffpolicy.environment.observing import Parts, Unfit
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.specification import ObservationSpec
 
 EXPECTED = {
     "reset": "reset(*, seed, options) -> (observation, info)",
     "step": "step(action) -> (observation, reward, terminated, truncated, info)",
 }
-FIXED = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
 # Modules of wrappers: their lines in a traceback do not locate an error of the environment.
 WRAPPERS = (
     *("gymnasium.core.", "gymnasium.wrappers.", "gymnasium.utils.", "gymnasium.spaces."),
-    *("gymnasium.envs.registration.", "numpy.", "importlib."),
+    *("gymnasium.envs.registration.", "numpy.", "importlib.", "PIL."),
     *(f"diffpolicy.{name}." for name in ("boundary", "environment", "record")),
 )
 
 
 class Boundary(gymnasium.Wrapper):
-    """An environment with flat observations and flat actions."""
+    """An environment with flat actions and, without pictures, flat observations."""
 
     def __init__(self, env: gymnasium.Env, name: str):
         super().__init__(env)
@@ -50,19 +51,13 @@ class Boundary(gymnasium.Wrapper):
             )
         if not np.all(actions.low <= actions.high):
             raise DiffpolicyError(f"{name} must take actions with low <= high; has {actions}")
-        self._leaves = list(_leaves(observations))
-        if not self._leaves or not all(isinstance(leaf, FIXED) for _, leaf in self._leaves):
-            raise DiffpolicyError(
-                f"{name} must observe a Box, or a Dict or Tuple of Box, Discrete, MultiBinary and "
-                f"MultiDiscrete; has {observations}. Try a gymnasium.ObservationWrapper, "
-                "registered under an id of its own"
-            )
-        self._shape = observations.shape if isinstance(observations, spaces.Box) else None
         self.action_shape = actions.shape
         if len(actions.shape) != 1:
             self.action_space = flatten_space(actions)
-        if self._shape is None or len(self._shape) != 1:
-            self.observation_space = flatten_space(observations)
+        self._parts = Parts(observations, name)
+        if self._parts.space is not observations:
+            self.observation_space = self._parts.space
+        self._observed = self._parts.read
 
     @property
     def spec(self):
@@ -71,17 +66,24 @@ class Boundary(gymnasium.Wrapper):
 
     @property
     def observation_keys(self) -> tuple[str, ...] | None:
-        """Arrays of a Dict or Tuple in the order of the flat vector; None for a Box."""
-        return tuple("/".join(map(str, path)) for path, _ in self._leaves if path) or None
+        """Arrays of a Dict or Tuple in the order of the flat vector; None without one."""
+        return self._parts.order
+
+    @property
+    def observations(self) -> dict[str, ObservationSpec]:
+        """Specification by key; `limits` stands for a normaliser that is to be fitted."""
+        return self._parts.specs
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
-        """The first observation [D_o] and info."""
+        """The first observation and info."""
         self.seed, self.tick = seed, -1
         try:
             outcome: Any = self.env.reset(seed=seed, options=options)
             if not isinstance(outcome, tuple) or len(outcome) != 2:
-                raise self._unfit("returned", outcome, EXPECTED["reset"])
-            return self._flat(outcome[0]), self._mapping(outcome[1])
+                raise Unfit("returned", outcome, EXPECTED["reset"])
+            return self._observed(outcome[0]), self._mapping(outcome[1])
+        except Unfit as error:
+            raise self._unfit(error) from error
         except DiffpolicyError:
             raise
         except Exception as error:
@@ -93,15 +95,17 @@ class Boundary(gymnasium.Wrapper):
         try:
             outcome: Any = self.env.step(action.reshape(self.action_shape))
             if not isinstance(outcome, tuple) or len(outcome) != 5:
-                raise self._unfit("returned", outcome, EXPECTED["step"])
+                raise Unfit("returned", outcome, EXPECTED["step"])
             observation, reward, terminated, truncated, info = outcome
             return (
-                self._flat(observation),
+                self._observed(observation),
                 self._number(reward),
                 terminated if type(terminated) is bool else self._flag("terminated", terminated),
                 truncated if type(truncated) is bool else self._flag("truncated", truncated),
                 self._mapping(info),
             )
+        except Unfit as error:
+            raise self._unfit(error) from error
         except DiffpolicyError:
             raise
         except Exception as error:
@@ -119,53 +123,27 @@ class Boundary(gymnasium.Wrapper):
         except (Exception, SystemExit) as error:
             _warn(f"{self.name} failed in close: {describe_error(error)}")
 
-    def _flat(self, value: Any) -> np.ndarray:
-        """The observation as a new vector, in the order of the space."""
-        if type(value) is np.ndarray and value.shape == self._shape and value.dtype.kind == "f":
-            return value.flatten()  # always a copy
-        vector = np.concatenate([self._part(path, leaf, value) for path, leaf in self._leaves])
-        return vector if vector.dtype.kind == "f" else vector.astype(np.float64)
-
-    def _part(self, path: tuple[Any, ...], space: Any, observation: Any) -> np.ndarray:
-        """One array of the observation as a vector."""
-        value, name = observation, "".join(f"[{key!r}]" for key in path)
-        try:
-            for key in path:
-                value = value[key]
-        except (KeyError, IndexError, TypeError) as error:
-            keys = list(observation) if isinstance(observation, Mapping) else observation
-            raise self._unfit("observed", keys, f"observation{name}") from error
-        if not isinstance(space, spaces.Box):
-            if not space.contains(value):
-                raise self._unfit(f"gave as observation{name}", value, f"one of {space}")
-            return np.asarray(flatten(space, value))
-        array = np.asarray(value) if hasattr(value, "__array__") else None
-        if array is None or array.shape != space.shape or array.dtype.kind not in "fiub":
-            wanted = f"an array of numbers of shape {space.shape}"
-            raise self._unfit(f"gave as observation{name}", value, wanted)
-        return array.ravel()
-
     def _mapping(self, info: Any) -> Any:
         if type(info) is dict or isinstance(info, Mapping):  # the first is quick
             return info
-        raise self._unfit("gave as info", info, "a dict")
+        raise Unfit("gave as info", info, "a dict")
 
     def _number(self, reward: Any) -> float:
         found = number(reward)
         if found is None:
-            raise self._unfit("gave as reward", reward, "a number")
+            raise Unfit("gave as reward", reward, "a number")
         return found
 
     def _flag(self, name: str, value: Any) -> bool:
         found = number(value)
         if found not in (0, 1):
-            raise self._unfit(f"gave as {name}", value, "a bool")
+            raise Unfit(f"gave as {name}", value, "a bool")
         return bool(found)
 
-    def _unfit(self, verb: str, value: Any, expected: str) -> DiffpolicyError:
-        shape = f" of shape {value.shape}" if isinstance(value, np.ndarray) else ""
-        given = f"{verb} {reprlib.repr(value)}{shape}"
-        return DiffpolicyError(f"{self.name} {given} in {self._call()}; expected {expected}")
+    def _unfit(self, error: Unfit) -> DiffpolicyError:
+        return DiffpolicyError(
+            f"{self.name} {error.given} in {self._call()}; expected {error.expected}"
+        )
 
     def _raised(self, error: Exception) -> DiffpolicyError:
         text = f"{self.name} failed in {self._call()}: {describe_error(error)}"
@@ -209,16 +187,6 @@ def _place(error: BaseException | None) -> str:
         if not f"{frame.f_globals.get('__name__', '')}.".startswith(WRAPPERS)
     ]
     return frames[-1] if frames else _place(error.__cause__)
-
-
-def _leaves(space: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """(keys, space) of every array of a Dict or Tuple, in the order of the flat vector."""
-    if not isinstance(space, spaces.Dict | spaces.Tuple):
-        yield path, space
-        return
-    inside: Any = space.spaces
-    for key, inner in inside.items() if isinstance(space, spaces.Dict) else enumerate(inside):
-        yield from _leaves(inner, (*path, key))
 
 
 @functools.cache

@@ -19,6 +19,8 @@ TRIED_TICKS = 8
 UNBOUNDED = 1e6  # actions are tried in ±1 in a space with such bounds
 ACTION_STREAM = 0xAC7  # apart from the environment's own stream of the same seed
 
+Observed = dict[str, np.ndarray]
+
 
 class EnvironmentFailure(DiffpolicyError):
     """An environment that raised, with the seed and the tick of its episode."""
@@ -32,12 +34,12 @@ class Monitored:
         self._at = [0] * 4 if at is None else at
         self.env = self._call(0, make_env)
 
-    def reset(self, seed: int) -> dict[str, np.ndarray]:
+    def reset(self, seed: int) -> Observed:
         """The first observation {key: array} of the seed's episode."""
         self.seed, self.tick = seed, 0
         return by_key(self._call(1, lambda: self.env.reset(seed=seed))[0])
 
-    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], Any, bool, bool, Any]:
+    def step(self, action: np.ndarray) -> tuple[Observed, Any, bool, bool, Any]:
         """Observation {key: array}, reward, terminated, truncated, info."""
         observation, *others = self._call(2, lambda: self.env.step(action))
         self.tick += 1
@@ -67,7 +69,7 @@ class Monitored:
             self._at[3] = 0
 
 
-def by_key(observation: Any) -> dict[str, np.ndarray]:
+def by_key(observation: Any) -> Observed:
     """{key: array} of an observation; a single array gets the key `observation`."""
     return dict(observation) if isinstance(observation, Mapping) else {FLAT: observation}
 
@@ -90,36 +92,44 @@ def seeds_repeat(
     finally:
         env.close()
     for again, when in ((second, "at once"), (third, "after another episode")):
-        differs = np.argwhere(~((first == again) | (np.isnan(first) & np.isnan(again))))
-        if len(differs):
-            at_tick = tuple(differs[0])
+        if gave := _difference(first, again):
             return (
                 f"seeds do not repeat: reset(seed={seed}) and the same actions again, {when}, gave "
-                f"{again[at_tick]:.6g} instead of {first[at_tick]:.6g} at tick {at_tick[0]} "
-                f"(dimension {at_tick[1]})"
+                f"{gave}"
             )
     return None
 
 
-def _first_ticks(env: Monitored, seed: int) -> np.ndarray:
-    """Observations [ticks + 1, D_o] under random actions, the same ones for every seed.
+def _difference(first: list[Observed], again: list[Observed]) -> str | None:
+    """The first difference of two episodes, with figures; None if there is none."""
+    for tick, (one, other) in enumerate(zip(first, again, strict=False)):
+        for key, values in one.items():
+            if not np.array_equal(values, other[key], equal_nan=values.dtype.kind == "f"):
+                index = np.argwhere(~((values == other[key]) | _both_nan(values, other[key])))[0]
+                before, after = values[tuple(index)], other[key][tuple(index)]
+                name = "" if key == FLAT else f"{key}, "
+                where = f"({name}dimension {', '.join(map(str, index))})"
+                return f"{after:.6g} instead of {before:.6g} at tick {tick} {where}"
+    if len(first) != len(again):
+        return f"an episode of {len(again) - 1} instead of {len(first) - 1} ticks"
+    return None
 
-    NaN after the end of an episode.
-    """
+
+def _both_nan(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return (one != one) & (other != other)
+
+
+def _first_ticks(env: Monitored, seed: int) -> list[Observed]:
+    """Observations under random actions, the same ones for every seed, to the episode's end."""
     space = env.env.action_space
     bounded = (np.abs(space.low) < UNBOUNDED) & (np.abs(space.high) < UNBOUNDED)
     low, high = np.where(bounded, space.low, -1), np.where(bounded, space.high, 1)
     rng = np.random.default_rng(ACTION_STREAM)
-    seen = [_flat(env.reset(seed))]
+    seen = [env.reset(seed)]
     for _ in range(TRIED_TICKS):
         action = np.clip(rng.uniform(low, high), space.low, space.high).astype(space.dtype)
         observation, _, terminated, truncated, _ = env.step(action)
-        seen.append(_flat(observation))
+        seen.append(observation)
         if terminated or truncated:
             break
-    missing = TRIED_TICKS + 1 - len(seen)
-    return np.pad(seen, ((0, missing), (0, 0)), constant_values=np.nan)
-
-
-def _flat(observation: Mapping[str, np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.ravel(value) for value in observation.values()]).astype(np.float64)
+    return seen

@@ -1,12 +1,12 @@
 """Prepare training: a store and an environment become normalised windows and a specification.
 
-Shapes: N rows, D_o and D_a dimensions.
+Shapes: N rows, D_a dimensions of an action.
 """
 
 import hashlib
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,14 @@ import numpy as np
 
 from diffpolicy import environment
 from diffpolicy.checkpoint import Checkpoint
-from diffpolicy.config import ModelConfig, TrainConfig
+from diffpolicy.config import BATCH, PICTURE_BATCH, ModelConfig, TrainConfig
 from diffpolicy.data.attributes import attribute
-from diffpolicy.data.demonstrations import Demonstrations, contents, read_demonstrations
-from diffpolicy.data.normalizer import FITS, Normalizer
+from diffpolicy.data.demonstrations import Demonstrations, contents
+from diffpolicy.data.normalizer import FITS, Normalizer, pixels
 from diffpolicy.data.windows import Windows, make_windows
-from diffpolicy.environment.boundary import describe_error
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.specification import FLAT, Specification, Task, default_horizons, flat_observation
+from diffpolicy.specification import Specification, Task, default_horizons
+from diffpolicy.training.observations import check_observations, check_size, read_observations
 from diffpolicy.version import __version__
 
 ROUNDING = 0.01  # of an action's range: excess up to this is rounding
@@ -36,6 +36,7 @@ class Prepared:
     validation: Windows | None
     observation_normalizers: dict[str, Normalizer]
     action_normalizer: Normalizer
+    batch: int  # windows of a training step
     notes: tuple[str, ...]  # sentences for the user
 
 
@@ -45,18 +46,27 @@ def prepare(config: TrainConfig, started: Checkpoint | None = None) -> Prepared:
     A run that was started on the same data keeps the normalisers of its policy.
     """
     demonstrations, observations, task, notes = _read(config)
+    pictures = any(spec.is_picture for spec in task.observations.values())
+    batch = config.batch or (PICTURE_BATCH if pictures else BATCH)
     asked = config.observation_horizon, config.prediction_horizon, config.action_horizon
     horizons = default_horizons(task.control_dt_s, *asked)
     ends, actions = demonstrations.episode_ends, demonstrations.action
     train, held_out = split_episodes(len(ends), config.validation_fraction, config.seed)
     rows = np.repeat(np.isin(np.arange(len(ends)), train), np.diff(ends, prepend=0))
-    provenance, fit = _provenance(config, demonstrations, observations), FITS[config.normalizer]
+    provenance = _provenance(replace(config, batch=batch), demonstrations, observations)
+    fit = FITS[config.normalizer]
     if started and started.specification.training.get("fingerprint") == provenance["fingerprint"]:
         of_observations, of_action = started.observation_normalizers, started.action_normalizer
     else:
-        of_observations = {key: fit(values[rows]) for key, values in observations.items()}
+        of_observations = {
+            key: pixels(spec.shape[2]) if spec.is_picture else fit(observations[key][rows])
+            for key, spec in task.observations.items()
+        }
         of_action = fit(actions[rows])
-    normal_observations = {k: of_observations[k].normalize(x) for k, x in observations.items()}
+    normal_observations = {
+        key: x if task.observations[key].is_picture else of_observations[key].normalize(x)
+        for key, x in observations.items()
+    }
     normal_actions = of_action.normalize(actions)
 
     def windows(episodes: np.ndarray) -> Windows:
@@ -70,7 +80,8 @@ def prepare(config: TrainConfig, started: Checkpoint | None = None) -> Prepared:
         training=provenance,
     )
     validation = windows(held_out) if len(held_out) else None
-    return Prepared(specification, windows(train), validation, of_observations, of_action, notes)
+    normalizers = of_observations, of_action
+    return Prepared(specification, windows(train), validation, *normalizers, batch, notes)
 
 
 def _read(
@@ -86,55 +97,30 @@ def _read(
         kwargs = environment.parse_kwargs(config.env_kwargs)
     else:
         kwargs = dict(attribute(attributes, "env_kwargs") or {})
-    env = environment.make(env_id, kwargs)
+    camera = config.camera or attribute(attributes, "camera")
+    env = environment.make(env_id, kwargs, camera=camera)
     try:
-        keys = _observation_keys(config, source.names, env)
-        demonstrations = read_demonstrations(source, keys, config.action)
-        observations = _observations(config, demonstrations, keys, env)
-        task = _task(config, attributes, env, env_id, kwargs)
+        demonstrations, observations = read_observations(config, source, env)
+        task = _task(config, attributes, env, list(observations), env_id, kwargs, camera)
         space: Any = env.action_space
     finally:
         env.close()
-    _check_dimensions(config, task, observations, demonstrations.action)
+    action = demonstrations.action
+    check_observations(config.data, observations, task)
+    check_size(config.data, "actions", action.shape[1], task.action_dim, env_id)
     name = f"{config.data}: data/{config.action}"
-    notes = _check_actions(name, demonstrations.action, space.low, space.high)
-    return demonstrations, {FLAT: observations}, task, (*demonstrations.notes, *notes)
-
-
-def _observation_keys(config: TrainConfig, names: list[str], env) -> list[str]:
-    """Arrays of the store that make the observation."""
-    if config.obs or FLAT in names:
-        return list(config.obs) or [FLAT]
-    mapped = environment.declared(env, "demonstration_arrays")
-    if mapped:
-        return list(mapped)
-    raise DiffpolicyError(
-        f"name the arrays of {config.data} that make the observation with --obs; it holds: "
-        f"{', '.join(names)}"
-    )
-
-
-def _observations(
-    config: TrainConfig, demonstrations: Demonstrations, keys: list[str], env
-) -> np.ndarray:
-    """Observations [N, D_o]: mapped by the environment from its own arrays, else joined."""
-    mapping = environment.declared(env, "observations_from")
-    mappable = list(environment.declared(env, "demonstration_arrays") or ()) == keys
-    if mapping is None or not mappable:
-        return demonstrations.observation(keys)
-    try:
-        mapped = mapping(demonstrations.arrays)
-    except ValueError as error:
-        raise DiffpolicyError(f"{config.data}: {error}") from error
-    except Exception as error:
-        name = f"observations_from of {env.spec.id}"
-        reason = f"{config.data}: {name} failed: {describe_error(error)}"
-        raise DiffpolicyError(reason) from error
-    return np.asarray(mapped, np.float32)
+    notes = _check_actions(name, action, space.low, space.high)
+    return demonstrations, observations, task, (*demonstrations.notes, *notes)
 
 
 def _task(
-    config: TrainConfig, attributes: Mapping[str, Any], env, env_id: str, kwargs: dict[str, Any]
+    config: TrainConfig,
+    attributes: Mapping[str, Any],
+    env: Any,
+    keys: list[str],
+    env_id: str,
+    kwargs: dict[str, Any],
+    camera: int | None,
 ) -> Task:
     if sorted(config.obs) == sorted(env.observation_keys or ()):
         environment.fitting_keys(env, config.obs)
@@ -144,29 +130,20 @@ def _task(
     if targets is None:
         targets = environment.declared(env, "position_targets")
     dt = environment.control_dt_s(env, config.control_dt or attribute(attributes, "control_dt_s"))
+    specs = {key: env.observations[key] for key in keys}
     return Task(
         env_id=env_id,
         control_dt_s=dt,
         position_targets=bool(targets),
-        observations=flat_observation(env.observation_space.shape[0], config.normalizer),
+        observations={
+            key: spec if spec.is_picture else replace(spec, normalizer=config.normalizer)
+            for key, spec in specs.items()
+        },
         action_dim=env.action_space.shape[0],
         env_kwargs=kwargs,
         observation_keys=environment.fitting_keys(env, attribute(attributes, "observation_keys")),
+        camera=camera,
     )
-
-
-def _check_dimensions(
-    config: TrainConfig, task: Task, observations: np.ndarray, actions: np.ndarray
-) -> None:
-    for name, wanted, found in (
-        ("observations", task.observation_dim, observations.shape[1]),
-        ("actions", task.action_dim, actions.shape[1]),
-    ):
-        if found != wanted:
-            raise DiffpolicyError(
-                f"{config.data} has {name} of {found} numbers, {task.env_id} has {wanted}; "
-                "choose other arrays with --obs, or another --env or --env-kwargs"
-            )
 
 
 def _check_actions(name: str, actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[str]:
@@ -219,9 +196,9 @@ def _provenance(
     import torch
 
     settings = {
-        k: str(v) if isinstance(v, Path) else v
-        for k, v in asdict(config).items()
-        if k not in ("resume", "out")
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in asdict(config).items()
+        if key not in ("resume", "out")
     }
     ends = demonstrations.episode_ends
     return {

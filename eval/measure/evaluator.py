@@ -61,7 +61,9 @@ class Evaluator:
         self.kwargs = task.env_kwargs if same else {}
         if config.env_kwargs is not None:
             self.kwargs = environment.parse_kwargs(config.env_kwargs)
-        self.make = partial(environment.make, self.env_id, self.kwargs, config.max_steps)
+        self.make = partial(
+            environment.make, self.env_id, self.kwargs, config.max_steps, camera=task.camera
+        )
         self.workers = Workers(worker_count(config.workers, config.episodes, policy.device))
         override = config.control_dt or (task.control_dt_s if same else None)
         self.facts = self.workers.call(
@@ -82,6 +84,7 @@ class Evaluator:
             step_timeout=config.step_timeout,
             limit=self.facts.limit,
         )
+        tell_memory(policy, self.options, self.workers.count)
         self.seeds = range(config.seed, config.seed + config.episodes)
         self.kept = Kept(kept)
         self._fingerprints: dict[str, str] = {}
@@ -245,6 +248,22 @@ class Evaluator:
             score_from=self.facts.score_key or "success, as 0 or 1",
             **options,
         )
+
+
+def tell_memory(policy: Policy, options: RolloutOptions, processes: int) -> None:
+    """Print the memory of the pictures, if the policy observes any."""
+    found = picture_bytes(policy, options)
+    if found:
+        print(
+            f"memory of pictures: at most {found / 1e6:.0f} MB for each worker (workers: "
+            f"{processes}), with {options.envs} environments and a batch of {options.batch}"
+        )
+
+
+def picture_bytes(policy: Policy, options: RolloutOptions) -> int:
+    """Bytes of the histories in a process, and of one batch as uint8 and as float32."""
+    pixels = sum(spec.size for spec in policy.observations.values() if spec.is_picture)
+    return pixels * policy.horizons.observation * (options.envs + (1 + 4) * options.batch)
 
 
 def warn_of_starvation(policy: Policy, profile: LatencyProfile, control_dt_s: float) -> None:

@@ -11,6 +11,8 @@ from diffpolicy.control.episode import Episode, RolloutOptions
 from diffpolicy.control.latency import LatencyProfile
 from diffpolicy.control.rollout import episodes
 from diffpolicy.control.workers import one_thread
+from diffpolicy.environment.boundary import Boundary
+from diffpolicy.environment.monitored import by_key
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
 
@@ -20,7 +22,7 @@ KEPT = 24  # frames of an episode, at least
 
 
 class Frames(NamedTuple):
-    """One episode: frames {tick: image}, or the reason of their absence, and observations."""
+    """One episode: frames {tick: image}, or the reason of their absence, and observed vectors."""
 
     episode: Episode
     frames: dict[int, np.ndarray]
@@ -38,14 +40,17 @@ def frames_of(evaluator: Evaluator, policy: Policy, profile: LatencyProfile, see
 
 
 class _Rendered(gymnasium.Wrapper):
-    """Keep frames {tick: image} and observations: rendering every tick would take minutes."""
+    """Keep frames {tick: image} and vectors: rendering every tick would take minutes."""
 
-    def __init__(self, env):
+    def __init__(self, env: Boundary):
         super().__init__(env)
         self.every = max(1, environment.episode_limit(env) // KEPT)
         self.frames: dict[int, np.ndarray] = {}
         self.observations: list[np.ndarray] = []
-        self.trouble: str | None = None if env.render_mode else "it has no rgb_array mode"
+        sees = any(spec.is_picture for spec in env.observations.values())
+        self.trouble: str | None = None
+        if not (env.render_mode or sees):
+            self.trouble = "it has no rgb_array mode"
 
     def reset(self, **options):
         outcome = self.env.reset(**options)
@@ -57,18 +62,30 @@ class _Rendered(gymnasium.Wrapper):
         self._keep(outcome[0], last=outcome[2] or outcome[3])
         return outcome
 
-    def _keep(self, observation: np.ndarray, last: bool) -> None:
+    def _keep(self, observation: Any, last: bool) -> None:
         tick = len(self.observations)
-        self.observations.append(observation)
+        self.observations.append(_vector(observation))
         if self.trouble or (tick % self.every and not last):
             return
         try:
-            frame = np.asarray(self.env.render())
+            frame = self._frame(observation)
             if frame.ndim != 3:
                 raise ValueError(f"its frames have the shape {frame.shape}; expected [H, W, 3]")
             self.frames[tick] = frame
         except Exception as error:  # drivers fail in many ways; the caption gives the reason
             self.trouble = str(error)
+
+    def _frame(self, observation: Any) -> np.ndarray:
+        """The rendered picture, or the first that is observed."""
+        if self.env.render_mode:
+            return np.asarray(self.env.render())
+        return next(value for value in by_key(observation).values() if value.ndim == 3)
+
+
+def _vector(observation: Any) -> np.ndarray:
+    """The vectors of an observation, joined [D_o]; pictures are left out."""
+    vectors = [value for value in by_key(observation).values() if value.ndim == 1]
+    return np.concatenate(vectors) if vectors else np.zeros(0)
 
 
 def render_episode(

@@ -92,7 +92,7 @@ def _too_few_episodes(d: Decision) -> str:
 def _disturbed(d: Decision) -> str:
     return (
         "other processes disturbed the measurement of latencies; measure again on a quiet machine, "
-        "or accept these latencies with `diffpolicy sweep --accept-disturbed`"
+        "or add `--accept-disturbed` to `diffpolicy sweep --run RUN`"
     )
 
 

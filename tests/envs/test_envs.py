@@ -9,7 +9,7 @@ import warnings
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
+from gymnasium.utils.env_checker import check_env, data_equivalence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -99,6 +99,7 @@ def test_looking_changes_nothing(task):
     [
         *((task, kwargs) for task in TASKS for kwargs in ({}, IMPERFECT)),
         ("PushT-v0", {"observation": "keypoint", **IMPERFECT}),
+        ("PushT-v0", {"observation": "image", **IMPERFECT}),
     ],
     ids=str,
 )
@@ -116,7 +117,7 @@ def test_a_saved_state_goes_on_elsewhere_to_the_bit(task, kwargs, ticks):
         target.restore(pickle.loads(saved))
         found = [target.step(a)[:4] for a in others]
         for (seen, *rest), (seen_before, *rest_before) in zip(found, expected, strict=True):
-            np.testing.assert_array_equal(seen, seen_before)
+            assert data_equivalence(seen, seen_before, exact=True)
             assert rest == rest_before
 
 
@@ -153,7 +154,11 @@ def test_nothing_breaks_a_task(task, data):
 
 @pytest.mark.parametrize(
     ("task", "kwargs"),
-    [*((task, {}) for task in TASKS), ("PushT-v0", {"observation": "keypoint"})],
+    [
+        *((task, {}) for task in TASKS),
+        ("PushT-v0", {"observation": "keypoint"}),
+        ("PushT-v0", {"observation": "image"}),
+    ],
     ids=str,
 )
 def test_gymnasium_finds_nothing_to_remark_but_pixels_as_actions(task, kwargs):
@@ -177,7 +182,9 @@ def rows_of(docstring, *, under):
     )
     lines = [line.strip() for line in section.splitlines() if line.strip().startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return [row for row in cells if row[0] and not row[0].startswith(("Num", "Parameter", "-"))]
+    return [
+        row for row in cells if row[0] and not row[0].startswith(("Num", "Key", "Parameter", "-"))
+    ]
 
 
 def value(text):
@@ -204,8 +211,8 @@ def test_the_docstring_has_the_bounds_of_the_spaces(task, kwargs):
     env = make(task, **kwargs).unwrapped
     actions = rows_of(env.__doc__, under="action space")
     observations = rows_of(env.__doc__, under="observation space")
-    if task == "PushT-v0":  # two tables: a state of six rows, then keypoints
-        observations = observations[6:] if kwargs else observations[:6]
+    if task == "PushT-v0":  # three tables: a state of six rows, three rows of keypoints, images
+        observations = observations[6:9] if kwargs else observations[:6]
     for rows, space in ((actions, env.action_space), (observations, env.observation_space)):
         for number, _, low, high, _ in rows:
             first, last = (*number.split("–"), number)[:2]
@@ -213,6 +220,15 @@ def test_the_docstring_has_the_bounds_of_the_spaces(task, kwargs):
             assert space.low[of_row] == pytest.approx(value(low)), (number, low)
             assert space.high[of_row] == pytest.approx(value(high)), (number, high)
         assert of_row.stop == space.shape[0]
+
+
+def test_the_docstring_has_the_bounds_of_images():
+    env = make("PushT-v0", observation="image").unwrapped
+    rows = rows_of(env.__doc__, under="observation space")[9:]
+    assert [row[0] for row in rows] == [f"`{key}`" for key in env.observation_space]
+    for (_, meaning, low, high, _), space in zip(rows, env.observation_space.values(), strict=True):
+        assert meaning.endswith(f"{space.dtype} {list(space.shape)}")
+        assert (space.low == value(low)).all() and (space.high == value(high)).all()
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -14,7 +14,8 @@ from scipy import stats
 
 from diffpolicy.envs.planar import relative_pose, shared_area
 from diffpolicy.envs.pusht import PushTEnv
-from diffpolicy.envs.pusht_block import Block, keypoints_from_state, state_from_observation
+from diffpolicy.envs.pusht_block import Block
+from diffpolicy.envs.pusht_observations import keypoints_from_state, state_from_observation
 
 ID = "diffpolicy.envs:PushT-v0"
 GOAL = (256.0, 256.0, math.pi / 4)
@@ -361,7 +362,7 @@ def test_actions_beyond_the_table_are_clipped_to_it():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"observation": "image"}, "'state' or 'keypoint'"),
+        ({"observation": "pixels"}, "one of 'state', 'keypoint', 'image'; got 'pixels'"),
         ({"goal_pose": (256, 256)}, "goal_pose"),
         ({"bar_px": (120,)}, "bar_px must be 2 finite numbers"),
         ({"bar_px": 120}, "bar_px must be 2 finite numbers"),

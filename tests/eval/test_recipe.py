@@ -1,11 +1,17 @@
 """The recipe of a run: a folder keeps its number of demonstrations."""
 
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval import quickstart
-from diffpolicy.eval.config import QuickstartConfig
+from diffpolicy.eval.config import QuickstartConfig, SweepConfig
 from diffpolicy.eval.measure.recipe import Recipe, make_run
+from diffpolicy.eval.measure.result_files import read_sweep
 
 TRAINING = {"steps": 5, "hidden": 16, "blocks": 1, "device": "cpu", "threads": 1}
 ENVIRONMENT = "diffpolicy.envs:Balance-v0"
@@ -39,3 +45,27 @@ def test_threads_of_quickstart_reach_training_and_sweep(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         quickstart.quickstart(QuickstartConfig(out=tmp_path, threads=2))
     assert found == {"training": 2, "sweep": 2}
+
+
+@pytest.mark.parametrize(
+    ("load", "changes", "finished"),
+    [
+        ("quiet", {}, True),
+        ("disturbed", {}, False),
+        ("quiet", {"margin": 0.2}, False),
+        ("quiet", {"ddim_steps": (1, 3)}, False),
+    ],
+)
+def test_only_a_quiet_result_of_the_same_quickstart_is_kept(
+    tmp_path, monkeypatch, load, changes, finished
+):
+    committed = read_sweep(Path(__file__).parents[2] / "eval/results/balance_sweep.json")
+    rows = [replace(row, load=load) for row in committed.rows]
+    monkeypatch.setattr(quickstart, "read_sweep", lambda _: replace(committed, rows=rows))
+    (tmp_path / "sweep.json").touch()
+    told = committed.provenance
+    evaluator: Any = SimpleNamespace(provenance=lambda: told)
+    sweep = SweepConfig(run=tmp_path, out=tmp_path, ddim_steps=(1, 2), margin=told.margin)
+    assert quickstart._is_finished(replace(sweep, **changes), evaluator) == finished
+    (tmp_path / "sweep.json").unlink()
+    assert not quickstart._is_finished(sweep, evaluator)

@@ -1,0 +1,109 @@
+"""Pictures of a store: recognised by their shape, held in memory as uint8 [N, H, W, C].
+
+Shapes: N rows, H and W px, C channels (1, 3 or 4). Stored pictures have C last or first and hold
+whole numbers from 0 to 255, or numbers in [0, 1]. They are read and converted block by block, so
+the peak of memory is that of the uint8 array and one block.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from diffpolicy.config import CAMERA
+from diffpolicy.data.zarr_store import blocks, check_memory, reading
+from diffpolicy.errors import DiffpolicyError
+
+CHANNELS = (1, 3, 4)
+WHITE, UNFIT = 255, 0
+BLOCK_BYTES = 2**24
+QUICK_S = 1.0  # a read that takes longer shows a bar
+REMEDY = "store it as uint8 from 0 to 255"
+
+
+def picture_shape(row: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """(H, W, C) of the pictures in rows of a shape; None for rows that are not pictures."""
+    if len(row) != 3:
+        return None
+    first, middle, last = row
+    if last in CHANNELS and min(first, middle) >= CAMERA.low:
+        return first, middle, last
+    if first in CHANNELS and min(middle, last) >= CAMERA.low:
+        return middle, last, first
+    return None
+
+
+def held_bytes(array: Any, rows: int) -> int:
+    """Bytes of the first rows of a zarr array as uint8; 0 if they are not pictures."""
+    return rows * math.prod(picture_shape(array.shape[1:]) or (0,))
+
+
+def read_pictures(array: Any, rows: int, what: str) -> tuple[np.ndarray, list[str]]:
+    """The first rows of a zarr array as uint8 [N, H, W, C], and notes on their conversion.
+
+    what: name of the array in error messages. Raises DiffpolicyError for numbers of another range,
+    and for nothing but 0 and 1, which may be black and white or nearly black.
+    """
+    check_memory(array, rows, what, itemsize=1)
+    row = array.shape[1:]
+    shape = picture_shape(row) or row
+    with reading(what):
+        pictures = np.empty((rows, *shape), np.uint8)
+    factor = 1 if array.dtype.kind in "iu" else None
+    with _bar(array.path, pictures.nbytes) as bar:
+        for start, block in blocks(array, rows, what, BLOCK_BYTES):
+            target = pictures[start : start + len(block)]
+            block = block if shape == row else np.moveaxis(block, 1, 3)
+            known, factor = factor, convert(block, target, factor)
+            if factor == UNFIT:
+                raise DiffpolicyError(f"{what} {_reason(block, known, start)}")
+            if factor == WHITE and known is None:
+                pictures[:start] *= np.uint8(WHITE)
+            bar.update(target.nbytes)
+            del block  # before the next one is read
+    if factor is None and pictures.any():
+        raise DiffpolicyError(
+            f"{what} holds nothing but 0 and 1, where 1 may be white or nearly black; {REMEDY}"
+        )
+    note = f"{array.path}: numbers in [0, 1] are held as uint8, round(255 x)"
+    return pictures, [note] if factor == WHITE else []
+
+
+def convert(block: np.ndarray, target: np.ndarray, factor: int | None) -> int | None:
+    """Write pictures into target, uint8 of their shape; return the factor of their numbers.
+
+    The factor is 1 for whole numbers, 255 for numbers in [0, 1], None as long as all were 0 or 1,
+    which are written as they are, and UNFIT for numbers that are neither.
+    """
+    if factor != WHITE:
+        with np.errstate(invalid="ignore"):  # NaN and inf differ from every whole number
+            np.copyto(target, block, casting="unsafe")
+        if np.array_equal(target, block):
+            return factor or (1 if target.max() > 1 else None)
+    if factor != 1 and block.min() >= 0 and block.max() <= 1:
+        target[:] = np.rint(WHITE * block)
+        return WHITE
+    return UNFIT
+
+
+def _reason(block: np.ndarray, factor: int | None, start: int) -> str:
+    """Row and value of the first number that `convert` does not take, and a remedy."""
+    wrong = ~np.isfinite(block)
+    if wrong.any():
+        return f"is not finite (NaN or inf) at row {start + int(np.argwhere(wrong)[0, 0])}"
+    wrong = (block < 0) | (block > (1 if factor == WHITE else WHITE))
+    if factor != WHITE:
+        wrong |= block != np.rint(block)
+    place = np.unravel_index(int(wrong.argmax()), block.shape)
+    rows = {1: ", after whole numbers", WHITE: ", after numbers in [0, 1]"}.get(factor or 0, "")
+    return (
+        "does not hold pictures; expected whole numbers from 0 to 255, or numbers in [0, 1]; got "
+        f"{block[place]:g} at row {start + int(place[0])}{rows}; {REMEDY}"
+    )
+
+
+def _bar(name: str, size: int) -> tqdm:
+    """Progress in bytes, shown if reading takes long."""
+    options: dict[str, Any] = {"unit": "B", "unit_scale": True, "delay": QUICK_S, "leave": False}
+    return tqdm(total=size, desc=f"read {name}", **options)

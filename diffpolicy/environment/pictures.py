@@ -1,0 +1,122 @@
+"""Pictures of environments: the cameras of an observation space, and a camera made by rendering.
+
+Inside, a picture is uint8 [H, W, C] of 0 to 255. Environments give them as that, channels first
+[C, H, W], or as floats in [0, 1] or [0, 255]; their space tells which.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.wrappers import AddRenderObservation, TransformObservation
+from PIL import Image
+
+from diffpolicy.config import CAMERA
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.specification import FLAT, ObservationSpec, picture
+
+PIXELS = "pixels"  # key of the picture that `add_camera` adds
+CHANNELS = (1, 3, 4)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Layout of the pictures of one Box; scale: from its numbers to 0 … 255."""
+
+    shape: tuple[int, ...]
+    channels_first: bool
+    is_float: bool
+    scale: float
+
+    @property
+    def spec(self) -> ObservationSpec:
+        """Specification of the picture [H, W, C]."""
+        order = (1, 2, 0) if self.channels_first else (0, 1, 2)
+        return picture(*(self.shape[axis] for axis in order))
+
+    @property
+    def expected(self) -> str:
+        """Description of the values that `read` takes."""
+        kind = f"floats in [0, {255 / self.scale:g}]" if self.is_float else "uint8"
+        return f"{kind}, {list(self.shape)}"
+
+    def read(self, values: Any) -> np.ndarray | None:
+        """A new array uint8 [H, W, C]; None for another shape, type or range."""
+        kind = getattr(values, "dtype", np.dtype(object))
+        fits = kind.kind == "f" if self.is_float else kind == np.uint8
+        if not fits or np.shape(values) != self.shape:
+            return None
+        found = np.asarray(values)
+        if self.is_float:
+            found = np.rint(found * self.scale)
+            if not (found.min() >= 0 and found.max() <= 255):  # NaN neither
+                return None
+        if self.channels_first:
+            found = found.transpose(1, 2, 0)
+        return np.array(found, np.uint8, order="C")
+
+
+def camera_of(space: Any, name: str) -> Camera | None:
+    """Camera of a Box; None for a Box of another shape, which is a vector.
+
+    Its shape is that of a picture with sides of 8 px or more and 1, 3 or 4 channels, last or first.
+    Raises DiffpolicyError, with the name of the observation, for such a Box of unknown range.
+    """
+    if not isinstance(space, spaces.Box) or len(space.shape) != 3:
+        return None
+    last = space.shape[2] in CHANNELS and min(space.shape[:2]) >= CAMERA.low
+    first = space.shape[0] in CHANNELS and min(space.shape[1:]) >= CAMERA.low
+    if not (last or first):
+        return None
+    is_float, low, high = space.dtype.kind == "f", space.low, space.high
+    whole = [top for top in (1, 255) if np.all(low == 0) and np.all(high == top)]
+    if not whole or (not is_float and (space.dtype != np.uint8 or whole != [255])):
+        raise DiffpolicyError(
+            f"{name} has the shape of a picture, but not its range; expected uint8 of 0 to 255, or "
+            f"floats in [0, 1] or [0, 255]; got {space.dtype} from {low.min():g} to "
+            f"{high.max():g}. Try a gymnasium.ObservationWrapper, registered under an id of its own"
+        )
+    return Camera(space.shape, not last, is_float, 255 / whole[0])
+
+
+def described(values: Any) -> str:
+    """Type, shape and range of an array, for an error message."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub" or not array.size:
+        return f"{array.dtype} {list(array.shape)}"
+    return f"{array.dtype} {list(array.shape)} from {array.min():g} to {array.max():g}"
+
+
+def add_camera(env: gymnasium.Env, side: int) -> gymnasium.Env:
+    """The environment with its `rgb_array` picture [side, side, C] as observation `pixels`.
+
+    A Dict keeps its other keys; any other observation gets the key `observation`.
+    """
+    if env.render_mode != "rgb_array":
+        raise DiffpolicyError(f"it has no render mode rgb_array; its mode is {env.render_mode}")
+    env = AddRenderObservation(env, render_only=False, render_key=PIXELS, obs_key=FLAT)
+    seen: Any = env.observation_space
+    rendered = seen[PIXELS].shape
+    if len(rendered) != 3 or rendered[2] not in CHANNELS:
+        raise DiffpolicyError(f"its pictures have the shape {rendered}; expected [H, W, 3]")
+    small = spaces.Box(0, 255, (side, side, rendered[2]), np.uint8)
+    space = spaces.Dict({**seen.spaces, PIXELS: small}, sort_keys=seen.sort_keys)
+    return TransformObservation(env, lambda o: {**o, PIXELS: _resized(o[PIXELS], side)}, space)
+
+
+def without_camera(observation: dict[str, np.ndarray]) -> dict[str, np.ndarray] | np.ndarray:
+    """The observation as it is without `add_camera`: a vector if it has no other picture."""
+    own = {key: values for key, values in observation.items() if key != PIXELS}
+    pictures = any(values.ndim == 3 for values in own.values())
+    return own if pictures else np.concatenate(list(own.values()))
+
+
+def _resized(values: np.ndarray, side: int) -> np.ndarray:
+    """A picture [H, W, C] as [side, side, C], averaged over the pixels it covers."""
+    if values.dtype != np.uint8 or values.shape[:2] == (side, side):
+        return values
+    channels = values[:, :, 0] if values.shape[2] == 1 else values
+    found = Image.fromarray(channels).resize((side, side), Image.Resampling.BILINEAR)
+    return np.asarray(found).reshape(side, side, -1)
