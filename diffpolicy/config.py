@@ -148,7 +148,8 @@ class TrainConfig(ModelConfig):
     action: str = "action"
     """Array of the store that contains the actions."""
     encoder_weights: Path | None = None
-    """Pictures: start from these weights of a ResNet-18 (safetensors, with torchvision's names)."""
+    """Pictures: start every resnet18 from the convolutions of this safetensors file, which has
+    torchvision's names. Its BatchNorm and fc are ignored: GroupNorm and keypoints replace them."""
     colour_jitter: Annotated[float, Range(0, 1)] = 0.0
     """Pictures: largest relative change of brightness, contrast and saturation in training."""
     camera: Annotated[int | None, CAMERA] = None

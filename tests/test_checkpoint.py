@@ -39,12 +39,19 @@ from diffpolicy.checkpoint import (
 )
 from diffpolicy.config import ModelConfig
 from diffpolicy.data.demonstrations import open_demonstrations
-from diffpolicy.data.normalizer import Normalizer
-from diffpolicy.denoisers import build
+from diffpolicy.data.normalizer import Normalizer, identity, pixels
+from diffpolicy.denoisers import build, build_network
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import lock, write_atomically, write_text
 from diffpolicy.policy import Policy
-from diffpolicy.specification import FLAT, Horizons, Specification, Task, flat_observation
+from diffpolicy.specification import (
+    FLAT,
+    Horizons,
+    Specification,
+    Task,
+    flat_observation,
+    picture,
+)
 
 ROOT = Path(__file__).parents[1]
 TASK = Task("Some-v0", 0.05, True, flat_observation(5), 2)
@@ -453,6 +460,61 @@ def test_nothing_that_runs_code_from_a_file_is_called(path):
         assert name not in FORBIDDEN, f"line {node.lineno}"
         allowing = [k for k in getattr(node, "keywords", []) if k.arg == "allow_pickle"]
         assert not allowing or ast.unparse(allowing[0].value) == "False", f"line {node.lineno}"
+
+
+def with_cameras() -> Checkpoint:
+    observations = {"front": picture(16, 16), "side": picture(16, 16), **flat_observation(2)}
+    task = Task("Some-v0", 0.1, True, observations, 2)
+    model = ModelConfig(hidden=8, blocks=1, condition=8, keypoints=4)
+    spec = Specification(model, Horizons(2, 8, 4), task, 1.0, {})
+    normalizers = {"front": pixels(3), "side": pixels(3), FLAT: identity(2)}
+    weights = build_network(spec, normalizers).state_dict()
+    return Checkpoint(spec, weights, normalizers, identity(2))
+
+
+def test_a_checkpoint_with_cameras_is_loaded_as_it_was_saved(tmp_path):
+    saved = with_cameras()
+    save_policy(policy_path(tmp_path), saved)
+    loaded = load_policy(tmp_path)
+    assert loaded.specification == saved.specification
+    assert any(name.startswith("encoder.cameras.1.") for name in loaded.weights)
+    assert all(torch.equal(loaded.weights[name], w) for name, w in saved.weights.items())
+    for key, normalizer in saved.observation_normalizers.items():
+        np.testing.assert_array_equal(loaded.observation_normalizers[key].scale, normalizer.scale)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        (
+            "model",
+            {"encoder": "resnet18"},
+            "describe a network: front: a crop of 14 × 14 px is too",
+        ),
+        ("model", {"encoder": "vit"}, "encoder must be one of cnn, resnet18"),
+        ("model", {"keypoints": 5}, "does not fit the header"),
+        ("model", {"share_encoder": True}, "does not fit the header"),
+        ("model", {"crop": 0.05}, "crop must be at least 0.1"),
+        ("model", {"crop": 1.5}, "crop must be at most 1"),
+        ("task", {"camera": 4}, "camera must be at least 8"),
+        ("front", {"shape": [16, 16]}, "a float32 vector or a uint8 picture"),
+        ("front", {"shape": [16, 16, 4]}, "does not fit the header"),
+        ("front", {"dtype": "float32"}, "a float32 vector or a uint8 picture"),
+        ("front", {"normalizer": "limits"}, "a float32 vector or a uint8 picture"),
+        ("front", {"normalizer": None}, r"does not fit the header|uint8 picture"),
+    ],
+)
+def test_a_header_of_other_cameras_is_refused(tmp_path, part, changes, message):
+    def change(header, tensors):
+        specification = header["specification"]
+        task = specification["task"]
+        parts = {"model": specification["model"], "task": task, **task["observations"]}
+        parts[part].update(changes)
+
+    save_policy(policy_path(tmp_path), with_cameras())
+    rewrite(policy_path(tmp_path), change)
+    with pytest.raises(DiffpolicyError, match=message):
+        load_policy(tmp_path)
 
 
 def test_a_header_from_before_regression_is_read(tiny_run, tmp_path):

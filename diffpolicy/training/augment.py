@@ -40,24 +40,20 @@ def random_crop(pictures: Tensor, size: tuple[int, int], generator: torch.Genera
 
 
 def colour_jitter(pictures: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Scale brightness, contrast and saturation by factors in [1 - strength, 1 + strength].
+    """Scale brightness, contrast and saturation by factors b, c and s in 1 ± strength.
 
-    [B, T_o, h, w, C] of 0 to 255 -> float32 of 0 to 255. As in torchvision: each mixes the picture
-    with black, with its mean luma and with the luma of each pixel. A fourth channel stays.
+    [B, T_o, h, w, C] of 0 to 255 -> float32 of 0 to 255. As in torchvision, but clipped once:
+    x ← b·x, then x ← c·x + (1 - c)·(mean luma of the picture), then x ← s·x + (1 - s)·(luma of the
+    pixel); one affine map of the colours. A fourth channel stays.
     """
-    shape = 3, len(pictures), 1, 1, 1, 1
-    drawn = torch.rand(shape, generator=generator, device=pictures.device)
-    brightness, contrast, saturation = 1 + strength * (2 * drawn - 1)
-    colours, others = pictures.float().tensor_split([3], dim=-1)
-    colours = (colours * brightness).clamp(0, 255)
-    mean = luma(colours).mean((2, 3), keepdim=True)
-    colours = torch.lerp(mean, colours, contrast).clamp(0, 255)
-    colours = torch.lerp(luma(colours), colours, saturation).clamp(0, 255)
-    return torch.cat([colours, others], dim=-1)
-
-
-def luma(colours: Tensor) -> Tensor:
-    """Luma [..., 1] of RGB [..., 3]; the mean of one or two channels."""
-    if colours.shape[-1] < len(LUMA):
-        return colours.mean(-1, keepdim=True)
-    return (colours * colours.new_tensor(LUMA)).sum(-1, keepdim=True)
+    colours, others = pictures.tensor_split([3], dim=-1)
+    x = colours.float().flatten(2, 3)
+    channels = x.shape[-1]
+    luma = x.new_tensor(LUMA if channels == 3 else [1 / channels] * channels)
+    drawn = torch.rand((3, len(x), 1, 1, 1), generator=generator, device=x.device)
+    b, c, s = 1 + strength * (2 * drawn - 1)
+    grey = luma[:, None].expand(channels, channels)
+    matrix = b * c * (s * torch.eye(channels, device=x.device) + (1 - s) * grey)
+    mean = (x.mean(2) @ luma)[..., None, None]
+    changed = torch.add(x @ matrix, b * (1 - c) * mean).clamp_(0, 255).view(colours.shape)
+    return torch.cat([changed, others.float()], dim=-1) if others.shape[-1] else changed

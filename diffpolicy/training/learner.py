@@ -58,6 +58,7 @@ class Learner:
         self.objective = make_objective(model, device)
         self.masked = not task.position_targets
         self.crops, self.colour_jitter = network.encoder.crops, colour_jitter
+        self.draws = 1 if model.regression else DRAWS
         self.step = 0
 
     def learn(self, windows: Windows, batch: int, progress: float) -> Tensor:
@@ -134,14 +135,15 @@ class Learner:
         """The mean of ‖target - network‖² over a random batch (arXiv 2006.11239, eq. 14).
 
         Unless actions are position targets, those beyond the episode's ends do not count.
-        augmented: pictures are cropped at random, with colour jitter; otherwise at the centre.
+        augmented: pictures are cropped at random, with colour jitter, and encoded once for `draws`
+        noisy chunks (repeated_diffusion_steps in CogACT); otherwise they are cropped at the centre.
         """
         index = torch.randint(len(windows), (batch,), generator=generator, device=self.device)
         observations, action, real = gather(windows, index)
         if augmented and self.crops:
             pictures = augment(observations, self.crops, self.colour_jitter, generator)
-            observations = self.network.encoder(pictures).repeat_interleave(DRAWS, 0)
-            action, real = (x.repeat_interleave(DRAWS, 0) for x in (action, real))
+            observations = self.network.encoder(pictures).repeat_interleave(self.draws, 0)
+            action, real = (x.repeat_interleave(self.draws, 0) for x in (action, real))
         x_t, t, target = self.objective.pair(action, generator)
         error = (network(x_t, t, observations) - target).square()
         if not self.masked:
@@ -162,7 +164,8 @@ def bytes_needed(specification: Specification, batch: int) -> int:
     weights = list(network.parameters())
     window = horizons.observation * vectors + horizons.prediction * task.action_dim
     outputs = sum(len(w) for w in weights if w.ndim > 1)
-    numbers = 5 * sum(w.numel() for w in weights) + batch * (window + outputs)
+    noisy = DRAWS if network.encoder.crops and not specification.model.regression else 1
+    numbers = 5 * sum(w.numel() for w in weights) + batch * (window + noisy * outputs)
     return 4 * numbers + batch * horizons.observation * _picture_bytes(network.encoder)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffpolicy.training.augment import augment, colour_jitter, luma, random_crop
+from diffpolicy.training.augment import LUMA, augment, colour_jitter, random_crop
 
 B, T_O, SIDE, CROP = 6, 2, 7, (5, 4)
 
@@ -59,10 +59,14 @@ def test_colours_stay_in_range_and_alike_in_all_frames(channels):
     assert torch.equal(found[..., 3:], whole[..., 3:].float())
 
 
+def luma(colours: torch.Tensor) -> torch.Tensor:
+    return (colours * colours.new_tensor(LUMA)).sum(-1, keepdim=True)
+
+
 def test_colours_change_by_brightness_contrast_and_saturation_in_this_order():
     whole = pictures() // 4 + 96  # far enough from 0 and 255 that nothing is clipped
     brightness, contrast, saturation = (
-        0.8 + 0.4 * torch.rand((3, B, 1, 1, 1, 1), generator=seeded())
+        0.8 + 0.4 * torch.rand((3, B, 1, 1, 1), generator=seeded())[..., None]
     ).double()
     bright = whole.double() * brightness
     mean = luma(bright).mean((2, 3), keepdim=True)

@@ -24,7 +24,7 @@ from diffpolicy.specification import (
     picture,
 )
 from diffpolicy.training import train as training
-from diffpolicy.training.learner import Learner, bytes_needed
+from diffpolicy.training.learner import DRAWS, Learner, bytes_needed
 
 HORIZONS = Horizons(2, 8, 4)
 MODEL = ModelConfig(hidden=16, blocks=1, condition=8, keypoints=4)
@@ -75,6 +75,21 @@ def test_crops_and_colours_are_drawn_anew_in_each_step_and_not_in_validation():
     assert learner.validation_loss(data) == learner.validation_loss(data)
     plain = Learner(specification(), CPU)
     assert plain.loss(plain.network, data, 60, plain._generator(0)) == centre
+
+
+def test_each_window_is_encoded_once_for_several_noisy_chunks():
+    learner, data, seen = trained(0), windows(), []
+
+    def network(x, t, encoded):
+        seen.append((x, t, encoded))
+        return learner.network(x, t, encoded)
+
+    learner.loss(network, data, 5, learner._generator(0), True)
+    [(x, t, encoded)] = seen
+    assert len(x) == len(t) == len(encoded) == 5 * DRAWS
+    groups = encoded.view(5, DRAWS, -1)
+    assert torch.equal(groups[:, :1].expand_as(groups), groups)
+    assert len(x.flatten(1).unique(dim=0)) == 5 * DRAWS
 
 
 def test_the_ema_and_the_state_hold_the_encoder():
