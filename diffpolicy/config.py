@@ -24,6 +24,7 @@ TICKS = Range(1, 10**7)
 SEED = Range(0, 2**62)  # seeds count up, and stay in 64 bits
 THREADS = Range(1, 1024)
 CAMERA = Range(8, 4096)  # px
+BATCH, PICTURE_BATCH = 256, 64  # windows of a training step
 Device = Literal["auto", "cpu", "cuda"]
 Normalization = Literal["limits", "gaussian"]
 
@@ -127,8 +128,8 @@ class TrainConfig(ModelConfig):
     zero at the last step, so resuming with another number changes the learning-rate curve."""
     minutes: Annotated[float | None, MINUTES] = None
     """Training time in minutes, instead of a number of steps."""
-    batch: Annotated[int, Range(1, 10**6)] = 256
-    """Windows in each optimiser step."""
+    batch: Annotated[int | None, Range(1, 10**6)] = None
+    """Windows in each optimiser step; by default 256, or 64 with pictures."""
     lr: Annotated[float, Range(1e-12, 100)] = 1e-3
     """Peak learning rate of AdamW, after 500 steps of warm-up; then a cosine to zero."""
     weight_decay: Annotated[float, Range(0, 100)] = 1e-6

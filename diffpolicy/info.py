@@ -78,7 +78,8 @@ def _print_array(source: Any, name: str, claimed: dict[str, int]) -> DiffpolicyE
         return error
     claimed[name] = array.shape[0]
     shape = (source.rows, *array.shape[1:])
-    kind = _of_pictures(array, source.rows) if name != "action" else ""
+    fits = name != "action" and low >= 0 and high <= 255
+    kind = _of_pictures(array, source.rows) if fits else ""
     print(f"  data/{name:<14} {shape!s:<18} from {low:.4g} to {high:.4g}{kind}")
     for note in notes:
         print(f"  {note}")

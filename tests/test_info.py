@@ -84,6 +84,25 @@ def test_pictures_are_read_a_few_chunks_at_a_time(tmp_path, capsys):
     assert peak < pictures.nbytes / 3
 
 
+def test_pictures_have_their_type_and_their_memory(tmp_path, call):
+    ones = np.ones((27, 96, 96, 3))
+    arrays = {
+        "bytes": (200 * ones).astype(np.uint8),
+        "floats": (200 * ones).astype(np.float32),
+        "first": np.ones((27, 3, 8, 8), np.int64),
+        "depth": 1000 * ones,
+        "grid": np.ones((27, 7, 9, 3)),
+    }
+    code, out, _ = call("info", write_plainly(tmp_path / "s", {**joined(), **arrays}, ENDS))
+    assert code == 0
+    found = {name: line.partition("from ")[2] for name, line in lines_of(out).items()}
+    assert found["bytes"] == "200 to 200, pictures: uint8, 1 MB in memory"
+    assert found["floats"] == "200 to 200, pictures: float32, held as uint8, 1 MB in memory"
+    assert found["first"] == "1 to 1, pictures: int64, held as uint8, 0 MB in memory"
+    assert found["depth"] == "1000 to 1000"
+    assert found["grid"] == "1 to 1"
+
+
 def test_a_folder_of_stores_and_runs_is_refused_with_their_names(tmp_path, tiny_run, refused):
     write_plainly(tmp_path / "quickstart/demonstrations.zarr", {"action": np.arange(3.0)}, [3])
     shutil.copytree(tiny_run, tmp_path / "quickstart/run")

@@ -46,14 +46,18 @@ class Demonstrations:
     notes: tuple[str, ...] = ()
 
     @property
+    def rows(self) -> int:
+        """N."""
+        return len(self.action)
+
+    @property
     def action(self) -> np.ndarray:
         """[N, D_a] float32."""
         return self.arrays[self.action_key]
 
     def observation(self, keys: Sequence[str]) -> np.ndarray:
         """The named arrays, flattened and joined in that order: [N, D_o] float32."""
-        rows = len(self.action)
-        flat = [self.arrays[key].reshape(rows, -1) for key in keys]
+        flat = [self.arrays[key].reshape(self.rows, -1) for key in keys]
         return np.concatenate(flat, axis=1) if len(flat) > 1 else flat[0]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffpolicy.config import CAMERA
-from diffpolicy.data.zarr_store import blocks, check_memory
+from diffpolicy.data.zarr_store import blocks, check_memory, reading
 from diffpolicy.errors import DiffpolicyError
 
 CHANNELS = (1, 3, 4)
@@ -48,7 +48,8 @@ def read_pictures(array: Any, rows: int, what: str) -> tuple[np.ndarray, list[st
     check_memory(array, rows, what, itemsize=1)
     row = array.shape[1:]
     shape = picture_shape(row) or row
-    pictures = np.empty((rows, *shape), np.uint8)
+    with reading(what):
+        pictures = np.empty((rows, *shape), np.uint8)
     factor = 1 if array.dtype.kind in "iu" else None
     with _bar(array.path, pictures.nbytes) as bar:
         for start, block in blocks(array, rows, what, BLOCK_BYTES):
@@ -60,6 +61,7 @@ def read_pictures(array: Any, rows: int, what: str) -> tuple[np.ndarray, list[st
             if factor == WHITE and known is None:
                 pictures[:start] *= np.uint8(WHITE)
             bar.update(target.nbytes)
+            del block  # before the next one is read
     if factor is None and pictures.any():
         raise DiffpolicyError(
             f"{what} holds nothing but 0 and 1, where 1 may be white or nearly black; {REMEDY}"

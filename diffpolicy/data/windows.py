@@ -41,6 +41,11 @@ class Windows:
         """W, the number of windows."""
         return len(self.newest)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the observations and actions."""
+        return sum(x.nbytes for x in (*self.observations.values(), self.actions))
+
     def gather(self, index) -> tuple[dict[str, Any], Any, Any]:
         """index [B] -> observations {key: [B, T_o, …]}, actions [B, T_p, D_a], real [B, T_p] bool.
 

@@ -204,6 +204,7 @@ def blocks(array: Any, rows: int, what: str, least_bytes: int) -> Iterator[tuple
         with reading(what):
             block = array[start : min(start + step, rows)]
         yield start, block
+        del block  # before the next one is read
 
 
 def check_memory(array: Any, rows: int, what: str, itemsize: int | None = None) -> None:

@@ -23,7 +23,8 @@ from diffpolicy.training.objective import make_objective
 
 WARMUP_STEPS = 500
 EMA_POWER, EMA_LIMIT = 0.75, 0.9999
-VALIDATION_WINDOWS, VALIDATION_PICTURES = 1024, 256  # pictures: windows at a time
+VALIDATION_WINDOWS, AT_A_TIME = 1024, 64  # at a time: windows with pictures
+DRAWS = 4  # noisy chunks of each window with pictures: encoding costs more than denoising
 ADAM = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -80,7 +81,7 @@ class Learner:
         def network(*inputs: Tensor) -> Tensor:
             return torch.func.functional_call(self.network, self.ema, inputs)
 
-        most = VALIDATION_PICTURES if self.crops else VALIDATION_WINDOWS
+        most = AT_A_TIME if self.crops else VALIDATION_WINDOWS
         batch, generator = min(most, len(windows)), self._generator(0)
         rounds = range(VALIDATION_WINDOWS // most)
         return sum(float(self.loss(network, windows, batch, generator)) for _ in rounds) / len(
@@ -137,8 +138,10 @@ class Learner:
         """
         index = torch.randint(len(windows), (batch,), generator=generator, device=self.device)
         observations, action, real = gather(windows, index)
-        if augmented:
-            observations = augment(observations, self.crops, self.colour_jitter, generator)
+        if augmented and self.crops:
+            pictures = augment(observations, self.crops, self.colour_jitter, generator)
+            observations = self.network.encoder(pictures).repeat_interleave(DRAWS, 0)
+            action, real = (x.repeat_interleave(DRAWS, 0) for x in (action, real))
         x_t, t, target = self.objective.pair(action, generator)
         error = (network(x_t, t, observations) - target).square()
         if not self.masked:

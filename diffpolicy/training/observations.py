@@ -97,7 +97,14 @@ def _mapped(data: Path, demonstrations: Demonstrations, env: Any) -> dict[str, n
         name = f"observations_from of {env.spec.id}"
         raise DiffpolicyError(f"{data}: {name} failed: {describe_error(error)}") from error
     by_key = mapped if isinstance(mapped, Mapping) else {FLAT: np.asarray(mapped, np.float32)}
-    return {key: np.asarray(values) for key, values in by_key.items()}
+    found, rows = {key: np.asarray(values) for key, values in by_key.items()}, demonstrations.rows
+    for key, values in found.items():
+        if values.ndim < 2 or len(values) != rows:
+            raise DiffpolicyError(
+                f"observations_from of {env.spec.id} gave {key} of shape {list(values.shape)}; "
+                f"expected one row for each of {rows:,} actions, [{rows}, …]"
+            )
+    return found
 
 
 def _check_present(
@@ -168,6 +175,8 @@ def _remedies(demonstrations: Demonstrations, specs: Specs) -> list[str]:
 
 def _remedy(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
     """Advice for pictures of another shape."""
+    if found == wanted:
+        return "return the array that observations_from was given, or one of uint8"
     if len(found) != 3 or found[2] != wanted[2]:
         return "store pictures with the channels of the environment, or choose --env-kwargs"
     if found[0] < wanted[0] and found[1] < wanted[1]:

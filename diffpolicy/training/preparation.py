@@ -14,7 +14,7 @@ import numpy as np
 
 from diffpolicy import environment
 from diffpolicy.checkpoint import Checkpoint
-from diffpolicy.config import ModelConfig, TrainConfig
+from diffpolicy.config import BATCH, PICTURE_BATCH, ModelConfig, TrainConfig
 from diffpolicy.data.attributes import attribute
 from diffpolicy.data.demonstrations import Demonstrations, contents
 from diffpolicy.data.normalizer import FITS, Normalizer, pixels
@@ -36,6 +36,7 @@ class Prepared:
     validation: Windows | None
     observation_normalizers: dict[str, Normalizer]
     action_normalizer: Normalizer
+    batch: int  # windows of a training step
     notes: tuple[str, ...]  # sentences for the user
 
 
@@ -45,12 +46,15 @@ def prepare(config: TrainConfig, started: Checkpoint | None = None) -> Prepared:
     A run that was started on the same data keeps the normalisers of its policy.
     """
     demonstrations, observations, task, notes = _read(config)
+    pictures = any(spec.is_picture for spec in task.observations.values())
+    batch = config.batch or (PICTURE_BATCH if pictures else BATCH)
     asked = config.observation_horizon, config.prediction_horizon, config.action_horizon
     horizons = default_horizons(task.control_dt_s, *asked)
     ends, actions = demonstrations.episode_ends, demonstrations.action
     train, held_out = split_episodes(len(ends), config.validation_fraction, config.seed)
     rows = np.repeat(np.isin(np.arange(len(ends)), train), np.diff(ends, prepend=0))
-    provenance, fit = _provenance(config, demonstrations, observations), FITS[config.normalizer]
+    provenance = _provenance(replace(config, batch=batch), demonstrations, observations)
+    fit = FITS[config.normalizer]
     if started and started.specification.training.get("fingerprint") == provenance["fingerprint"]:
         of_observations, of_action = started.observation_normalizers, started.action_normalizer
     else:
@@ -76,7 +80,8 @@ def prepare(config: TrainConfig, started: Checkpoint | None = None) -> Prepared:
         training=provenance,
     )
     validation = windows(held_out) if len(held_out) else None
-    return Prepared(specification, windows(train), validation, of_observations, of_action, notes)
+    normalizers = of_observations, of_action
+    return Prepared(specification, windows(train), validation, *normalizers, batch, notes)
 
 
 def _read(

@@ -141,15 +141,17 @@ class Trainer:
         self.windows, self.validation = prepared.training, prepared.validation
         if device.type == "cuda":
             self.windows = self.windows.to(device)
-            self.validation = self.validation and self.validation.to(device)
+            shared = {"observations": self.windows.observations, "actions": self.windows.actions}
+            self.validation = self.validation and replace(self.validation, **shared).to(device)
 
     def _check(self) -> None:
         """Raise now what would otherwise fail at the first step or the first save."""
-        specification, batch = self.prepared.specification, self.config.batch
+        specification, batch = self.prepared.specification, self.prepared.batch
         header, name = json.dumps(asdict(specification)), "the policy's header"
         validate(Specification, parse_json(header, name), name)
         what = f"training this network with --batch {batch}"
-        check_memory(bytes_needed(specification, batch), self.device, what)
+        needed = bytes_needed(specification, batch) + self.prepared.training.nbytes
+        check_memory(needed, self.device, what)
 
     @property
     def progress(self) -> float:
@@ -166,7 +168,7 @@ class Trainer:
         bar = tqdm(total=self.config.steps, initial=self.learner.step, desc="train", unit="step")
         with stop_on_signal() as stopped, bar:
             while (progress := self.progress) < 1 and not stopped:
-                total += self.learner.learn(self.windows, self.config.batch, progress)
+                total += self.learner.learn(self.windows, self.prepared.batch, progress)
                 counted += 1
                 self.elapsed_s = time.monotonic() - begin
                 bar.update(1)
@@ -252,7 +254,7 @@ class Trainer:
             **asdict(specification.model),
             **{f"{name}_horizon": n for name, n in asdict(specification.horizons).items()},
             "task": task,
-            "batch": config.batch,
+            "batch": self.prepared.batch,
             "seed": config.seed,
             "lr": config.lr,
             "weight_decay": config.weight_decay,

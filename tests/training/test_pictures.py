@@ -5,9 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from stores import write_plainly
+from test_preparation_pictures import ENDS, arrays
 
-from diffpolicy.config import ModelConfig
+from diffpolicy.checkpoint import TRAINING_FILE, load_tensors
+from diffpolicy.config import ModelConfig, TrainConfig
 from diffpolicy.data.windows import Windows, make_windows
+from diffpolicy.denoisers.resnet import ResNet18
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.policy import Policy
 from diffpolicy.specification import (
     Horizons,
     ObservationSpec,
@@ -16,6 +23,7 @@ from diffpolicy.specification import (
     flat_observation,
     picture,
 )
+from diffpolicy.training import train as training
 from diffpolicy.training.learner import Learner, bytes_needed
 
 HORIZONS = Horizons(2, 8, 4)
@@ -102,3 +110,75 @@ def test_memory_grows_with_pictures(encoder):
     crop_of_a_tick = 84 * 84 * 3 * 4 + 96 * 96 * 3
     assert sizes[1] - sizes[0] > 8 * 2 * 2 * crop_of_a_tick
     assert sizes[2] > sizes[0] > sizes[3]
+
+
+@pytest.fixture
+def config(tmp_path) -> TrainConfig:
+    """Six steps on pictures of 16 × 16 and positions."""
+    small = {"hidden": 16, "blocks": 1, "condition": 8, "keypoints": 4, "threads": 1}
+    return TrainConfig(
+        data=write_plainly(tmp_path / "store", arrays(), ENDS),
+        out=tmp_path / "run",
+        env="Seen-v0",
+        steps=6,
+        colour_jitter=0.2,
+        device="cpu",
+        **small,
+    )
+
+
+def test_an_interrupted_run_is_resumed_bit_for_bit(config, tmp_path, monkeypatch):
+    training.train(replace(config, out=tmp_path / "whole"))
+    monkeypatch.setattr(training, "SAVE_EVERY_S", 0.0)
+    learn = Learner.learn
+
+    def crash(self, *arguments):
+        if self.step == 3:
+            raise RuntimeError("power cut")
+        return learn(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "learn", crash)
+        with pytest.raises(RuntimeError, match="power cut"):
+            training.train(config)
+    training.train(replace(config, resume=True))
+    whole, resumed = (load_tensors(tmp_path / r / TRAINING_FILE)[0] for r in ("whole", "run"))
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    policy = Policy.load(config.out, ddim_steps=2)
+    assert policy.specification.training["config"]["batch"] == 64
+    image = np.zeros((1, 2, 16, 16, 3), np.uint8)
+    assert policy({"agent_pos": np.zeros((1, 2, 2)), "image": image}).shape == (1, 15, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"crop": 0.5}, "--encoder cnn"),
+        ({"encoder": "resnet18"}, "image: a crop of 14 × 14 px is too small"),
+        ({"colour_jitter": 0.1}, "was started with colour_jitter = 0.2, not 0.1"),
+        ({"keypoints": 5}, "was started with keypoints = 4, not 5"),
+    ],
+)
+def test_options_that_do_not_fit_the_run_or_the_pictures_are_refused(config, change, message):
+    training.train(replace(config, steps=1))
+    with pytest.raises(DiffpolicyError, match=message):
+        training.train(replace(config, resume=True, **change))
+
+
+def test_weights_of_the_encoder_are_for_the_first_step_of_a_resnet(config, tmp_path):
+    weights = tmp_path / "weights"
+    start = {n: torch.ones_like(w) for n, w in ResNet18(3).state_dict().items() if w.ndim == 4}
+    save_file(start, weights)
+    model = replace(MODEL, encoder="resnet18")
+    task = replace(TASK, observations={"image": picture(40, 40)})
+    learner = Learner(specification(model, task), CPU, encoder_weights=weights)
+    name = "encoder.cameras.0.backbone.layer4.1.conv2.weight"
+    assert learner.ema[name].eq(1).all() and learner.network.state_dict()[name].eq(1).all()
+    with pytest.raises(DiffpolicyError, match="got --encoder cnn"):
+        training.train(replace(config, encoder_weights=weights))
+    assert not config.out.exists()
+    training.train(config)
+    resumed = replace(config, encoder_weights=tmp_path / "gone", resume=True, steps=7)
+    assert training.encoder_weights(resumed) is None
+    training.train(resumed)

@@ -27,17 +27,20 @@ class Seen(gymnasium.Env):
     control_dt_s, demonstration_arrays = 0.1, ("img", "state")
     action_space = LINE
 
-    def __init__(self, image=True, mapped=True, render_mode=None):
+    def __init__(self, image=True, mapped=True, mistake=None, render_mode=None):
         space = spaces.Dict({"agent_pos": LINE, "image": PICTURE})
         self.observation_space = space if image else LINE
-        self.render_mode = render_mode
+        self.mistake, self.render_mode = mistake, render_mode
         if not mapped or not image:
             self.demonstration_arrays = None
 
     def observations_from(self, arrays):
         if arrays["img"].shape[1:] != PICTURE.shape:
             raise ValueError(f"each row of img must be {PICTURE.shape}")
-        return {"image": arrays["img"], "agent_pos": arrays["state"][:, :2]}
+        if self.mistake == "floats":
+            return {"image": arrays["img"] / 255, "agent_pos": arrays["state"][:, :2]}
+        rows = 5 if self.mistake == "rows" else None
+        return {"image": arrays["img"], "agent_pos": arrays["state"][:rows, :2]}
 
     def reset(self, *, seed=None, options=None):
         return self.observation_space.sample(), {}
@@ -198,6 +201,12 @@ REFUSED = [
     (by_key(agent_pos=None), {}, r"no data/agent_pos, which .* store it as numbers, or choose"),
     (by_key(agent_pos=np.ones((27, 3))), {}, r"has agent_pos of 3 numbers, Seen-v0 has 2; choose"),
     (by_key(), {"obs": ("img",)}, r"Seen-v0 does not observe img; it observes agent_pos, image; "),
+    (arrays(), {"kwargs": '{"mistake": "rows"}'}, r"Seen-v0 gave agent_pos of shape .5, 2.; exp"),
+    (
+        arrays(),
+        {"kwargs": '{"mistake": "floats"}'},
+        r"image has rows of float64 .*, or one of uint8",
+    ),
     (by_key(), {"camera": 16}, r"no data/pixels, which the environment observes"),
     (
         arrays(),
