@@ -35,8 +35,8 @@ class Unfit(Exception):
 class Parts:
     """Arrays of an observation space, in its order; `read` makes them of an observation.
 
-    space: of what `read` returns. Raises DiffpolicyError, with the name of the environment, for a space that has no fixed number
-    of numbers or no usable names.
+    space: of what `read` returns. Raises DiffpolicyError, with the name of the environment, for a
+    space that has no fixed number of numbers or no usable names.
     """
 
     def __init__(self, space: Any, name: str):
