@@ -15,11 +15,11 @@ from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.denoisers import Denoiser, build_network
 from diffpolicy.device import check_memory, choose_device
-from diffpolicy.engines import build_encoder
+from diffpolicy.engines import Encode, build_encoder
 from diffpolicy.engines.auto import choose_stages
 from diffpolicy.engines.eager import EagerEngine
 from diffpolicy.engines.job import Job
-from diffpolicy.engines.stages import Stages, build_stages
+from diffpolicy.engines.stages import Stages, build_stages, portable
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.sampling.chain import make_chain
 from diffpolicy.sampling.steps import noise_count
@@ -62,6 +62,7 @@ class Policy:
         self.precision = precision
         self.name = uuid4().hex  # identity across worker processes (cache key)
         self._engines: dict[tuple[int, int], Stages] = {}
+        self._encoders: dict[tuple[int, int], Encode] = {}  # from another process
         self._rng = np.random.default_rng(seed)
 
     @classmethod
@@ -97,7 +98,7 @@ class Policy:
                 self._engines[key], why = choose_stages(job, self._folder)
                 LOGGER.info("%s: engine %s", self.chain.name, why)
             else:
-                self._engines[key] = build_stages(self._engine, job)
+                self._engines[key] = build_stages(self._engine, job, self._encoders.get(key))
         return self._engines[key]
 
     def with_engine(self, name: str) -> "Policy":
@@ -115,8 +116,10 @@ class Policy:
     def __getstate__(self) -> dict[str, Any]:
         """State for another process: weights as arrays, as torch would share memory."""
         weights = {name: w.cpu().numpy() for name, w in self._denoiser.state_dict().items()}
-        engines = {k: e for k, e in self._engines.items() if getattr(e, "portable", False)}
-        return {**vars(self), "_denoiser": weights, "_engines": engines}
+        engines = {k: e for k, e in self._engines.items() if e.portable}
+        encoders = {k: e.encode for k, e in self._engines.items() if portable(e.encode)}
+        new = {"_denoiser": weights, "_engines": engines, "_encoders": encoders}
+        return {**vars(self), **new}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -25,14 +25,7 @@ from .measure.provenance import provenance, set_threads
 from .measure.result_files import LatencyFile, LatencyProvenance
 from .measure.results import LatencyResult
 from .measure.rows import percentiles_of
-from .measure.timing import (
-    MANY_SAMPLES,
-    Encoder,
-    Timed,
-    encoders_of,
-    measure_calls,
-    random_observation,
-)
+from .measure.timing import MANY_SAMPLES, Timed, measure_parts, random_observation, timed_policy
 from .report.products import check_outputs, save
 
 
@@ -43,13 +36,10 @@ def latency(config: LatencyConfig) -> None:
         check_outputs(LatencyFile, config.json)
     checkpoint = _checkpoint(config)
     timed = list(_timed(config, checkpoint))
-    encoders = encoders_of(timed)
-    calls = [*timed, *encoders.values()]
     with _busy_cores(config.stress) as ours:
-        profiles = measure_calls(calls, config.seconds, config.seed, MANY_SAMPLES, ours)
-    encoded = dict(zip(encoders, profiles[len(timed) :], strict=True))
-    timed, profiles = _fastest(timed, profiles[: len(timed)])
-    rows = _rows(config, checkpoint, timed, profiles, encoded)
+        profiles = measure_parts(timed, config.seconds, config.seed, MANY_SAMPLES, ours)
+    timed, profiles = _fastest(timed, profiles)
+    rows = _rows(config, checkpoint, timed, profiles)
     result = LatencyFile(provenance=_provenance(config, checkpoint), rows=rows)
     save(result, config.json)
 
@@ -92,23 +82,20 @@ def _timed(config: LatencyConfig, checkpoint: Checkpoint) -> Iterator[Timed]:
         print(audit_line(policies[0].chain))
         observation = random_observation(policies[0], rng)
         for policy in {p.engine().name: p for p in policies}.values():
-            engine, job = policy.engine(), policy.job()
-            measure_gpu = getattr(engine.loop, "gpu_ms", None)  # of CUDA graphs only
-            gpu_ms = measure_gpu() if measure_gpu else None
-            difference = verify_stages(engine, job)
-            evals = policy.network_evals
-            encode = policy.encode if job.pictures else None
-            yield Timed(
-                k, evals, engine.name, policy, observation, difference, gpu_ms, encode=encode
+            measure_gpu = getattr(policy.engine().loop, "gpu_ms", None)  # of CUDA graphs only
+            yield timed_policy(
+                policy,
+                observation,
+                max_abs_diff=verify_stages(policy.engine(), policy.job()),
+                gpu_ms=measure_gpu() if measure_gpu else None,
             )
         if config.baseline:
             loop = DiffusersLoop(checkpoint, k, policies[0].device)
             counts = {1} if loop.device.type == "cpu" else set()  # several threads can be slower
             for threads in sorted(counts | {torch.get_num_threads()}):
                 encode = loop.encode if policies[0].job().pictures else None
-                yield Timed(
-                    k, k, config.baseline, loop, observation, None, threads=threads, encode=encode
-                )
+                facts = {"threads": threads, "encode": encode}
+                yield Timed(k, k, config.baseline, loop, observation, **facts)
 
 
 def _fastest(
@@ -127,7 +114,6 @@ def _rows(
     checkpoint: Checkpoint,
     timed: Sequence[Timed],
     profiles: Sequence[LatencyProfile],
-    encoded: Mapping[Encoder, LatencyProfile],
 ) -> list[LatencyResult]:
     parameters = sum(w.numel() for w in checkpoint.weights.values())
     pairs = list(zip(timed, profiles, strict=True))
@@ -135,7 +121,7 @@ def _rows(
     rows = []
     for t, profile in pairs:
         baseline = medians.get((t.ddim_steps, config.baseline or ""))
-        found, encoder = percentiles_of(profile), encoded.get((t.engine, t.threads))
+        found = percentiles_of(profile)
         rows.append(
             LatencyResult(
                 net=config.net,
@@ -152,7 +138,7 @@ def _rows(
                 gpu_ms=t.gpu_ms,
                 precision=config.precision,
                 latency_ms=found,
-                encoder_ms=encoder and percentiles_of(encoder),
+                encoder_ms=profile.encoder_ms,
                 samples_ms=np.round(profile.samples_ms, 5).tolist(),
             )
         )

@@ -16,7 +16,7 @@ from diffpolicy.specification import (
     picture,
 )
 
-SIDE, CHANNELS = 64, 3
+SIDE, CHANNELS = 24, 3
 OBSERVATIONS = {
     "wrist": picture(SIDE, SIDE, CHANNELS),
     "pose": ObservationSpec((2,)),

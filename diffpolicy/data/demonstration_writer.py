@@ -210,10 +210,10 @@ def _check_appendable(array: Any, rows: int, path: Path) -> None:
 def _layout(values: np.ndarray) -> dict[str, Any]:
     """Chunks and, for pictures, the codec of an array.
 
-    Half a MiB of pictures a chunk, with zstd. Measured with Push-T's pictures (18 rows of 96 × 96):
-    a random window of two takes 0.4 ms and a full read 1 s, at 1 % of the size. Chunks of one
-    picture take 3 times the space and 7 s for a full read; chunks of 64, 1.4 times as long for a
-    window, and 6 times with a noisy camera. lz4 takes 3 times the space; shuffled bits as well.
+    Half a MiB of pictures a chunk, with zstd. Measured with Push-T's pictures, 18 rows of 96 × 96:
+    1 % of the size, 0.4 to 0.6 ms for a random window of two, under 1 s for a full read. Chunks of
+    one picture take 3 times the space and 7 s for a full read; of 64, 1.5 times as long for a
+    window, and 2 to 6 times with a noisy camera. lz4 takes 3 times the space, shuffled bits too.
     """
     from numcodecs import Blosc
 

@@ -26,14 +26,25 @@ class Stages:
     @property
     def portable(self) -> bool:
         """True if another process can take both."""
-        return all(getattr(stage, "portable", False) for stage in (self.encode, self.loop))
+        return portable(self.encode) and portable(self.loop)
 
     def __call__(self, observation: Tensor, noise: Tensor) -> Tensor:
         """See `Engine`."""
         return self.loop(observation, noise)
 
 
-def build_stages(name: str, job: Job) -> Stages:
-    """The stages on one engine, or on two. Errors as in `build_engine`."""
+def portable(stage: Encode | Engine) -> bool:
+    """True if another process can take the stage instead of building it again."""
+    return getattr(stage, "portable", False)
+
+
+def build_stages(name: str, job: Job, encoder: Encode | None = None) -> Stages:
+    """The stages on one engine, or on two. Errors as in `build_engine`.
+
+    encoder: one from another process, used if it is of that name.
+    """
     first, _, last = name.rpartition(AND)
-    return Stages(build_encoder(first or last, job), build_engine(last, job))
+    first = first or last
+    if encoder is None or encoder.name != first:
+        encoder = build_encoder(first, job)
+    return Stages(encoder, build_engine(last, job))

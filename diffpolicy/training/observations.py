@@ -52,7 +52,7 @@ def _joined(config: TrainConfig, source: Contents, env: Any, declared: list[str]
         return demonstrations, {FLAT: demonstrations.observation(keys)}
     mapped = _mapped(config.data, demonstrations, env)
     _check_present(config.data, source, [FLAT], mapped, env.observations)
-    return demonstrations, mapped
+    return demonstrations, {FLAT: _vector(mapped[FLAT])}
 
 
 def _by_key(config: TrainConfig, source: Contents, env: Any, declared: list[str]) -> Read:

@@ -19,9 +19,9 @@ from ..measure.timing import (
     MANY_SAMPLES,
     Histories,
     Timed,
-    encoders_of,
-    measure_calls,
+    measure_parts,
     random_observation,
+    timed_policy,
 )
 from ..report.table import print_table
 from .gpu_plan import Found, Plan, Result
@@ -78,10 +78,8 @@ def _measured(plan: Plan, net: str, precision: str, bytes_per_s: float | None) -
     floor_ms is the time to read every weight once per step from memory.
     """
     timed = list(_timed(plan, net, precision))
-    encoders = encoders_of(timed)
-    profiles = measure_calls([*timed, *encoders.values()], plan.seconds, wanted=MANY_SAMPLES)
-    encoded = dict(zip(encoders, map(percentiles, profiles[len(timed) :]), strict=True))
-    pairs = list(zip(timed, profiles[: len(timed)], strict=True))
+    profiles = measure_parts(timed, plan.seconds, 0, MANY_SAMPLES)
+    pairs = list(zip(timed, profiles, strict=True))
     today = {t.ddim_steps: _p50(p) for t, p in pairs if t.engine == "diffusers"}
     parameters = sum(w.numel() for w in fresh_checkpoint(net).weights.values())
     size = parameters * (2 if precision == "bfloat16" else 4)
@@ -91,7 +89,7 @@ def _measured(plan: Plan, net: str, precision: str, bytes_per_s: float | None) -
             "engine": t.engine,
             "load": profile.load,
             "latency_ms": percentiles(profile),
-            "encoder_ms": encoded.get((t.engine, t.threads)),
+            "encoder_ms": profile.encoder_ms,
             "max_abs_diff": t.max_abs_diff,
             "gpu_ms": t.gpu_ms,
             "floor_ms": bytes_per_s and 1000 * t.ddim_steps * size / bytes_per_s,
@@ -112,16 +110,19 @@ def _timed(plan: Plan, net: str, precision: str) -> Iterator[Timed]:
         policy = Policy(
             checkpoint, Sampling(k), plan.device, engine=plan.engine, precision=precision
         )
-        engine, observation = policy.engine(), random_observation(policy, rng)
-        difference = _difference(policy, observation, rng)
-        measure_gpu = getattr(engine.loop, "gpu_ms", None)  # of CUDA graphs only
-        gpu_ms = measure_gpu() if measure_gpu else None
-        encode = policy.encode if policy.job().pictures else None
-        yield Timed(k, k, engine.name, policy, observation, difference, gpu_ms, encode=encode)
+        observation = random_observation(policy, rng)
+        measure_gpu = getattr(policy.engine().loop, "gpu_ms", None)  # of CUDA graphs only
+        ours = timed_policy(
+            policy,
+            observation,
+            max_abs_diff=_difference(policy, observation, rng),
+            gpu_ms=measure_gpu() if measure_gpu else None,
+        )
+        yield ours
         if plan.baseline and precision == "float32":
             loop = DiffusersLoop(checkpoint, k, policy.device)
-            encode = loop.encode if encode else None
-            yield Timed(k, k, "diffusers", loop, observation, None, encode=encode)
+            encode = loop.encode if ours.encode else None
+            yield Timed(k, k, "diffusers", loop, observation, encode=encode)
 
 
 def _difference(policy: Policy, observation: Histories, rng: np.random.Generator) -> float:

@@ -33,6 +33,7 @@ class KeptProfile:
     exact: bool
     engine: str | None
     load: str | None
+    encoder_ms: Annotated[float | None, MILLISECONDS] = None
 
 
 Line = dict[str, Any]

@@ -58,5 +58,6 @@ def replay(path: Path, policies: Sequence[Policy]) -> list[LatencyProfile]:
         best = min(mine, key=lambda r: np.median(r.samples_ms))
         samples = np.array(best.samples_ms, float)
         source = f"replayed, {best.engine}"
-        found.append(LatencyProfile(samples, source, engine=best.engine, load=best.load))
+        about = {"engine": best.engine, "load": best.load, "encoder_ms": best.encoder_ms}
+        found.append(LatencyProfile(samples, source, **about))
     return found

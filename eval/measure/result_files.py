@@ -262,6 +262,7 @@ class Samples:
     samples_ms: Annotated[list[float], MILLISECONDS, NOT_EMPTY]
     precision: str = "float32"
     load: Literal["quiet", "disturbed", "unknown"] | None = "unknown"
+    encoder_ms: Annotated[float | None, MILLISECONDS] = None
 
 
 @dataclass(frozen=True)

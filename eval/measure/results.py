@@ -106,7 +106,8 @@ class Outcomes:
 class BudgetResult:
     """Result of one budget on one clock.
 
-    ticks: the constant delay, in `delays` only. The last five fields: on the wall clock only.
+    encoder_ms: median of the part of the latency before the denoising loop, for pictures. ticks:
+    the constant delay, in `delays` only. The last five fields: on the wall clock only.
     """
 
     name: Name
@@ -128,6 +129,7 @@ class BudgetResult:
     score_mean: Number
     score_ci: tuple[Number, Number]
     latency_ms: Percentiles
+    encoder_ms: Positive | None = None
     delay_ticks: Positive
     deadline_misses: int | None = None
     starved_ticks: Count
@@ -150,7 +152,8 @@ class BudgetResult:
 class LatencyResult:
     """Latency of one budget on one engine.
 
-    encoder_ms: the part of it before the loop, for pictures; all budgets of an engine share it.
+    encoder_ms: median of the part before the denoising loop, for pictures; all budgets of an engine
+    share it.
     """
 
     net: Name | None = None
@@ -167,7 +170,7 @@ class LatencyResult:
     gpu_ms: Positive | None
     precision: Name = "float32"
     latency_ms: Percentiles
-    encoder_ms: Percentiles | None = None
+    encoder_ms: Positive | None = None
     samples_ms: Annotated[list[float], MILLISECONDS] = field(default_factory=list)
 
 

@@ -51,6 +51,7 @@ def make_row(
         score_mean=float(scores.mean()),
         score_ci=mean_interval(scores),
         latency_ms=percentiles_of(profile),
+        encoder_ms=profile.encoder_ms,
         delay_ticks=float(np.mean(delays)) if delays else 0.0,
         deadline_misses=sum(delay > 1 for delay in delays),
         starved_ticks=sum(e.starved_ticks for e in episodes),

@@ -34,32 +34,49 @@ class Timed:
     engine: str
     call: Callable[[Histories], Any]
     observation: Histories
-    max_abs_diff: float | None  # from the eager engine; None for diffusers' loop
+    max_abs_diff: float | None = None  # from the eager engine; None for diffusers' loop
     gpu_ms: float | None = None  # time on the GPU alone, if the engine measures it
     threads: int | None = None  # of torch; None for its current number
     encode: Callable[[Histories], Any] | None = None  # the part of the call before the loop
 
 
-Encoder = tuple[str, int | None]  # its engine and threads
-
-
-def encoders_of(timed: Sequence[Timed]) -> dict[Encoder, Timed]:
-    """The encoder alone of each engine and number of threads; all budgets share it."""
-
-    def alone(t: Timed, encode: Callable[[Histories], Any]) -> Timed:
-        return replace(t, call=lambda observation: encode(observation).cpu())
-
-    return {(t.engine, t.threads): alone(t, t.encode) for t in timed if t.encode}
-
-
 def measure(policies: Sequence[Policy], seconds: float, seed: int = 0) -> list[LatencyProfile]:
-    """One profile for each policy, by `measure_calls`."""
+    """One profile for each policy, by `measure_parts`."""
     rng = np.random.default_rng(seed)
-    timed = [
-        Timed(p.ddim_steps, p.network_evals, p.engine().name, p, random_observation(p, rng), None)
-        for p in policies
+    timed = [timed_policy(policy, random_observation(policy, rng)) for policy in policies]
+    return measure_parts(timed, seconds, seed)
+
+
+def timed_policy(policy: Policy, observation: Histories, **facts: Any) -> Timed:
+    """The calls of a policy; facts: further fields."""
+    encode = policy.encode if policy.job().pictures else None
+    names = policy.ddim_steps, policy.network_evals, policy.engine().name
+    return Timed(*names, policy, observation, encode=encode, **facts)
+
+
+def measure_parts(
+    timed: Sequence[Timed],
+    seconds: float,
+    seed: int = 0,
+    wanted: int = WANTED_SAMPLES,
+    ours: Sequence[int] = (),
+) -> list[LatencyProfile]:
+    """Profiles by `measure_calls`, with the medians of encoders, which take turns with the calls.
+
+    Budgets share the encoder of their engine and number of threads.
+    """
+    encoders = {(t.engine, t.threads): _alone(t, t.encode) for t in timed if t.encode}
+    profiles = measure_calls([*timed, *encoders.values()], seconds, seed, wanted, ours)
+    found = zip(encoders, profiles[len(timed) :], strict=True)
+    medians = {key: float(np.median(profile.samples_ms)) for key, profile in found}
+    return [
+        replace(profile, encoder_ms=medians.get((t.engine, t.threads)))
+        for t, profile in zip(timed, profiles, strict=False)
     ]
-    return measure_calls(timed, seconds, seed)
+
+
+def _alone(timed: Timed, encode: Callable[[Histories], Any]) -> Timed:
+    return replace(timed, call=lambda observation: encode(observation).cpu())
 
 
 def measure_calls(

@@ -15,7 +15,9 @@ from .sentences import clock_label, headline, load_of, pairing, remarks
 
 def sweep_page(result: SweepResult, plot: bytes, folder: Path) -> str:
     """The page of a result whose pictures lie in `folder`; plot: a PNG."""
-    columns = (*COLUMNS, FAILED) if any(row.failures for row in result.rows) else COLUMNS
+    columns = [*COLUMNS]
+    columns += [ENCODER] * any(row.encoder_ms for row in result.rows)
+    columns += [FAILED] * any(row.failures for row in result.rows)
     note = "Bars are 95 % intervals; numbers are denoising steps."
     about = json.dumps(asdict(result.provenance), indent=2)
     parts = [
@@ -95,4 +97,5 @@ COLUMNS = (
     ("starved ticks", lambda r: str(r.starved_ticks)),
     ("replans", lambda r: str(r.replans)),
 )
+ENCODER = ("encoder p50, ms", lambda r: _optional(r.encoder_ms, "{:.2f}"))
 FAILED = ("failed", lambda r: str(len(r.failures)))

@@ -27,6 +27,9 @@ def print_rows(rows: Sequence[BudgetResult]) -> None:
     titles = ["budget", "clock", "latency", "success", "95 % interval", "score", "p50 ms"]
     titles += ["delay ticks", "age ms", "starved"]
     cells = [_cells(row) for row in rows]
+    if any(row.encoder_ms for row in rows):
+        titles.append("encoder ms")
+        cells = [[*c, row.encoder_ms] for c, row in zip(cells, rows, strict=True)]
     if any(row.failures for row in rows):
         titles.append("failed")
         cells = [[*c, len(row.failures)] for c, row in zip(cells, rows, strict=True)]
@@ -80,8 +83,7 @@ def print_latencies(result: LatencyFile) -> None:
 
 def _parts(row: LatencyResult) -> tuple[float | None, float]:
     """Median of the encoder, and the rest of the median: the loop."""
-    encoder = row.encoder_ms and row.encoder_ms.p50
-    return encoder, row.latency_ms.p50 - (encoder or 0)
+    return row.encoder_ms, row.latency_ms.p50 - (row.encoder_ms or 0)
 
 
 def print_simulation(result: Simulation) -> None:

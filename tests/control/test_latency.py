@@ -116,7 +116,7 @@ class RecordedPolicy(Policy):
     calls: list[tuple["RecordedPolicy", tuple[int, ...]]]
 
     def __call__(self, observation, noise=None):
-        self.calls.append((self, np.shape(observation)))
+        self.calls.append((self, np.shape(observation[FLAT])))
         return super().__call__(observation, noise)
 
 

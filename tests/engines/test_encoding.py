@@ -132,13 +132,14 @@ def test_native_counts_the_weights_of_the_loop_alone(monkeypatch):
 
 
 @pytest.mark.parametrize("engine", ["onnx", "onnx + native"])
-def test_a_policy_travels_with_its_encoder(engine):
+def test_a_policy_travels_with_its_encoder(engine, monkeypatch):
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     policy = cameras.policy(engine)
     given = cameras.observation(), cameras.noise(policy)
     expected = policy(*given)
     there = pickle.loads(pickle.dumps(policy.with_engine(policy.engine().name)))
     assert len(there._engines) == (engine == "onnx")
+    monkeypatch.setattr(encoding, "OnnxEncoder", None)  # it is not exported again
     np.testing.assert_array_equal(there(*given), expected)
     assert there.engine().name == engine
 
@@ -246,10 +247,10 @@ def test_latency_tells_the_encoder_from_the_loop(tmp_path, monkeypatch, capsys):
     assert rows == [(k, name) for k in (1, 2) for name in engines]
     for row in result.rows:
         shared = next(r for r in result.rows if r.engine == row.engine)
-        assert row.encoder_ms == shared.encoder_ms and row.encoder_ms.p50 > 0
+        assert row.encoder_ms == shared.encoder_ms and row.encoder_ms > 0
         assert row.max_abs_diff is None or row.max_abs_diff <= 1e-4
     assert "encoder ms  loop ms" in capsys.readouterr().out
-    assert "encoder_ms.p50" in (tmp_path / "latency_budgets.csv").read_text()
+    assert "encoder_ms" in (tmp_path / "latency_budgets.csv").read_text()
 
 
 def test_latencies_of_vectors_are_written_as_before(tmp_path, capsys):

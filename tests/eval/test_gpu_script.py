@@ -53,7 +53,7 @@ def test_the_results_hold_what_was_measured(dry):
         assert record["floor_ms"] > 0 and record["ratio_to_baseline"] > 0
     assert latency["mlp, float32"]["records"][0]["encoder_ms"] is None
     for record in latency["unet-small-image, float32"]["records"]:
-        assert 0 < record["encoder_ms"]["p50"] < record["latency_ms"]["max"]
+        assert 0 < record["encoder_ms"] < record["latency_ms"]["max"]
     assert training["default"]["steps_per_s"].keys() == {"ours", "diffusers"}
     assert {r["clock"] for r in pusht["1 episodes"]["records"]} == {"paused", "simulated"}
     assert (out / "gpu_sweep" / "sweep.json").exists()
