@@ -17,7 +17,7 @@ from diffpolicy.specification import Horizons, ObservationSpec, Specification, T
 SIDE, TICKS = 16, 12
 LOOK = "pictured:Look-v0"
 LINE = spaces.Box(-np.inf, np.inf, (1,), np.float32)
-LAYOUTS = {  # name: (space of the picture, from uint8 [H, W, 3] to it)
+LAYOUTS: dict[str, Any] = {  # name: (space of the picture, from uint8 [H, W, 3] to it)
     "hwc": (spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8), lambda p: p),
     "chw": (spaces.Box(0, 255, (3, SIDE, SIDE), np.uint8), lambda p: p.transpose(2, 0, 1)),
     "unit": (
@@ -34,8 +34,9 @@ LAYOUTS = {  # name: (space of the picture, from uint8 [H, W, 3] to it)
 class LookEnv(gymnasium.Env):
     """A dot that the action moves along a line; success near the middle.
 
-    layout: of the picture, or "" for the place alone. side: of the picture in px. habit: at tick 3
-    the picture is float, wide, dark (below the range), gone, or other (layout).
+    layout: of the picture, signed for one of unknown range, or "" for the place alone. side: of
+    the picture in px. habit: at tick 3 the picture is float, wide, dark (below the range), nan,
+    none, gone, or other (layout).
     """
 
     control_dt_s = 0.1
@@ -45,7 +46,10 @@ class LookEnv(gymnasium.Env):
     def __init__(self, layout="hwc", side=SIDE, habit="", render_mode=None, key="image"):
         self.side, self.habit, self.render_mode, self.key = side, habit, render_mode, key
         self.observation_space: Any = LINE
-        if layout:
+        if layout == "signed":
+            space = spaces.Box(-1, 1, (side, side, 3), np.float32)
+            self.observation_space = spaces.Dict({"place": LINE, key: space})
+        elif layout:
             space, self.convert = LAYOUTS[layout]
             shape = tuple(side if n == SIDE else n for n in space.shape)
             low, high = space.low.min(), space.high.max()

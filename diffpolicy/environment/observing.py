@@ -33,10 +33,10 @@ class Unfit(Exception):
 
 
 class Parts:
-    """Arrays of an observation space, in its order; a call reads an observation.
+    """Arrays of an observation space, in its order; `read` makes them of an observation.
 
-    Raises DiffpolicyError, with the name of the environment, for a space that has no fixed number
-    of numbers or no usable names.
+    space: of what `read` returns. Raises DiffpolicyError, with the name of the environment, for a
+    space that has no fixed number of numbers or no usable names.
     """
 
     def __init__(self, space: Any, name: str):
@@ -49,18 +49,22 @@ class Parts:
         self._shape = space.shape if isinstance(space, spaces.Box) else None
         found = {path: camera_of(leaf, _named(name, path)) for path, leaf in self._leaves}
         self._cameras = {path: camera for path, camera in found.items() if camera}
-        keys = [_key(path) for path, _ in self._leaves]
-        if self._cameras and (ACTION in keys or len(set(keys)) < len(keys)):
-            raise DiffpolicyError(
-                f"{name} must observe parts of different names, none of them {ACTION!r}; has "
-                f"{', '.join(keys)}. {REMEDY}"
-            )
         self.space: Any = space
         if self._cameras:
+            self._check_names(name)
             self.space = self._space_by_key()
         elif self._shape is None or len(self._shape) != 1:
             self.space = flatten_space(space)
         self.read = self._by_key if self._cameras else self._flat
+
+    def _check_names(self, name: str) -> None:
+        """Refuse names that a store cannot hold beside the actions."""
+        keys = [_key(path) for path, _ in self._leaves]
+        if len(set(keys)) < len(keys) or ACTION in {key.partition("/")[0] for key in keys}:
+            raise DiffpolicyError(
+                f"{name} must observe parts of different names, none of them {ACTION!r}; has "
+                f"{', '.join(keys)}. {REMEDY}"
+            )
 
     def _space_by_key(self) -> spaces.Dict:
         found: dict[str, spaces.Space] = {}
