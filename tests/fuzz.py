@@ -32,6 +32,8 @@ BALANCE = "diffpolicy.envs:Balance-v0"
 SIZE = "--hidden 16 --blocks 1 --device cpu --threads 1"
 QUICK = "--threads 1 --episodes 2 --max-steps 4 --engine eager --workers 1 --envs 2 --batch 16"
 EVAL = f"eval --run run {QUICK} --ddim-steps 2"
+PUSHT = 'diffpolicy.envs:PushT-v0 --env-kwargs {"observation":"image"}'
+SEEING = f"{SIZE} --batch 4 --keypoints 4"
 RESUME = f"train --data store --out run {SIZE} --steps 4 --resume"
 PROGRESS = re.compile(r"\|.*\d+/.*\[.*\]|^\s*(\x1b\[A)*$")
 
@@ -50,6 +52,14 @@ TARGETS = (
     Target("info store", "store/**/*", ("store",)),
     Target(f"train --data store --out new {SIZE} --steps 1", "store/**/*", ("store",), True),
     Target(f"record --env {BALANCE} --out store --episodes 3", "store/**/*", ("store",), True),
+    Target("info pictures", "pictures/**/*", ("pictures",)),
+    Target(
+        f"train --data pictures --out new {SEEING} --steps 1", "pictures/**/*", ("pictures",), True
+    ),
+    Target(
+        f"record --env {PUSHT} --out pictures --episodes 2", "pictures/**/*", ("pictures",), True
+    ),
+    Target(EVAL.replace("run run", "run seeing"), "seeing/policy.safetensors", ("seeing",)),
     Target("info run", "run/policy.safetensors", ("run",)),
     Target(EVAL, "run/policy.safetensors", ("run",)),
     Target(RESUME, "run/policy.safetensors", ("run", "store"), True),
@@ -332,7 +342,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def make_base(base: Path) -> None:
-    """Write a store, a run with a chosen engine, a latency profile and a partial suite."""
+    """Write stores, runs, a chosen engine, a latency profile and a partial suite."""
     import mujoco  # noqa: F401
     import tyro  # noqa: F401
 
@@ -352,6 +362,8 @@ def make_base(base: Path) -> None:
     for command in (
         f"record --env {BALANCE} --out store --episodes 2",
         f"train --data store --out run {SIZE} --steps 2",
+        f"record --env {PUSHT} --out pictures --episodes 1",
+        f"train --data pictures --out seeing {SEEING} --steps 2",
         EVAL.replace("eager", "auto"),
         "latency --run run --ddim-steps 2 --engine eager --seconds 0.05 --json profile.json",
         f"sweep --run run {QUICK} --ddim-steps 1 --ms-per-step 1 --no-pictures --out sweep",
