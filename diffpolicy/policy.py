@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,6 +15,7 @@ from torch import Tensor
 from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.denoisers import Denoiser, build_network
+from diffpolicy.denoisers.encoders import layer_outputs
 from diffpolicy.device import check_memory, choose_device
 from diffpolicy.engines import Encode, build_encoder
 from diffpolicy.engines.auto import choose_stages
@@ -27,8 +29,6 @@ from diffpolicy.specification import ObservationSpec
 
 DEFAULT = Sampling()
 LOGGER = logging.getLogger("diffpolicy")
-
-AS_PICTURE = 1 + 4 + 4  # bytes of a number: as it comes, scaled and shifted
 
 Observation = Mapping[str, np.ndarray] | np.ndarray
 
@@ -127,13 +127,7 @@ class Policy:
 
     def job(self, batch: int = 1) -> Job:
         """The job of an engine for this batch size; DiffpolicyError if it exceeds the memory."""
-        widest = max(len(weight) for weight in self._denoiser.parameters())
-        noise, encoded = math.prod(self.noise_shape(batch)), batch * self._denoiser.condition
-        pictures = sum(spec.size for spec in self.observations.values() if spec.is_picture)
-        pictures *= batch * self.horizons.observation
-        needed = 4 * (noise + encoded + batch * widest) + AS_PICTURE * pictures
-        check_memory(needed, self.device, f"a batch of {batch} for {self.ddim_steps} steps")
-        return Job(
+        job = Job(
             denoiser=self._denoiser,
             chain=self.chain,
             horizons=self.horizons,
@@ -143,6 +137,22 @@ class Policy:
             threads=torch.get_num_threads(),
             precision=self.precision,
         )
+        what = f"a batch of {batch} for {self.ddim_steps} steps"
+        check_memory(self._bytes_needed(job), self.device, what)
+        return job
+
+    def _bytes_needed(self, job: Job) -> int:
+        """Least memory of a call: noise, pictures, the encoded observation and the largest layer.
+
+        A layer of the encoder counts with its input.
+        """
+        ticks = self.horizons.observation
+        pictures = sum(spec.size for spec in self.observations.values() if spec.is_picture)
+        layers = layer_outputs(self.specification.model, self.observations)
+        encoding = job.dtype.itemsize * ticks * max(map(sum, pairwise(layers)), default=0)
+        widest = max(len(weight) for weight in self._denoiser.parameters())
+        row = ticks * pictures + 4 * self._denoiser.condition + max(encoding, 4 * widest)
+        return 4 * math.prod(job.noise_shape) + job.batch * row
 
     @property
     def ddim_steps(self) -> int:

@@ -24,7 +24,7 @@ from .measure.nets import fresh_checkpoint
 from .measure.provenance import provenance, set_threads
 from .measure.result_files import LatencyFile, LatencyProvenance
 from .measure.results import LatencyResult
-from .measure.rows import percentiles_of
+from .measure.rows import percentiles_of, seen_by
 from .measure.timing import MANY_SAMPLES, Timed, measure_parts, random_observation, timed_policy
 from .report.products import check_outputs, save
 
@@ -82,12 +82,11 @@ def _timed(config: LatencyConfig, checkpoint: Checkpoint) -> Iterator[Timed]:
         print(audit_line(policies[0].chain))
         observation = random_observation(policies[0], rng)
         for policy in {p.engine().name: p for p in policies}.values():
-            measure_gpu = getattr(policy.engine().loop, "gpu_ms", None)  # of CUDA graphs only
             yield timed_policy(
                 policy,
                 observation,
                 max_abs_diff=verify_stages(policy.engine(), policy.job()),
-                gpu_ms=measure_gpu() if measure_gpu else None,
+                gpu_ms=policy.engine().gpu_ms(),
             )
         if config.baseline:
             loop = DiffusersLoop(checkpoint, k, policies[0].device)
@@ -139,6 +138,7 @@ def _rows(
                 precision=config.precision,
                 latency_ms=found,
                 encoder_ms=profile.encoder_ms,
+                **seen_by(checkpoint.specification),
                 samples_ms=np.round(profile.samples_ms, 5).tolist(),
             )
         )

@@ -101,6 +101,26 @@ class Floats(nn.Module):
         return x.unflatten(2, (self.crop[1], -1)).permute(0, 3, 1, 2)
 
 
+def layer_outputs(model: ModelConfig, observations: Mapping[str, ObservationSpec]) -> list[int]:
+    """Numbers of one tick's pictures as floats and after each layer with weights, in order.
+
+    Counted without memory, on the device meta. Layers of norms and activations are left out.
+    """
+    counts: list[int] = []
+
+    def count(module: nn.Module, inputs: object, output: Tensor) -> None:
+        counts.append(output.numel())
+
+    with torch.device("meta"):
+        encoder = Encoder(model, observations, {})
+        for module in encoder.modules():
+            if isinstance(module, Floats | nn.Conv2d | nn.Linear):
+                module.register_forward_hook(count)
+        for key in encoder.crops:
+            encoder.features(key, torch.empty(1, 1, *observations[key].shape))
+    return counts
+
+
 def centre_crop(pictures: Tensor, size: tuple[int, int]) -> Tensor:
     """The centre [N, h, w, C] of pictures [N, H, W, C]."""
     height, width = size

@@ -1,8 +1,8 @@
 """`engine="auto"`: the fastest engine that works here and gives the actions of eager.
 
 Every candidate is built, compared with eager on random inputs and timed for a moment; the encoder
-of pictures is chosen apart from the loop. A choice is kept beside the checkpoint, for the same
-weights, chain, machine and versions only.
+of pictures is chosen apart from the loop, and both together are compared with eager. A choice is
+kept beside the checkpoint, for the same weights, chain, machine and versions only.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from diffpolicy.checked import Range, read_json, validate
 from diffpolicy.engines import ENGINES, build_encoder, build_engine
 from diffpolicy.engines.job import Job
 from diffpolicy.engines.native import SOURCE, processor
-from diffpolicy.engines.stages import Stages
+from diffpolicy.engines.stages import Stages, build_stages
 from diffpolicy.errors import DiffpolicyError, EngineUnavailable
 from diffpolicy.files import write_text
 
@@ -75,15 +75,32 @@ def _pictures(job: Job, seed: int) -> tuple[dict[str, Tensor]]:
 
 LOOP = Stage(build_engine, _noise, "a chunk", "actions")
 ENCODER = Stage(build_encoder, _pictures, "an observation", "features")
+WHOLE = Stage(
+    lambda name, job: _whole(build_stages(name, job)),
+    lambda job, seed: (*_pictures(job, seed), _noise(job, seed)[1]),
+    "a call",
+    "actions",
+)
+
+
+def _whole(stages: Stages) -> Callable[..., Tensor]:
+    """A call of both stages: an observation and noise to a chunk."""
+    return lambda observation, noise: stages(stages.encode(observation), noise)
 
 
 def choose_stages(job: Job, folder: Path | None = None) -> tuple[Stages, str]:
-    """Both stages, each chosen on its own, and the reasons."""
+    """Both stages, each chosen on its own, and the reasons; eager if together they are off."""
     loop, why = choose(job, folder)
     if not job.pictures:
         return Stages(build_encoder(loop.name, job), loop), why
     encode, first = choose(job, folder, ENCODER)
-    return Stages(encode, loop), f"{first}; then {why}"
+    stages = Stages(encode, loop)
+    try:
+        if stages.name != "eager":
+            verify(_whole(stages), job, WHOLE)
+    except EngineUnavailable as error:
+        return build_stages("eager", job), f"eager; {stages.name} is out: {error}"
+    return stages, f"{first}; then {why}"
 
 
 def choose(job: Job, folder: Path | None = None, stage: Stage = LOOP) -> tuple[Any, str]:
@@ -179,9 +196,15 @@ def verify(engine: Callable[..., Tensor], job: Job, stage: Stage = LOOP) -> floa
 
 
 def verify_stages(stages: Stages, job: Job) -> float:
-    """The largest difference of both stages from eager, as of `verify`."""
+    """The largest difference of both stages and of whole calls from eager, as of `verify`.
+
+    The chain can multiply differences of features that are within the tolerance.
+    """
     loop = verify(stages.loop, job)
-    return max(loop, verify(stages.encode, job, ENCODER)) if job.pictures else loop
+    if not job.pictures:
+        return loop
+    encoder = verify(stages.encode, job, ENCODER)
+    return max(loop, encoder, verify(_whole(stages), job, WHOLE))
 
 
 def _median_ms(engine: Callable[..., Tensor], inputs: tuple[Any, ...]) -> float:

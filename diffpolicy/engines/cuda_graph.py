@@ -55,15 +55,7 @@ class CudaGraphEngine:
 
     def gpu_ms(self) -> float:
         """Median time of the GPU alone for a chunk, copies included, in ms."""
-        samples = []
-        for _ in range(TIMED):
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            self.graph.replay()
-            end.record()
-            end.synchronize()
-            samples.append(begin.elapsed_time(end))
-        return float(np.median(samples))
+        return replay_ms(self.graph)
 
 
 @torch.inference_mode()
@@ -79,3 +71,16 @@ def capture(whole) -> torch.cuda.CUDAGraph:
     with torch.cuda.graph(graph):
         whole()
     return graph
+
+
+def replay_ms(graph: torch.cuda.CUDAGraph) -> float:
+    """Median time of the GPU alone for a replay, in ms."""
+    samples = []
+    for _ in range(TIMED):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        samples.append(begin.elapsed_time(end))
+    return float(np.median(samples))

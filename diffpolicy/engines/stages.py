@@ -32,6 +32,15 @@ class Stages:
         """See `Engine`."""
         return self.loop(observation, noise)
 
+    def gpu_ms(self) -> float | None:
+        """Median time of the GPU alone in ms, summed over both; None unless both measure it.
+
+        CUDA graphs measure it. The encoder of vectors alone does nothing on the GPU.
+        """
+        stages = [self.loop, self.encode] if self.encode.name else [self.loop]
+        measures = [getattr(stage, "gpu_ms", None) for stage in stages]
+        return sum(m() for m in measures if m) if all(measures) else None
+
 
 def portable(stage: Encode | Engine) -> bool:
     """True if another process can take the stage instead of building it again."""

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffpolicy.data.normalizer import Normalizer
 from diffpolicy.data.windows import Windows
 from diffpolicy.denoisers import build_network
-from diffpolicy.denoisers.encoders import Encoder, Floats
+from diffpolicy.denoisers.encoders import layer_outputs
 from diffpolicy.denoisers.pretrained import load_convolutions
 from diffpolicy.specification import Specification
 from diffpolicy.training.augment import augment
@@ -157,33 +157,18 @@ def bytes_needed(specification: Specification, batch: int) -> int:
 
     Weights, gradients, EMA and Adam's two moments; windows and the output of each layer.
     """
-    task, horizons = specification.task, specification.horizons
-    vectors = sum(s.size for s in task.observations.values() if not s.is_picture)
+    task, horizons, model = specification.task, specification.horizons, specification.model
+    pictures = sum(s.size for s in task.observations.values() if s.is_picture)
+    vectors = task.observation_dim - pictures
     with torch.device("meta"):
         network = build_network(specification)
     weights = list(network.parameters())
     window = horizons.observation * vectors + horizons.prediction * task.action_dim
     outputs = sum(len(w) for w in weights if w.ndim > 1)
-    noisy = DRAWS if network.encoder.crops and not specification.model.regression else 1
+    noisy = DRAWS if pictures and not model.regression else 1
     numbers = 5 * sum(w.numel() for w in weights) + batch * (window + noisy * outputs)
-    return 4 * numbers + batch * horizons.observation * _picture_bytes(network.encoder)
-
-
-def _picture_bytes(encoder: Encoder) -> int:
-    """Bytes of one tick's pictures and of what the layers make of them; the encoder is on meta."""
-    pictures = {key: encoder.observations[key] for key in encoder.crops}
-    total = sum(spec.size for spec in pictures.values())
-
-    def count(module: nn.Module, inputs: object, output: Tensor) -> None:
-        nonlocal total
-        total += 4 * output.numel()
-
-    for module in encoder.modules():
-        if isinstance(module, Floats | nn.Conv2d | nn.Linear):
-            module.register_forward_hook(count)
-    for key, spec in pictures.items():
-        encoder.features(key, torch.empty(1, 1, *spec.shape, device="meta"))
-    return total
+    seen = pictures + 4 * sum(layer_outputs(model, task.observations))
+    return 4 * numbers + batch * horizons.observation * seen
 
 
 def gather(windows: Windows, index: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:

@@ -7,6 +7,9 @@ workers. Its image dataset slices as many pictures as actions; here it slices tw
 ways are interleaved, each way in a process of its own for its memory.
 """
 
+# diffpolicy.eval is known to Python, not to pyright.
+# pyright: reportMissingImports=false
+
 import argparse
 import multiprocessing
 import os
@@ -23,12 +26,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from diffpolicy.data.demonstrations import contents, read_demonstrations
 from diffpolicy.data.windows import Windows, make_windows
+from diffpolicy.eval.gpu import HUMAN
 from diffpolicy.specification import Horizons
 from diffpolicy.training.learner import gather
 
 BATCH, BLOCKS = 64, 9
 HORIZONS = Horizons(2, 16, 8)
-HUMAN = "pusht_human/pusht_cchi_v7_replay.zarr"
 MIB = 2**20
 
 Draw = Callable[[], Any]

@@ -1,7 +1,7 @@
 """Latencies of eval/gpu.py: CUDA graphs against diffusers' loop and memory bandwidth."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from statistics import median
 
@@ -75,14 +75,14 @@ def now_s(device: str) -> float:
 def _measured(plan: Plan, net: str, precision: str, bytes_per_s: float | None) -> Found:
     """Measure all budgets interleaved; in float32 diffusers' loop too, with torch's defaults.
 
-    floor_ms is the time to read every weight once per step from memory.
+    floor_ms is the time to read the weights from memory, see `numbers_read`.
     """
     timed = list(_timed(plan, net, precision))
     profiles = measure_parts(timed, plan.seconds, 0, MANY_SAMPLES)
     pairs = list(zip(timed, profiles, strict=True))
     today = {t.ddim_steps: _p50(p) for t, p in pairs if t.engine == "diffusers"}
-    parameters = sum(w.numel() for w in fresh_checkpoint(net).weights.values())
-    size = parameters * (2 if precision == "bfloat16" else 4)
+    weights = fresh_checkpoint(net).weights
+    ms_per_number = bytes_per_s and 1000 * (2 if precision == "bfloat16" else 4) / bytes_per_s
     records = [
         {
             "ddim_steps": t.ddim_steps,
@@ -92,12 +92,17 @@ def _measured(plan: Plan, net: str, precision: str, bytes_per_s: float | None) -
             "encoder_ms": profile.encoder_ms,
             "max_abs_diff": t.max_abs_diff,
             "gpu_ms": t.gpu_ms,
-            "floor_ms": bytes_per_s and 1000 * t.ddim_steps * size / bytes_per_s,
+            "floor_ms": ms_per_number and ms_per_number * numbers_read(weights, t.ddim_steps),
             "ratio_to_baseline": today[t.ddim_steps] / _p50(profile) if today else None,
         }
         for t, profile in pairs
     ]
-    return {"parameters": parameters, "records": records}
+    return {"parameters": sum(w.numel() for w in weights.values()), "records": records}
+
+
+def numbers_read(weights: Mapping[str, torch.Tensor], steps: int) -> int:
+    """Weights that one call reads: those of the encoder once, all others at every step."""
+    return sum(w.numel() * (1 if n.startswith("encoder.") else steps) for n, w in weights.items())
 
 
 def _p50(profile: LatencyProfile) -> float:
@@ -111,12 +116,11 @@ def _timed(plan: Plan, net: str, precision: str) -> Iterator[Timed]:
             checkpoint, Sampling(k), plan.device, engine=plan.engine, precision=precision
         )
         observation = random_observation(policy, rng)
-        measure_gpu = getattr(policy.engine().loop, "gpu_ms", None)  # of CUDA graphs only
         ours = timed_policy(
             policy,
             observation,
             max_abs_diff=_difference(policy, observation, rng),
-            gpu_ms=measure_gpu() if measure_gpu else None,
+            gpu_ms=policy.engine().gpu_ms(),
         )
         yield ours
         if plan.baseline and precision == "float32":

@@ -23,13 +23,13 @@ from diffpolicy.training.preparation import prepare
 from diffpolicy.training.train import train
 
 from ..config import SweepConfig
+from ..gpu import HUMAN
 from ..measure.diffusers_loop import DiffusersTraining
 from ..measure.nets import NETS, fresh_checkpoint
 from ..measure.result_files import json_of
 from .gpu_latency import latencies, now_s
 from .gpu_plan import DRY, REAL, ROOT, Found, Plan, Result
 
-HUMAN = Path("pusht_human") / "pusht_cchi_v7_replay.zarr"
 PUSHT, BALANCE = "diffpolicy.envs:PushT-v0", "diffpolicy.envs:Balance-v0"
 FEW = 10  # steps, where engines are compared
 MANY = 64  # samples of a batch

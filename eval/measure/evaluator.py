@@ -16,6 +16,7 @@ from diffpolicy.control.episode import Episode, RolloutOptions
 from diffpolicy.control.latency import LatencyProfile
 from diffpolicy.control.receding_horizon import starves
 from diffpolicy.control.workers import Workers, one_thread, worker_count
+from diffpolicy.denoisers.encoders import layer_outputs
 from diffpolicy.environment.monitored import seeds_repeat
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
@@ -251,19 +252,22 @@ class Evaluator:
 
 
 def tell_memory(policy: Policy, options: RolloutOptions, processes: int) -> None:
-    """Print the memory of the pictures, if the policy observes any."""
+    """Print the memory of the pictures and of their encoder, if the policy observes any."""
     found = picture_bytes(policy, options)
     if found:
         print(
-            f"memory of pictures: at most {found / 1e6:.0f} MB for each worker (workers: "
-            f"{processes}), with {options.envs} environments and a batch of {options.batch}"
+            f"memory of pictures and their encoder: about {found / 1e6:.0f} MB for each worker "
+            f"(workers: {processes}), with {options.envs} environments and a batch of "
+            f"{options.batch}"
         )
 
 
 def picture_bytes(policy: Policy, options: RolloutOptions) -> int:
-    """Bytes of the histories in a process, and of one batch as uint8 and as float32."""
+    """Bytes of the histories in a process, and of one batch with what each layer makes of it."""
     pixels = sum(spec.size for spec in policy.observations.values() if spec.is_picture)
-    return pixels * policy.horizons.observation * (options.envs + (1 + 4) * options.batch)
+    layers = 4 * sum(layer_outputs(policy.specification.model, policy.observations))
+    batches = options.batch * (pixels + layers)
+    return policy.horizons.observation * (options.envs * pixels + batches)
 
 
 def warn_of_starvation(policy: Policy, profile: LatencyProfile, control_dt_s: float) -> None:

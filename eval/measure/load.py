@@ -50,10 +50,15 @@ def load_between(before: Counters | None, after: Counters | None) -> Load | None
 
 
 def verdict(loads: Sequence[Load | None]) -> str:
-    """unknown if the load of any window is, else disturbed if any is, else quiet."""
-    if any(load is None for load in loads):
+    """The verdict on all windows; the load of some may be unknown."""
+    return together([load and ("disturbed" if load.disturbs else "quiet") for load in loads])
+
+
+def together(verdicts: Sequence[str | None]) -> str:
+    """unknown (or None) if any verdict is, else disturbed if any is, else quiet."""
+    if {None, "unknown"} & {*verdicts}:
         return "unknown"
-    return "disturbed" if any(load.disturbs for load in loads if load) else "quiet"
+    return "disturbed" if "disturbed" in verdicts else "quiet"
 
 
 def snapshot(ours: Sequence[int] = ()) -> Counters | None:

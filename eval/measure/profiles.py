@@ -11,7 +11,9 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
 
 from ..config import Latencies
-from .result_files import read_samples
+from .result_files import Samples, read_samples
+from .results import Cameras
+from .rows import seen_by
 from .timing import measure
 
 
@@ -41,23 +43,45 @@ def check_source(policies: Sequence[Policy], config: Latencies) -> None:
 def replay(path: Path, policies: Sequence[Policy]) -> list[LatencyProfile]:
     """Profiles that a file holds for these policies; of several engines the fastest.
 
-    Raises DiffpolicyError if a budget is absent, or the network or precision differ.
+    Raises DiffpolicyError if a budget is absent, or the network, precision or pictures differ.
     """
     rows = read_samples(path)
     found = []
     for policy in policies:
-        wanted = policy.network_evals, policy.parameters, policy.precision
-        mine = [r for r in rows if (r.network_evals, r.parameters, r.precision) == wanted]
-        if not mine:
-            held = sorted({(r.network_evals, r.parameters) for r in rows})
-            raise DiffpolicyError(
-                f"{path} holds no latencies of {policy.network_evals} evaluations of a network of "
-                f"{policy.parameters} parameters in {policy.precision}; it has (evaluations, "
-                f"parameters) {held}"
-            )
+        mine = _rows_of(policy, rows, path)
         best = min(mine, key=lambda r: np.median(r.samples_ms))
         samples = np.array(best.samples_ms, float)
         source = f"replayed, {best.engine}"
         about = {"engine": best.engine, "load": best.load, "encoder_ms": best.encoder_ms}
         found.append(LatencyProfile(samples, source, **about))
     return found
+
+
+def _rows_of(policy: Policy, rows: Sequence[Samples], path: Path) -> list[Samples]:
+    """The rows of this budget, network, precision and pictures, at least one."""
+    wanted = policy.network_evals, policy.parameters, policy.precision
+    mine = [r for r in rows if (r.network_evals, r.parameters, r.precision) == wanted]
+    if not mine:
+        held = sorted({(r.network_evals, r.parameters) for r in rows})
+        raise DiffpolicyError(
+            f"{path} holds no latencies of {policy.network_evals} evaluations of a network of "
+            f"{policy.parameters} parameters in {policy.precision}; it has (evaluations, "
+            f"parameters) {held}"
+        )
+    seen = _pictures(**seen_by(policy.specification))
+    alike = [r for r in mine if _pictures(r.cameras, r.crop) == seen]
+    if not alike:
+        held = " or ".join(sorted({_pictures(r.cameras, r.crop) for r in mine}))
+        raise DiffpolicyError(
+            f"{path} holds latencies of this network with {held}; expected {seen}; measure them "
+            "with `diffpolicy latency --run RUN --json FILE`"
+        )
+    return alike
+
+
+def _pictures(cameras: Cameras | None = None, crop: float | None = None) -> str:
+    """Pictures in a message; equal for equal ones."""
+    if cameras is None:
+        return "no pictures"
+    shapes = ", ".join(f"{key} {cameras[key]}" for key in sorted(cameras))
+    return f"pictures {shapes} at --crop {crop}"

@@ -18,6 +18,7 @@ from ..config import MILLISECONDS
 from .results import (
     COUNT,
     BudgetResult,
+    Cameras,
     LatencyResult,
     Metric,
     Name,
@@ -39,9 +40,9 @@ JSON_NAMES = {name: written for written, name in FIELDS.items()}
 Options = dict[str, Any]  # of an environment, of training: names of others
 OMITTED = (  # from JSON, if None
     *("ticks", "tick_late_ms", "missed_ticks", "parameters", "precision", "samples_ms"),
-    "encoder_ms",
+    *("encoder_ms", "cameras", "crop"),
 )
-FREE = ("env_kwargs", "training", "evaluation")  # objects with names of others
+FREE = ("env_kwargs", "training", "evaluation", "cameras")  # objects with names of others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,6 +264,8 @@ class Samples:
     precision: str = "float32"
     load: Literal["quiet", "disturbed", "unknown"] | None = "unknown"
     encoder_ms: Annotated[float | None, MILLISECONDS] = None
+    cameras: Cameras | None = None
+    crop: float | None = None
 
 
 @dataclass(frozen=True)

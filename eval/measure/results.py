@@ -18,6 +18,7 @@ Rate = Annotated[float, RATE]
 Positive = Annotated[float, Range(0, 1e15)]
 Number = Annotated[float, Range(-1e15, 1e15)]
 Count = Annotated[int, COUNT]
+Cameras = dict[Name, list[Count]]  # [H, W, C] of each picture of an observation
 Metric = Literal["success", "score"]
 Verdict = Literal[
     "recommended",
@@ -107,7 +108,7 @@ class BudgetResult:
     """Result of one budget on one clock.
 
     encoder_ms: median of the part of the latency before the denoising loop, for pictures. ticks:
-    the constant delay, in `delays` only. The last five fields: on the wall clock only.
+    the constant delay, in `delays` only. The fields after it: on the wall clock only.
     """
 
     name: Name
@@ -145,6 +146,8 @@ class BudgetResult:
     missed_ticks: int | None = None
     parameters: int | None = None
     precision: Name | None = None
+    cameras: Cameras | None = None
+    crop: Rate | None = None
     samples_ms: Annotated[list[float] | None, MILLISECONDS] = None
 
 
@@ -152,8 +155,9 @@ class BudgetResult:
 class LatencyResult:
     """Latency of one budget on one engine.
 
-    encoder_ms: median of the part before the denoising loop, for pictures; all budgets of an engine
-    share it.
+    gpu_ms: of the GPU alone, for CUDA graphs. encoder_ms: median of the part before the denoising
+    loop, for pictures; all budgets of an engine share it, and `load` is that of both. cameras,
+    crop: the pictures, and the share of each side that is encoded.
     """
 
     net: Name | None = None
@@ -171,6 +175,8 @@ class LatencyResult:
     precision: Name = "float32"
     latency_ms: Percentiles
     encoder_ms: Positive | None = None
+    cameras: Cameras | None = None
+    crop: Rate | None = None
     samples_ms: Annotated[list[float], MILLISECONDS] = field(default_factory=list)
 
 

@@ -14,6 +14,7 @@ from diffpolicy.control.ranges import far_outside, training_range
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import audit
+from diffpolicy.specification import Specification
 
 from ..significance import mean_interval, wilson
 from .results import Audit, BudgetResult, FarObservation, Outcomes, Percentiles, Training
@@ -78,8 +79,16 @@ def wall_row(row: BudgetResult, policy: Policy, episodes: Sequence[Episode]) -> 
         missed_ticks=sum(e.missed_ticks for e in episodes),
         parameters=policy.parameters,
         precision=policy.precision,
+        **seen_by(policy.specification),
         samples_ms=np.round([ms for e in episodes for ms in e.latency_ms], 5).tolist(),
     )
+
+
+def seen_by(specification: Specification) -> dict[str, Any]:
+    """The fields `cameras` and `crop` of a row, which the latency depends on; none for vectors."""
+    observations = specification.task.observations
+    cameras = {key: list(spec.shape) for key, spec in observations.items() if spec.is_picture}
+    return {"cameras": cameras, "crop": specification.model.crop} if cameras else {}
 
 
 def provenance_of(kind: type, policy: Policy) -> Any:

@@ -17,7 +17,7 @@ from diffpolicy.control.latency import BLOCK, LatencyProfile
 from diffpolicy.policy import Policy
 from diffpolicy.specification import ObservationSpec
 
-from .load import Block, Watch, verdict
+from .load import Block, Watch, together, verdict
 
 Histories = dict[str, np.ndarray]
 WARMUP = 5
@@ -63,16 +63,22 @@ def measure_parts(
 ) -> list[LatencyProfile]:
     """Profiles by `measure_calls`, with the medians of encoders, which take turns with the calls.
 
-    Budgets share the encoder of their engine and number of threads.
+    Budgets share the encoder of their engine and number of threads; their load is that of both.
     """
     encoders = {(t.engine, t.threads): _alone(t, t.encode) for t in timed if t.encode}
     profiles = measure_calls([*timed, *encoders.values()], seconds, seed, wanted, ours)
-    found = zip(encoders, profiles[len(timed) :], strict=True)
-    medians = {key: float(np.median(profile.samples_ms)) for key, profile in found}
+    found = dict(zip(encoders, profiles[len(timed) :], strict=True))
     return [
-        replace(profile, encoder_ms=medians.get((t.engine, t.threads)))
+        _with_encoder(profile, found.get((t.engine, t.threads)))
         for t, profile in zip(timed, profiles, strict=False)
     ]
+
+
+def _with_encoder(profile: LatencyProfile, encoder: LatencyProfile | None) -> LatencyProfile:
+    if encoder is None:
+        return profile
+    load = together([profile.load, encoder.load])
+    return replace(profile, load=load, encoder_ms=float(np.median(encoder.samples_ms)))
 
 
 def _alone(timed: Timed, encode: Callable[[Histories], Any]) -> Timed:

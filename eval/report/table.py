@@ -82,8 +82,11 @@ def print_latencies(result: LatencyFile) -> None:
 
 
 def _parts(row: LatencyResult) -> tuple[float | None, float]:
-    """Median of the encoder, and the rest of the median: the loop."""
-    return row.encoder_ms, row.latency_ms.p50 - (row.encoder_ms or 0)
+    """Median of the encoder, and the rest of the whole median: the loop, at least 0.
+
+    Both are medians of calls of their own, so the encoder's can be the larger one.
+    """
+    return row.encoder_ms, max(0.0, row.latency_ms.p50 - (row.encoder_ms or 0))
 
 
 def print_simulation(result: Simulation) -> None:

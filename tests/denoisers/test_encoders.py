@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from diffpolicy.config import ModelConfig
 from diffpolicy.data.normalizer import identity
-from diffpolicy.denoisers.encoders import Encoder
+from diffpolicy.denoisers.encoders import Encoder, layer_outputs
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import ObservationSpec, picture
 
@@ -147,3 +147,12 @@ def test_every_weight_and_every_pixel_of_the_crop_counts(model):
 def test_pictures_that_a_network_cannot_encode_are_refused(model, observations, message):
     with pytest.raises(DiffpolicyError, match=message):
         encoder(model, observations)
+
+
+@pytest.mark.parametrize("model", [CNN, replace(CNN, share_encoder=True)])
+def test_the_outputs_of_layers_are_counted_without_a_draw(model):
+    """Of 14 × 14: floats, 7 × 7 × 16, 4 × 4 × 32, 2 × 2 × 64 twice, keypoints, features."""
+    before = torch.get_rng_state()
+    assert layer_outputs(model, MIXED) == 2 * [588, 784, 512, 256, 256, 16, 8]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert layer_outputs(model, {"state": ObservationSpec((2,))}) == []

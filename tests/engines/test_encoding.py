@@ -3,21 +3,27 @@
 import json
 import pickle
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import cameras
 import numpy as np
 import pytest
 import torch
 
+from diffpolicy.config import Sampling
 from diffpolicy.denoisers import build_network
-from diffpolicy.engines import ENGINES, auto, build_encoder, encoding, networks
+from diffpolicy.engines import ENGINES, auto, build_encoder, build_engine, encoding, networks
 from diffpolicy.engines.chain_loop import ChainLoop
-from diffpolicy.engines.stages import build_stages
+from diffpolicy.engines.stages import Stages, build_stages
 from diffpolicy.errors import DiffpolicyError, EngineUnavailable
 from diffpolicy.eval.config import LatencyConfig
 from diffpolicy.eval.latency import latency
 from diffpolicy.eval.measure import nets
+from diffpolicy.eval.measure.profiles import replay
 from diffpolicy.eval.measure.result_files import read_result, write_result
+from diffpolicy.eval.measure.rows import seen_by
+from diffpolicy.eval.report import table
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.steps import sample
 
@@ -149,6 +155,17 @@ def test_a_batch_of_pictures_beyond_the_memory_is_refused():
         cameras.policy().engine(10**8)
 
 
+def test_the_memory_of_a_batch_counts_a_layer_of_the_encoder_and_its_input(monkeypatch):
+    needed: list[int] = []
+    monkeypatch.setattr("diffpolicy.policy.check_memory", lambda n, *_: needed.append(n))
+    for precision in ("float32", "bfloat16"):
+        for batch in (1, 101):
+            cameras.policy(precision=precision).job(batch)
+    single, half = needed[1] - needed[0], needed[3] - needed[2]
+    crop, first = 21 * 28 * 3, 11 * 14 * 16  # of the larger camera
+    assert single - half == 100 * 2 * 2 * (crop + first)
+
+
 # auto
 
 
@@ -194,6 +211,34 @@ def test_auto_rejects_an_encoder_whose_features_are_off(monkeypatch):
         auto.verify(Poisoned(job), job, auto.ENCODER)
     engine, why = auto.choose(job, stage=auto.ENCODER)
     assert engine.name == "eager" and "onnx is out: its features differ" in why
+
+
+class Shifted(encoding.EagerEncoder):
+    """Eager, with features that are off within the tolerance."""
+
+    name = "onnx"
+
+    def __call__(self, observation):
+        return super().__call__(observation) + 9e-5
+
+
+def test_features_within_the_tolerance_are_out_if_the_chain_multiplies_them(monkeypatch):
+    """One ε step from t = T - 1 without clipping."""
+    monkeypatch.setattr(encoding, "OnnxEncoder", Shifted)
+    only(monkeypatch, "eager", "onnx")
+    monkeypatch.setattr(auto, "_median_ms", lambda call, _: 1.0 if type(call) is Shifted else 2.0)
+    before = cameras.checkpoint()
+    model = replace(before.specification.model, prediction="epsilon")
+    specification = replace(before.specification, model=model, clip_range=None)
+    job = Policy(replace(before, specification=specification), Sampling(1)).job()
+    shifted = build_encoder("onnx", job)
+    assert isinstance(shifted, Shifted) and auto.verify(shifted, job, auto.ENCODER) < 1e-4
+    with pytest.raises(EngineUnavailable, match="its actions differ from eager's by"):
+        auto.verify_stages(Stages(shifted, build_engine("eager", job)), job)
+    stages, why = auto.choose_stages(job)
+    assert stages.name == "eager" and not isinstance(stages.encode, Shifted)
+    assert why.startswith("eager; onnx") and "is out: its actions differ from eager's" in why
+    assert auto.choose_stages(cameras.policy().job())[0].name.startswith("onnx")
 
 
 # Bad input
@@ -249,6 +294,9 @@ def test_latency_tells_the_encoder_from_the_loop(tmp_path, monkeypatch, capsys):
         shared = next(r for r in result.rows if r.engine == row.engine)
         assert row.encoder_ms == shared.encoder_ms and row.encoder_ms > 0
         assert row.max_abs_diff is None or row.max_abs_diff <= 1e-4
+        assert (row.cameras, row.crop) == ({"image": [96, 96, 3]}, 0.875)
+        assert row.gpu_ms is None
+        assert table._parts(replace(row, encoder_ms=1e6)) == (1e6, 0.0)
     assert "encoder ms  loop ms" in capsys.readouterr().out
     assert "encoder_ms" in (tmp_path / "latency_budgets.csv").read_text()
 
@@ -256,9 +304,42 @@ def test_latency_tells_the_encoder_from_the_loop(tmp_path, monkeypatch, capsys):
 def test_latencies_of_vectors_are_written_as_before(tmp_path, capsys):
     file = tmp_path / "latency.json"
     latency(LatencyConfig(net="mlp", ddim_steps=(1,), engine=("eager",), seconds=0.01, json=file))
-    assert "encoder" not in file.read_text() + capsys.readouterr().out
+    told = file.read_text() + capsys.readouterr().out
+    assert not any(word in told for word in ("encoder", "cameras", "crop"))
     write_result(tmp_path / "again.json", read_result(file))
     assert (tmp_path / "again.json").read_text() == file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"cameras": {"wrist": [24, 24, 3], "front": [24, 24, 3]}},
+            r"with pictures front \[24, 2",
+        ),
+        ({"crop": 1.0}, r"at --crop 1\.0; expected pictures front \[24, 32, 3\], wrist .*0\.875"),
+        ({"cameras": None, "crop": None}, "with no pictures; expected pictures front"),
+    ],
+)
+def test_latencies_of_other_pictures_are_not_replayed(tmp_path, change, message):
+    """They have the same network, whose parameters do not depend on the size."""
+    policy, file = cameras.policy(), tmp_path / "latency.json"
+    row = {"network_evals": 3, "parameters": policy.parameters, "engine": "eager"}
+    row |= {"samples_ms": [1.0], **seen_by(policy.specification)}
+    file.write_text(json.dumps({"records": [{**row, "samples_ms": [0.5], **change}, row]}))
+    assert replay(file, [policy])[0].samples_ms == [1.0]
+    file.write_text(json.dumps({"records": [{**row, **change}]}))
+    with pytest.raises(DiffpolicyError, match=message):
+        replay(file, [policy])
+
+
+def test_the_time_on_the_gpu_is_that_of_both_stages():
+    encoder: Any = SimpleNamespace(name="cuda-graph", gpu_ms=lambda: 0.5)
+    loop: Any = SimpleNamespace(name="cuda-graph", gpu_ms=lambda: 2.0)
+    vectors: Any = SimpleNamespace(name=None)
+    assert Stages(encoder, loop).gpu_ms() == 2.5
+    assert Stages(vectors, loop).gpu_ms() == 2.0
+    assert Stages(build_encoder("eager", cameras.policy().job()), loop).gpu_ms() is None
 
 
 def test_without_pictures_nothing_is_added(tiny_run):

@@ -4,6 +4,7 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import cameras
 import numpy as np
 import pytest
 import torch
@@ -69,6 +70,12 @@ def test_a_graph_keeps_no_call_s_numbers_and_may_be_called_from_many_threads():
     for seed, chunk in enumerate(chunks):
         torch.testing.assert_close(chunk, eager(*inputs(job, seed)), rtol=1e-4, atol=1e-4)
     assert graph.gpu_ms() > 0  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_time_of_a_graph_counts_its_encoder():
+    policy = cameras.policy("cuda-graph", device="cuda")
+    assert (policy.engine().gpu_ms() or 0) > 0
+    assert policy.with_engine("eager").engine().gpu_ms() is None
 
 
 def test_auto_takes_the_graph_or_eager_and_says_why():

@@ -60,12 +60,13 @@ def config(**changes):
 
 
 def test_the_memory_of_pictures_is_bounded_and_told(policy, capsys):
-    """T_o pictures for each environment, and one batch, padded to 16, in bytes and in float32."""
+    """T_o pictures for each environment, and one batch, padded to 16, with its layers as floats."""
     with Evaluator(config(), policy) as evaluator:
         told = capsys.readouterr().out
-        bound = 2 * SIDE * SIDE * 3 * (3 + 5 * 16)
-        assert picture_bytes(policy, evaluator.options) == bound
-        assert f"memory of pictures: at most {bound / 1e6:.0f} MB for each worker" in told
+        layers = 14 * 14 * 3 + 7 * 7 * 16 + 4 * 4 * 32 + 2 * 2 * (64 + 64 + 4) + 8
+        needed = 2 * (SIDE * SIDE * 3 * (3 + 16) + 4 * layers * 16)
+        assert picture_bytes(policy, evaluator.options) == needed
+        assert f"and their encoder: about {needed / 1e6:.0f} MB for each worker" in told
         assert evaluator.paired
 
 

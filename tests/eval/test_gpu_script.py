@@ -12,6 +12,7 @@ import torch
 
 from diffpolicy.config import TrainConfig
 from diffpolicy.eval import gpu
+from diffpolicy.eval.bench.gpu_latency import numbers_read
 from diffpolicy.eval.bench.gpu_plan import DRY, Result
 from diffpolicy.eval.measure.diffusers_loop import DiffusersTraining, OneByOne
 from diffpolicy.training.preparation import prepare
@@ -58,6 +59,11 @@ def test_the_results_hold_what_was_measured(dry):
     assert {r["clock"] for r in pusht["1 episodes"]["records"]} == {"paused", "simulated"}
     assert (out / "gpu_sweep" / "sweep.json").exists()
     assert "p99.9 / p50" in done.stdout
+
+
+def test_the_weights_of_an_encoder_are_read_once():
+    weights = {"encoder.out.weight": torch.zeros(3, 2), "out.weight": torch.zeros(5)}
+    assert [numbers_read(weights, k) for k in (1, 10)] == [11, 56]
 
 
 def test_what_is_complete_is_not_repeated(dry):

@@ -151,6 +151,24 @@ def test_what_is_mostly_disturbed_is_marked_and_ends(others, calls, capsys):
     assert "warning: other processes used 1 cores" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("whole", "encoder", "told"),
+    [
+        ("quiet", "quiet", "quiet"),
+        ("quiet", "disturbed", "disturbed"),
+        ("disturbed", "quiet", "disturbed"),
+        ("quiet", "unknown", "unknown"),
+        ("disturbed", None, "disturbed"),
+    ],
+)
+def test_a_row_is_as_disturbed_as_its_encoder(monkeypatch, whole, encoder, told):
+    found = [LatencyProfile(np.full(3, 2.0), "test", load=name) for name in (whole, encoder)]
+    monkeypatch.setattr(timing, "measure_calls", lambda timed, *_: found[: len(timed)])
+    encode = (lambda observation: torch.zeros(1)) if encoder else None
+    [profile] = timing.measure_parts([replace(NOTHING, encode=encode)], seconds=0)
+    assert (profile.load, profile.encoder_ms) == (told, 2.0 if encoder else None)
+
+
 def test_the_time_is_kept_to(others, calls):
     others(lambda window: 1.0)
     [profile] = measure_calls([NOTHING], seconds=0.5, wanted=1000 * BLOCK)
