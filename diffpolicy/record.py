@@ -34,6 +34,7 @@ def record(config: RecordConfig) -> None:
     kwargs = environment.parse_kwargs(config.env_kwargs)
     env = environment.make(config.env, kwargs, config.max_steps, camera=config.camera)
     try:
+        environment.check_usable(env, None)
         environment.episode_limit(env)
         new_outcome(env, config.success_from, config.success)
         make_expert = expert_maker(env, config.policy, config.camera is not None)

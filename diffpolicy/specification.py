@@ -13,6 +13,7 @@ from diffpolicy.errors import DiffpolicyError
 
 FLAT = "observation"  # key of an observation that is one vector
 ACTION = "action"
+CHANNELS = (1, 3, 4)  # of a picture
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ def default_horizons(
 class ObservationSpec:
     """One key of an observation: the shape of one tick's array, its dtype and its normaliser.
 
-    A vector is float32 [D]; a picture is uint8 [H, W, C] of 0 to 255. normalizer: kind of the
-    affine normaliser, fitted to the data for a vector and `pixels` for a picture; None without one.
+    A vector is float32 [D]; a picture is uint8 [H, W, C] of 0 to 255 (see `picture_shape`).
+    normalizer: kind of the affine normaliser, fitted to the data for a vector and `pixels` for a
+    picture; None without one.
     """
 
     shape: Annotated[tuple[int, ...], DIMENSIONS, NOT_EMPTY]
@@ -63,6 +65,12 @@ class ObservationSpec:
             raise DiffpolicyError(
                 "an observation is a float32 vector or a uint8 picture [H, W, C] with the "
                 f"normaliser pixels; got {self.dtype} {list(self.shape)} with {self.normalizer}"
+            )
+        fits = picture_shape(self.shape) == self.shape and max(self.shape) <= CAMERA.high
+        if self.is_picture and not fits:
+            raise DiffpolicyError(
+                f"a picture [H, W, C] has sides of {CAMERA.low} to {CAMERA.high} px and 1, 3 or 4 "
+                f"channels; got {list(self.shape)}"
             )
 
     @property
@@ -79,6 +87,21 @@ class ObservationSpec:
     def size(self) -> int:
         """Numbers of one tick's array."""
         return math.prod(self.shape)
+
+
+def picture_shape(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """(H, W, C) of a picture with its channels last or first; None for other shapes.
+
+    A picture has 1, 3 or 4 channels and sides of 8 px or more.
+    """
+    if len(shape) != 3:
+        return None
+    first, middle, last = shape
+    if last in CHANNELS and min(first, middle) >= CAMERA.low:
+        return first, middle, last
+    if first in CHANNELS and min(middle, last) >= CAMERA.low:
+        return middle, last, first
+    return None
 
 
 def picture(height: int, width: int, channels: int = 3) -> ObservationSpec:

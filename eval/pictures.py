@@ -50,7 +50,7 @@ def file_name(number: int, title: str) -> str:
 
 def draw(shot: Frames, control_dt_s: float) -> bytes:
     """The strip of frames as PNG; traces of the observations if nothing was rendered."""
-    if shot.trouble:
+    if not shot.frames:
         return png(traces(np.array(shot.observations), control_dt_s))
     return png(frame_strip(shot.frames, control_dt_s))
 

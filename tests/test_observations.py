@@ -169,6 +169,12 @@ def test_a_key_that_no_encoder_takes_is_refused(shape, dtype, normalizer):
         ObservationSpec(shape, dtype, normalizer)
 
 
+@pytest.mark.parametrize("shape", [(9, 10**7, 1000), (9, 9, 2), (7, 9, 3), (9, 5000, 3), (3, 9, 9)])
+def test_a_picture_has_1_3_or_4_channels_and_sides_of_a_camera(shape):
+    with pytest.raises(DiffpolicyError, match=r"sides of 8 to 4096 px and 1, 3 or 4 channels; got"):
+        ObservationSpec(shape, "uint8", "pixels")
+
+
 def test_pictures_are_normalised_by_constants_that_the_checkpoint_holds(tmp_path):
     checkpoint = cameras.checkpoint()
     save_policy(policy_path(tmp_path), checkpoint)

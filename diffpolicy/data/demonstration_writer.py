@@ -17,10 +17,11 @@ import numpy as np
 from diffpolicy.checked import shown
 from diffpolicy.data.attributes import VERSION
 from diffpolicy.data.demonstrations import ENDS, SEEDS, Contents, contents, finished, read_array
-from diffpolicy.data.pictures import BLOCK_BYTES, picture_shape
+from diffpolicy.data.pictures import BLOCK_BYTES
 from diffpolicy.data.zarr_store import ZarrStore, blocks, open_store, reading
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import lock, writing
+from diffpolicy.specification import picture_shape
 
 FORMAT_VERSION = 1
 CHUNK_ROWS = 4096
@@ -256,11 +257,21 @@ def _check_episode(arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _check_alike(arrays: Mapping[str, np.ndarray], stored: Mapping[str, Any], path: Path) -> None:
-    """Raise DiffpolicyError unless the episode has the store's arrays, with rows of their shape."""
+    """Raise DiffpolicyError unless the episode has the store's arrays, in rows of their shape.
+
+    Their types may differ if nothing but the precision of floats is lost.
+    """
     found = {name: values.shape[1:] for name, values in arrays.items()}
     expected = {name: array.shape[1:] for name, array in stored.items()}
     if found != expected:
         raise DiffpolicyError(f"{path} holds rows of {expected}; this episode has {found}")
+    for name, array in stored.items():
+        casting = "same_kind" if array.dtype.kind == "f" else "safe"
+        if not np.can_cast(arrays[name].dtype, array.dtype, casting):
+            raise DiffpolicyError(
+                f"{path} holds {name!r} as {array.dtype}; this episode has {arrays[name].dtype}; "
+                "give every episode in one type"
+            )
 
 
 def _extend(array: Any, start: int, values: np.ndarray) -> None:

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from diffpolicy.data.attributes import VERSION
-from diffpolicy.data.pictures import picture_shape, read_pictures
+from diffpolicy.data.pictures import NotPictures, read_pictures
 from diffpolicy.data.zarr_store import ZarrStore, check_memory, open_store, reading
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.specification import picture_shape
 
 ENDS, SEEDS = "meta/episode_ends", "meta/episode_seeds"
 LEAST_CHANGE = 1e-9  # of an array's range: smaller changes are rounding, not motion
@@ -163,15 +164,22 @@ def finished(ends: np.ndarray, path: Path) -> np.ndarray:
 
 
 def read_array(
-    source: Contents, name: str, array: Any, pictures: bool = False
+    source: Contents, name: str, array: Any, pictures: bool = False, numbers_too: bool = False
 ) -> tuple[np.ndarray, list[str]]:
     """The finished rows of data/name as float32, and notes on lost precision.
 
-    pictures: rows with the shape of a picture become uint8 [N, H, W, C].
+    pictures: rows with the shape of a picture become uint8 [N, H, W, C]. numbers_too: those that
+    hold other numbers, such as a depth in metres, stay float32, with a note; else NotPictures.
     """
     what = f"{source.store.path}: data/{name}"
+    notes: list[str] = []
     if pictures and picture_shape(array.shape[1:]):
-        return read_pictures(array, source.rows, what)
+        try:
+            return read_pictures(array, source.rows, what)
+        except NotPictures as error:
+            if not numbers_too:
+                raise
+            notes = [f"read as float32: {str(error).removeprefix(f'{source.store.path}: ')}"]
     check_memory(array, source.rows, what)
     with reading(what):
         stored = array[: source.rows]
@@ -180,7 +188,7 @@ def read_array(
     if not np.isfinite(values).all():
         row = int(np.argwhere(~np.isfinite(values))[0, 0])
         raise DiffpolicyError(f"{what} is not finite (NaN or inf, in float32) at row {row}")
-    return values, lost_changes(stored, values, f"data/{name}")
+    return values, notes + lost_changes(stored, values, f"data/{name}")
 
 
 def lost_changes(stored: np.ndarray, values: np.ndarray, name: str) -> list[str]:
@@ -207,7 +215,10 @@ def lost_changes(stored: np.ndarray, values: np.ndarray, name: str) -> list[str]
 def open_demonstrations(
     path: str | Path, keys: Sequence[str] | None = None, action: str = "action"
 ) -> Demonstrations:
-    """Read and validate the actions and the named arrays (all by default); pictures as uint8."""
+    """Read and validate the actions and the named arrays (all by default); pictures as uint8.
+
+    Arrays with the shape of pictures and other numbers are refused if they are named, else float32.
+    """
     return read_demonstrations(contents(path), keys, action)
 
 
@@ -216,9 +227,14 @@ def read_demonstrations(
     keys: Sequence[str] | None = None,
     action: str = "action",
     vectors: Collection[str] = (),
+    mapped: Collection[str] = (),
 ) -> Demonstrations:
-    """As `open_demonstrations`, from an open store. vectors: arrays that are never pictures."""
+    """As `open_demonstrations`, from an open store.
+
+    vectors: arrays that are never pictures. mapped: arrays that need not be, as if not named.
+    """
     names, path = source.names, source.store.path
+    free = names if keys is None else mapped
     wanted = list(dict.fromkeys([*(names if keys is None else keys), action]))
     for name in [action, *wanted]:
         if name not in names:
@@ -231,7 +247,7 @@ def read_demonstrations(
     for name, array in stored.items():
         source.check_length(name, array, stored[action].shape[0])
     read = {
-        name: read_array(source, name, stored[name], name not in (*vectors, action))
+        name: read_array(source, name, stored[name], name not in (*vectors, action), name in free)
         for name in wanted
     }
     arrays = {name: values for name, (values, _) in read.items()}

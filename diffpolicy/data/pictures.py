@@ -11,27 +11,18 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from diffpolicy.config import CAMERA
 from diffpolicy.data.zarr_store import blocks, check_memory, reading
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.specification import picture_shape
 
-CHANNELS = (1, 3, 4)
 WHITE, UNFIT = 255, 0
 BLOCK_BYTES = 2**24
 QUICK_S = 1.0  # a read that takes longer shows a bar
 REMEDY = "store it as uint8 from 0 to 255"
 
 
-def picture_shape(row: tuple[int, ...]) -> tuple[int, int, int] | None:
-    """(H, W, C) of the pictures in rows of a shape; None for rows that are not pictures."""
-    if len(row) != 3:
-        return None
-    first, middle, last = row
-    if last in CHANNELS and min(first, middle) >= CAMERA.low:
-        return first, middle, last
-    if first in CHANNELS and min(middle, last) >= CAMERA.low:
-        return middle, last, first
-    return None
+class NotPictures(DiffpolicyError):
+    """Numbers in the shape of pictures that are not, or not surely, pictures."""
 
 
 def held_bytes(array: Any, rows: int) -> int:
@@ -42,8 +33,8 @@ def held_bytes(array: Any, rows: int) -> int:
 def read_pictures(array: Any, rows: int, what: str) -> tuple[np.ndarray, list[str]]:
     """The first rows of a zarr array as uint8 [N, H, W, C], and notes on their conversion.
 
-    what: name of the array in error messages. Raises DiffpolicyError for numbers of another range,
-    and for nothing but 0 and 1, which may be black and white or nearly black.
+    what: name of the array in error messages. Raises NotPictures for numbers of another range, and
+    for nothing but 0 and 1, which may be black and white or nearly black.
     """
     check_memory(array, rows, what, itemsize=1)
     row = array.shape[1:]
@@ -57,13 +48,13 @@ def read_pictures(array: Any, rows: int, what: str) -> tuple[np.ndarray, list[st
             block = block if shape == row else np.moveaxis(block, 1, 3)
             known, factor = factor, convert(block, target, factor)
             if factor == UNFIT:
-                raise DiffpolicyError(f"{what} {_reason(block, known, start)}")
+                raise NotPictures(f"{what} {_reason(block, known, start)}")
             if factor == WHITE and known is None:
                 pictures[:start] *= np.uint8(WHITE)
             bar.update(target.nbytes)
             del block  # before the next one is read
     if factor is None and pictures.any():
-        raise DiffpolicyError(
+        raise NotPictures(
             f"{what} holds nothing but 0 and 1, where 1 may be white or nearly black; {REMEDY}"
         )
     note = f"{array.path}: numbers in [0, 1] are held as uint8, round(255 x)"

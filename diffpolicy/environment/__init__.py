@@ -22,7 +22,9 @@ from gymnasium.envs import registration
 from diffpolicy.checked import parse_json, shown, validate
 from diffpolicy.environment.boundary import Boundary, describe_error
 from diffpolicy.environment.fit import check_fit as check_fit
+from diffpolicy.environment.fit import check_usable as check_usable
 from diffpolicy.environment.fit import fitting_keys as fitting_keys
+from diffpolicy.environment.fit import is_flat as is_flat
 from diffpolicy.environment.headless import prefer_egl
 from diffpolicy.environment.pictures import add_camera
 from diffpolicy.errors import DiffpolicyError
@@ -69,7 +71,14 @@ def make(
         if camera:
             text += "; a camera needs an environment with render_mode='rgb_array'"
         raise DiffpolicyError(text + _remedy(error, env_id)) from error
-    return Boundary(_with_camera(env, env_id, camera) if camera else env, env_id)
+    try:
+        return Boundary(_with_camera(env, env_id, camera) if camera else env, env_id)
+    except DiffpolicyError:
+        raise
+    except Exception as error:
+        raise DiffpolicyError(
+            f"cannot use the spaces of the environment {env_id!r}: {describe_error(error)}"
+        ) from error
 
 
 def _with_camera(env: gymnasium.Env, env_id: str, side: int) -> gymnasium.Env:

@@ -74,6 +74,11 @@ class Boundary(gymnasium.Wrapper):
         """Specification by key; `limits` stands for a normaliser that is to be fitted."""
         return self._parts.specs
 
+    @property
+    def refused(self) -> dict[str, str]:
+        """Error message by key of the pictures that are left out of the observations."""
+        return self._parts.refused
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """The first observation and info."""
         self.seed, self.tick = seed, -1

@@ -1,7 +1,7 @@
 """Fit of an environment and a task: the same observations, in the same order, and actions."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from diffpolicy.environment.pictures import PIXELS
 from diffpolicy.errors import DiffpolicyError
@@ -15,7 +15,7 @@ def fitting_keys(env, known: Sequence[str] | None) -> tuple[str, ...] | None:
         raise DiffpolicyError(
             f"{env.spec.id} observes {', '.join(found)}, in this order; expected, as in the data, "
             f"{', '.join(known)}. Try the environment and the versions of the recording, or a "
-            "Dict with sort_keys=False in that order"
+            "Dict of pairs in that order"
         )
     return found or (None if known is None else tuple(known))
 
@@ -26,7 +26,8 @@ def check_fit(env, task: Task) -> None:
     It may observe more keys than the task.
     """
     actions = env.action_space.shape[0]
-    if _is_flat(env.observations) and _is_flat(task.observations):
+    check_usable(env, task.observations)
+    if is_flat(env.observations) and is_flat(task.observations):
         found = (env.observations[FLAT].size, actions)
         if found != (task.observation_dim, task.action_dim):
             raise DiffpolicyError(
@@ -41,6 +42,16 @@ def check_fit(env, task: Task) -> None:
     for key, spec in task.observations.items():
         _check_key(env, key, spec, task)
     fitting_keys(env, task.observation_keys)
+
+
+def check_usable(env, keys: Iterable[str] | None) -> None:
+    """Raise DiffpolicyError for a key, by default of all, whose pictures cannot be told apart.
+
+    The environment leaves such keys out of its observations; see `Parts`.
+    """
+    for key in env.refused if keys is None else keys:
+        if key in env.refused:
+            raise DiffpolicyError(env.refused[key])
 
 
 def _check_key(env, key: str, spec: ObservationSpec, task: Task) -> None:
@@ -63,5 +74,6 @@ def described(spec: ObservationSpec) -> str:
     return f"a vector of {spec.size}"
 
 
-def _is_flat(observations: Mapping[str, ObservationSpec]) -> bool:
+def is_flat(observations: Mapping[str, ObservationSpec]) -> bool:
+    """True for one vector."""
     return list(observations) == [FLAT] and not observations[FLAT].is_picture

@@ -12,12 +12,11 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.spaces.utils import flatten, flatten_space
 
-from diffpolicy.environment.pictures import camera_of, described
+from diffpolicy.environment.pictures import REMEDY, Camera, camera_of, described
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import ACTION, FLAT, ObservationSpec, flat_observation, picture
 
 FIXED = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
-REMEDY = "Try a gymnasium.ObservationWrapper, registered under an id of its own"
 
 Path = tuple[Any, ...]  # keys of a Dict and numbers of a Tuple, from the outside
 
@@ -35,8 +34,9 @@ class Unfit(Exception):
 class Parts:
     """Arrays of an observation space, in its order; `read` makes them of an observation.
 
-    space: of what `read` returns. Raises DiffpolicyError, with the name of the environment, for a
-    space that has no fixed number of numbers or no usable names.
+    space: of what `read` returns. refused: error message by key of the pictures that are of no use
+    (see `camera_of`) and left out. Raises DiffpolicyError, with the name of the environment, for a
+    space that has no fixed number of numbers, no usable names, or nothing but such pictures.
     """
 
     def __init__(self, space: Any, name: str):
@@ -47,24 +47,33 @@ class Parts:
                 f"MultiDiscrete; has {space}. {REMEDY}"
             )
         self._shape = space.shape if isinstance(space, spaces.Box) else None
-        found = {path: camera_of(leaf, _named(name, path)) for path, leaf in self._leaves}
-        self._cameras = {path: camera for path, camera in found.items() if camera}
+        self._cameras: dict[Path, Camera] = {}
+        self.refused: dict[str, str] = {}
+        self._find_cameras(name)
         self.space: Any = space
-        if self._cameras:
-            self._check_names(name)
+        self._has_keys = bool(self._cameras or self.refused)
+        if self._has_keys:
+            _check_names([*(_key(path) for path, _ in self._leaves), *self.refused], name)
             self.space = self._space_by_key()
         elif self._shape is None or len(self._shape) != 1:
             self.space = flatten_space(space)
-        self.read = self._by_key if self._cameras else self._flat
+        self.read = self._by_key if self._has_keys else self._flat
 
-    def _check_names(self, name: str) -> None:
-        """Refuse names that a store cannot hold beside the actions."""
-        keys = [_key(path) for path, _ in self._leaves]
-        if len(set(keys)) < len(keys) or ACTION in {key.partition("/")[0] for key in keys}:
-            raise DiffpolicyError(
-                f"{name} must observe parts of different names, none of them {ACTION!r}; has "
-                f"{', '.join(keys)}. {REMEDY}"
-            )
+    def _find_cameras(self, name: str) -> None:
+        """Tell pictures from vectors; leave out those that are of no use."""
+        kept = []
+        for path, leaf in self._leaves:
+            try:
+                camera = camera_of(leaf, _named(name, path))
+            except DiffpolicyError as error:
+                self.refused[_key(path)] = str(error)
+                continue
+            kept.append((path, leaf))
+            if camera:
+                self._cameras[path] = camera
+        if not kept:
+            raise DiffpolicyError(next(iter(self.refused.values())))
+        self._leaves = kept
 
     def _space_by_key(self) -> spaces.Dict:
         found: dict[str, spaces.Space] = {}
@@ -73,12 +82,12 @@ class Parts:
             found[_key(path)] = (
                 spaces.Box(0, 255, camera.spec.shape, np.uint8) if camera else flatten_space(leaf)
             )
-        return spaces.Dict(found, sort_keys=False)
+        return spaces.Dict(list(found.items()))  # pairs keep their order
 
     @cached_property
     def specs(self) -> dict[str, ObservationSpec]:
         """Specification by key; `limits` stands for a normaliser that is to be fitted."""
-        if not self._cameras:
+        if not self._has_keys:
             return flat_observation(self.space.shape[0])
         shapes = {key: box.shape for key, box in self.space.items()}
         return {k: picture(*s) if len(s) == 3 else ObservationSpec(s) for k, s in shapes.items()}
@@ -86,7 +95,7 @@ class Parts:
     @property
     def order(self) -> tuple[str, ...] | None:
         """Parts of a Dict or Tuple in the order of the flat vector; None without one."""
-        return None if self._cameras else tuple(_key(p) for p, _ in self._leaves if p) or None
+        return None if self._has_keys else tuple(_key(p) for p, _ in self._leaves if p) or None
 
     def _flat(self, value: Any) -> np.ndarray:
         """The observation as a new vector, in the order of the space."""
@@ -126,6 +135,23 @@ class Parts:
         return array.ravel()
 
 
+def _check_names(keys: list[str], name: str) -> None:
+    """Refuse names that a store cannot hold beside the actions."""
+    parts = [part for key in keys for part in key.split("/")]
+    inside = any(other.startswith(f"{key}/") for key in keys for other in keys)
+    if (
+        inside
+        or len(set(keys)) < len(keys)
+        or ACTION in {key.partition("/")[0] for key in keys}
+        or not all(part and part[0] != "." and "\\" not in part for part in parts)
+    ):
+        raise DiffpolicyError(
+            f"{name} must observe parts of different names that a store can hold, none of them "
+            f"{ACTION!r}, a folder of another, empty, or with a dot in front; has "
+            f"{', '.join(map(repr, keys))}. {REMEDY}"
+        )
+
+
 def _leaves(space: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """(keys, space) of every array of a Dict or Tuple, in the order of the flat vector."""
     if not isinstance(space, spaces.Dict | spaces.Tuple):
@@ -154,7 +180,7 @@ def _float_copy(vector: np.ndarray) -> np.ndarray:
 
 def _key(path: Path) -> str:
     """Name of a part, such as "robot/joints"; a single array is `observation`."""
-    return "/".join(map(str, path)) or FLAT
+    return "/".join(map(str, path)) if path else FLAT
 
 
 def _indexed(path: Path) -> str:

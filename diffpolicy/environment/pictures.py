@@ -15,10 +15,11 @@ from PIL import Image
 
 from diffpolicy.config import CAMERA
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.specification import FLAT, ObservationSpec, picture
+from diffpolicy.specification import CHANNELS, FLAT, ObservationSpec, picture, picture_shape
 
 PIXELS = "pixels"  # key of the picture that `add_camera` adds
-CHANNELS = (1, 3, 4)
+REMEDY = "Try a gymnasium.ObservationWrapper, registered under an id of its own"
+UNUSED = "or train on other keys with --obs"
 
 
 @dataclass(frozen=True)
@@ -59,26 +60,46 @@ class Camera:
 
 
 def camera_of(space: Any, name: str) -> Camera | None:
-    """Camera of a Box; None for a Box of another shape, which is a vector.
+    """Camera of a Box; None for a Box of another shape (see `picture_shape`), which is a vector.
 
-    Its shape is that of a picture with sides of 8 px or more and 1, 3 or 4 channels, last or first.
-    Raises DiffpolicyError, with the name of the observation, for such a Box of unknown range.
+    Raises DiffpolicyError, with the name of the observation, for a picture of unknown range or of
+    too many px, and for bytes that are pictures without a channel axis or several in a row.
     """
-    if not isinstance(space, spaces.Box) or len(space.shape) != 3:
+    if not isinstance(space, spaces.Box):
         return None
-    last = space.shape[2] in CHANNELS and min(space.shape[:2]) >= CAMERA.low
-    first = space.shape[0] in CHANNELS and min(space.shape[1:]) >= CAMERA.low
-    if not (last or first):
-        return None
-    is_float, low, high = space.dtype.kind == "f", space.low, space.high
+    shape, low, high = picture_shape(space.shape), space.low, space.high
     whole = [top for top in (1, 255) if np.all(low == 0) and np.all(high == top)]
+    if shape is None:
+        if space.dtype == np.uint8 and whole == [255]:
+            _check_axes(space.shape, name)
+        return None
+    is_float = space.dtype.kind == "f"
     if not whole or (not is_float and (space.dtype != np.uint8 or whole != [255])):
         raise DiffpolicyError(
             f"{name} has the shape of a picture, but not its range; expected uint8 of 0 to 255, or "
             f"floats in [0, 1] or [0, 255]; got {space.dtype} from {low.min():g} to "
-            f"{high.max():g}. Try a gymnasium.ObservationWrapper, registered under an id of its own"
+            f"{high.max():g}. {REMEDY}, {UNUSED}"
         )
-    return Camera(space.shape, not last, is_float, 255 / whole[0])
+    if max(shape) > CAMERA.high:
+        raise DiffpolicyError(
+            f"{name} is a picture of {shape[0]} × {shape[1]} px; expected sides of at most "
+            f"{CAMERA.high} px. {REMEDY}, {UNUSED}"
+        )
+    return Camera(space.shape, shape != space.shape, is_float, 255 / whole[0])
+
+
+def _check_axes(shape: tuple[int, ...], name: str) -> None:
+    """Refuse pictures without a channel axis, and stacks of pictures."""
+    if len(shape) == 2 and min(shape) >= CAMERA.low:
+        found = "a picture without a channel axis"
+    elif len(shape) == 4 and picture_shape(shape[1:]):
+        found = "a stack of pictures"
+    else:
+        return
+    raise DiffpolicyError(
+        f"{name} has the shape of {found}; expected one picture [H, W, C] (a policy keeps earlier "
+        f"ones itself, --observation-horizon); got uint8 {list(shape)}. {REMEDY}, {UNUSED}"
+    )
 
 
 def described(values: Any) -> str:
@@ -92,17 +113,19 @@ def described(values: Any) -> str:
 def add_camera(env: gymnasium.Env, side: int) -> gymnasium.Env:
     """The environment with its `rgb_array` picture [side, side, C] as observation `pixels`.
 
-    A Dict keeps its other keys; any other observation gets the key `observation`.
+    A Dict keeps its other keys, in their order; any other observation gets the key `observation`.
     """
     if env.render_mode != "rgb_array":
         raise DiffpolicyError(f"it has no render mode rgb_array; its mode is {env.render_mode}")
+    own: Any = env.observation_space
+    parts = own.spaces if isinstance(own, spaces.Dict) else {FLAT: own}
     env = AddRenderObservation(env, render_only=False, render_key=PIXELS, obs_key=FLAT)
     seen: Any = env.observation_space
     rendered = seen[PIXELS].shape
     if len(rendered) != 3 or rendered[2] not in CHANNELS:
         raise DiffpolicyError(f"its pictures have the shape {rendered}; expected [H, W, 3]")
     small = spaces.Box(0, 255, (side, side, rendered[2]), np.uint8)
-    space = spaces.Dict({**seen.spaces, PIXELS: small}, sort_keys=seen.sort_keys)
+    space = spaces.Dict([*parts.items(), (PIXELS, small)])
     return TransformObservation(env, lambda o: {**o, PIXELS: _resized(o[PIXELS], side)}, space)
 
 

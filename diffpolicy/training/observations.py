@@ -15,11 +15,11 @@ import numpy as np
 from diffpolicy import environment
 from diffpolicy.config import TrainConfig
 from diffpolicy.data.demonstrations import Contents, Demonstrations, read_demonstrations
-from diffpolicy.data.pictures import held_bytes, picture_shape
+from diffpolicy.data.pictures import held_bytes
 from diffpolicy.data.zarr_store import check_bytes
 from diffpolicy.environment.boundary import describe_error
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.specification import FLAT, ObservationSpec, Task
+from diffpolicy.specification import FLAT, ObservationSpec, Task, picture_shape
 
 Specs = Mapping[str, ObservationSpec]
 Read = tuple[Demonstrations, dict[str, np.ndarray]]
@@ -30,10 +30,11 @@ def read_observations(config: TrainConfig, source: Contents, env: Any) -> Read:
 
     Raises DiffpolicyError for keys that the environment or the store lacks.
     """
+    environment.check_usable(env, config.obs or None)
     declared: list[str] = list(environment.declared(env, "demonstration_arrays") or [])
-    if any(spec.is_picture for spec in env.observations.values()):
-        return _by_key(config, source, env, declared)
-    return _joined(config, source, env, declared)
+    if environment.is_flat(env.observations):
+        return _joined(config, source, env, declared)
+    return _by_key(config, source, env, declared)
 
 
 def _joined(config: TrainConfig, source: Contents, env: Any, declared: list[str]) -> Read:
@@ -67,12 +68,13 @@ def _by_key(config: TrainConfig, source: Contents, env: Any, declared: list[str]
     stored = [key for key in keys if key in source.names]
     mapping = environment.declared(env, "observations_from")
     mappable = mapping and stored != keys and set(declared) <= set(source.names)
-    read = list(dict.fromkeys([*stored, *(declared if mappable else ())]))
+    mapped = declared if mappable else []
+    read = list(dict.fromkeys([*stored, *mapped]))
     if not mappable:
         _check_present(config.data, source, keys, stored, specs)
     _tell_memory(config.data, source, read)
     vectors = [key for key in stored if not specs[key].is_picture]
-    demonstrations = read_demonstrations(source, read, config.action, vectors=vectors)
+    demonstrations = read_demonstrations(source, read, config.action, vectors, mapped)
     found = {key: demonstrations.arrays[key] for key in stored}
     if mappable:
         found |= _mapped(config.data, demonstrations, env)

@@ -19,6 +19,7 @@ from diffpolicy.data.attributes import attribute
 from diffpolicy.data.demonstrations import Demonstrations, contents
 from diffpolicy.data.normalizer import FITS, Normalizer, pixels
 from diffpolicy.data.windows import Windows, make_windows
+from diffpolicy.environment.pictures import PIXELS
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import Specification, Task, default_horizons
 from diffpolicy.training.observations import check_observations, check_size, read_observations
@@ -97,7 +98,7 @@ def _read(
         kwargs = environment.parse_kwargs(config.env_kwargs)
     else:
         kwargs = dict(attribute(attributes, "env_kwargs") or {})
-    camera = config.camera or attribute(attributes, "camera")
+    camera = _camera(config, attributes, env_id, kwargs)
     env = environment.make(env_id, kwargs, camera=camera)
     try:
         demonstrations, observations = read_observations(config, source, env)
@@ -111,6 +112,22 @@ def _read(
     name = f"{config.data}: data/{config.action}"
     notes = _check_actions(name, action, space.low, space.high)
     return demonstrations, observations, task, (*demonstrations.notes, *notes)
+
+
+def _camera(
+    config: TrainConfig, attributes: Mapping[str, Any], env_id: str, kwargs: dict[str, Any]
+) -> int | None:
+    """Side in px of the added picture; None where the keys that are asked for do not need it.
+
+    A Dict without a picture of its own has its keys only beside the added one, which it keeps.
+    """
+    camera = config.camera or attribute(attributes, "camera")
+    if camera is None or not config.obs or PIXELS in config.obs:
+        return camera
+    plain = environment.make(env_id, kwargs)
+    plain.close()
+    same = plain.observation_keys is None and plain.observations.keys() >= set(config.obs)
+    return None if same else camera
 
 
 def _task(

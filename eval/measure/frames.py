@@ -22,7 +22,10 @@ KEPT = 24  # frames of an episode, at least
 
 
 class Frames(NamedTuple):
-    """One episode: frames {tick: image}, or the reason of their absence, and observed vectors."""
+    """One episode: frames {tick: image}, observed vectors, and the reason if rendering failed.
+
+    The frames of a failed rendering are those of the first observed picture, if there is one.
+    """
 
     episode: Episode
     frames: dict[int, np.ndarray]
@@ -65,21 +68,23 @@ class _Rendered(gymnasium.Wrapper):
     def _keep(self, observation: Any, last: bool) -> None:
         tick = len(self.observations)
         self.observations.append(_vector(observation))
-        if self.trouble or (tick % self.every and not last):
+        if tick % self.every and not last:
             return
-        try:
-            frame = self._frame(observation)
-            if frame.ndim != 3:
-                raise ValueError(f"its frames have the shape {frame.shape}; expected [H, W, 3]")
-            self.frames[tick] = frame
-        except Exception as error:  # drivers fail in many ways; the caption gives the reason
-            self.trouble = str(error)
+        if self.env.render_mode and not self.trouble:
+            try:
+                self.frames[tick] = _whole(np.asarray(self.env.render()))
+                return
+            except Exception as error:  # drivers fail in many ways; the caption gives the reason
+                self.trouble = str(error) or type(error).__name__
+                self.frames.clear()
+        if seen := [value for value in by_key(observation).values() if value.ndim == 3]:
+            self.frames[tick] = seen[0]
 
-    def _frame(self, observation: Any) -> np.ndarray:
-        """The rendered picture, or the first that is observed."""
-        if self.env.render_mode:
-            return np.asarray(self.env.render())
-        return next(value for value in by_key(observation).values() if value.ndim == 3)
+
+def _whole(frame: np.ndarray) -> np.ndarray:
+    if frame.ndim != 3:
+        raise ValueError(f"its frames have the shape {frame.shape}; expected [H, W, 3]")
+    return frame
 
 
 def _vector(observation: Any) -> np.ndarray:

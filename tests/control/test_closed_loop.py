@@ -34,7 +34,7 @@ class DriftEnv(gymnasium.Env):
     action_space = spaces.Box(-1, 1, (1, 1), np.float64)
 
     def __init__(self, order="vx", late=False, raises=None):
-        self.observation_space = spaces.Dict(dict.fromkeys(order, LINE), sort_keys=False)
+        self.observation_space = spaces.Dict([(key, LINE) for key in order])
         self.late, self.raises = late, raises
         self.buffer = {"x": np.zeros(1, np.float32), "v": np.zeros(1, np.float32)}
 

@@ -11,8 +11,8 @@ from stores import ATTRIBUTES, ENDS, joined, write_plainly
 from diffpolicy.data import demonstration_writer, pictures
 from diffpolicy.data.demonstration_writer import DemonstrationWriter
 from diffpolicy.data.demonstrations import contents, open_demonstrations
-from diffpolicy.data.pictures import picture_shape
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.specification import picture_shape
 
 SHAPE = (27, 10, 12, 3)
 
@@ -151,6 +151,19 @@ def test_vectors_and_actions_are_never_pictures(tmp_path):
     assert open_demonstrations(path, []).action.shape == (27, 2)
 
 
+def test_depth_that_is_not_asked_for_by_name_stays_float32_with_a_word(tmp_path):
+    depth = np.linspace(0.5, 2.5, math.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
+    arrays = {**joined(), "depth": depth, "camera": bytes_of()}
+    path = write_plainly(tmp_path / "s", arrays, ENDS)
+    store = open_demonstrations(path)
+    assert store.arrays["camera"].dtype == np.uint8
+    np.testing.assert_array_equal(store.arrays["depth"], depth)
+    [note] = store.notes
+    assert note.startswith("read as float32: data/depth does not hold pictures; expected")
+    with pytest.raises(DiffpolicyError, match="data/depth does not hold pictures"):
+        open_demonstrations(path, ["depth"])
+
+
 def test_arrays_that_nobody_asked_for_are_not_read(tmp_path):
     path = write_plainly(tmp_path / "s", {**joined(), "camera": bytes_of()}, ENDS)
     for chunk in (path / "data" / "camera").glob("*.0.0.0"):
@@ -221,6 +234,31 @@ def test_recorded_pictures_are_read_back_from_a_store_that_was_reopened(
         expected = np.concatenate([e[name] for e in episodes()])
         assert store.arrays[name].dtype == expected.dtype
         np.testing.assert_array_equal(store.arrays[name], expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "fits"),
+    [
+        ("image", np.float32, False),
+        ("image", np.int64, False),
+        ("image", np.uint16, False),
+        ("agent_pos", np.float64, True),
+        ("agent_pos", np.int64, True),
+    ],
+)
+def test_an_episode_of_another_type_is_refused_if_more_than_precision_is_lost(
+    tmp_path, snapshot, name, kind, fits
+):
+    path = write(tmp_path / "s", episodes()[:1])
+    before, other = snapshot(path), {**episodes()[1], name: episodes()[1][name].astype(kind)}
+    writer = DemonstrationWriter(path, ATTRIBUTES)
+    if fits:
+        writer.append(other)
+        return
+    refusal = f"holds 'image' as uint8; this episode has {kind.__name__}; give every"
+    with pytest.raises(DiffpolicyError, match=refusal):
+        writer.append(other)
+    assert snapshot(path) == before
 
 
 def test_an_unfinished_episode_of_pictures_is_overwritten(tmp_path, monkeypatch, snapshot):

@@ -115,7 +115,7 @@ def parts(order):
     [
         (spaces.Dict(parts("xgv")), ("g", "v", "x")),
         (spaces.Dict(OrderedDict(parts("xgv"))), ("x", "g", "v")),
-        (spaces.Dict(parts("xgv"), sort_keys=False), ("x", "g", "v")),
+        (spaces.Dict(list(parts("xgv").items())), ("x", "g", "v")),
         (spaces.Dict({"b": LINE, "a": spaces.Dict(parts("vx"))}), ("a/v", "a/x", "b")),
     ],
 )

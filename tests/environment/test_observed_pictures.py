@@ -9,8 +9,9 @@ from PIL import Image
 
 from diffpolicy import environment
 from diffpolicy.environment.boundary import Boundary
+from diffpolicy.environment.pictures import without_camera
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.specification import ObservationSpec, Task, flat_observation, picture
+from diffpolicy.specification import FLAT, ObservationSpec, Task, flat_observation, picture
 
 ACTION = np.zeros(1, np.float32)
 PLACE = ObservationSpec((1,))
@@ -108,9 +109,49 @@ def test_a_picture_of_unknown_range_is_refused(space):
         Boundary(Still(space), "Still-v0")
 
 
-def test_names_that_a_store_cannot_hold_are_refused():
-    with pytest.raises(DiffpolicyError, match="none of them 'action'"):
-        Boundary(Still(spaces.Dict({"action": LINE, "eye": byte_box(8, 8, 3)})), "Still-v0")
+@pytest.mark.parametrize("kind", ["depth", "signed", "grey", "stack", "large"])
+def test_a_picture_of_no_use_is_left_out_until_it_is_asked_for(kind):
+    box = {
+        "depth": spaces.Box(0, np.inf, (8, 8, 1), np.float32),
+        "signed": spaces.Box(-1, 1, (8, 8, 3), np.float32),
+        "grey": byte_box(8, 8),
+        "stack": byte_box(2, 8, 8, 3),
+        "large": byte_box(8, 5000, 1),
+    }[kind]
+    space = spaces.Dict({kind: box, "state": LINE})
+    for rgb in ({}, {"rgb": byte_box(8, 8, 3)}):
+        env = Boundary(Still(spaces.Dict({**space.spaces, **rgb})), "Still-v0")
+        wanted = {"state", *rgb}
+        seen = env.reset(seed=0)[0]
+        assert set(env.observations) == set(seen) == wanted == set(env.observation_space)
+        assert env.observation_keys is None
+        environment.check_usable(env, wanted)
+        for keys in (None, [kind]):
+            with pytest.raises(DiffpolicyError, match=rf"observation\['{kind}'\] .*with --obs$"):
+                environment.check_usable(env, keys)
+
+
+@pytest.mark.parametrize("shape", [(84, 84), (2, 84, 84, 3), (4, 3, 9, 8)])
+def test_pictures_without_channels_and_stacks_are_refused(shape):
+    with pytest.raises(DiffpolicyError, match=r"expected one picture \[H, W, C\] .*-horizon"):
+        Boundary(Still(byte_box(*shape)), "Still-v0")
+
+
+@pytest.mark.parametrize("shape", [(7, 84), (2, 7, 9, 3), (2, 2)])
+def test_other_bytes_are_numbers(shape):
+    assert Boundary(Still(byte_box(*shape)), "Still-v0").observations[FLAT].shape == (
+        np.prod(shape),
+    )
+
+
+@pytest.mark.parametrize(
+    "keys", [["action"], ["a", "a/b"], [".."], [""], ["a/../b"], ["a//b"], [".zattrs"], ["a\\b"]]
+)
+def test_names_that_a_store_cannot_hold_are_refused(keys):
+    space = spaces.Dict({**dict.fromkeys(keys, LINE), "eye": byte_box(8, 8, 3)})
+    with pytest.raises(DiffpolicyError, match="none of them 'action'") as raised:
+        Boundary(Still(space), "Still-v0")
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +197,47 @@ def test_a_camera_joins_the_keys_of_a_dict():
     assert environment.episode_limit(env) == 12 and env.spec.id == "Look-v0"
     with pytest.raises(DiffpolicyError, match="'pixels' already exists"):
         make_look(key="pixels", camera=8)
+
+
+class Ordered(Still):
+    """A Dict in an order of its own, which an expert reads as one vector."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    render_mode = "rgb_array"
+
+    def __init__(self, render_mode=None):
+        space = spaces.Dict([("x", LINE), ("a", LINE)])
+        super().__init__(space, {"x": np.ones(1, np.float32), "a": np.zeros(1, np.float32)})
+
+    def render(self):
+        return np.zeros((9, 9, 3), np.uint8)
+
+
+class Broken(Still):
+    """Its space fails when it is read."""
+
+    def __init__(self):
+        self.render_mode = None
+
+    @property
+    def observation_space(self):
+        raise RuntimeError("no space today")
+
+
+gymnasium.register("Ordered-v0", entry_point=Ordered, max_episode_steps=9)
+gymnasium.register("Broken-v0", entry_point=Broken, max_episode_steps=9)
+
+
+def test_a_camera_keeps_the_order_of_a_dict():
+    env = environment.make("Ordered-v0", {}, camera=8)
+    assert list(env.observations) == ["x", "a", "pixels"]
+    vector = environment.make("Ordered-v0", {}).reset(seed=0)[0]
+    np.testing.assert_array_equal(without_camera(env.reset(seed=0)[0]), vector)
+
+
+def test_a_space_that_fails_is_one_line():
+    with pytest.raises(DiffpolicyError, match=r"the environment 'Broken-v0': .*no space today"):
+        environment.make("Broken-v0", {})
 
 
 def test_a_camera_shows_our_tasks():

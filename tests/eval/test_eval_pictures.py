@@ -4,19 +4,23 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
-from pictured import SIDE, TICKS, image_checkpoint, make_look
+from pictured import LOOK, SIDE, TICKS, image_checkpoint, make_look
 
+from diffpolicy import environment
 from diffpolicy.config import Sampling
 from diffpolicy.control.episode import RolloutOptions
 from diffpolicy.control.latency import PAUSED, constant_ticks
 from diffpolicy.control.rollout import run_episodes
 from diffpolicy.control.workers import Workers
+from diffpolicy.environment.boundary import Boundary
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval.config import EvalConfig
 from diffpolicy.eval.measure.evaluator import Evaluator, picture_bytes
 from diffpolicy.eval.measure.frames import frames_of, render_episode
+from diffpolicy.eval.pictures import caption_of, draw
 from diffpolicy.policy import Policy
 
 OPTIONS = RolloutOptions(0.1, envs=16, batch=16)
@@ -101,3 +105,23 @@ def test_a_strip_shows_what_the_policy_sees_if_nothing_is_rendered(policy):
     assert shot.trouble is None
     first = make_look().reset(seed=1)[0]["image"]
     np.testing.assert_array_equal(shot.frames[0], first)
+
+
+class Dark(gymnasium.Wrapper):
+    """Fails to render."""
+
+    def render(self):
+        raise RuntimeError("no driver")
+
+
+def test_a_strip_shows_what_the_policy_sees_if_rendering_fails(policy):
+    def make(render_mode=None):
+        dark = Dark(environment.make(LOOK, {}, render_mode=render_mode).env)
+        return Boundary(dark, "Dark-v0")
+
+    shot = render_episode(policy, make, 1, PAUSED, OPTIONS, [0] * 4)
+    assert shot.trouble == "no driver" and list(shot.frames)[-1] == TICKS
+    first = make_look().reset(seed=1)[0]["image"]
+    np.testing.assert_array_equal(shot.frames[0], first)
+    assert "rendering failed: no driver" in caption_of(shot)
+    assert draw(shot, 0.1).startswith(b"\x89PNG")

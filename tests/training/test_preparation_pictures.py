@@ -17,6 +17,7 @@ from diffpolicy.training.preparation import fingerprint, prepare, split_episodes
 
 ENDS, SIDE = np.array([5, 16, 25, 27]), 16
 PICTURE = spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)
+DEPTH = spaces.Box(0, np.inf, (SIDE, SIDE, 1), np.float32)
 LINE = spaces.Box(-np.inf, np.inf, (2,), np.float32)
 
 
@@ -27,9 +28,12 @@ class Seen(gymnasium.Env):
     control_dt_s, demonstration_arrays = 0.1, ("img", "state")
     action_space = LINE
 
-    def __init__(self, image=True, mapped=True, mistake=None, render_mode=None):
-        space = spaces.Dict({"agent_pos": LINE, "image": PICTURE})
-        self.observation_space = space if image else LINE
+    def __init__(
+        self, image=True, mapped=True, mistake=None, render_mode=None, depth=False, parts=()
+    ):
+        keys = {"agent_pos": LINE, "image": PICTURE} if image else dict.fromkeys(parts, LINE)
+        keys |= {"depth": DEPTH} if depth else {}
+        self.observation_space = spaces.Dict(keys) if keys else LINE
         self.mistake, self.render_mode = mistake, render_mode
         if not mapped or not image:
             self.demonstration_arrays = None
@@ -39,6 +43,9 @@ class Seen(gymnasium.Env):
             raise ValueError(f"each row of img must be {PICTURE.shape}")
         if self.mistake == "floats":
             return {"image": arrays["img"] / 255, "agent_pos": arrays["state"][:, :2]}
+        if self.mistake == "signed":
+            image = np.rint((arrays["img"] + 1) / 2 * 255).astype(np.uint8)
+            return {"image": image, "agent_pos": arrays["state"][:, :2]}
         rows = 5 if self.mistake == "rows" else None
         return {"image": arrays["img"], "agent_pos": arrays["state"][:rows, :2]}
 
@@ -162,6 +169,50 @@ def test_the_camera_of_an_option_or_of_the_store_is_part_of_the_task(config):
     (chosen.data / ".zattrs").write_text(f'{{"camera": {SIDE}}}')
     again = prepare(replace(chosen, camera=None))
     assert again.specification.task == prepared.specification.task
+
+
+@pytest.mark.parametrize(
+    ("image", "keys", "camera"),
+    [
+        ("false", ("observation",), None),
+        ("true", ("image", "agent_pos"), None),
+        ("true", ("agent_pos",), None),
+        ("true", ("image", "pixels"), SIDE),
+        ("false", ("observation", "pixels"), SIDE),
+    ],
+)
+def test_a_camera_that_no_key_needs_is_not_part_of_the_task(config, image, keys, camera):
+    found = by_key(observation=arrays()["state"][:, :2], pixels=arrays()["img"])
+    chosen = config(found, f'{{"image": {image}}}', obs=keys)
+    (chosen.data / ".zattrs").write_text(f'{{"camera": {SIDE}}}')
+    task = prepare(chosen).specification.task
+    assert task.camera == camera and tuple(task.observations) == keys
+
+
+def test_a_dict_without_a_picture_of_its_own_keeps_the_camera_for_its_keys(config):
+    found = by_key(agent_pos=None, image=None, a=np.ones((27, 2)), b=np.ones((27, 2)))
+    chosen = config(found, '{"image": false, "parts": ["a", "b"]}', obs=("b",), camera=SIDE)
+    task = prepare(chosen).specification.task
+    assert task.camera == SIDE and tuple(task.observations) == ("b",)
+
+
+def test_a_picture_of_no_use_may_be_left_out_with_obs(config):
+    kwargs = '{"depth": true}'
+    chosen = config(by_key(), kwargs)
+    for obs in (("image", "agent_pos"), ("agent_pos",)):
+        task = prepare(replace(chosen, obs=obs)).specification.task
+        assert tuple(task.observations) == obs
+    for obs in ((), ("depth", "agent_pos")):
+        with pytest.raises(DiffpolicyError, match=r"observation\['depth'\] has the shape of a pic"):
+            prepare(replace(chosen, obs=obs))
+
+
+def test_numbers_in_the_shape_of_pictures_are_mapped_by_the_environment(config):
+    found = {**arrays(), "img": 2 * arrays()["img"] / 255 - 1}
+    prepared = prepare(config(found, '{"mistake": "signed"}'))
+    np.testing.assert_array_equal(prepared.training.observations["image"], arrays()["img"])
+    [note] = prepared.notes
+    assert note.startswith("read as float32: data/img does not hold pictures")
 
 
 def test_an_environment_without_pictures_has_its_joined_vector(config):
