@@ -119,6 +119,8 @@ def add_camera(env: gymnasium.Env, side: int) -> gymnasium.Env:
         raise DiffpolicyError(f"it has no render mode rgb_array; its mode is {env.render_mode}")
     own: Any = env.observation_space
     parts = own.spaces if isinstance(own, spaces.Dict) else {FLAT: own}
+    if PIXELS in parts:
+        raise DiffpolicyError(f"the key {PIXELS!r} already exists in its observation")
     env = AddRenderObservation(env, render_only=False, render_key=PIXELS, obs_key=FLAT)
     seen: Any = env.observation_space
     rendered = seen[PIXELS].shape
