@@ -233,9 +233,8 @@ def _pack(name: str, normalizer: Normalizer) -> dict[str, Tensor]:
 
 
 def _unpack(name: str, tensors: Mapping[str, Tensor], path: Path) -> Normalizer:
-    prefix = f"normalizer.{name}."
-    arrays = {n.removeprefix(prefix): t.numpy() for n, t in tensors.items() if n.startswith(prefix)}
-    found = Normalizer(**arrays)
+    names = {part.name: f"normalizer.{name}.{part.name}" for part in fields(Normalizer)}
+    found = Normalizer(**{p: tensors[n].numpy() for p, n in names.items() if n in tensors})
     constant = np.full_like(found.scale, np.nan) if found.constant is None else found.constant
     finite = np.isfinite(found.scale) & np.isfinite(found.offset) & ~np.isinf(constant)
     if not (finite & ((found.scale == 0) == np.isfinite(constant))).all():

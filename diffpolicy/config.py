@@ -112,7 +112,8 @@ class TrainConfig(ModelConfig):
     """Keyword arguments of the environment, as a JSON object; by default those in the store."""
     obs: tuple[str, ...] = ()
     """Arrays of the store that are joined to the observation, in this order; by default
-    `observation`, or the arrays that the environment maps."""
+    `observation`, or the arrays that the environment maps. With pictures: keys of the environment,
+    each encoded by itself; by default all."""
     control_dt: Annotated[float | None, CONTROL_DT] = None
     """Control period in seconds, if neither the store nor the environment declares it."""
     position_targets: bool | None = None

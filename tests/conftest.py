@@ -83,11 +83,13 @@ def rewrite(file: Path, change) -> None:
 
 def as_version_3(header, tensors) -> None:
     """Change to format 3: no pictures."""
+    from diffpolicy.checkpoint import WITHOUT_PICTURES
+
     header["format_version"] = 3
     within = header.get("specification", header.get("identity"))
     del within["task"]["camera"]
     model = within.get("model", within)
-    for name in ("encoder", "keypoints", "share_encoder", "crop"):
+    for name in WITHOUT_PICTURES:
         del model[name]
     within.pop("colour_jitter", None)
 

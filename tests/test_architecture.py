@@ -229,6 +229,7 @@ def test_every_package_is_installed():
     [
         ("diffpolicy.config:ModelConfig", "schedule", "diffpolicy.sampling.noise:SCHEDULES", ()),
         ("diffpolicy.config:ModelConfig", "normalizer", "diffpolicy.data.normalizer:FITS", ()),
+        ("diffpolicy.config:ModelConfig", "encoder", "diffpolicy.denoisers.encoders:BACKBONES", ()),
         ("diffpolicy.eval.config:EvalConfig", "engine", "diffpolicy.engines:ENGINES", ("auto",)),
         ("diffpolicy.eval.config:LatencyConfig", "net", "diffpolicy.eval.measure.nets:NETS", ()),
     ],

@@ -484,6 +484,25 @@ def test_a_checkpoint_with_cameras_is_loaded_as_it_was_saved(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("camera", "vector"),
+    [("observation.image", "observation"), ("image", "action.last"), ("image", "image.scale")],
+)
+def test_keys_that_begin_alike_keep_their_normalisers(tmp_path, camera, vector):
+    saved, offset = with_cameras(), np.float32([1, 2])
+    task = saved.specification.task
+    specs = {camera: picture(16, 16), vector: task.observations[FLAT]}
+    specification = replace(saved.specification, task=replace(task, observations=specs))
+    normalizers = {camera: pixels(3), vector: Normalizer(np.ones(2, np.float32), offset)}
+    weights = build_network(specification, normalizers).state_dict()
+    save_policy(policy_path(tmp_path), Checkpoint(specification, weights, normalizers, identity(2)))
+    loaded = load_policy(tmp_path)
+    assert list(loaded.observation_normalizers) == [camera, vector]
+    np.testing.assert_array_equal(loaded.observation_normalizers[camera].scale, pixels(3).scale)
+    np.testing.assert_array_equal(loaded.observation_normalizers[vector].offset, offset)
+    np.testing.assert_array_equal(loaded.action_normalizer.offset, np.zeros(2))
+
+
+@pytest.mark.parametrize(
     ("part", "changes", "message"),
     [
         (

@@ -1,6 +1,9 @@
 """Weights of a ResNet-18 from elsewhere, such as torchvision's of ImageNet, as a start."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 import torch
@@ -15,45 +18,61 @@ REPLACED = re.compile(r"(fc|(layer[1-4]\.[01]\.)?(bn[12]|downsample\.1))\.\w+")
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def load_convolutions(encoder: Encoder, path: Path) -> int:
-    """Copy the convolutions of a safetensors file to every ResNet-18; return their number.
+@dataclass(frozen=True)
+class Convolutions:
+    """Convolutions of a ResNet-18 by torchvision's names, their file and a hash of its bytes."""
 
-    The file has torchvision's names. BatchNorm and the head `fc` are ignored: GroupNorm and the
-    spatial softmax replace them. Raises DiffpolicyError, before any copy, if the file does not fit.
+    weights: dict[str, Tensor]  # [outputs, inputs, k, k]
+    path: Path
+    digest: str
+
+
+def read_convolutions(path: Path) -> Convolutions:
+    """The convolutions of a safetensors file, for pictures of its own number of channels.
+
+    BatchNorm and the head `fc` are ignored: GroupNorm and the spatial softmax replace them. Raises
+    DiffpolicyError if the file is not a ResNet-18 with torchvision's names; OSError.
     """
-    networks = [module for module in encoder.modules() if isinstance(module, ResNet18)]
-    if not networks:
-        raise DiffpolicyError(
-            "--encoder-weights needs pictures and --encoder resnet18; got "
-            + ("--encoder cnn" if encoder.crops else "an observation without pictures")
-        )
-    found = {n: t for n, t in _read(path).items() if not REPLACED.fullmatch(n)}
-    wanted = [
-        {n: w for n, w in network.state_dict().items() if w.ndim == 4} for network in networks
-    ]
-    for weights in wanted:
-        _check_fit(found, weights, path)
-    for weights in wanted:
-        for name, weight in weights.items():
-            weight.copy_(found[name])
-    return len(found)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     if not path.is_file():
         raise DiffpolicyError(f"--encoder-weights {path} is not a file; expected safetensors")
+    content = path.read_bytes()
     try:
-        return load_file(path)
-    except (SafetensorError, ValueError) as error:
+        tensors = load(content)
+    except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
         raise DiffpolicyError(
             f"--encoder-weights {path} is corrupt or not a safetensors file: {error}"
         ) from error
+    found = {name: tensor for name, tensor in tensors.items() if not REPLACED.fullmatch(name)}
+    shape = found["conv1.weight"].shape if "conv1.weight" in found else ()
+    with torch.device("meta"):
+        network = ResNet18(shape[1] if len(shape) == 4 and shape[1] in (1, 4) else 3)
+    _check_fit(found, _convolutions(network), path)
+    return Convolutions(found, path, blake2b(content, digest_size=16).hexdigest())
 
 
-def _check_fit(found: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> None:
+def load_convolutions(encoder: Encoder, convolutions: Convolutions) -> int:
+    """Copy the convolutions to every ResNet-18 of an encoder; return their number.
+
+    Raises DiffpolicyError, before any copy, for a camera with another number of channels.
+    """
+    networks = [module for module in encoder.modules() if isinstance(module, ResNet18)]
+    wanted = [_convolutions(network) for network in networks]
+    for weights in wanted:
+        _check_fit(convolutions.weights, weights, convolutions.path)
+    for weights in wanted:
+        for name, weight in weights.items():
+            weight.copy_(convolutions.weights[name])
+    return len(convolutions.weights)
+
+
+def _convolutions(network: ResNet18) -> dict[str, Tensor]:
+    return {name: w for name, w in network.state_dict().items() if w.ndim == 4}
+
+
+def _check_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
     for name in sorted(found.keys() | wanted.keys()):
         has = f"{found[name].dtype} {list(found[name].shape)}" if name in found else "nothing"
         fits = name in found and name in wanted and found[name].shape == wanted[name].shape

@@ -43,7 +43,7 @@ def colour_jitter(pictures: Tensor, strength: float, generator: torch.Generator)
     """Scale brightness, contrast and saturation by factors b, c and s in 1 ± strength.
 
     [B, T_o, h, w, C] of 0 to 255 -> float32 of 0 to 255. As in torchvision, but clipped once:
-    x ← b·x, then x ← c·x + (1 - c)·(mean luma of the picture), then x ← s·x + (1 - s)·(luma of the
+    x ← b·x, then x ← c·x + (1 - c)·(mean luma of all frames), then x ← s·x + (1 - s)·(luma of the
     pixel); one affine map of the colours. A fourth channel stays.
     """
     colours, others = pictures.tensor_split([3], dim=-1)
@@ -54,6 +54,6 @@ def colour_jitter(pictures: Tensor, strength: float, generator: torch.Generator)
     b, c, s = 1 + strength * (2 * drawn - 1)
     grey = luma[:, None].expand(channels, channels)
     matrix = b * c * (s * torch.eye(channels, device=x.device) + (1 - s) * grey)
-    mean = (x.mean(2) @ luma)[..., None, None]
+    mean = (x.mean((1, 2)) @ luma)[:, None, None, None]
     changed = torch.add(x @ matrix, b * (1 - c) * mean).clamp_(0, 255).view(colours.shape)
     return torch.cat([changed, others.float()], dim=-1) if others.shape[-1] else changed

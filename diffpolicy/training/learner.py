@@ -6,7 +6,6 @@ without the state of a generator in the checkpoint.
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from diffpolicy.data.normalizer import Normalizer
 from diffpolicy.data.windows import Windows
 from diffpolicy.denoisers import build_network
 from diffpolicy.denoisers.encoders import layer_outputs
-from diffpolicy.denoisers.pretrained import load_convolutions
+from diffpolicy.denoisers.pretrained import Convolutions, load_convolutions
 from diffpolicy.specification import Specification
 from diffpolicy.training.augment import augment
 from diffpolicy.training.objective import make_objective
@@ -40,7 +39,7 @@ class Learner:
         seed: int = 0,
         normalizers: Mapping[str, Normalizer] | None = None,
         colour_jitter: float = 0.0,
-        encoder_weights: Path | None = None,
+        encoder_weights: Convolutions | None = None,
     ):
         model, task = specification.model, specification.task
         torch.manual_seed(seed)
@@ -65,7 +64,8 @@ class Learner:
         """One step of AdamW and of the EMA on a random batch; the loss. progress is in [0, 1)."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.peak_lr, self.step, progress)
-        loss = self.loss(self.network, windows, batch, self._generator(self.step), True)
+        generator = self._generator(self.step)
+        loss = self.loss(self.network, windows, batch, generator, augmented=True)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from diffpolicy import environment
+from diffpolicy.checkpoint import WITHOUT_PICTURES
 from diffpolicy.config import TrainConfig
 from diffpolicy.data.demonstrations import Contents, Demonstrations, read_demonstrations
 from diffpolicy.data.pictures import held_bytes
@@ -21,6 +22,7 @@ from diffpolicy.environment.boundary import describe_error
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import FLAT, ObservationSpec, Task, picture_shape
 
+OF_PICTURES = {**WITHOUT_PICTURES, "encoder_weights": None, "colour_jitter": 0.0}
 Specs = Mapping[str, ObservationSpec]
 Read = tuple[Demonstrations, dict[str, np.ndarray]]
 
@@ -45,6 +47,7 @@ def _joined(config: TrainConfig, source: Contents, env: Any, declared: list[str]
             f"name the arrays of {config.data} that make the observation with --obs; it holds: "
             f"{', '.join(source.names)}"
         )
+    _check_options(config, keys)
     mapping = environment.declared(env, "observations_from") if keys == declared else None
     if mapping is None:
         _check_no_pictures(config.data, source, keys, env)
@@ -65,6 +68,8 @@ def _by_key(config: TrainConfig, source: Contents, env: Any, declared: list[str]
                 f"{env.spec.id} does not observe {key}; it observes {', '.join(specs)}; choose "
                 "among them with --obs, or add its picture as pixels with --camera"
             )
+    if not any(specs[key].is_picture for key in keys):
+        _check_options(config, keys)
     stored = [key for key in keys if key in source.names]
     mapping = environment.declared(env, "observations_from")
     mappable = mapping and stored != keys and set(declared) <= set(source.names)
@@ -82,6 +87,17 @@ def _by_key(config: TrainConfig, source: Contents, env: Any, declared: list[str]
     return demonstrations, {
         key: found[key] if specs[key].is_picture else _vector(found[key]) for key in keys
     }
+
+
+def _check_options(config: TrainConfig, keys: list[str]) -> None:
+    """Refuse an option about pictures that is not its default; the keys are vectors."""
+    for name, default in OF_PICTURES.items():
+        if getattr(config, name) != default:
+            raise DiffpolicyError(
+                f"--{name.replace('_', '-')} needs pictures; the observation is made of "
+                f"{', '.join(keys)}; leave the option out, or choose pictures with --obs, "
+                "--env-kwargs or --camera"
+            )
 
 
 def _vector(values: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from diffpolicy.data.attributes import attribute
 from diffpolicy.data.demonstrations import Demonstrations, contents
 from diffpolicy.data.normalizer import FITS, Normalizer, pixels
 from diffpolicy.data.windows import Windows, make_windows
+from diffpolicy.denoisers.pretrained import Convolutions
 from diffpolicy.environment.pictures import PIXELS
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import Specification, Task, default_horizons
@@ -39,12 +40,16 @@ class Prepared:
     action_normalizer: Normalizer
     batch: int  # windows of a training step
     notes: tuple[str, ...]  # sentences for the user
+    start: Convolutions | None  # weights that the cameras start from
 
 
-def prepare(config: TrainConfig, started: Checkpoint | None = None) -> Prepared:
+def prepare(
+    config: TrainConfig, started: Checkpoint | None = None, start: Convolutions | None = None
+) -> Prepared:
     """Read the store, ask the environment for its facts, fit normalisers, cut windows.
 
-    A run that was started on the same data keeps the normalisers of its policy.
+    started: policy of a run that is resumed; on the same data its normalisers are kept. start:
+    weights that the cameras of a new run start from.
     """
     demonstrations, observations, task, notes = _read(config)
     pictures = any(spec.is_picture for spec in task.observations.values())
@@ -55,6 +60,7 @@ def prepare(config: TrainConfig, started: Checkpoint | None = None) -> Prepared:
     train, held_out = split_episodes(len(ends), config.validation_fraction, config.seed)
     rows = np.repeat(np.isin(np.arange(len(ends)), train), np.diff(ends, prepend=0))
     provenance = _provenance(replace(config, batch=batch), demonstrations, observations)
+    provenance["encoder_weights"] = _origin(started, start)
     fit = FITS[config.normalizer]
     if started and started.specification.training.get("fingerprint") == provenance["fingerprint"]:
         of_observations, of_action = started.observation_normalizers, started.action_normalizer
@@ -82,7 +88,7 @@ def prepare(config: TrainConfig, started: Checkpoint | None = None) -> Prepared:
     )
     validation = windows(held_out) if len(held_out) else None
     normalizers = of_observations, of_action
-    return Prepared(specification, windows(train), validation, *normalizers, batch, notes)
+    return Prepared(specification, windows(train), validation, *normalizers, batch, notes, start)
 
 
 def _read(
@@ -207,6 +213,13 @@ def fingerprint(*arrays: np.ndarray) -> str:
     return digest.hexdigest()
 
 
+def _origin(started: Checkpoint | None, start: Convolutions | None) -> Any:
+    """File of the cameras' first weights and its digest; that of the first run if resumed."""
+    if started:
+        return started.specification.training.get("encoder_weights")
+    return {"path": str(start.path), "digest": start.digest} if start else None
+
+
 def _provenance(
     config: TrainConfig, demonstrations: Demonstrations, observations: dict[str, np.ndarray]
 ) -> dict[str, Any]:
@@ -215,7 +228,7 @@ def _provenance(
     settings = {
         key: str(value) if isinstance(value, Path) else value
         for key, value in asdict(config).items()
-        if key not in ("resume", "out")
+        if key not in ("resume", "out", "encoder_weights")
     }
     ends = demonstrations.episode_ends
     return {

@@ -16,6 +16,7 @@ from diffpolicy import checkpoint as checkpoints
 from diffpolicy.checked import parse_json, validate
 from diffpolicy.checkpoint import Checkpoint, Target, TrainingState
 from diffpolicy.config import TrainConfig
+from diffpolicy.denoisers.pretrained import Convolutions, read_convolutions
 from diffpolicy.device import busy_cores_warning, check_memory, choose_device
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import alone_in, remove_partials
@@ -37,19 +38,21 @@ def train(config: TrainConfig) -> Path:
     _check_options(config)
     started = _started(config)
     config = _with_target(config, started)
+    start = encoder_weights(config)
     if config.resume and not (config.out / checkpoints.TRAINING_FILE).exists():
         print(f"warning: --resume: {config.out} holds no checkpoint; training from scratch")
     device = choose_device(config.device)
     torch.set_num_threads(config.threads or torch.get_num_threads())
     if device.type == "cpu" and (warning := busy_cores_warning()):
         print(f"warning: {warning}")
-    prepared = prepare(config, started)
+    prepared = prepare(config, started, start)
     for note in prepared.notes:
         print(f"warning: {note}")
     trainer = Trainer(config, prepared, device)
-    if path := encoder_weights(config):
+    if start:
         print(
-            f"{path}: convolutions for every camera; BatchNorm and fc, which have no place, ignored"
+            f"{start.path}: convolutions for every camera; BatchNorm and fc, which have no place, "
+            "ignored"
         )
     config.out.mkdir(parents=True, exist_ok=True)
     with alone_in(config.out):
@@ -99,10 +102,16 @@ def _with_target(config: TrainConfig, started: Checkpoint | None) -> TrainConfig
     return replace(config, steps=target.steps, minutes=target.minutes)
 
 
-def encoder_weights(config: TrainConfig) -> Path | None:
-    """File that the cameras' weights start from; None for a run that is resumed."""
+def encoder_weights(config: TrainConfig) -> Convolutions | None:
+    """Weights that the cameras start from; None without any, or for a run that is resumed."""
     resumed = config.resume and (config.out / checkpoints.TRAINING_FILE).exists()
-    return None if resumed else config.encoder_weights
+    if resumed or not config.encoder_weights:
+        return None
+    if config.encoder != "resnet18":
+        raise DiffpolicyError(
+            f"--encoder-weights needs --encoder resnet18; got --encoder {config.encoder}"
+        )
+    return read_convolutions(config.encoder_weights)
 
 
 def _check_run_folder(config: TrainConfig) -> None:
@@ -130,12 +139,12 @@ class Trainer:
         self.learner = Learner(
             prepared.specification,
             device,
-            config.lr,
-            config.weight_decay,
-            config.seed,
-            prepared.observation_normalizers,
-            config.colour_jitter,
-            encoder_weights(config),
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            seed=config.seed,
+            normalizers=prepared.observation_normalizers,
+            colour_jitter=config.colour_jitter,
+            encoder_weights=prepared.start,
         )
         self.elapsed_s = 0.0
         self.windows, self.validation = prepared.training, prepared.validation

@@ -1,6 +1,7 @@
 """Preparation of pictures: by key, as bytes, in the order asked for; refusals of other data."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -225,6 +226,25 @@ def test_an_environment_without_pictures_has_its_joined_vector(config):
     np.testing.assert_array_equal(seen, fitted.normalize(joined))
     expected = fingerprint(joined, found["action"], ENDS)
     assert prepared.specification.training["fingerprint"] == expected
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"encoder": "resnet18"},
+        {"keypoints": 4},
+        {"share_encoder": True},
+        {"crop": 0.5},
+        {"colour_jitter": 0.1},
+        {"encoder_weights": Path("weights")},
+    ],
+)
+@pytest.mark.parametrize("image", ["false", "true"])
+def test_options_about_pictures_are_refused_without_pictures(config, option, image):
+    name = "--" + next(iter(option)).replace("_", "-")
+    chosen = config(by_key(), f'{{"image": {image}}}', obs=("agent_pos",))
+    with pytest.raises(DiffpolicyError, match=f"^{name} needs pictures; .* made of agent_pos"):
+        prepare(replace(chosen, **option))
 
 
 SMALL = arrays(12)["img"]

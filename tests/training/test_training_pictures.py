@@ -1,6 +1,7 @@
 """Training with pictures: exact resume, one loss for all batches, memory counted."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from safetensors.torch import save_file
 from stores import write_plainly
 from test_preparation_pictures import ENDS, arrays
 
-from diffpolicy.checkpoint import TRAINING_FILE, load_tensors
+from diffpolicy.checkpoint import TRAINING_FILE, Checkpoint, load_tensors
 from diffpolicy.config import ModelConfig, TrainConfig
 from diffpolicy.data.windows import Windows, make_windows
+from diffpolicy.denoisers.pretrained import read_convolutions
 from diffpolicy.denoisers.resnet import ResNet18
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
@@ -25,6 +27,7 @@ from diffpolicy.specification import (
 )
 from diffpolicy.training import train as training
 from diffpolicy.training.learner import DRAWS, Learner, bytes_needed
+from diffpolicy.training.preparation import prepare
 
 HORIZONS = Horizons(2, 8, 4)
 MODEL = ModelConfig(hidden=16, blocks=1, condition=8, keypoints=4)
@@ -68,7 +71,10 @@ def test_resumed_training_ends_with_the_same_bytes():
 
 def test_crops_and_colours_are_drawn_anew_in_each_step_and_not_in_validation():
     learner, data = trained(0), windows()
-    draws = [learner.loss(learner.network, data, 60, learner._generator(0), True) for _ in (0, 1)]
+    draws = [
+        learner.loss(learner.network, data, 60, learner._generator(0), augmented=True)
+        for _ in (0, 1)
+    ]
     assert draws[0] == draws[1]
     centre = learner.loss(learner.network, data, 60, learner._generator(0))
     assert centre != draws[0]
@@ -84,7 +90,7 @@ def test_each_window_is_encoded_once_for_several_noisy_chunks():
         seen.append((x, t, encoded))
         return learner.network(x, t, encoded)
 
-    learner.loss(network, data, 5, learner._generator(0), True)
+    learner.loss(network, data, 5, learner._generator(0), augmented=True)
     [(x, t, encoded)] = seen
     assert len(x) == len(t) == len(encoded) == 5 * DRAWS
     groups = encoded.view(5, DRAWS, -1)
@@ -181,19 +187,61 @@ def test_options_that_do_not_fit_the_run_or_the_pictures_are_refused(config, cha
         training.train(replace(config, resume=True, **change))
 
 
+def ones(path: Path) -> Path:
+    """A file of a ResNet-18 whose convolutions are all 1."""
+    weights = ResNet18(3).state_dict().items()
+    save_file({name: torch.ones_like(w) for name, w in weights if w.ndim == 4}, path)
+    return path
+
+
 def test_weights_of_the_encoder_are_for_the_first_step_of_a_resnet(config, tmp_path):
-    weights = tmp_path / "weights"
-    start = {n: torch.ones_like(w) for n, w in ResNet18(3).state_dict().items() if w.ndim == 4}
-    save_file(start, weights)
+    start = read_convolutions(ones(tmp_path / "weights"))
     model = replace(MODEL, encoder="resnet18")
     task = replace(TASK, observations={"image": picture(40, 40)})
-    learner = Learner(specification(model, task), CPU, encoder_weights=weights)
+    learner = Learner(specification(model, task), CPU, encoder_weights=start)
     name = "encoder.cameras.0.backbone.layer4.1.conv2.weight"
     assert learner.ema[name].eq(1).all() and learner.network.state_dict()[name].eq(1).all()
-    with pytest.raises(DiffpolicyError, match="got --encoder cnn"):
-        training.train(replace(config, encoder_weights=weights))
-    assert not config.out.exists()
     training.train(config)
     resumed = replace(config, encoder_weights=tmp_path / "gone", resume=True, steps=7)
     assert training.encoder_weights(resumed) is None
     training.train(resumed)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "name", "message"),
+    [
+        ("cnn", "weights", "--encoder-weights needs --encoder resnet18; got --encoder cnn"),
+        ("resnet18", "gone", "gone is not a file"),
+        ("resnet18", "text", "text is corrupt or not a safetensors file"),
+        ("resnet18", "other", "other does not fit a ResNet-18 .*'conv1.weight'"),
+    ],
+)
+def test_weights_of_the_encoder_are_checked_before_the_store_is_read(
+    config, tmp_path, monkeypatch, encoder, name, message
+):
+    ones(tmp_path / "weights")
+    (tmp_path / "text").write_text("weights")
+    save_file({"conv1.weight": torch.zeros(64, 5, 7, 7)}, tmp_path / "other")
+    monkeypatch.setattr(training, "prepare", None)
+    with pytest.raises(DiffpolicyError, match=message):
+        training.train(replace(config, encoder=encoder, encoder_weights=tmp_path / name))
+    assert not config.out.exists()
+
+
+def test_a_resumed_run_keeps_the_origin_of_its_weights(config, tmp_path, monkeypatch):
+    begun, weights = [], ones(tmp_path / "weights")
+
+    def begin(config, prepared, device):
+        begun.append(prepared)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "Trainer", begin)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(replace(config, encoder="resnet18", encoder_weights=weights))
+    [first] = begun
+    origin = {"path": str(weights), "digest": first.start.digest}
+    assert first.specification.training["encoder_weights"] == origin
+    normalizers = first.observation_normalizers, first.action_normalizer
+    resumed = prepare(config, Checkpoint(first.specification, {}, *normalizers))
+    assert resumed.specification.training["encoder_weights"] == origin
+    assert prepare(config).specification.training["encoder_weights"] is None
