@@ -145,6 +145,7 @@ def _stored_ends(store: ZarrStore) -> np.ndarray:
         )
     # A crash leaves room for one end that is not written yet, perhaps in a chunk of its own.
     store.check_chunks(array, max(0, array.shape[0] - 1), complete=True)
+    store.check_chunks(array, array.shape[0], complete=False)
     check_memory(array, array.shape[0], f"{store.path}: {ENDS}")
     with reading(f"{store.path}: {ENDS}"):
         values = array[:].reshape(-1)

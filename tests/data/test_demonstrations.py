@@ -78,6 +78,15 @@ def test_one_episode_of_one_step_is_a_store(tmp_path):
     assert_holds(write(tmp_path / "store.zarr", [episode(1)]), [episode(1)])
 
 
+def test_an_end_of_the_only_episode_that_is_no_regular_file_is_refused(tmp_path):
+    store = write_plainly(tmp_path / "store", {"action": np.arange(3.0)}, [3])
+    end = store / "meta/episode_ends/0"
+    end.unlink()
+    os.mkfifo(end)
+    with pytest.raises(DiffpolicyError, match="episode_ends/0 is not a regular file"):
+        contents(store)
+
+
 def test_arrays_of_nothing_but_zeros_are_whole(tmp_path, small_chunks):
     zeros = {"observation": np.zeros((9, 2, 3), np.int64), "action": np.zeros((9, 1))}
     path = tmp_path / "store.zarr"
