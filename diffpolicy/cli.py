@@ -25,6 +25,22 @@ COMMANDS = {  # name: (dataclass of its options, function of them)
     "suite": ("diffpolicy.eval.config:SuiteConfig", "diffpolicy.eval.suite:suite"),
     "sweep": ("diffpolicy.eval.config:SweepConfig", "diffpolicy.eval.sweep:command"),
     "report": ("diffpolicy.eval.config:ReportConfig", "diffpolicy.eval.redraw:redraw"),
+    "offline": ("diffpolicy.eval.data_config:OfflineConfig", "diffpolicy.eval.offline:offline"),
+    "import": ("diffpolicy.stores.config:ImportConfig", "diffpolicy.stores.importing:import_store"),
+    "export": ("diffpolicy.stores.config:ExportConfig", "diffpolicy.stores.exporting:export_store"),
+    "validate": ("diffpolicy.stores.config:ValidateConfig", "diffpolicy.stores.validate:validate"),
+    "merge": ("diffpolicy.stores.config:MergeConfig", "diffpolicy.stores.curate:merge"),
+    "split": ("diffpolicy.stores.config:SplitConfig", "diffpolicy.stores.curate:split"),
+    "filter": ("diffpolicy.stores.config:FilterConfig", "diffpolicy.stores.curate:filter_store"),
+    "replay": ("diffpolicy.eval.data_config:ReplayConfig", "diffpolicy.eval.replay:replay"),
+    "import-policy": (
+        "diffpolicy.policies.config:ImportPolicyConfig",
+        "diffpolicy.policies.importing:import_policy",
+    ),
+    "export-policy": (
+        "diffpolicy.policies.config:ExportPolicyConfig",
+        "diffpolicy.policies.exporting:export_policy",
+    ),
 }
 INTERRUPTED, TERMINATED = 130, 143
 
@@ -62,7 +78,7 @@ def main() -> None:
 
 def _help() -> str:
     helps = {name: str(named(options).__doc__) for name, (options, _) in COMMANDS.items()}
-    rows = [f"  {name:<12}{text.splitlines()[0]}" for name, text in helps.items()]
+    rows = [f"  {name:<15}{text.splitlines()[0]}" for name, text in helps.items()]
     usage = "usage: diffpolicy COMMAND [OPTIONS]"
     question = "How many denoising steps can your robot afford?"
     more = "'diffpolicy COMMAND --help' lists the options of a command."

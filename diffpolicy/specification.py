@@ -14,6 +14,7 @@ from diffpolicy.errors import DiffpolicyError
 FLAT = "observation"  # key of an observation that is one vector
 ACTION = "action"
 CHANNELS = (1, 3, 4)  # of a picture
+NO_ENVIRONMENT = "none"  # env_id of a policy that was trained from a store alone
 
 
 @dataclass(frozen=True)

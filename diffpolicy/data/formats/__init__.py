@@ -1,5 +1,6 @@
 """Foreign data formats, one file each.
 
-A format reads the episodes of its files and appends each to a `DemonstrationWriter`; nothing else
-needs to know it.
+A module of this room has `matches(path) -> bool`, which looks at names and first bytes only, and
+`open_source(path, options) -> Source`. One that also exports has `write(demonstrations, facts,
+out)`. Packages of a format are imported where they are used; an absent one is named with its extra.
 """

@@ -1,0 +1,1 @@
+"""Policies of others brought in as run folders, and runs taken out to a robot."""

@@ -1,0 +1,1 @@
+"""Commands that bring stores in and out and look after them; none changes a store in place."""

@@ -1,0 +1,62 @@
+"""Options of the evaluation of stores: offline figures and open-loop replay."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional
+
+from diffpolicy.checked import NOT_EMPTY, Checked, Range
+from diffpolicy.config import EPISODES, SEED, THREADS, TICKS, Device
+
+from .config import SECONDS, EngineName
+
+
+@dataclass(frozen=True)
+class OfflineConfig(Checked):
+    """Report the action error of held-out demonstrations and the latency; needs no environment."""
+
+    run: Path
+    """Run folder, or a policy.safetensors in it."""
+    data: Path | None = None
+    """Demonstrations; by default those of training, of which only the held-out episodes count."""
+    ddim_steps: Annotated[tuple[int, ...], NOT_EMPTY] = (1, 2, 4, 8, 16, 32, 100)
+    """Step budgets."""
+    episodes: Annotated[int, EPISODES] = 100
+    """Most held-out episodes to use."""
+    windows: Annotated[int, Range(1, 10**6)] = 32
+    """Most chunks of each episode, evenly spaced."""
+    seed: Annotated[int, SEED] = 100_000
+    """Seed of the noise and of the bootstrap."""
+    device: Device = "auto"
+    """Device of the policy; auto uses CUDA if it is available."""
+    engine: EngineName = "auto"
+    """Implementation of the sampling loop."""
+    latency_seconds: Annotated[float, SECONDS] = 5.0
+    """Longest time in seconds to measure the latency of each budget."""
+    threads: Annotated[int | None, THREADS] = None
+    """CPU threads of PyTorch; by default one for each core."""
+    out: Path | None = None
+    """Folder for offline.json and report.html; by default offline in the run folder."""
+
+
+@dataclass(frozen=True)
+class ReplayConfig(Checked):
+    """Replay the actions of a store in open loop in its environment."""
+
+    store: Positional[Path]
+    """Store of demonstrations."""
+    env: str | None = field(default=None, kw_only=True)
+    """Gymnasium id (module:Name-v0); by default the one in the store."""
+    env_kwargs: str | None = None
+    """Keyword arguments of the environment, as a JSON object; by default those in the store."""
+    success_from: str | None = None
+    """Key of `info` that is true on success, as in `record`."""
+    success: str = "at-any-tick"
+    """Rule of success: at-any-tick, at-end, or held:N for N ticks in a row."""
+    episodes: Annotated[int | None, EPISODES] = None
+    """Number of episodes, from the first; by default all."""
+    max_steps: Annotated[int | None, TICKS] = None
+    """Longest episode in control ticks; by default the limit of the environment."""
+    json: Path | None = None
+    """File for the result."""
