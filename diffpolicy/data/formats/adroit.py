@@ -39,7 +39,7 @@ def open_source(path: Path, options: SourceOptions) -> Opened:
 
     def read(start: int) -> Iterator[Demonstration]:
         for number in range(start, len(episodes)):
-            yield _episode(episodes[number], f"{path}: episode {number}")
+            yield _episode(episodes[number], path, f"episode {number}")
 
     return Opened("adroit", path, len(episodes), read, {}, tuple(notes))
 
@@ -56,10 +56,12 @@ def read_episodes(path: Path) -> list[dict[str, Any]]:
     return episodes
 
 
-def _episode(episode: dict[str, Any], what: str) -> Demonstration:
+def _episode(episode: dict[str, Any], path: Path, name: str) -> Demonstration:
+    what = f"{path}: {name}"
     arrays = {name: _numbers(episode[name], what) for name in READ if name in episode}
     outcomes = {REWARD: arrays["rewards"].reshape(-1)} if "rewards" in arrays else {}
-    return demonstration(what, {FLAT: arrays["observations"]}, arrays["actions"], outcomes)
+    seen = {FLAT: arrays["observations"]}
+    return demonstration(what, seen, arrays["actions"], outcomes, name=name)
 
 
 def _numbers(values: Any, what: str) -> np.ndarray:

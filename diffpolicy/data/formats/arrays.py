@@ -57,7 +57,8 @@ def open_source(path: Path, options: SourceOptions) -> Opened:
                 actions = arrays.pop(ACTION)
                 outcomes = {name: arrays.pop(name) for name in OUTCOMES if name in arrays}
                 outcomes = {name: values.reshape(-1) for name, values in outcomes.items()}
-                yield demonstration(f"{path}: episode {i}", arrays, actions, outcomes)
+                name = f"rows {first}:{stop}"
+                yield demonstration(f"{path}: {name}", arrays, actions, outcomes, name=name)
 
     return Opened("arrays", path, len(ends), read, {}, tuple(notes))
 

@@ -46,7 +46,7 @@ def open_source(path: Path, options: SourceOptions) -> Opened:
         with open_hdf5(path) as file:
             data = {name: dataset(file, name) for name in arrays}
             for i in range(start, len(ends)):
-                yield _episode(data, int(ends[i - 1]) if i else 0, int(ends[i]), f"{path}: {i}")
+                yield _episode(data, int(ends[i - 1]) if i else 0, int(ends[i]), path)
 
     return Opened("d4rl", path, len(ends), read, {}, tuple(notes))
 
@@ -94,10 +94,11 @@ def _doubts(arrays: dict[str, Any], ends: np.ndarray, there: list[str]) -> list[
     return [*notes, f"left out: {', '.join(others)}"] if others else notes
 
 
-def _episode(data: dict[str, Any], start: int, stop: int, what: str) -> Demonstration:
+def _episode(data: dict[str, Any], start: int, stop: int, path: Path) -> Demonstration:
+    name = f"rows {start}:{stop}"
     outcomes = {OUTCOMES[n]: rows(d, start, stop) for n, d in data.items() if n in OUTCOMES}
     outcomes = {name: values.reshape(stop - start) for name, values in outcomes.items()}
     final = {FLAT: rows(data[NEXT], stop - 1, stop)[0]} if NEXT in data else {}
     observations = {FLAT: rows(data["observations"], start, stop)}
     actions = rows(data["actions"], start, stop)
-    return demonstration(what, observations, actions, outcomes, final=final)
+    return demonstration(f"{path}: {name}", observations, actions, outcomes, final=final, name=name)

@@ -165,7 +165,7 @@ def check_claim(data: Any, what: str) -> None:
 
 def rows(data: Any, start: int = 0, stop: int | None = None) -> np.ndarray:
     """Rows of a data set in the machine's byte order; at most a quarter of the memory."""
-    stop = data.shape[0] if stop is None else stop
+    stop = int(data.shape[0] if stop is None else stop)
     check_episode_bytes(
         (stop - start) * math.prod(data.shape[1:]) * data.dtype.itemsize, _place(data)
     )

@@ -47,7 +47,8 @@ def open_source(path: Path, options: SourceOptions) -> Opened:
                 first, stop = int(ends[i] - lengths[i]), int(ends[i])
                 seen = {FLAT: members["observations"].rows(first, stop)}
                 actions = members["actions"].rows(first, stop)[:-1]
-                yield demonstration(f"{path}: trajectory {i}", seen, actions, {})
+                name = f"rows {first}:{stop}"
+                yield demonstration(f"{path}: {name}", seen, actions, {}, name=name)
 
     return Opened("ogbench", path, len(kept), read, {}, tuple(notes))
 
