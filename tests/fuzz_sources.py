@@ -163,7 +163,7 @@ def damage_archive(path: Path, rng: np.random.Generator) -> str:
     name = pick(sorted(members), rng)
     kind = rng.integers(5)
     if kind == 0:
-        members[pick(("x", "../x", f"{name}2", ""), rng)] = members.pop(name)
+        members[pick(("x", "../x", f"{name}2"), rng)] = members.pop(name)
     elif kind == 1 and name.endswith(".npy"):
         packed = io.BytesIO()
         np.save(packed, odd_array(rng))

@@ -45,7 +45,7 @@ def write(source: Source, options: ExportOptions, partial: Path) -> Sequence[str
     namespace = options.out.parent / NAMESPACE
     if not namespace.exists():
         namespace.write_text("{}", encoding="utf-8")
-    return [*sorted(lost), f"{name} is read with {ROOT}={options.out.absolute().parents[1]}"]
+    return sorted(lost)
 
 
 def dataset_id(out: Path) -> str:
@@ -118,12 +118,11 @@ def _environment(attributes: Mapping[str, Any]) -> tuple[Any, set[str]]:
     import gymnasium
 
     if not (name := attributes.get("env_id")):
-        return None, {"without an environment, its specification is not written"}
+        return None, {"the environment, which is unknown"}
     try:
         return gymnasium.make(name, **(attributes.get("env_kwargs") or {})), set()
     except Exception as error:  # of any environment
-        reason = f"{name} cannot be made here ({one_line(error)})"
-        return None, {f"{reason}; its specification is not written"}
+        return None, {f"the environment: {name} cannot be made here ({one_line(error)})"}
 
 
 def _created(minari: Any, name: str, buffer: Any, env: Any) -> Any:
@@ -174,8 +173,8 @@ def _buffer(episode: Demonstration) -> tuple[Any, set[str], set[str]]:
     else:
         steps = len(episode) - 1
         lost = {
-            "the last action of each episode is left out: the observation after it is unknown, and "
-            "Minari needs one"
+            "the last action of each episode: the observation after it, which Minari needs, is "
+            "unknown"
         }
     if not steps:
         raise DiffpolicyError(
@@ -184,9 +183,11 @@ def _buffer(episode: Demonstration) -> tuple[Any, set[str], set[str]]:
         )
     outcomes = _outcomes(episode, steps)
     unknown = {name for name in outcomes if name not in episode.outcomes}
-    lost |= {f"{name} is unknown and {text}" for name, text in UNKNOWN.items() if name in unknown}
-    lost |= {"the task in words is not written"} if episode.task else set()
-    lost |= {"names of episodes are not written"} if episode.name else set()
+    lost |= {
+        f"{name}, which is unknown and {text}" for name, text in UNKNOWN.items() if name in unknown
+    }
+    lost |= {"tasks in words"} if episode.task else set()
+    lost |= {"names of the episodes"} if episode.name else set()
     buffer = episode_buffer(
         observations=seen[FLAT] if set(seen) == {FLAT} else nested(seen),
         actions=episode.arrays[ACTION][:steps],

@@ -29,7 +29,7 @@ def write(source: Source, options: ExportOptions, partial: Path) -> Sequence[str
         raise DiffpolicyError(
             f"writing {options.out} needs h5py; install it with pip install 'diffpolicy[hdf5]'"
         ) from None
-    lost = {"there are no simulator states: the file trains policies, but cannot be played back"}
+    lost = {"simulator states: the file trains policies, but cannot be played back"}
     with h5py.File(partial, "w") as file:
         data = file.create_group("data")
         total = 0
@@ -41,7 +41,7 @@ def write(source: Source, options: ExportOptions, partial: Path) -> Sequence[str
         own = {name: source.attributes[name] for name in OWN_NAMES if name in source.attributes}
         data.attrs[OWN] = json.dumps(own)
     if "env_id" not in source.attributes:
-        lost.add(f"without an environment, env_args has the name {NO_ENVIRONMENT!r}")
+        lost.add(f"an environment, which is unknown and named {NO_ENVIRONMENT!r}")
     return sorted(lost)
 
 
@@ -59,22 +59,24 @@ def _write_demo(demo: Any, episode: Demonstration) -> set[str]:
     demo.create_dataset("actions", data=_rows(episode.arrays[ACTION]))
     rewards = episode.outcomes.get(REWARD)
     if rewards is None:
-        lost.add("rewards are unknown and written as NaN")
+        lost.add("rewards, which are unknown and written as NaN")
         rewards = np.full(steps, np.nan, np.float32)
     demo.create_dataset("rewards", data=rewards)
     demo.create_dataset("dones", data=np.arange(1, steps + 1) == steps, dtype=np.int64)
     if {TERMINATED, TRUNCATED} & set(episode.outcomes):
-        lost.add("dones mark the end of each episode, not if it was terminated or truncated")
+        lost.add("terminated and truncated: dones mark the end of each episode")
     for key, values in observations.items():
         _write_rows(demo, f"obs/{key}", values)
         if set(episode.final) == set(observations):
             following = np.concatenate([values[1:], episode.final[key][None]])
             _write_rows(demo, f"next_obs/{key}", following)
     if set(episode.final) != set(observations):
-        lost.add("next_obs is left out: the observation after the last action is unknown")
+        lost.add("next_obs: the observation after the last action is unknown")
     if episode.success is not None:
-        lost.add("success of an episode is not written")
-    return lost | ({"the task in words is not written"} if episode.task else set())
+        lost.add("success of the episodes")
+    if episode.name and episode.name != demo.name.rpartition("/")[2]:
+        lost.add("names of the episodes")
+    return lost | ({"tasks in words"} if episode.task else set())
 
 
 def _rows(values: np.ndarray) -> np.ndarray:
