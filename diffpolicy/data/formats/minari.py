@@ -148,12 +148,12 @@ def _leaf(values: Any, name: str) -> np.ndarray:
 
 def _declared(dataset: Any, own: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Attributes that the metadata declare, and notes on what they do not."""
-    attributes, notes = {}, []
-    if spec := dataset.env_spec:
+    notes, declared = [], own.get("attributes")
+    attributes = dict(declared) if isinstance(declared, dict) else {}
+    spec = dataset.env_spec
+    if spec and "env_id" not in attributes:
         attributes |= {"env_id": str(spec.id), "env_kwargs": dict(spec.kwargs or {})}
-        notes.append(f"{spec.id} is made by {spec.entry_point}; import its module, or give --env")
-    declared = own.get("attributes")
-    attributes |= declared if isinstance(declared, dict) else {}
+        notes.append(f"{spec.id} is made by {spec.entry_point}; name its module with --env")
     if "control_dt_s" not in attributes:
         notes.append("the metadata say neither control period nor the meaning of actions")
     return attributes, notes

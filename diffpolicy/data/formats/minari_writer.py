@@ -32,7 +32,7 @@ def write(source: Source, options: ExportOptions, partial: Path) -> Sequence[str
     """
     minari = _library(options.out)
     name = dataset_id(options.out)
-    root = partial.with_name(f"{partial.name}.root")
+    root = partial.absolute().with_name(f"{partial.name}.root")
     try:
         with _datasets_in(root), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # one for each absent piece of metadata
