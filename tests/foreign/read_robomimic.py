@@ -7,10 +7,11 @@ obs/<key> and next_obs/<key>, [N, 2, …], and the names of the demonstrations.
 """
 
 import sys
+from typing import Any
 
 import numpy as np
-from robomimic.utils import obs_utils
-from robomimic.utils.dataset import SequenceDataset
+from robomimic.utils import obs_utils  # pyright: ignore[reportMissingImports]
+from robomimic.utils.dataset import SequenceDataset  # pyright: ignore[reportMissingImports]
 
 
 def main(path: str, out: str, *keys: str) -> None:
@@ -23,7 +24,7 @@ def main(path: str, out: str, *keys: str) -> None:
         load_next_obs=True,
         hdf5_cache_mode="low_dim",
     )
-    found = {"demos": np.array(data.demos)}
+    found: dict[str, Any] = {"demos": np.array(data.demos)}
     items = [data[i] for i in range(len(data))]
     for name in ("actions", "rewards", "dones"):
         found[name] = np.stack([item[name] for item in items])

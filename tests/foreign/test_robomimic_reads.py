@@ -4,6 +4,7 @@ import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def test_robomimic_reads_what_was_written(tmp_path):
         arrays["action"] = episode.arrays["action"]
         held[i] = replace(episode, arrays=arrays, final=final)
     path, out = tmp_path / "out.hdf5", tmp_path / "out.npz"
-    source = a_source(held)
+    source: Any = a_source(held)
     robomimic_writer.write(source, ExportOptions(format="robomimic", out=path), path)
     subprocess.run([python, READ, path, out, *keys], check=True)
     with np.load(out) as found:
