@@ -6,7 +6,7 @@ so that a small file cannot claim a large shape.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -171,6 +171,12 @@ def rows(data: Any, start: int = 0, stop: int | None = None) -> np.ndarray:
     )
     values = data[start:stop]
     return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def rows_of(found: Mapping[str, Any], what: str) -> dict[str, np.ndarray]:
+    """All rows of several data sets of one episode; together at most a quarter of the memory."""
+    check_episode_bytes(sum(data.size * data.dtype.itemsize for data in found.values()), what)
+    return {name: rows(data) for name, data in found.items()}
 
 
 def text(holder: Any, name: str) -> str | None:

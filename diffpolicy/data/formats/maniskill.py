@@ -21,6 +21,7 @@ from diffpolicy.data.formats.hdf5_files import (
     open_hdf5,
     root_names,
     rows,
+    rows_of,
 )
 from diffpolicy.data.formats.opened import Opened, demonstration, flat_or_named, kept_names
 from diffpolicy.data.formats.options import SourceOptions
@@ -100,7 +101,7 @@ def _episode(trajectory: Any, keys: dict[str, str], name: str) -> Demonstration:
     found, what = _observations(trajectory), f"{trajectory.file.filename}: {name}"
     if missing := [key for key in keys if key not in found]:
         raise DiffpolicyError(f"{what} lacks the observations {missing}")
-    observations = {ours: rows(found[theirs]) for theirs, ours in keys.items()}
+    observations = rows_of({ours: found[theirs] for theirs, ours in keys.items()}, what)
     there = links(trajectory)
     outcomes = {o: rows(dataset(trajectory, n)) for n, o in OUTCOMES.items() if n in there}
     success = bool(rows(dataset(trajectory, "success")).any()) if "success" in there else None

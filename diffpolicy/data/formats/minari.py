@@ -25,7 +25,13 @@ from diffpolicy.data.formats.minari_files import (
     is_raw,
     pictures,
 )
-from diffpolicy.data.formats.opened import Opened, demonstration, flat_or_named, kept_names
+from diffpolicy.data.formats.opened import (
+    Opened,
+    declared,
+    demonstration,
+    flat_or_named,
+    kept_names,
+)
 from diffpolicy.data.formats.options import SourceOptions
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import FLAT
@@ -63,10 +69,14 @@ def open_source(path: Path, options: SourceOptions) -> Opened:
 
     def read(start: int) -> Iterator[Demonstration]:
         for number in range(start, count):
-            check_episode(folder, number, dataset.storage)
-            with _reading(f"{path}: episode {number}"):
+            what = f"{path}: episode {number}"
+            steps = check_episode(folder, number, dataset.storage)
+            with _reading(what):
                 [episode] = dataset.iterate_episodes([number])
-                yield _episode(episode, named, own.get("unknown", ()), f"{path}: {number}")
+                found = _episode(episode, named, own.get("unknown") or (), what)
+            if steps not in (None, len(found)):  # the library takes the first batch of rows
+                raise DiffpolicyError(f"{what}: Minari reads {len(found)} of its {steps} steps")
+            yield found
 
     return Opened("minari", path, count, read, attributes, tuple(notes))
 
@@ -148,8 +158,7 @@ def _leaf(values: Any, name: str) -> np.ndarray:
 
 def _declared(dataset: Any, own: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Attributes that the metadata declare, and notes on what they do not."""
-    notes, declared = [], own.get("attributes")
-    attributes = dict(declared) if isinstance(declared, dict) else {}
+    notes, attributes = [], declared(own.get("attributes"))
     spec = dataset.env_spec
     if spec and "env_id" not in attributes:
         attributes |= {"env_id": str(spec.id), "env_kwargs": dict(spec.kwargs or {})}

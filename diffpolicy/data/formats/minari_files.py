@@ -64,15 +64,18 @@ def pictures(space: Any, name: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
         yield name, space
 
 
-def check_episode(folder: Path, number: int, storage: Any) -> None:
-    """Raise DiffpolicyError for an episode that takes more memory than it should."""
+def check_episode(folder: Path, number: int, storage: Any) -> int | None:
+    """T of an episode, if the metadata say it.
+
+    Raises DiffpolicyError for an episode that takes more memory than it should.
+    """
     what = f"{folder}: episode {number}"
     with reading_hdf5(what):
-        if storage.FORMAT == HDF5:
-            with open_hdf5(folder / MAIN_FILE) as file:
-                _check_group(child(file, f"episode_{number}"), storage, what)
-        else:
-            _check_files(folder / str(number), storage, what)
+        if storage.FORMAT != HDF5:
+            return _checked_files(folder / str(number), storage, what)
+        with open_hdf5(folder / MAIN_FILE) as file:
+            _check_group(child(file, f"episode_{number}"), storage, what)
+    return None
 
 
 def _check_group(group: Any, storage: Any, what: str) -> None:
@@ -114,7 +117,7 @@ def _heap_bytes(data: Any) -> int:
     return total
 
 
-def _check_files(folder: Path, storage: Any, what: str) -> None:
+def _checked_files(folder: Path, storage: Any, what: str) -> int:
     import pyarrow.dataset
 
     files = [path for path in folder.iterdir() if path.name != "metadata.json"]
@@ -127,6 +130,7 @@ def _check_files(folder: Path, storage: Any, what: str) -> None:
         raise DiffpolicyError(f"{what} must have {steps!r} steps and a row more in {files[0].name}")
     row = sum(_space_bytes(s) for s in (storage.observation_space, storage.action_space))
     check_episode_bytes((steps + 1) * row + sum(path.stat().st_size for path in files), what)
+    return steps
 
 
 def _space_bytes(space: Any) -> int:

@@ -15,14 +15,13 @@ import numpy as np
 
 from diffpolicy.data.demonstration import REWARD, TERMINATED, TRUNCATED, Demonstration, Source
 from diffpolicy.data.formats.minari import OWN, SUCCESS
-from diffpolicy.data.formats.opened import alike, one_line
+from diffpolicy.data.formats.opened import DECLARED, alike, one_line
 from diffpolicy.data.formats.options import ExportOptions
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import ACTION, FLAT
 
 ROOT = "MINARI_DATASETS_PATH"
 NAMESPACE = "namespace_metadata.json"
-OWN_NAMES = ("env_id", "env_kwargs", "control_dt_s", "position_targets")
 
 
 def write(source: Source, options: ExportOptions, partial: Path) -> Sequence[str]:
@@ -108,7 +107,7 @@ def _write(minari: Any, source: Source, name: str) -> set[str]:
             env.close()
     if dataset is None:
         raise DiffpolicyError(f"{source.path} holds no episode")
-    own = {n: source.attributes[n] for n in OWN_NAMES if n in source.attributes}
+    own = {n: source.attributes[n] for n in DECLARED if n in source.attributes}
     dataset.storage.update_metadata({OWN: {"attributes": own, "unknown": sorted(unknown)}})
     return lost
 

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from diffpolicy.data.attributes import attribute
 from diffpolicy.data.demonstration import OUTCOMES, REWARD, Demonstration, Source
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import ACTION, FLAT
 
 LONGEST_NAME = 200
+DECLARED = ("env_id", "env_kwargs", "control_dt_s", "position_targets")
 LARGEST_EPISODE_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
 NAME = re.compile(r"[^/\x00-\x1f\x7f]+(/[^/\x00-\x1f\x7f]+)*")  # parts between single slashes
 
@@ -122,6 +124,12 @@ def kept_names(names: Sequence[str], skip: Sequence[str], what: str) -> list[str
 def flat_or_named(names: Sequence[str], single: bool) -> dict[str, str]:
     """{name in the source: name in a store}: FLAT for a source with one array, without a name."""
     return {name: FLAT if single else name for name in names}
+
+
+def declared(own: Any) -> dict[str, Any]:
+    """Attributes that an export of this project kept besides, checked."""
+    found = own if isinstance(own, dict) else {}
+    return {name: attribute(found, name) for name in DECLARED if name in found}
 
 
 def one_line(error: Exception) -> str:

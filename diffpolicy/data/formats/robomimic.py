@@ -26,9 +26,10 @@ from diffpolicy.data.formats.hdf5_files import (
     open_hdf5,
     root_names,
     rows,
+    rows_of,
     text,
 )
-from diffpolicy.data.formats.opened import Opened, demonstration, kept_names
+from diffpolicy.data.formats.opened import Opened, declared, demonstration, kept_names
 from diffpolicy.data.formats.options import SourceOptions
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import NO_ENVIRONMENT
@@ -86,24 +87,24 @@ def _ordered(file: Any, subset: str | None) -> list[str]:
 
 
 def _names_in_list(data: Any) -> set[str]:
-    if data.dtype.kind not in "SO" or len(data.shape) != 1:
+    if data.dtype.kind != "S" or len(data.shape) != 1:
         raise DiffpolicyError(f"{data.name} must be a list of names; its type is {data.dtype}")
     check_claim(data, data.name)
-    return {x.decode("utf-8") if isinstance(x, bytes) else str(x) for x in data[()]}
+    return {name.decode("utf-8") for name in data[()]}
 
 
 def _declared(data: Any) -> tuple[dict[str, Any], list[str]]:
     """Attributes that env_args declare, and notes on what they do not."""
     where = f"{data.file.filename}: {data.name}"
-    declared = parse_json(text(data, "env_args") or "{}", f"{where}: env_args")
-    declared = declared if isinstance(declared, dict) else {}
-    kwargs = declared.get("env_kwargs")
+    facts = parse_json(text(data, "env_args") or "{}", f"{where}: env_args")
+    facts = facts if isinstance(facts, dict) else {}
+    kwargs = facts.get("env_kwargs")
     kwargs = kwargs if isinstance(kwargs, dict) else {}
     attributes: dict[str, Any] = {}
     notes = ["success of an episode is unknown: dones mark success, the end, or both"]
-    name = declared.get("env_name")
+    name = facts.get("env_name")
     name = None if name == NO_ENVIRONMENT else name
-    if declared.get("type") == GYM and isinstance(name, str) and name:
+    if facts.get("type") == GYM and isinstance(name, str) and name:
         attributes |= {"env_id": name, "env_kwargs": kwargs}
     elif name:
         notes.append(f"env_args names {str(name)[:80]!r}, which is no Gymnasium id: use --env")
@@ -113,8 +114,7 @@ def _declared(data: Any) -> tuple[dict[str, Any], list[str]]:
     if len(deltas := set(_deltas(kwargs.get("controller_configs")))) == 1:
         attributes["position_targets"] = not deltas.pop()
     if own := text(data, OWN):
-        own = parse_json(own, f"{where}: {OWN}")
-        attributes |= own if isinstance(own, dict) else {}
+        attributes |= declared(parse_json(own, f"{where}: {OWN}"))
     if "position_targets" not in attributes:
         notes.append("env_args does not say if actions are position targets or deltas")
     return attributes, notes
@@ -159,5 +159,5 @@ def _episode(demo: Any, keys: list[str], what: str, name: str) -> Demonstration:
         if missing := [k for k in keys if k not in following or len(following[k]) != len(actions)]:
             raise DiffpolicyError(f"{what} lacks rows of next_obs/{missing[0]}")
         final = {key: rows(following[key], len(actions) - 1)[0] for key in keys if len(actions)}
-    observations = {key: rows(found[key]) for key in keys}
+    observations = rows_of({key: found[key] for key in keys}, what)
     return demonstration(what, observations, actions, outcomes, final=final, name=name)

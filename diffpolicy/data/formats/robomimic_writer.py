@@ -17,8 +17,8 @@ from diffpolicy.data.formats.robomimic import GYM, OWN
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import ACTION, NO_ENVIRONMENT
 
+BESIDES = ("control_dt_s", "position_targets")  # attributes that env_args do not hold
 PICTURE = 3  # dimensions of a row that is compressed
-OWN_NAMES = ("control_dt_s", "position_targets")
 
 
 def write(source: Source, options: ExportOptions, partial: Path) -> Sequence[str]:
@@ -38,7 +38,7 @@ def write(source: Source, options: ExportOptions, partial: Path) -> Sequence[str
             total += len(episode)
         data.attrs["total"] = total
         data.attrs["env_args"] = json.dumps(_env_args(source.attributes), indent=4)
-        own = {name: source.attributes[name] for name in OWN_NAMES if name in source.attributes}
+        own = {name: source.attributes[name] for name in BESIDES if name in source.attributes}
         data.attrs[OWN] = json.dumps(own)
     if "env_id" not in source.attributes:
         lost.add(f"an environment, which is unknown and named {NO_ENVIRONMENT!r}")
