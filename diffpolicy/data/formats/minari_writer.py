@@ -18,7 +18,7 @@ from diffpolicy.data.formats.minari import OWN, SUCCESS
 from diffpolicy.data.formats.opened import DECLARED, alike, one_line
 from diffpolicy.data.formats.options import ExportOptions
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.specification import ACTION, FLAT
+from diffpolicy.specification import ACTION, FLAT, NO_ENVIRONMENT
 
 ROOT = "MINARI_DATASETS_PATH"
 NAMESPACE = "namespace_metadata.json"
@@ -116,7 +116,7 @@ def _environment(attributes: Mapping[str, Any]) -> tuple[Any, set[str]]:
     """The environment that the attributes name, made, or None and the reason."""
     import gymnasium
 
-    if not (name := attributes.get("env_id")):
+    if (name := attributes.get("env_id")) in (None, NO_ENVIRONMENT):
         return None, {"the environment, which is unknown"}
     try:
         return gymnasium.make(name, **(attributes.get("env_kwargs") or {})), set()

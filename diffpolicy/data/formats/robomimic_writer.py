@@ -40,7 +40,7 @@ def write(source: Source, options: ExportOptions, partial: Path) -> Sequence[str
         data.attrs["env_args"] = json.dumps(_env_args(source.attributes), indent=4)
         own = {name: source.attributes[name] for name in BESIDES if name in source.attributes}
         data.attrs[OWN] = json.dumps(own)
-    if "env_id" not in source.attributes:
+    if source.attributes.get("env_id") in (None, NO_ENVIRONMENT):
         lost.add(f"an environment, which is unknown and named {NO_ENVIRONMENT!r}")
     return sorted(lost)
 

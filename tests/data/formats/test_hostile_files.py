@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import shutil
+import sys
 import zipfile
 from typing import Any
 
@@ -205,6 +206,20 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
     assert not (tmp_path / "ran").exists()
     path.write_bytes(pickle.dumps([1]))
     assert "not a list of dicts" in refused(adroit, path)
+
+
+@pytest.mark.parametrize(
+    ("package", "module", "name", "extra"),
+    [
+        ("h5py", arrays, "d4rl.hdf5", "hdf5"),
+        ("h5py", robomimic, "robomimic.hdf5", "hdf5"),
+        ("minari", minari, "minari/diffpolicy/balance-arrow-v0", "minari"),
+    ],
+)
+def test_an_absent_package_is_named_with_its_extra(monkeypatch, package, module, name, extra):
+    monkeypatch.setitem(sys.modules, package, None)
+    told = refused(module, samples() / name, MAP)
+    assert told.endswith(f"needs {package}; install it with pip install 'diffpolicy[{extra}]'")
 
 
 @pytest.fixture
