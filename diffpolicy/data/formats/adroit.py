@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from diffpolicy.data.demonstration import REWARD, Demonstration
-from diffpolicy.data.formats.opened import Opened, check_episode_bytes, demonstration
+from diffpolicy.data.formats.opened import Opened, check_episode_bytes, demonstration, kept_names
 from diffpolicy.data.formats.options import SourceOptions
 from diffpolicy.data.unpickler import unpickle
 from diffpolicy.errors import DiffpolicyError
@@ -31,6 +31,7 @@ def matches(path: Path) -> bool:
 
 def open_source(path: Path, options: SourceOptions) -> Opened:
     """Read a file. Raises DiffpolicyError for anything but arrays."""
+    kept_names([FLAT], options.skip, str(path))
     episodes = read_episodes(path)
     notes = ["the file says neither environment, control period nor the meaning of actions"]
     notes.append("the observation after the last action is unknown")

@@ -38,6 +38,8 @@ def matches(path: Path) -> bool:
 def open_source(path: Path, options: SourceOptions) -> Opened:
     """Open a file with `options.map`. Raises DiffpolicyError, with the names in the file."""
     wanted = _map(path, options.map)
+    if options.skip:
+        raise DiffpolicyError("--skip is for other formats; leave the array out of --map")
     with _open(path, wanted) as found:
         ends, notes = _ends(found, path)
         shapes = {name: shape for name, (shape, _) in found.items() if name not in (ENDS, DONES)}

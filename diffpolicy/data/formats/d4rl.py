@@ -14,7 +14,7 @@ import numpy as np
 
 from diffpolicy.data.demonstration import REWARD, TERMINATED, TRUNCATED, Demonstration
 from diffpolicy.data.formats.hdf5_files import dataset, is_hdf5, links, open_hdf5, root_names, rows
-from diffpolicy.data.formats.opened import Opened, demonstration
+from diffpolicy.data.formats.opened import Opened, demonstration, kept_names
 from diffpolicy.data.formats.options import SourceOptions
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import FLAT
@@ -32,6 +32,7 @@ def matches(path: Path) -> bool:
 
 def open_source(path: Path, options: SourceOptions) -> Opened:
     """Open a file. Raises DiffpolicyError for one without ends of episodes."""
+    kept_names([FLAT], options.skip, str(path))
     with open_hdf5(path) as file:
         there = links(file)
         arrays = {name: dataset(file, name) for name in _wanted(there)}

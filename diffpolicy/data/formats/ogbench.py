@@ -14,7 +14,7 @@ import numpy as np
 from diffpolicy.data.demonstration import Demonstration
 from diffpolicy.data.formats.d4rl import ends_of
 from diffpolicy.data.formats.npz_files import Member, names_in, open_npz
-from diffpolicy.data.formats.opened import Opened, check_episode_bytes, demonstration
+from diffpolicy.data.formats.opened import Opened, check_episode_bytes, demonstration, kept_names
 from diffpolicy.data.formats.options import SourceOptions
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import FLAT
@@ -30,6 +30,7 @@ def matches(path: Path) -> bool:
 
 def open_source(path: Path, options: SourceOptions) -> Opened:
     """Open a file. Raises DiffpolicyError."""
+    kept_names([FLAT], options.skip, str(path))
     with open_npz(path, NAMES) as members:
         _check(members, path)
         ends, notes = ends_of(marks(members["terminals"]), path)

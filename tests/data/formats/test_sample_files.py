@@ -8,6 +8,7 @@ import pytest
 from foreign_data import assert_equal, recorded, samples
 
 from diffpolicy.data.demonstration import Demonstration
+from diffpolicy.data.formats import open_source
 from diffpolicy.data.formats.options import OptionNeeded, SourceOptions
 from diffpolicy.errors import DiffpolicyError
 
@@ -120,6 +121,20 @@ def test_keys_are_left_out_on_request():
     assert set(found.arrays) == {"state", "action"} and set(found.final) == {"state"}
     with pytest.raises(DiffpolicyError, match="no observation 'x' to skip"):
         opened("robomimic", "robomimic.hdf5", skip=("x",))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("ogbench.npz", {"subset": "train"}, "--subset is for --format robomimic; .* as ogbench"),
+        ("d4rl.hdf5", {"map": MAP}, "--map is for --format arrays; .* as d4rl"),
+        ("d4rl.hdf5", {"skip": ("x",)}, "no observation 'x' to skip"),
+        ("ogbench.npz", {"skip": ("observation",)}, "no observation that is not skipped"),
+    ],
+)
+def test_an_option_of_another_format_is_refused(name, options, message):
+    with pytest.raises(DiffpolicyError, match=message):
+        open_source(samples() / name, SourceOptions(**options))
 
 
 def test_files_without_a_known_layout_need_a_map():
