@@ -31,6 +31,7 @@ from diffpolicy.specification import ACTION
 
 SUCCESS = "next.success"
 OUTCOMES = {"next.reward": REWARD, "next.done": TERMINATED, "next.truncated": TRUNCATED}
+HELD = (*layout.NUMBERS, *layout.PICTURES)  # types of features
 TIME_TOLERANCE_S = 1e-4
 NEEDED = (ACTION, "episode_index", "frame_index")
 
@@ -60,7 +61,7 @@ def open_source(path: Path, options: SourceOptions | None = None) -> "LeRobotSou
         {"control_dt_s": 1 / info.fps, **sidecar.attributes},
         (*_notes(path, features), *_counted(info, episodes)),
         info.fps,
-        features,
+        {n: f for n, f in features.items() if f.dtype in HELD},
         layout.read_tasks(path, info),
         episodes,
         sidecar,
@@ -242,9 +243,8 @@ def _check_pictures(path: Path, features: Mapping[str, layout.Feature]) -> None:
 
 def _notes(path: Path, features: Mapping[str, layout.Feature]) -> Iterator[str]:
     """Sentences about everything that is left out, or read in one of several senses."""
-    known = (*layout.NUMBERS, *layout.PICTURES)
     for name, feature in features.items():
-        if feature.dtype not in known:
+        if feature.dtype not in HELD:
             yield f"{name} is left out: a store holds no {feature.dtype}"
         if feature.dtype == "video":
             yield f"{name} is decoded from a video, which was compressed with loss"

@@ -154,8 +154,8 @@ def numbers(column: Any, dtype: np.dtype, shape: tuple[int, ...], what: str) -> 
     if hasattr(column, "values") and shape == (1,):
         sides = (1,)  # a list of one number, as some write it
     for side in sides:
-        if column.null_count or not hasattr(column, "flatten"):
-            raise DiffpolicyError(f"{what} has empty rows or not the shape {list(shape)}")
+        if column.null_count:
+            raise DiffpolicyError(f"{what} has empty rows; expected lists of numbers")
         column = _inner(column, side, what)
     if column.null_count:
         raise DiffpolicyError(f"{what} has empty rows; expected numbers")
