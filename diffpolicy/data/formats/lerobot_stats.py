@@ -42,10 +42,10 @@ def _of_channel(values: np.ndarray) -> dict[str, float]:
     levels, total, present = np.arange(LEVELS) / (LEVELS - 1), values.size, np.flatnonzero(counts)
     mean = float(counts @ levels) / total
     below = np.cumsum(counts)
-    quantiles = {n: levels[np.searchsorted(below, q * total)] for n, q in QUANTILES.items()}
+    quantiles = {n: float(levels[below.searchsorted(q * total)]) for n, q in QUANTILES.items()}
     return {
-        "min": levels[present[0]],
-        "max": levels[present[-1]],
+        "min": float(levels[present[0]]),
+        "max": float(levels[present[-1]]),
         "mean": mean,
         "std": float(np.sqrt(counts @ (levels - mean) ** 2 / total)),
         **quantiles,
