@@ -1,6 +1,7 @@
 """lerobot's own reader against exports; see README.md in this folder.
 
-lerobot has an environment of its own: DIFFPOLICY_LEROBOT_PYTHON names the Python of it.
+lerobot has environments of its own: DIFFPOLICY_LEROBOT_PYTHON names the Python of one that reads
+3.0, and DIFFPOLICY_LEROBOT_2_1_PYTHON the Python of an older one that reads 2.1.
 """
 
 import os
@@ -28,27 +29,31 @@ NAMES = {  # of the reader's source: of lerobot
 }
 
 
-@pytest.fixture(scope="module")
-def by_lerobot(tmp_path_factory):
+PYTHONS = {"3.0": "DIFFPOLICY_LEROBOT_PYTHON", "2.1": "DIFFPOLICY_LEROBOT_2_1_PYTHON"}
+VERSIONS = pytest.mark.parametrize("version", PYTHONS)
+
+
+@pytest.fixture
+def by_lerobot(version, tmp_path):
     """Function by_lerobot(folder) -> {name: [N, …]} as lerobot reads it."""
-    python = os.environ.get("DIFFPOLICY_LEROBOT_PYTHON")
+    python = os.environ.get(PYTHONS[version])
     if not python:
-        pytest.skip("DIFFPOLICY_LEROBOT_PYTHON does not name a Python that has lerobot")
-    scratch = tmp_path_factory.mktemp("lerobot")
+        pytest.skip(f"{PYTHONS[version]} does not name a Python that has lerobot for {version}")
 
     def read(folder: Path):
-        offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(scratch / "home")}
-        out = scratch / f"{folder.name}.npz"
+        offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+        out = tmp_path / f"{folder.name}.npz"
         subprocess.run([python, READ, folder, out], check=True, env=offline)
         return np.load(out)
 
     return read
 
 
-def test_lerobot_reads_what_was_written(by_lerobot, tmp_path):
+@VERSIONS
+def test_lerobot_reads_what_was_written(version, by_lerobot, tmp_path):
     """Numbers, pictures, tasks and indices to the bit; statistics in lerobot's shapes."""
     held = episodes(pictures=True)
-    exported(tmp_path / "out", source=Made(held))
+    exported(tmp_path / "out", version, Made(held))
     found = by_lerobot(tmp_path / "out")
     assert found["fps"] == 20
     for key, name in NAMES.items():
@@ -62,17 +67,19 @@ def test_lerobot_reads_what_was_written(by_lerobot, tmp_path):
     ends = [bool(e.success) and t == len(e) - 1 for e in held for t in range(len(e))]
     assert np.array_equal(found["next.success"].reshape(-1), ends)
     assert found["stats/observation.images.top/mean"].shape == (3, 1, 1)
-    assert found["stats/observation.state/q99"].shape == (3,)
+    if version == "3.0":
+        assert found["stats/observation.state/q99"].shape == (3,)
 
 
+@VERSIONS
 @pytest.mark.parametrize("kind", ["lowdim", "png"])
-def test_an_exported_sample_is_the_sample_to_lerobot(kind, by_lerobot, tmp_path):
+def test_an_exported_sample_is_the_sample_to_lerobot(kind, version, by_lerobot, tmp_path):
     """lerobot reads the same from its own data set and from the export of it."""
     folder = os.environ.get("DIFFPOLICY_SAMPLES")
     if not folder:
         pytest.skip("DIFFPOLICY_SAMPLES does not name the folder of samples")
-    sample, out = Path(folder) / f"lerobot_v3.0_{kind}", tmp_path / kind
-    exported(out, source=open_source(sample))
+    sample, out = Path(folder) / f"lerobot_v{version}_{kind}", tmp_path / kind
+    exported(out, version, open_source(sample))
     theirs, ours = by_lerobot(sample), by_lerobot(out)
     assert set(theirs.files) == set(ours.files)
     for name in theirs.files:

@@ -14,11 +14,14 @@ import numpy as np
 
 from diffpolicy.checked import Range, parse_json, read_json, shown, validate
 from diffpolicy.data.attributes import READ, attribute
+from diffpolicy.data.demonstration import REWARD, TERMINATED, TRUNCATED
 from diffpolicy.data.formats.lerobot_rows import open_parquet, read_table
 from diffpolicy.data.zarr_store import reading
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import CHANNELS
 
+SUCCESS = "next.success"
+OUTCOMES = {"next.reward": REWARD, "next.done": TERMINATED, "next.truncated": TRUNCATED}
 DERIVED = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 PICTURES = ("image", "video")
 NUMBERS = (

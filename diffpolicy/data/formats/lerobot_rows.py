@@ -4,7 +4,7 @@ Footers are not trusted: rows are read in batches of a bounded size, never as ma
 """
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -106,13 +106,18 @@ class Rows:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in self._batch}
 
+    def close(self) -> None:
+        """Close the file."""
+        self._batches.close()
+        self.opened.close()
+
     def _next(self) -> None:
         batch = next(self._batches, None)
         if batch is None:
             raise DiffpolicyError(f"{self.file} ends within an episode; copy the data set again")
         self._batch, self._at, self._end = batch, 0, len(next(iter(batch.values())))
 
-    def _read(self, start: int) -> Iterator[dict[str, np.ndarray]]:
+    def _read(self, start: int) -> Generator[dict[str, np.ndarray], None, None]:
         """Batches from row `start` on; row groups before it are not read."""
         groups = range(self.opened.metadata.num_row_groups)
         ends = np.cumsum([self.opened.metadata.row_group(i).num_rows for i in groups])

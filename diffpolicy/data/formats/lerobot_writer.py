@@ -15,8 +15,14 @@ import numpy as np
 from diffpolicy.data.attributes import READ
 from diffpolicy.data.demonstration import Demonstration, Source
 from diffpolicy.data.formats import lerobot_stats as statistics
-from diffpolicy.data.formats.lerobot import OUTCOMES, SUCCESS
-from diffpolicy.data.formats.lerobot_layout import NUMBERS, SIDECAR, Feature, Sidecar
+from diffpolicy.data.formats.lerobot_layout import (
+    NUMBERS,
+    OUTCOMES,
+    SIDECAR,
+    SUCCESS,
+    Feature,
+    Sidecar,
+)
 from diffpolicy.data.formats.lerobot_rows import parquet
 from diffpolicy.data.formats.lerobot_tables import CHUNK_FILES, Facts, Version3, Version21, table
 from diffpolicy.data.formats.options import ExportOptions

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from lerobot_sets import Made, assert_equal, episodes, exported
 
-from diffpolicy.data.formats import lerobot
+from diffpolicy.data.formats import lerobot_checks
 from diffpolicy.data.formats.lerobot import matches, open_source
 from diffpolicy.data.formats.options import SourceOptions
 from diffpolicy.errors import DiffpolicyError
@@ -77,7 +77,7 @@ def test_frames_of_a_video_are_those_of_their_rows(version, start, samples, trut
 
 
 def test_videos_need_a_decoder_or_are_skipped(samples, monkeypatch):
-    monkeypatch.setattr(lerobot, "is_installed", lambda: False)
+    monkeypatch.setattr(lerobot_checks, "is_installed", lambda: False)
     path = samples / "lerobot_v3.0_mp4"
     with pytest.raises(DiffpolicyError, match=rf"{TOP}.*'diffpolicy\[lerobot\]'.*--skip {TOP}"):
         open_source(path)
@@ -117,6 +117,14 @@ def edited(name: str, value: object):
     return change
 
 
+def renamed(key: str, other: str):
+    def change(folder: Path) -> None:
+        file = folder / "meta/diffpolicy.json"
+        file.write_text(file.read_text().replace(f'"{key}"', f'"{other}"'))
+
+    return change
+
+
 def column(name: str, values, file: str = DATA):
     def change(folder: Path) -> None:
         rows = pq.read_table(folder / file)
@@ -144,6 +152,9 @@ DAMAGES = [
     (edited("data_path", "/{chunk_index}/{file_index}"), "leads out of the data set"),
     (edited("data_path", "{episode_chunk:03d}"), "has a field 'episode_chunk'"),
     (edited("features", {}), "has no feature action"),
+    (renamed("observation", "action"), "'action' is not the name of one array"),
+    (renamed("observation", "../x"), "'../x' is not the name of one array"),
+    (renamed("contacts", "reward"), "keeps another array as reward; --skip"),
     (without(DATA), "is not there"),
     (without("meta/episodes"), "lacks meta/episodes"),
     (column("frame_index", lambda v: v + 1), "does not count its frames from 0"),
