@@ -167,11 +167,10 @@ def _episodes_v2(path: Path, info: Info, cameras: tuple[str, ...]) -> Iterator[E
     for where, line in _json_lines(path / "meta/episodes.jsonl"):
         number, length = _whole(line, "episode_index", where), _length(line, where)
         place = {"episode_index": number, "episode_chunk": number // info.chunks_size}
-        tasks = line.get("tasks") or ()
         yield Episode(
             number,
             length,
-            tuple(_text(task, where) for task in tasks if isinstance(tasks, list)),
+            _texts(line.get("tasks"), where),
             _place(path, info.data_path, place),
             first,
             {
@@ -210,8 +209,7 @@ def _episode_v3(
             raise DiffpolicyError(f"{where}: from_timestamp of episode {number} is {shown(start)}")
         videos[key] = (_place(path, info.video_path, place), float(start))
     file = _place(path, info.data_path, _indices(row, "data/", where))
-    tasks = tuple(_text(task, where) for task in row.get("tasks") or ())
-    return Episode(number, length, tasks, file, first, videos)
+    return Episode(number, length, _texts(row.get("tasks"), where), file, first, videos)
 
 
 def _indices(row: Mapping[str, Any], prefix: str, where: str) -> dict[str, Any]:
@@ -238,6 +236,12 @@ def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
         raise DiffpolicyError(f"{where}: a task must be a text; got {shown(value)}")
     return value
+
+
+def _texts(values: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(values, list | None):
+        raise DiffpolicyError(f"{where}: tasks must be a list of texts; got {shown(values)}")
+    return tuple(_text(value, where) for value in values or ())
 
 
 def _place(path: Path, template: str | None, values: Mapping[str, Any]) -> Path:

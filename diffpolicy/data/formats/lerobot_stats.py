@@ -1,14 +1,14 @@
 """Statistics of features as LeRobot keeps them: of each episode, and joined over all.
 
 Each is {min, max, mean, std, count, q01, q10, q50, q90, q99}. Those of numbers have the shape of a
-row; those of pictures are [C, 1, 1], of numbers in [0, 1]. As in lerobot, the quantiles of a data
+row; those of pictures are [3, 1, 1], of numbers in [0, 1]. As in lerobot, the quantiles of a data
 set are the means of those of its episodes, weighted by length.
 """
 
 import numpy as np
 
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
-LEVELS = 256  # of a picture
+LEVELS, RGB = 256, 3  # of a picture
 
 Statistics = dict[str, np.ndarray]
 
@@ -28,8 +28,12 @@ def of_numbers(values: np.ndarray) -> Statistics:
 
 
 def of_pictures(pictures: np.ndarray) -> Statistics:
-    """Statistics over all pixels of one episode, uint8 [T, H, W, C], from a histogram."""
-    channels = [_of_channel(pictures[..., c]) for c in range(pictures.shape[-1])]
+    """Statistics over all pixels of one episode, uint8 [T, H, W, C], from a histogram.
+
+    They are those of RGB, as lerobot's: three times the grey, and without the opacity.
+    """
+    channels = [_of_channel(pictures[..., c]) for c in range(min(RGB, pictures.shape[-1]))]
+    channels = channels if len(channels) == RGB else channels[:1] * RGB
     found = {name: np.array([each[name] for each in channels]) for name in channels[0]}
     return {
         **{name: values.reshape(-1, 1, 1) for name, values in found.items()},

@@ -143,6 +143,8 @@ def _column(key: str, values: np.ndarray) -> Column:
         name = PICTURE + plain
     else:
         name = STATE if key == FLAT else OBSERVATION + plain
+    if not is_picture:  # lerobot takes a feature with this word in its name for a picture
+        name = name.replace("image", "img")
     if is_picture:
         return Column(name, key, Feature("image", row, ["height", "width", "channels"]))
     if dtype not in NUMBERS or len(row) > MOST_AXES or 0 in row:
@@ -245,10 +247,10 @@ def _notes(source: Source, columns: Sequence[Column], seen: Seen) -> Iterator[st
     arrays = [c for c in columns if c.key and c.name not in OUTCOMES]
     renamed = [f"{c.key} is {c.name}" for c in arrays if c.key != c.name]
     if renamed:
-        yield f"LeRobot's names: {', '.join(renamed)}"
+        yield f"names of the store: {', '.join(renamed)}"
     for column in columns:
         if column.feature.dtype == "image":
-            yield f"{column.name} is written as PNG pictures without loss, not as a video"
+            yield f"videos: {column.name} is written as PNG pictures, without loss"
         elif picture_shape(column.feature.shape):
             yield f"{column.name} is written as numbers; LeRobot's pictures are uint8 [H, W, C]"
 

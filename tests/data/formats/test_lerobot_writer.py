@@ -95,7 +95,7 @@ def test_quantiles_of_pictures_are_levels_of_the_pixels():
     found = statistics.of_pictures(pictures)
     for name, q in statistics.QUANTILES.items():
         expected = np.quantile(pictures, q, method="inverted_cdf") / 255
-        assert found[name].item() == pytest.approx(expected)
+        assert found[name].reshape(-1).tolist() == pytest.approx([expected] * 3)
 
 
 def test_the_rate_is_a_whole_number(tmp_path):
@@ -107,6 +107,15 @@ def test_the_rate_is_a_whole_number(tmp_path):
     assert not (tmp_path / "out").exists()
     notes = exported(tmp_path / "out", source=slow, fps=12)
     assert "written at 12 frames per second; the control rate is 12.5 Hz" in notes
+
+
+def test_numbers_are_not_named_as_pictures(tmp_path):
+    """lerobot takes the statistics of every name with "image" for those of pictures."""
+    arrays = {"action": np.zeros((3, 1)), "image_features": np.ones((3, 5))}
+    exported(tmp_path / "out", source=Made([Demonstration(arrays)]))
+    info = json.loads((tmp_path / "out/meta/info.json").read_text())
+    assert "observation.img_features" in info["features"]
+    assert set(next(open_source(tmp_path / "out").episodes()).arrays) == set(arrays)
 
 
 def test_losses_are_named(tmp_path):
