@@ -28,6 +28,7 @@ NUMBERS = (
     *("bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64"),
     *("uint8", "uint16", "uint32", "uint64"),
 )
+CHANNELS_FIRST = [[name, "height", "width"] for name in ("channel", "channels")]
 SIDECAR = "meta/diffpolicy.json"
 LONGEST_EPISODE, MOST_EPISODES, LARGEST_JSON = 10_000_000, 10_000_000, 2**28
 FIELD = re.compile(r"\{(\w+)(?::(0?\d{1,2})d)?\}")
@@ -50,17 +51,18 @@ class Feature:
     @property
     def is_depth(self) -> bool:
         """True for a video of depths, of more than 8 bit."""
-        return isinstance(self.info, dict) and bool(self.info.get("video.is_depth_map"))
+        info = self.info if isinstance(self.info, dict) else {}
+        return bool(info.get("video.is_depth_map") or info.get("is_depth_map"))
 
     @property
     def picture(self) -> tuple[int, ...]:
         """(H, W, C), with the channels declared last or first; () for other shapes."""
-        first_is_channels = isinstance(self.names, list) and str(self.names[:1]).startswith("['c")
-        if len(self.shape) == 3 and self.shape[2] in CHANNELS and not first_is_channels:
+        if len(self.shape) != 3:
+            return (*self.shape, 1) if len(self.shape) == 2 else ()
+        first, last = self.shape[0] in CHANNELS, self.shape[2] in CHANNELS
+        if last and not (first and self.names in CHANNELS_FIRST):
             return self.shape
-        if len(self.shape) == 3 and self.shape[0] in CHANNELS:
-            return *self.shape[1:], self.shape[0]
-        return (*self.shape, 1) if len(self.shape) == 2 else ()
+        return (*self.shape[1:], self.shape[0]) if first else ()
 
 
 @dataclass(frozen=True)

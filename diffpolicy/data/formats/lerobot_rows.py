@@ -205,6 +205,8 @@ def decode(files: np.ndarray, shape: tuple[int, ...], what: str) -> np.ndarray:
         with reading(what), Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as image:
             found = (image.height, image.width, MODES.get(image.mode, image.mode))
             if found != shape:
-                raise DiffpolicyError(f"{what} holds a picture {found}; expected 8 bit {shape}")
+                raise DiffpolicyError(
+                    f"{what} holds a picture {found}; expected 8 bit {shape}; --skip leaves it out"
+                )
             target[:] = np.asarray(image).reshape(shape)
     return pictures

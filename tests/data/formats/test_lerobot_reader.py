@@ -13,6 +13,7 @@ from lerobot_sets import Made, assert_equal, episodes, exported
 
 from diffpolicy.data.formats import lerobot_checks
 from diffpolicy.data.formats.lerobot import matches, open_source
+from diffpolicy.data.formats.lerobot_layout import Feature
 from diffpolicy.data.formats.options import SourceOptions
 from diffpolicy.errors import DiffpolicyError
 
@@ -74,6 +75,41 @@ def test_frames_of_a_video_are_those_of_their_rows(version, start, samples, trut
         alike = np.corrcoef(found, expected)[: len(episode), len(episode) :]
         assert np.diag(alike).min() > 0.6
         assert np.abs(alike - np.diag(np.diag(alike))).max() < 0.2
+
+
+def test_version_2_0_is_read_as_2_1(tmp_path):
+    exported(tmp_path / "made", "2.1")
+    (tmp_path / "made/meta/episodes_stats.jsonl").rename(tmp_path / "made/meta/stats.json")
+    edited("codebase_version", "v2.0")(tmp_path / "made")
+    for found, expected in zip(open_source(tmp_path / "made").episodes(), episodes(), strict=True):
+        assert_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.float32()), pa.large_list(pa.float32()), pa.list_(pa.float32(), 3)]
+)
+def test_vectors_may_be_lists_of_any_type(kind, made):
+    rows = pq.read_table(made / DATA)
+    place = rows.column_names.index("observation.state")
+    lists = rows["observation.state"].combine_chunks().cast(kind)
+    pq.write_table(rows.set_column(place, "observation.state", lists), made / DATA)
+    for found, expected in zip(open_source(made).episodes(), episodes(), strict=True):
+        assert_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "picture"),
+    [
+        ((48, 64, 3), None, (48, 64, 3)),
+        ((3, 48, 64), None, (48, 64, 3)),
+        ((3, 48, 3), ["channels", "height", "width"], (48, 3, 3)),
+        ((48, 64), None, (48, 64, 1)),
+        ((48, 64, 2), None, ()),
+        ((48,), None, ()),
+    ],
+)
+def test_channels_of_a_picture_are_first_or_last(shape, names, picture):
+    assert Feature("image", shape, names).picture == picture
 
 
 def test_videos_need_a_decoder_or_are_skipped(samples, monkeypatch):
