@@ -21,6 +21,7 @@ from diffpolicy.data.demonstration import (
 )
 from diffpolicy.data.formats import lerobot_layout as layout
 from diffpolicy.data.formats.lerobot_checks import HELD, check, notes
+from diffpolicy.data.formats.lerobot_episodes import Episode, read_episodes, read_tasks
 from diffpolicy.data.formats.lerobot_layout import OUTCOMES, SUCCESS
 from diffpolicy.data.formats.lerobot_rows import Rows, decode
 from diffpolicy.data.formats.lerobot_video import Camera
@@ -46,7 +47,7 @@ def open_source(path: Path, options: SourceOptions | None = None) -> "LeRobotSou
     info, sidecar = layout.read_info(path), layout.read_sidecar(path)
     features = check(path, info, sidecar, options.skip)
     videos = tuple(name for name, feature in features.items() if feature.dtype == "video")
-    episodes = layout.read_episodes(path, info, videos)
+    episodes = read_episodes(path, info, videos)
     if not episodes:
         raise DiffpolicyError(f"{path} holds no episode")
     source = LeRobotSource(
@@ -55,7 +56,7 @@ def open_source(path: Path, options: SourceOptions | None = None) -> "LeRobotSou
         notes(path, info, sidecar, features, episodes, options),
         info.fps,
         {n: f for n, f in features.items() if f.dtype in HELD},
-        layout.read_tasks(path, info),
+        read_tasks(path, info),
         episodes,
         sidecar,
     )
@@ -74,7 +75,7 @@ class LeRobotSource:
     fps: float
     features: dict[str, layout.Feature]
     tasks: dict[int, str]
-    index: list[layout.Episode]
+    index: list[Episode]
     sidecar: layout.Sidecar
     format: str = "lerobot"
 
@@ -113,7 +114,7 @@ class LeRobotSource:
                 camera.close()
 
     def _demonstration(
-        self, episode: layout.Episode, rows: Rows, cameras: dict[str, Camera]
+        self, episode: Episode, rows: Rows, cameras: dict[str, Camera]
     ) -> Demonstration:
         where = f"{episode.file}, episode {episode.number}"
         check_bytes(episode.length * rows.row_bytes, where)
@@ -139,13 +140,13 @@ class LeRobotSource:
         name = f"episode_{episode.number:06d}"
         return Demonstration(arrays, outcomes, success=success, task=task, name=name)
 
-    def _success(self, episode: layout.Episode, rows: dict[str, np.ndarray]) -> bool | None:
+    def _success(self, episode: Episode, rows: dict[str, np.ndarray]) -> bool | None:
         """True if next.success is true at any frame; None if it is unknown."""
         if SUCCESS not in rows or episode.number in self.sidecar.unknown_success:
             return None
         return bool(rows[SUCCESS].any())
 
-    def _task(self, episode: layout.Episode, rows: dict[str, np.ndarray], where: str) -> str:
+    def _task(self, episode: Episode, rows: dict[str, np.ndarray], where: str) -> str:
         """Text of the task of the first frame."""
         if "task_index" not in rows or not self.tasks:
             return episode.tasks[0] if episode.tasks else ""
@@ -155,7 +156,7 @@ class LeRobotSource:
         return self.tasks[number]
 
 
-def _film(episode: layout.Episode, name: str, camera: Camera, fps: float) -> np.ndarray:
+def _film(episode: Episode, name: str, camera: Camera, fps: float) -> np.ndarray:
     """Frames of one episode from the video that may hold others too."""
     file, first_s = episode.videos[name]
     check_bytes(episode.length * prod(camera.shape), f"{file}, episode {episode.number}")
@@ -175,9 +176,7 @@ def _check_count(rows: Rows, counted: int) -> None:
         )
 
 
-def _check_derived(
-    rows: dict[str, np.ndarray], episode: layout.Episode, fps: float, where: str
-) -> None:
+def _check_derived(rows: dict[str, np.ndarray], episode: Episode, fps: float, where: str) -> None:
     """Raise DiffpolicyError unless the rows are those of the episode, at the declared rate."""
     frames = np.arange(episode.length)
     if not (rows["episode_index"] == episode.number).all():

@@ -6,6 +6,7 @@ from pathlib import Path
 from diffpolicy.checked import shown
 from diffpolicy.data.demonstration import OUTCOME_TYPES
 from diffpolicy.data.formats import lerobot_layout as layout
+from diffpolicy.data.formats.lerobot_episodes import Episode
 from diffpolicy.data.formats.lerobot_video import is_installed
 from diffpolicy.data.formats.options import SourceOptions
 from diffpolicy.errors import DiffpolicyError
@@ -31,7 +32,7 @@ def notes(
     info: layout.Info,
     sidecar: layout.Sidecar,
     features: Mapping[str, layout.Feature],
-    episodes: list[layout.Episode],
+    episodes: list[Episode],
     options: SourceOptions,
 ) -> tuple[str, ...]:
     """Sentences about everything that a store cannot hold, and that the data set does not say."""
@@ -102,7 +103,7 @@ def _lost(path: Path, features: Mapping[str, layout.Feature]) -> Iterator[str]:
         yield "meta/modality.json, which names parts of vectors, is not kept"
 
 
-def _counted(info: layout.Info, episodes: list[layout.Episode]) -> Iterator[str]:
+def _counted(info: layout.Info, episodes: list[Episode]) -> Iterator[str]:
     """Sentences about counts that contradict the episodes, and episodes with several tasks."""
     rows = sum(episode.length for episode in episodes)
     if (info.total_episodes or len(episodes), info.total_frames or rows) != (len(episodes), rows):
