@@ -106,7 +106,9 @@ def outline(values: np.ndarray) -> np.ndarray:
     return (1 - part) * values[before] + part * values[after]
 
 
-def nearest(outlines: np.ndarray, low: np.ndarray, span: np.ndarray) -> tuple[np.ndarray, ...]:
+def nearest(
+    outlines: np.ndarray, low: np.ndarray, span: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Distance [E] to the nearest other episode, and its number [E], from outlines [E, points, D].
 
     The distance is the root mean square over points and dimensions, in shares of the ranges. It is

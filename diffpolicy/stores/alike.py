@@ -45,7 +45,9 @@ def check_alike(sources: Sequence[Source]) -> Shared:
     episodes = [next(iter(source.episodes())) for source in sources]
     for source, episode in zip(sources[1:], episodes[1:], strict=True):
         for name, words in EQUAL.items():
-            _check_equal(words, first, first.attributes.get(name), source, source.attributes.get(name))
+            _check_equal(
+                words, first, first.attributes.get(name), source, source.attributes.get(name)
+            )
         ours, theirs = _rows(episodes[0].arrays), _rows(episode.arrays)
         _check_equal("arrays", first, ", ".join(sorted(ours)), source, ", ".join(sorted(theirs)))
         for name, row in ours.items():
@@ -79,7 +81,9 @@ def _left_out(sources: Sequence[Source], episodes: Sequence[Demonstration]) -> l
     for kind in ("outcomes", "final"):
         found = [set(getattr(episode, kind)) for episode in episodes]
         for name in sorted(set.union(*found) - set.intersection(*found)):
-            lacking = [str(s.path) for s, has in zip(sources, found, strict=True) if name not in has]
+            lacking = [
+                str(s.path) for s, has in zip(sources, found, strict=True) if name not in has
+            ]
             words = name if kind == "outcomes" else f"final observations of {name}"
             notes.append(f"left out: {words}, which {', '.join(lacking)} does not hold")
     return notes

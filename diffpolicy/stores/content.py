@@ -113,7 +113,9 @@ class Content:
             self.findings.warn("open end", text, place)
 
     def _hash(self, episode: Demonstration, place: Place) -> None:
-        if self.hashes is not None and self.hashes[place.episode].tobytes() != content_hash(episode):
+        if self.hashes is not None and self.hashes[place.episode].tobytes() != content_hash(
+            episode
+        ):
             text = "its arrays differ from those that were written (hash)"
             self.findings.error("hash", text, place)
 
@@ -138,4 +140,6 @@ def _rows(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, tuple[int, .
 
 
 def _listed(rows: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
-    return ", ".join(f"{name} {kind} {list(shape)}" for name, (kind, shape) in rows.items()) or "none"
+    return (
+        ", ".join(f"{name} {kind} {list(shape)}" for name, (kind, shape) in rows.items()) or "none"
+    )

@@ -19,7 +19,6 @@ from diffpolicy.stores.config import FilterConfig, MergeConfig, SplitConfig
 from diffpolicy.stores.copying import SOURCES, check_new, derived, new_store, origin, part, seeds_of
 from diffpolicy.stores.vectors import spans, vectors
 
-
 NUMBERS = re.compile(r"(?P<one>\d{1,18})|(?P<first>\d{0,18}):(?P<end>\d{0,18})", re.ASCII)
 
 
