@@ -20,8 +20,8 @@ FAR = 0.01  # of the range of a number
 class Played:
     """One replayed episode, before the ranges of all are known.
 
-    gaps: {key: [T, D]}, distances in float32; of pictures [T, 1], the largest. low, high: {key: [D]}
-    of the recording.
+    gaps: {key: [T, D]}, distances in float32; of pictures [T, 1], the largest. low, high: {key:
+    [D]}, of the recording.
     """
 
     row: ReplayedEpisode

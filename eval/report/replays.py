@@ -43,11 +43,11 @@ def _difference(key: str, found: list[tuple[int, Difference]]) -> str:
         return f"{key}: equal to the recording in all {len(found)} episodes"
     first = statistics.median(d.first_tick or 0 for _, d in differing)
     episode, worst = max(differing, key=lambda pair: (pair[1].largest_share or 0, pair[1].largest))
-    share = "" if worst.largest_share is None else f" ({worst.largest_share:.1%} of its range)"
+    share = "" if worst.largest_share is None else f", {worst.largest_share:.1%} of a range"
     far = [d.far_tick for _, d in differing if d.far_tick is not None]
     when = f", first at tick {statistics.median(far):g}" if far else ""
     return (
         f"{key}: differs from the recording in {len(differing)} of {len(found)} episodes, first at "
         f"tick {first:g} (median); by more than 1 % of its range in {len(far)}{when}; at most by "
-        f"{worst.largest:.4g}{share}, in episode {episode}"
+        f"{worst.largest:.4g} in its units{share}, in episode {episode}"
     )
