@@ -156,6 +156,8 @@ class TrainConfig(ModelConfig):
     camera: Annotated[int | None, CAMERA] = None
     """Add the environment's picture to its observation as `pixels`: its side in px; by default as
     in the store."""
+    picture_memory: Annotated[float, Range(0, 1e6)] = 1.0
+    """Most memory for pictures in GB; those of a larger store are read from disk in training."""
 
 
 @dataclass(frozen=True)

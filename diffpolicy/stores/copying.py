@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from diffpolicy.data.appending import NO_SEED, stored_seeds
-from diffpolicy.data.demonstration import Demonstration, Source
+from diffpolicy.data.demonstration import BATCH_BYTES, Demonstration, Source
 from diffpolicy.data.demonstration_writer import DemonstrationWriter
 from diffpolicy.data.formats.stored import StoredSource
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import remove_partial_folders
 
-MOST_BYTES, MOST_EPISODES = 2**24, 256  # written at once
+MOST_EPISODES = 256  # written at once
 SOURCES = "sources"  # attribute: a list with the origin of the episodes, one entry a source
 
 
@@ -31,9 +31,9 @@ class Copies:
     def append(self, episode: Demonstration, seed: int) -> None:
         """Add one episode."""
         self.waiting.append((episode, seed))
-        self.waiting_bytes += sum(values.nbytes for values in episode.arrays.values())
+        self.waiting_bytes += episode.nbytes
         self.count += 1
-        if self.waiting_bytes > MOST_BYTES or len(self.waiting) >= MOST_EPISODES:
+        if self.waiting_bytes >= BATCH_BYTES or len(self.waiting) >= MOST_EPISODES:
             self.flush()
 
     def flush(self) -> None:
