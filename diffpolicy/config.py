@@ -197,3 +197,8 @@ class InfoConfig(Checked):
 
     path: Positional[Path]
     """Store or run folder."""
+    plot: Path | None = None
+    """Stores: draw a picture of the demonstrations to this file, PNG, PDF or SVG by its suffix."""
+    env: str | None = None
+    """Stores: Gymnasium id of the environment whose action space is drawn; by default that of the
+    store, if it is one of diffpolicy's or Gymnasium's own."""

@@ -79,6 +79,8 @@ def run_in_small(name: str, *arguments: str) -> None:
         chosen.pop("batch")
     if name == "record":
         chosen.pop("max_steps")
+    if name == "filter":
+        chosen.pop("episodes")  # numbers of them, not how many
     cli.named(function)(replace(parsed, **chosen))
 
 

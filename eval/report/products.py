@@ -4,6 +4,7 @@ from pathlib import Path
 
 from diffpolicy.files import check_writable, write_bytes, write_text
 
+from ..measure.replay_results import ReplayResult
 from ..measure.result_files import (
     DelaysResult,
     LatencyFile,
@@ -16,6 +17,7 @@ from ..measure.result_files import (
 from .figure import png
 from .flat import csv_paths, write_csv
 from .plots import success_against_delay, success_against_latency
+from .replays import print_replay
 from .sentences import clock_label, verdict
 from .suite_page import Tables, print_suite, suite_page, suite_plot, tables_of
 from .sweep_page import sweep_page
@@ -29,6 +31,7 @@ def product_paths(kind: type[Result], file: Path) -> list[Path]:
         page = file.with_name("report.html")
     drawn = {DelaysResult: [plot], SweepResult: [plot, page], SuiteResult: [plot, page]}
     tables = {LatencyFile: csv_paths(file)[1:], Simulation: csv_paths(file)[1:]}
+    tables[ReplayResult] = csv_paths(file)[:1]
     return [*drawn.get(kind, []), *tables.get(kind, csv_paths(file))]
 
 
@@ -81,6 +84,8 @@ def _print(result: Result, tables: Tables) -> None:
         print_latencies(result)
     elif isinstance(result, Simulation):
         print_simulation(result)
+    elif isinstance(result, ReplayResult):
+        print_replay(result)
     else:
         print_rows(result.rows)
     for advice in result.recommendations if isinstance(result, SweepResult) else ():
