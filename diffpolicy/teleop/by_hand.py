@@ -34,11 +34,11 @@ def record_by_hand(
     seed: int,
     control_dt_s: float,
 ) -> int:
-    """Fill the store up to so many episodes, or until the person quits; the number of starts.
+    """Fill the store up to so many episodes, or until the person quits; the number of seeds tried.
 
-    seed: of the first start; each further one adds 1. The episode that is held at the end of the
-    session, also by Ctrl-C, is written. Raises DiffpolicyError for an environment that cannot be
-    driven, and what the environment raises.
+    seed: of the first start; each further one adds 1, also over several sessions. The episode that
+    is held at the end of the session, also by Ctrl-C, is written. Raises DiffpolicyError for an
+    environment that cannot be driven, and what the environment raises.
     """
     return _Teleoperation(env, writer, new_outcome, episodes, seed, control_dt_s).run()
 
@@ -66,7 +66,8 @@ class _Teleoperation:
     ):
         check_drivable(env)
         self.env, self.writer, self.new_outcome = env, writer, new_outcome
-        self.control_dt_s, self.first_seed, self.next_seed = control_dt_s, seed, seed
+        self.control_dt_s, self.first_seed = control_dt_s, seed
+        self.next_seed = writer.seeds[-1] + 1 if writer.seeds else seed
         self.session = Session[tuple[Demonstration, int]](
             lambda held: self.save(*held), episodes, len(writer.seeds)
         )
@@ -89,7 +90,7 @@ class _Teleoperation:
             self.session.quit()
             self.window.close()
         LOGGER.info("%d of %d ticks were a period late", self.late_ticks, self.ticks)
-        return self.next_seed - self.first_seed
+        return self.next_seed - self.first_seed - (not self.recording.ticks)
 
     def obey(self, command: str) -> None:
         """Carry out a command of the session, and what it means for the episode."""
