@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = (  # in this order: later commands use what earlier ones wrote
     *("README.md", "eval/README.md", "diffpolicy/engines/README.md"),
     *("diffpolicy/control/README.md", "diffpolicy/interfaces/README.md"),
-    *("envs/README.md", "datasets/README.md"),
+    *("diffpolicy/teleop/README.md", "envs/README.md", "datasets/README.md"),
     *("CONTRIBUTING.md", "CHANGELOG.md"),
 )
 MOST_BYTES = 10_240  # of README.md
@@ -71,7 +71,7 @@ def run_in_small(name: str, *arguments: str) -> None:
     options, function = cli.COMMANDS[name]
     parsed = tyro.cli(cli.named(options), args=arguments)
     chosen = {f.name: IN_SMALL[f.name] for f in fields(parsed) if f.name in IN_SMALL}
-    if name in ("eval", "delays"):
+    if name in ("eval", "delays", "export-policy"):
         chosen["ddim_steps"] = 1
     if name == "latency":
         chosen["engine"] = ("eager",)

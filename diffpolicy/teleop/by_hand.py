@@ -89,7 +89,9 @@ class _Teleoperation:
         finally:
             self.session.quit()
             self.window.close()
-        LOGGER.info("%d of %d ticks were a period late", self.late_ticks, self.ticks)
+        if self.late_ticks:
+            text = "warning: %d of %d ticks began a period of %g s late; drawing is too slow here"
+            LOGGER.warning(text, self.late_ticks, self.ticks, self.control_dt_s)
         return self.next_seed - self.first_seed - (not self.recording.ticks)
 
     def obey(self, command: str) -> None:
