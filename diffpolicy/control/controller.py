@@ -25,8 +25,8 @@ Neutral = Callable[[np.ndarray | None], np.ndarray]
 HOLD = "hold"
 
 
-class UnusableActions(DiffpolicyError):
-    """A chunk of another shape than [1, m, D_a], or with numbers that are not finite."""
+class ActionsNotFinite(DiffpolicyError):
+    """A chunk with NaN or infinity."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ class Controller:
 
         One array serves for a single key. Only the first call of an episode waits for the policy.
         Raises DiffpolicyError for an observation of other keys, shapes or types, or one that is not
-        finite, which changes nothing; UnusableActions; and what the policy raised.
+        finite, which changes nothing; for a chunk of another shape than [1, m, D_a];
+        ActionsNotFinite; and what the policy raised.
         """
         self._check_usable()
         self._observe(observation)
@@ -265,11 +266,11 @@ def _usable(chunk: np.ndarray, usable: int) -> np.ndarray:
     """The chunk [m, D_a] of a batch of one."""
     chunk = np.asarray(chunk)
     if chunk.ndim != 3 or chunk.shape[:2] != (1, usable):
-        raise UnusableActions(
+        raise DiffpolicyError(
             f"the policy's actions must be [1, {usable}, D_a]; got {list(chunk.shape)}"
         )
     if not np.isfinite(chunk).all():
-        raise UnusableActions("the policy's actions are not finite")
+        raise ActionsNotFinite("the policy's actions are not finite")
     return chunk[0]
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from diffpolicy.control.chunk_source import ChunkSource
-from diffpolicy.control.controller import Controller, UnusableActions
+from diffpolicy.control.controller import ActionsNotFinite, Controller
 from diffpolicy.control.episode import (
     Episode,
     RolloutOptions,
@@ -79,7 +79,7 @@ def _advance(episode: RunningEpisode, controller: Controller) -> bool:
     """One control tick; True at the end of the episode."""
     try:
         action = controller.act({key: values[-1] for key, values in episode.history.items()})
-    except UnusableActions as error:
+    except ActionsNotFinite as error:
         episode.fail(str(error))
         return True
     if controller.loop.started == episode.tick:

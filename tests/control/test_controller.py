@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffpolicy.control import Controller
-from diffpolicy.control.controller import UnusableActions
+from diffpolicy.control.controller import ActionsNotFinite
 from diffpolicy.control.episode import episode_noise
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import Horizons, ObservationSpec
@@ -169,19 +169,19 @@ def test_an_exception_of_the_policy_surfaces_in_act_until_reset():
 
 
 @pytest.mark.parametrize(
-    ("chunk", "message"),
+    ("chunk", "kind", "message"),
     [
-        (np.full((1, 6, 2), np.nan), "not finite"),
-        (np.zeros((1, 5, 2)), r"must be \[1, 6, D_a\]; got \[1, 5, 2\]"),
-        (np.zeros((6, 2)), r"got \[6, 2\]"),
+        (np.full((1, 6, 2), np.nan), ActionsNotFinite, "not finite"),
+        (np.zeros((1, 5, 2)), DiffpolicyError, r"must be \[1, 6, D_a\]; got \[1, 5, 2\]"),
+        (np.zeros((6, 2)), DiffpolicyError, r"got \[6, 2\]"),
     ],
 )
-def test_unusable_actions_are_refused(chunk, message):
+def test_unusable_actions_are_refused(chunk, kind, message):
     source = Gated(gated=False)
     source.answer = lambda observation: chunk
     with (
         Controller(source, control_dt_s=DT_S) as controller,
-        pytest.raises(UnusableActions, match=message),
+        pytest.raises(kind, match=message),
     ):
         controller.act(at(0))
 
