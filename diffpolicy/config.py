@@ -162,7 +162,7 @@ class TrainConfig(ModelConfig):
 
 @dataclass(frozen=True)
 class RecordConfig(Checked):
-    """Record the successful episodes of an expert in a store of demonstrations."""
+    """Record the successful episodes of an expert, or a person, in a store of demonstrations."""
 
     env: str
     """Gymnasium id (module:Name-v0)."""
@@ -189,6 +189,12 @@ class RecordConfig(Checked):
     """Rule of success: at-any-tick, at-end, or held:N for N ticks in a row."""
     camera: Annotated[int | None, CAMERA] = None
     """Add the environment's picture to its observation as `pixels`: its side in px."""
+    teleop: bool = False
+    """Record a person: a window shows the environment, and mouse or arrow keys move the cursor that
+    it follows. SPACE starts and pauses, S saves the episode here or one without success, U takes
+    the last one back, D discards the running one, Q quits. Episodes with success are kept by
+    themselves, others only by S. The last one is written when the next starts, or at the end, also
+    by Ctrl-C."""
 
 
 @dataclass(frozen=True)
