@@ -47,7 +47,7 @@ def _joined(config: TrainConfig, source: Contents, env: Any, declared: list[str]
             f"name the arrays of {config.data} that make the observation with --obs; it holds: "
             f"{', '.join(source.names)}"
         )
-    _check_options(config, keys)
+    check_options(config, keys)
     mapping = environment.declared(env, "observations_from") if keys == declared else None
     if mapping is None:
         _check_no_pictures(config.data, source, keys, env)
@@ -56,7 +56,7 @@ def _joined(config: TrainConfig, source: Contents, env: Any, declared: list[str]
         return demonstrations, {FLAT: demonstrations.observation(keys)}
     mapped = _mapped(config.data, demonstrations, env)
     _check_present(config.data, source, [FLAT], mapped, env.observations)
-    return demonstrations, {FLAT: _vector(mapped[FLAT])}
+    return demonstrations, {FLAT: as_vector(mapped[FLAT])}
 
 
 def _by_key(config: TrainConfig, source: Contents, env: Any, declared: list[str]) -> Read:
@@ -69,7 +69,7 @@ def _by_key(config: TrainConfig, source: Contents, env: Any, declared: list[str]
                 "among them with --obs, or add its picture as pixels with --camera"
             )
     if not any(specs[key].is_picture for key in keys):
-        _check_options(config, keys)
+        check_options(config, keys)
     stored = [key for key in keys if key in source.names]
     mapping = environment.declared(env, "observations_from")
     mappable = mapping and stored != keys and set(declared) <= set(source.names)
@@ -77,7 +77,7 @@ def _by_key(config: TrainConfig, source: Contents, env: Any, declared: list[str]
     read = list(dict.fromkeys([*stored, *mapped]))
     if not mappable:
         _check_present(config.data, source, keys, stored, specs)
-    _tell_memory(config.data, source, read)
+    tell_memory(config.data, source, read)
     vectors = [key for key in stored if not specs[key].is_picture]
     demonstrations = read_demonstrations(source, read, config.action, vectors, mapped)
     found = {key: demonstrations.arrays[key] for key in stored}
@@ -85,11 +85,11 @@ def _by_key(config: TrainConfig, source: Contents, env: Any, declared: list[str]
         found |= _mapped(config.data, demonstrations, env)
     _check_present(config.data, source, keys, found, specs)
     return demonstrations, {
-        key: found[key] if specs[key].is_picture else _vector(found[key]) for key in keys
+        key: found[key] if specs[key].is_picture else as_vector(found[key]) for key in keys
     }
 
 
-def _check_options(config: TrainConfig, keys: list[str]) -> None:
+def check_options(config: TrainConfig, keys: list[str]) -> None:
     """Refuse an option about pictures that is not its default; the keys are vectors."""
     for name, default in OF_PICTURES.items():
         if getattr(config, name) != default:
@@ -100,7 +100,8 @@ def _check_options(config: TrainConfig, keys: list[str]) -> None:
             )
 
 
-def _vector(values: np.ndarray) -> np.ndarray:
+def as_vector(values: np.ndarray) -> np.ndarray:
+    """Rows [N, …] as vectors [N, D] float32."""
     return values.reshape(len(values), -1).astype(np.float32, copy=False)
 
 
@@ -150,7 +151,7 @@ def _check_no_pictures(data: Path, source: Contents, keys: list[str], env: Any) 
             )
 
 
-def _tell_memory(data: Path, source: Contents, names: list[str]) -> None:
+def tell_memory(data: Path, source: Contents, names: list[str]) -> None:
     """Tell the memory of the pictures before they are read; refuse more than there is."""
     arrays = (source.store.array(f"data/{name}") for name in names)
     size = sum(held_bytes(array, source.rows) for array in arrays)
