@@ -14,7 +14,6 @@ import numpy as np
 
 from diffpolicy.config import TrainConfig
 from diffpolicy.data.attributes import attribute
-from diffpolicy.data.demonstration import OUTCOMES
 from diffpolicy.data.demonstrations import Contents, Demonstrations, read_demonstrations
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import NO_ENVIRONMENT, ObservationSpec, Task, picture, picture_shape
@@ -66,7 +65,7 @@ def _check_options(config: TrainConfig) -> None:
 
 def _observed(config: TrainConfig, source: Contents) -> list[str]:
     """Every array but actions and outcomes."""
-    found = [name for name in source.names if name not in (config.action, *OUTCOMES)]
+    found = [name for name in source.names if name != config.action]
     if not found:
         raise DiffpolicyError(
             f"{config.data} holds no observation; expected arrays beside the actions "

@@ -32,7 +32,8 @@ def deviations(actions: np.ndarray) -> np.ndarray:
 def distance(a: np.ndarray, b: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     """Mean over the varying dimensions of |a - b| / σ: [..., D_a] -> [...]."""
     varies = sigma > 0
-    return np.mean(np.abs(a - b)[..., varies] / sigma[varies], axis=-1, dtype=np.float64)
+    scaled = np.abs(a - b)[..., varies] / sigma[varies]
+    return scaled.sum(-1, dtype=np.float64) / varies.sum()
 
 
 def spread(chunks: np.ndarray, sigma: np.ndarray) -> np.ndarray:
