@@ -64,7 +64,8 @@ def denoise(config: DenoiseConfig) -> None:
 def trace(config: DenoiseConfig) -> list[Trajectory]:
     """Trajectory of every budget from the seed's first observation and the same noise."""
     checkpoint = load_policy(config.run)
-    budgets = config.ddim_steps if config.grid in SPACINGS else (None,)  # a list fixes its steps
+    named = config.grid in (None, *SPACINGS)
+    budgets = config.ddim_steps if named else (None,)  # a list fixes its steps
     samplings = [Sampling(ddim_steps=k, grid=config.grid) for k in budgets]
     policies = [Policy(checkpoint, sampling) for sampling in samplings]
     task, horizons = policies[0].task, policies[0].horizons
