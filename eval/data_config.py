@@ -52,8 +52,8 @@ class DenoiseConfig(Checked):
     """GIF to write; a PNG strip of the same name is written beside it."""
     ddim_steps: Annotated[tuple[int, ...], NOT_EMPTY] = (2, 10)
     """Step budgets to draw side by side."""
-    grid: str = "trailing"
-    """Timestep grid: trailing, leading, linspace, loop, quadratic, or a list such as 85,20."""
+    grid: str | None = None
+    """Timestep grid, as in eval; by default that of the run."""
     chunks: Annotated[int, Range(1, 1000)] = 16
     """Number of chunks from different noise, for the same observation."""
     seed: Annotated[int, SEED] = 100_000
