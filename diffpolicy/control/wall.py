@@ -17,8 +17,8 @@ from diffpolicy.control.episode import (
     Episode,
     RolloutOptions,
     RunningEpisode,
+    ask,
     begin_episode,
-    noise_batch,
     observe,
 )
 from diffpolicy.control.rollout import Advance, collect
@@ -119,5 +119,5 @@ def _infer(
 ) -> tuple[np.ndarray, float]:
     """One chunk [T_p - T_o + 1, D_a] and its latency in ms, noise included."""
     start = time.perf_counter_ns()
-    [chunk] = source(observation, noise_batch(source, [(seed, tick)], 1))
+    [chunk] = ask(source, observation, [(seed, tick)], 1)
     return chunk, (time.perf_counter_ns() - start) / 1e6
