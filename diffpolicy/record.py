@@ -11,6 +11,7 @@ from tqdm import tqdm
 from diffpolicy import environment
 from diffpolicy.config import RecordConfig
 from diffpolicy.data.attributes import StoreAttributes
+from diffpolicy.data.demonstration import OUTCOME_TYPES, OUTCOMES, Demonstration
 from diffpolicy.data.demonstration_writer import DemonstrationWriter
 from diffpolicy.environment.boundary import describe_error
 from diffpolicy.environment.monitored import by_key
@@ -73,10 +74,10 @@ def _fill(
     ) as bar:
         while len(writer.seeds) < config.episodes:
             outcome = new_outcome(env, config.success_from, config.success)
-            arrays, success = run_expert(env, make_expert(seed), seed, outcome)
-            failures = 0 if success else failures + 1
-            if success:
-                writer.append(arrays, seed)
+            episode = run_expert(env, make_expert(seed), seed, outcome)
+            failures = 0 if episode.success else failures + 1
+            if episode.success:
+                writer.append(episode if writer.keeps_outcomes else episode.arrays, seed)
                 bar.update(1)
             elif failures == TRIES_WITHOUT_SUCCESS:
                 raise DiffpolicyError(
@@ -110,28 +111,38 @@ def expert_maker(env, reference: str | None, camera: bool = False) -> Callable[[
     return own
 
 
-def run_expert(
-    env, expert: Expert, seed: int, outcome: Outcome
-) -> tuple[dict[str, np.ndarray], bool]:
-    """One episode: {key: [T, …]}, action [T, D_a] (row t acts on row t), and success.
+def run_expert(env, expert: Expert, seed: int, outcome: Outcome) -> Demonstration:
+    """One episode, with its outcomes, final observation and success.
 
     Floats are stored in float32, pictures as they are. The stored action is the applied one:
     float32, inside the space.
     """
     observation, _ = env.reset(seed=seed)
-    rows, over = [], False
+    rows, outcomes, over = [], [], False
     while not over:
         when = f"tick {len(rows)} of seed {seed}"
-        seen = {
-            key: _stored(value, "the environment observes", when)
-            for key, value in by_key(observation).items()
-        }
+        seen = _seen(observation, when)
         action = _as_action(_asked(expert, observation, when), env, when)
         rows.append({**seen, ACTION: np.asarray(action, np.float32)})
         observation, reward, terminated, truncated, info = env.step(action.copy())
+        outcomes.append((reward, terminated, truncated))
         over = terminated or truncated
         outcome.see(reward, info, over)
-    return {key: np.stack([row[key] for row in rows]) for key in rows[0]}, outcome.success
+    columns = zip(OUTCOMES, zip(*outcomes, strict=True), strict=True)
+    return Demonstration(
+        {key: np.stack([row[key] for row in rows]) for key in rows[0]},
+        {name: np.array(values, OUTCOME_TYPES[name]) for name, values in columns},
+        _seen(observation, f"the end of seed {seed}"),
+        outcome.success,
+    )
+
+
+def _seen(observation: Any, when: str) -> dict[str, np.ndarray]:
+    """Arrays of an observation by key, as they are stored."""
+    return {
+        key: _stored(value, "the environment observes", when)
+        for key, value in by_key(observation).items()
+    }
 
 
 def _asked(expert: Callable[[Any], Any], question: Any, when: str) -> Any:

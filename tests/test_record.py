@@ -1,5 +1,6 @@
 """Recording: successes only, the same by seed whatever interrupts it, and honest about the rest."""
 
+import itertools
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import gymnasium
@@ -19,8 +21,10 @@ from pictured import LOOK, SIDE, make_look
 
 from diffpolicy import environment
 from diffpolicy.config import RecordConfig
+from diffpolicy.data.demonstration import OUTCOMES
 from diffpolicy.data.demonstration_writer import DemonstrationWriter
 from diffpolicy.data.demonstrations import open_demonstrations
+from diffpolicy.data.formats import open_source
 from diffpolicy.environment.outcome import new_outcome
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.record import record, run_expert
@@ -110,6 +114,32 @@ def test_the_store_says_how_it_was_made(balance_store):
     assert attributes["env_kwargs"] == {}
     assert attributes["control_dt_s"] == 0.02
     assert attributes["position_targets"] is False
+
+
+def test_outcomes_final_observation_and_success_are_stored(balance_store):
+    env = gymnasium.make(BALANCE)
+    episodes, seeds = open_source(balance_store).episodes(), seeds_of(balance_store)
+    for episode, seed in zip(episodes, seeds, strict=True):
+        env.reset(seed=seed)
+        steps = [env.step(action) for action in episode.arrays["action"]]
+        for column, name in enumerate(OUTCOMES, 1):
+            expected = np.float32([step[column] for step in steps])
+            np.testing.assert_array_equal(episode.outcomes[name], expected)
+        np.testing.assert_array_equal(episode.final["observation"], np.float32(steps[-1][0]))
+        assert episode.success is True
+
+
+def test_a_store_of_before_there_were_outcomes_is_continued_without_them(tmp_path):
+    toss(tmp_path / "new.zarr", 4)
+    attributes = open_demonstrations(tmp_path / "new.zarr").attributes
+    with closing(DemonstrationWriter(tmp_path / "old.zarr", attributes)) as writer:
+        episodes = open_source(tmp_path / "new.zarr").episodes()
+        seeds = seeds_of(tmp_path / "new.zarr")
+        for episode, seed in itertools.islice(zip(episodes, seeds, strict=True), 2):
+            writer.append(episode.arrays, seed)
+    toss(tmp_path / "old.zarr", 4)
+    assert_same_store(tmp_path / "old.zarr", tmp_path / "new.zarr")
+    assert not any(e.outcomes or e.final for e in open_source(tmp_path / "old.zarr").episodes())
 
 
 def test_success_is_read_from_the_named_key(tmp_path):
@@ -379,7 +409,7 @@ def test_the_action_that_is_stored_is_the_one_that_was_applied(tmp_path):
     """A space of float64 does not see digits that the store has not."""
     env = environment.make(SLIDE, {})
     outcome = new_outcome(env, None, "at-any-tick")
-    arrays, _ = run_expert(env, env.unwrapped.expert(None), 0, outcome)
+    arrays = run_expert(env, env.unwrapped.expert(None), 0, outcome).arrays
     applied = np.array(env.unwrapped.applied)
     assert applied.dtype == np.float64 and arrays["action"].dtype == np.float32
     np.testing.assert_array_equal(applied, arrays["action"].astype(np.float64))
@@ -460,7 +490,7 @@ def look(out, **options):
 
 def test_every_key_of_a_dict_with_pictures_is_stored_under_its_name(tmp_path):
     arrays, attributes = look(tmp_path / "a.zarr", env_kwargs='{"layout": "chw"}')
-    assert set(arrays) == {"image", "place", "action"}
+    assert set(arrays) == {"image", "place", "action", *OUTCOMES}
     assert arrays["image"].dtype == np.uint8 and arrays["image"].shape[1:] == (SIDE, SIDE, 3)
     assert arrays["place"].dtype == np.float32
     assert attributes["observation_keys"] is None and attributes["camera"] is None
@@ -475,7 +505,7 @@ def test_a_camera_is_stored_and_told(tmp_path):
     arrays, attributes = look(
         out, env_kwargs='{"layout": ""}', camera=8, policy="test_record:seeing"
     )
-    assert set(arrays) == {"observation", "pixels", "action"}
+    assert set(arrays) == {"observation", "pixels", "action", *OUTCOMES}
     assert arrays["pixels"].shape[1:] == (8, 8, 3) and attributes["camera"] == 8
     with pytest.raises(DiffpolicyError, match="made with camera = 8, not None"):
         look(out, env_kwargs='{"layout": ""}', policy="test_record:seeing")

@@ -8,17 +8,27 @@ import math
 import os
 import shutil
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diffpolicy.checked import shown
+from diffpolicy.data.appending import (
+    NO_SEED,
+    as_demonstration,
+    check_alike,
+    check_appendable,
+    check_episode,
+    check_origin,
+    stored_arrays,
+    stored_seeds,
+)
 from diffpolicy.data.attributes import VERSION
-from diffpolicy.data.demonstrations import ENDS, SEEDS, Contents, contents, finished, read_array
-from diffpolicy.data.pictures import BLOCK_BYTES
-from diffpolicy.data.zarr_store import ZarrStore, blocks, open_store, reading
+from diffpolicy.data.demonstration import Demonstration
+from diffpolicy.data.demonstrations import ENDS, SEEDS, contents, finished
+from diffpolicy.data.episode_facts import TASKS, known_facts, packed, stored_tasks
+from diffpolicy.data.zarr_store import ZarrStore, open_store
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import lock, writing
 from diffpolicy.specification import picture_shape
@@ -27,15 +37,14 @@ FORMAT_VERSION = 1
 CHUNK_ROWS = 4096
 PICTURE_CHUNK_BYTES = 2**19  # see `_layout`
 END_CHUNK = 1024
-LONGEST_EPISODE = 10_000_000  # steps; more rows beyond the last end are not an unfinished episode
-NO_SEED = -1  # stored for an episode without a reset seed
 
 
 class DemonstrationWriter:
     """Append episodes; one writer at a time opens a store and holds it until `close`.
 
     Opening checks everything and changes nothing. The first append removes what a crash left, and
-    consolidated metadata, which no append keeps up to date.
+    consolidated metadata, which no append keeps up to date. The first append decides the arrays of
+    the store: later episodes have the same, but success, task and name may be unknown.
     """
 
     def __init__(self, path: str | Path, attributes: Mapping[str, Any]):
@@ -44,7 +53,8 @@ class DemonstrationWriter:
         self.seeds: list[int] = []
         self._store: ZarrStore | None = None
         self._claim: Callable[[], object] | None = None
-        self._names: list[str] = []
+        self._names: list[str] = []  # of all arrays but seeds and ends
+        self._tasks: list[str] = []
         self._clean = True
         if self.path.exists():
             with writing(self.path):
@@ -54,29 +64,55 @@ class DemonstrationWriter:
                     self.close()
                     raise
 
-    def append(self, arrays: Mapping[str, np.ndarray], seed: int = NO_SEED) -> None:
+    @property
+    def keeps_outcomes(self) -> bool:
+        """False for a store that holds episodes without outcomes and final observations."""
+        return not self._names or any(name.startswith("final/") for name in self._names)
+
+    def append(
+        self, episode: Demonstration | Mapping[str, np.ndarray], seed: int = NO_SEED
+    ) -> None:
         """Write one episode: arrays [T, …] with equal T > 0, "action" among them.
 
-        seed: provenance, the reset that made the episode, if there was one.
+        A mapping is arrays alone. seed: provenance, the reset that made the episode, if there was
+        one.
         """
+        self.extend([episode], [seed])
+
+    def extend(
+        self,
+        episodes: Sequence[Demonstration | Mapping[str, np.ndarray]],
+        seeds: Sequence[int] | None = None,
+    ) -> None:
+        """Write several episodes with one change of each array, faster than one by one."""
         import zarr
 
-        arrays = {name: np.asarray(values) for name, values in arrays.items()}
-        _check_episode(arrays)
+        made = [as_demonstration(episode) for episode in episodes]
+        for episode in made:
+            check_episode(episode)
+        wanted, tasks = self._wanted(made), list(self._tasks)
+        facts = packed(made, wanted, tasks)
         # Empty chunks are written too, so a chunk that is absent from the disk is always a loss.
         with writing(self.path), zarr.config.set({"array.write_empty_chunks": True}):
-            store = self._store or self._create(arrays)
-            stored = {name: store.array(f"data/{name}") for name in self._names}
+            store = self._store or self._create(made, facts, tasks)
+            stored = {name: store.array(name) for name in self._names}
             stored_seeds, stored_ends = store.array(SEEDS), store.array(ENDS)
-            _check_alike(arrays, stored, self.path)
+            self._check_alike(made, stored)
             ends = self._finished(stored_ends)
             self._remove_leftovers()
+            self._keep_tasks(tasks)
             count, end = len(ends), int(ends[-1]) if len(ends) else 0
-            for name, values in arrays.items():
-                _extend(stored[name], end, values)
-            _extend(stored_seeds, count, np.array([seed]))
-            _extend(stored_ends, count, np.array([end + len(arrays["action"])]))
-        self.seeds.append(seed)
+            for name, array in stored.items():
+                if name in facts:
+                    _extend(array, count, facts[name])
+                else:
+                    _extend(array, end, _joined(made, name.removeprefix("data/"), array.dtype))
+            seeds = [NO_SEED] * len(made) if seeds is None else seeds
+            _extend(stored_seeds, count, np.array(seeds))
+            new_ends = end + np.cumsum([len(episode) for episode in made])
+            for part in _parts(count, len(new_ends)):
+                _extend(stored_ends, count + part.start, new_ends[part])
+        self.seeds += seeds
 
     def close(self) -> None:
         """Let other writers open the store."""
@@ -84,10 +120,32 @@ class DemonstrationWriter:
         if self._claim:
             self._claim()
 
-    def _create(self, arrays: Mapping[str, np.ndarray]) -> ZarrStore:
+    def _wanted(self, episodes: Sequence[Demonstration]) -> list[str]:
+        """Names of the arrays of facts to write; DiffpolicyError for those the store lacks."""
+        known = known_facts(episodes)
+        if not self._names:
+            return sorted(known)
+        if missing := sorted(known - set(self._names)):
+            raise DiffpolicyError(
+                f"{self.path} holds no {', '.join(missing)}, which this episode has; every episode "
+                "of a store has the arrays of the first one"
+            )
+        return [name for name in self._names if not name.startswith("data/")]
+
+    def _check_alike(self, episodes: Sequence[Demonstration], stored: Mapping[str, Any]) -> None:
+        arrays = {n.removeprefix("data/"): x for n, x in stored.items() if n.startswith("data/")}
+        for episode in episodes:
+            check_alike(episode, arrays, self.path)
+
+    def _create(
+        self, episodes: Sequence[Demonstration], facts: Mapping[str, np.ndarray], tasks: list[str]
+    ) -> ZarrStore:
         """Create the empty store under another name, so that a crash leaves no part of one."""
         import zarr
 
+        first = episodes[0]
+        for episode in episodes:
+            check_alike(episode, {**first.arrays, **first.outcomes}, self.path)
         temporary = self.path.with_name(f".{self.path.name}.partial")
         self.close()
         if temporary.exists():
@@ -100,19 +158,21 @@ class DemonstrationWriter:
             temporary.rmdir()
             raise DiffpolicyError(f"{self.path} was made by another writer; choose another --out")
         group: Any = zarr.create_group(temporary, zarr_format=2)
-        for name, values in arrays.items():
+        rows = {f"data/{name}": x for name, x in {**first.arrays, **first.outcomes}.items()}
+        for name, values in {**rows, **facts}.items():
             group.create_array(
-                f"data/{name}",
+                name,
                 shape=(0, *values.shape[1:]),
                 dtype=values.dtype,
                 fill_value=np.nan if values.dtype.kind == "f" else 0,
-                **_layout(values),
+                **_layout(name, values),
             )
         for name in (SEEDS, ENDS):
             group.create_array(name, shape=(0,), chunks=(END_CHUNK,), dtype="int64")
-        group.attrs.update(self.attributes)
+        group.attrs.update(self.attributes | ({TASKS: tasks} if tasks else {}))
         temporary.rename(self.path)
-        self._names, self._store = list(arrays), open_store(self.path, writable=True)
+        self._names, self._tasks = [*rows, *facts], tasks
+        self._store = open_store(self.path, writable=True)
         return self._store
 
     def _reopen(self) -> None:
@@ -123,15 +183,12 @@ class DemonstrationWriter:
             )
         self._hold(self.path)
         source = contents(self.path, writable=True)
-        _check_origin(source, self.attributes)
-        for name in source.names:
-            array, _ = source.array(name)
-            _check_appendable(array, source.rows, self.path)
-            _check_readable(source, name, array)
-        self.seeds = _stored_seeds(source)
+        check_origin(source, self.attributes)
+        names, tasks = stored_arrays(source), stored_tasks(source.store)
+        self.seeds = stored_seeds(source)
         for name in (SEEDS, ENDS):
-            _check_appendable(source.store.array(name), len(source.ends), self.path)
-        self._names, self._store, self._clean = source.names, source.store, False
+            check_appendable(source.store.array(name), len(source.ends), self.path)
+        self._names, self._tasks, self._store, self._clean = names, tasks, source.store, False
 
     def _hold(self, folder: Path) -> None:
         """Keep other writers out until this one is closed or its process ends."""
@@ -151,64 +208,22 @@ class DemonstrationWriter:
                     leftover.unlink()
         self._clean = True
 
+    def _keep_tasks(self, tasks: list[str]) -> None:
+        """Store new texts before the numbers that name them."""
+        import zarr
+
+        if tasks != self._tasks:
+            group = zarr.open_group(self.path, mode="r+", use_consolidated=False)
+            group.attrs[TASKS] = tasks
+            self._tasks = tasks
+
 
 def _claimed(folder: Path, path: Path) -> int:
     busy = f"{path} is being written by another writer; wait for its end, or choose another --out"
     return lock(folder, busy)
 
 
-def _check_origin(source: Contents, attributes: Mapping[str, Any]) -> None:
-    """Raise DiffpolicyError for stores recorded elsewhere, or with other attributes."""
-    path, found = source.store.path, source.store.attributes
-    if not source.recorded_here:
-        raise DiffpolicyError(f"{path} exists and was not recorded here; choose another --out")
-    for key, value in attributes.items():
-        unknown = key == "observation_keys" and key not in found  # older stores lack it
-        if found.get(key) != value and not unknown:
-            raise DiffpolicyError(
-                f"{path} was made with {key} = {found.get(key)!r}, not {value!r}; choose another "
-                "--out"
-            )
-
-
-def _check_readable(source: Contents, name: str, array: Any) -> None:
-    """Decode all rows, so that nothing is appended to a damaged store; pictures in blocks."""
-    if not picture_shape(array.shape[1:]):
-        read_array(source, name, array)
-        return
-    for _ in blocks(array, source.rows, f"{source.store.path}: data/{name}", BLOCK_BYTES):
-        pass
-
-
-def _check_appendable(array: Any, rows: int, path: Path) -> None:
-    """Refuse more rows than a crash leaves, and codecs that do not return what they were given.
-
-    The codecs are tried on one row, in memory.
-    """
-    import zarr
-    from zarr.storage import MemoryStore, StorePath
-
-    what = f"{path}: {array.path}"
-    if not rows <= array.shape[0] <= rows + LONGEST_EPISODE:
-        raise DiffpolicyError(
-            f"{what} has {array.shape[0]:,} rows for the {rows:,} that {ENDS} counts: more than an "
-            "unfinished episode; choose another --out"
-        )
-    level = getattr(getattr(array.metadata, "compressor", None), "clevel", 0)
-    if level not in range(10):  # blosc itself would print a line of its own
-        raise DiffpolicyError(f"{what} has the compression level {shown(level)}; expected 0 to 9")
-    zeros_too = zarr.config.set({"array.write_empty_chunks": True})
-    with reading(f"{what} cannot be appended to: it"), zeros_too:
-        metadata = array.metadata.update_shape((1, *array.shape[1:]))
-        trial = zarr.Array(zarr.AsyncArray(metadata, StorePath(MemoryStore(), "trial")))
-        row = array[:1] if rows else np.zeros(trial.shape, trial.dtype)
-        trial[:] = row
-        alike = np.array_equal(trial[:], row)
-    if not alike or metadata.zarr_format != 2:
-        raise DiffpolicyError(f"{what} is not stored as it was recorded; choose another --out")
-
-
-def _layout(values: np.ndarray) -> dict[str, Any]:
+def _layout(name: str, values: np.ndarray) -> dict[str, Any]:
     """Chunks and, for pictures, the codec of an array.
 
     Half a MiB of pictures a chunk, with zstd. Measured with Push-T's pictures, 18 rows of 96 × 96:
@@ -220,58 +235,29 @@ def _layout(values: np.ndarray) -> dict[str, Any]:
 
     row = values.shape[1:]
     if not picture_shape(row):
-        return {"chunks": (CHUNK_ROWS, *row)}
+        return {"chunks": (CHUNK_ROWS if name.startswith("data/") else END_CHUNK, *row)}
     rows = max(1, min(CHUNK_ROWS, PICTURE_CHUNK_BYTES // (math.prod(row) * values.itemsize)))
     return {"chunks": (rows, *row), "compressors": Blosc("zstd", 5, Blosc.NOSHUFFLE)}
 
 
-def _stored_seeds(source: Contents) -> list[int]:
-    """Seeds of the finished episodes; a crash may leave one more."""
-    what, episodes = f"{source.store.path}: {SEEDS}", len(source.ends)
-    array = source.store.array(SEEDS)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise DiffpolicyError(
-            f"{what} must be a row of whole numbers; got {array.dtype} {list(array.shape)}"
-        )
-    if not episodes <= array.shape[0] <= episodes + 1:
-        raise DiffpolicyError(
-            f"{what} has {array.shape[0]:,} entries for the {episodes:,} episodes that {ENDS} "
-            "counts; the store is damaged: copy it again"
-        )
-    source.store.check_chunks(array, episodes, complete=True)
-    _check_appendable(array, episodes, source.store.path)
-    with reading(what):
-        seeds = [int(seed) for seed in array[:episodes]]
-    if min(seeds, default=0) < NO_SEED:
-        raise DiffpolicyError(f"{what} must be numbers from 0, or -1; got {seeds[:8]} …")
-    return seeds
+def _joined(episodes: Sequence[Demonstration], name: str, kind: np.dtype) -> np.ndarray:
+    """[Σ T, …] rows of one array, in the type of the store."""
+    values = [{**episode.arrays, **episode.outcomes}[name] for episode in episodes]
+    return np.concatenate(values, dtype=kind, casting="same_kind") if len(values) > 1 else values[0]
 
 
-def _check_episode(arrays: Mapping[str, np.ndarray]) -> None:
-    lengths = {name: len(values) for name, values in arrays.items()}
-    if "action" not in arrays or len(set(lengths.values())) != 1 or not lengths["action"]:
-        raise DiffpolicyError(f"an episode needs 'action' and equal lengths; got {lengths}")
-    for name, values in arrays.items():
-        if not np.isfinite(values).all():
-            raise DiffpolicyError(f"an episode's {name!r} is not finite (NaN or inf)")
+def _parts(start: int, count: int) -> Iterator[slice]:
+    """Parts of `count` new ends that a crash leaves whole: each in one chunk.
 
-
-def _check_alike(arrays: Mapping[str, np.ndarray], stored: Mapping[str, Any], path: Path) -> None:
-    """Raise DiffpolicyError unless the episode has the store's arrays, in rows of their shape.
-
-    Their types may differ if nothing but the precision of floats is lost.
+    The first entry of a chunk comes alone, because room for more in a chunk that is not written
+    yet would look like a loss.
     """
-    found = {name: values.shape[1:] for name, values in arrays.items()}
-    expected = {name: array.shape[1:] for name, array in stored.items()}
-    if found != expected:
-        raise DiffpolicyError(f"{path} holds rows of {expected}; this episode has {found}")
-    for name, array in stored.items():
-        casting = "same_kind" if array.dtype.kind == "f" else "safe"
-        if not np.can_cast(arrays[name].dtype, array.dtype, casting):
-            raise DiffpolicyError(
-                f"{path} holds {name!r} as {array.dtype}; this episode has {arrays[name].dtype}; "
-                "give every episode in one type"
-            )
+    done = 0
+    while done < count:
+        filled = (start + done) % END_CHUNK
+        part = slice(done, min(count, done + (END_CHUNK - filled if filled else 1)))
+        yield part
+        done = part.stop
 
 
 def _extend(array: Any, start: int, values: np.ndarray) -> None:

@@ -21,13 +21,17 @@ from typing import Any
 import numpy as np
 
 from diffpolicy.data.attributes import VERSION
+from diffpolicy.data.demonstration import OUTCOMES
+from diffpolicy.data.formats import open_source, recognised
+from diffpolicy.data.formats.options import OptionNeeded
+from diffpolicy.data.held import hold
 from diffpolicy.data.pictures import NotPictures, read_pictures
+from diffpolicy.data.precision import lost_changes
 from diffpolicy.data.zarr_store import ZarrStore, check_memory, open_store, reading
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import picture_shape
 
 ENDS, SEEDS = "meta/episode_ends", "meta/episode_seeds"
-LEAST_CHANGE = 1e-9  # of an array's range: smaller changes are rounding, not motion
 
 
 @dataclass(frozen=True)
@@ -66,15 +70,18 @@ class Demonstrations:
 class Contents:
     """Contents of a store, before any array under data/ is read.
 
-    ends: [E] int64, strictly increasing. recorded_here: by DemonstrationWriter, which leaves out no
-    chunk; its arrays differ in length only if a crash left an unfinished episode.
+    names: of the arrays of observations and actions. outcomes: of those arrays under data/ that are
+    in `OUTCOMES`. ends: [E] int64, strictly increasing. recorded_here: by DemonstrationWriter,
+    which leaves out no chunk; its arrays differ in length only if a crash left an unfinished
+    episode.
     """
 
-    store: ZarrStore
+    store: Any  # ZarrStore, or HeldStore for another format
     names: list[str]
     ends: np.ndarray
     recorded_here: bool
     notes: tuple[str, ...]
+    outcomes: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -115,9 +122,15 @@ class Contents:
 
 
 def contents(path: str | Path, writable: bool = False) -> Contents:
-    """Names, ends and attributes of a store."""
+    """Names, ends and attributes of a store; data of other formats are read into memory.
+
+    Raises DiffpolicyError for anything else, and for data that cannot be read without an option.
+    """
+    if not writable and recognised(Path(path)) not in (None, "zarr"):
+        return _held(Path(path))
     store = open_store(Path(path), writable)
-    names = store.names("data")
+    found = store.names("data")
+    names, outcomes = _sorted_out(found)
     if "episode_ends" not in store.names("meta") or not names:
         raise DiffpolicyError(
             f"{path} is not a demonstration store: expected the groups data/ and meta/ with "
@@ -126,13 +139,32 @@ def contents(path: str | Path, writable: bool = False) -> Contents:
     recorded_here = "episode_seeds" in store.names("meta") and VERSION in store.attributes
     ends = _stored_ends(store)
     if recorded_here:
-        return Contents(store, names, finished(ends, store.path), True, ())
+        return Contents(store, names, finished(ends, store.path), True, (), outcomes)
     steps = np.diff(ends, prepend=0)
     if np.any(steps < 0):
         raise DiffpolicyError(f"{path}: {ENDS} must increase; got {ends[:8]} …")
     empty = int(np.sum(steps == 0))
     notes = (f"{empty} episodes without steps are left out",) if empty else ()
-    return Contents(store, names, ends[steps > 0], False, notes)
+    return Contents(store, names, ends[steps > 0], False, notes, outcomes)
+
+
+def _held(path: Path) -> Contents:
+    """Contents of a data set in another format."""
+    try:
+        source = open_source(path)
+    except OptionNeeded as error:
+        raise DiffpolicyError(
+            f"{error}; convert it first: diffpolicy import {path} --out STORE, with that option"
+        ) from error
+    store, ends = hold(source)
+    names, outcomes = _sorted_out(sorted(store.arrays))
+    return Contents(store, names, ends, False, source.notes, outcomes)
+
+
+def _sorted_out(found: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Names of observations and actions; names of outcomes."""
+    outcomes = tuple(name for name in found if name in OUTCOMES)
+    return [name for name in found if name not in OUTCOMES], outcomes
 
 
 def _stored_ends(store: ZarrStore) -> np.ndarray:
@@ -156,9 +188,8 @@ def _stored_ends(store: ZarrStore) -> np.ndarray:
 
 
 def finished(ends: np.ndarray, path: Path) -> np.ndarray:
-    """Cut off the zero that a crash left between making room for an end and writing it."""
-    if len(ends) and ends[-1] == 0:
-        ends = ends[:-1]
+    """Cut off the zeros that a crash left between making room for ends and writing them."""
+    ends = ends[: np.flatnonzero(ends).max(initial=-1) + 1]
     if np.any(np.diff(ends, prepend=0) <= 0):
         raise DiffpolicyError(f"{path}: {ENDS} must increase; got {ends[:8]} …")
     return ends
@@ -190,27 +221,6 @@ def read_array(
         row = int(np.argwhere(~np.isfinite(values))[0, 0])
         raise DiffpolicyError(f"{what} is not finite (NaN or inf, in float32) at row {row}")
     return values, notes + lost_changes(stored, values, f"data/{name}")
-
-
-def lost_changes(stored: np.ndarray, values: np.ndarray, name: str) -> list[str]:
-    """Notes on dimensions, such as time stamps, most of whose changes vanish in float32."""
-    if np.can_cast(stored.dtype, np.float32):
-        return []
-    notes = []
-    flat, rounded = stored.reshape(len(stored), -1), values.reshape(len(values), -1)
-    for i in range(flat.shape[1]):
-        column = flat[:, i] - flat[:, i].min()  # small numbers, exact in float64
-        change = np.abs(np.diff(column.astype(np.float64)))
-        changed = change > LEAST_CHANGE * float(column.max())
-        lost = int(np.sum(changed & (rounded[1:, i] == rounded[:-1, i])))
-        if 2 * lost > np.sum(changed):
-            notes.append(
-                f"{name}, dimension {i}: {lost:,} of {int(changed.sum()):,} changes from row to "
-                f"row (about {np.median(change[changed]):.3g}) vanish in float32, which training "
-                f"uses; near {flat[0, i]:.10g} it has steps of {np.spacing(rounded[0, i]):.3g}. "
-                "Store it without its offset"
-            )
-    return notes
 
 
 def open_demonstrations(

@@ -32,6 +32,7 @@ METADATA_BYTES = 2**26  # of one JSON file
 MOST_GROUPS = 10_000
 MOST_ABSENT = 1_000_000  # chunks that are only the fill value
 SHARE_OF_MEMORY = 0.25  # for one chunk, and for chunks that are absent
+MOST_HELD = 0.5  # share of the memory for data of other formats, which are held whole
 OVERHEAD_BYTES = 2**16  # by which a stored chunk may be larger than its numbers
 INDEX_BYTES = 64  # more, for each chunk inside a shard
 
@@ -223,6 +224,16 @@ def check_bytes(needed: int, what: str, detail: str = "") -> None:
         raise DiffpolicyError(
             f"{what} takes {needed / 2**30:,.1f} GiB{detail}; this machine has "
             f"{_memory_bytes() / 2**30:,.1f} GiB"
+        )
+
+
+def check_held(needed: int, path: Path) -> None:
+    """Raise DiffpolicyError for more bytes than a data set of another format may take."""
+    if needed > MOST_HELD * _memory_bytes():
+        raise DiffpolicyError(
+            f"{path} takes more than {MOST_HELD:.0%} of this machine's "
+            f"{_memory_bytes() / 2**30:,.1f} GiB; convert it to a store, which is read from disk: "
+            f"diffpolicy import {path} --out STORE"
         )
 
 

@@ -8,7 +8,7 @@ from tyro.conf import Positional
 
 from diffpolicy.checked import NOT_EMPTY, Checked, Range
 from diffpolicy.config import SEED, TICKS
-from diffpolicy.data.formats.options import ExportName, SourceOptions
+from diffpolicy.data.formats.options import ExportOptions, SourceOptions
 
 
 @dataclass(frozen=True)
@@ -22,17 +22,11 @@ class ImportConfig(SourceOptions):
 
 
 @dataclass(frozen=True)
-class ExportConfig(Checked):
+class ExportConfig(ExportOptions):
     """Convert a store to a foreign format."""
 
-    store: Positional[Path]
+    store: Positional[Path] = field(kw_only=True)
     """Store to read; other formats are read too."""
-    format: ExportName
-    """Format to write."""
-    out: Path
-    """File or folder to write."""
-    fps: Annotated[int | None, Range(1, 10**6)] = None
-    """LeRobot: frames per second, a whole number; by default 1 / control period."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,80 @@
-"""Foreign data formats, one file each.
+"""Data formats, one file each.
 
-A module of this room has `matches(path) -> bool`, which looks at names and first bytes only, and
-`open_source(path, options) -> Source`. One that also exports has `write(demonstrations, facts,
-out)`. Packages of a format are imported where they are used; an absent one is named with its extra.
+A module of this room has
+
+    matches(path: Path) -> bool
+        True for data of this format; looks at names and first bytes only, and never raises
+    open_source(path: Path, options: SourceOptions) -> Source
+        checks the data and reads no episode yet; raises DiffpolicyError for damaged or unfit data,
+        OptionNeeded if an option is missing that the format cannot be read without
+
+and one that also exports has
+
+    write(source: Source, options: ExportOptions, partial: Path) -> Sequence[str]
+        writes every episode to `partial`, a path beside `options.out` that does not exist yet and
+        is renamed to it afterwards; returns a sentence for everything that it could not hold.
+        `source.episodes()` may be called more than once.
+
+Packages of a format are imported where they are used; an absent one is named with its extra.
 """
+
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from diffpolicy.data.demonstration import Source
+from diffpolicy.data.formats.options import SourceOptions
+from diffpolicy.errors import DiffpolicyError
+
+MODULES = {  # format: module of this room, in the order of recognition
+    "zarr": "stored",
+    "lerobot": "lerobot",
+    "minari": "minari",
+    "robomimic": "robomimic",
+    "maniskill": "maniskill",
+    "d4rl": "d4rl",
+    "ogbench": "ogbench",
+    "adroit": "adroit",
+    "arrays": "arrays",
+}
+WRITERS = {  # export format: module of this room
+    "zarr": "diffusion_policy",
+    "lerobot-3.0": "lerobot_writer",
+    "lerobot-2.1": "lerobot_writer",
+    "minari": "minari_writer",
+    "robomimic": "robomimic_writer",
+}
+
+
+def open_source(path: str | Path, options: SourceOptions | None = None) -> Source:
+    """Open a data set of any format, recognised from its content unless `options` names it.
+
+    Raises DiffpolicyError for everything that is not one.
+    """
+    path, options = Path(path), options or SourceOptions()
+    name = options.format or recognised(path)
+    if not path.exists():
+        raise DiffpolicyError(f"no demonstrations at {path}")
+    if name is None:
+        raise DiffpolicyError(
+            f"{path} is not a data set of a known format; expected one of {', '.join(MODULES)}; "
+            "if it is one, name it with --format"
+        )
+    return module(MODULES[name]).open_source(path, options)
+
+
+def recognised(path: Path) -> str | None:
+    """Name of the format of a data set; None if it is none of `MODULES`."""
+    if not path.exists():
+        return None
+    return next((n for n, f in MODULES.items() if _exists(f) and module(f).matches(path)), None)
+
+
+def _exists(name: str) -> bool:
+    return find_spec(f"{__name__}.{name}") is not None
+
+
+def module(name: str) -> Any:
+    """Module of this room, imported when it is needed."""
+    return import_module(f"{__name__}.{name}")

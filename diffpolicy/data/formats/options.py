@@ -1,10 +1,12 @@
-"""Names of the formats and options of reading them."""
+"""Names of the formats, options of reading and of writing them."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
-from diffpolicy.checked import Checked
+from diffpolicy.checked import Checked, Range
 from diffpolicy.config import CONTROL_DT
+from diffpolicy.errors import DiffpolicyError
 
 FormatName = Literal[
     "zarr",  # of Diffusion Policy and of this project
@@ -18,6 +20,10 @@ FormatName = Literal[
     "arrays",  # npz or HDF5 with a map of names
 ]
 ExportName = Literal["zarr", "lerobot-3.0", "lerobot-2.1", "minari", "robomimic"]
+
+
+class OptionNeeded(DiffpolicyError):
+    """An option is missing without which a data set cannot be read; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -37,3 +43,15 @@ class SourceOptions(Checked):
     """Control period in seconds, if the source does not declare it."""
     position_targets: bool | None = None
     """True if actions are position targets, if the source does not declare it."""
+
+
+@dataclass(frozen=True)
+class ExportOptions(Checked):
+    """Writing of a data set in a foreign format."""
+
+    format: ExportName
+    """Format to write."""
+    out: Path
+    """File or folder to write."""
+    fps: Annotated[int | None, Range(1, 10**6)] = None
+    """LeRobot: frames per second, a whole number; by default 1 / control period."""

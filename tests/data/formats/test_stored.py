@@ -1,0 +1,103 @@
+"""Stores as a source: this project's own, and Diffusion Policy's folders and zips."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stores import ENDS, EPISODES, joined, write_plainly
+
+from diffpolicy.data.formats import open_source, recognised, stored
+from diffpolicy.data.formats.options import SourceOptions
+from diffpolicy.errors import DiffpolicyError
+
+
+def sample(name: str) -> Path:
+    folder = os.environ.get("DIFFPOLICY_SAMPLES")
+    if not folder:
+        pytest.skip("DIFFPOLICY_SAMPLES does not name the folder of samples")
+    return Path(folder) / name
+
+
+@pytest.mark.parametrize("name", ["dp.zarr", "dp.zarr.zip"])
+def test_what_diffusion_policy_wrote_is_read_to_the_bit(name):
+    source = open_source(sample(name))
+    expected = np.load(sample("source.npz"))
+    assert recognised(sample(name)) == source.format == "zarr"
+    assert [len(episode) for episode in source.episodes()] == [40, 41, 42] and len(source) == 3
+    for number, episode in enumerate(source.episodes()):
+        for key, name in (("state", "observations"), ("action", "actions")):
+            rows = expected[f"{name}_{number}"][: len(episode)]
+            np.testing.assert_array_equal(episode.arrays[key], rows, strict=True)
+
+
+@pytest.mark.parametrize("most", [1, 100, 10**6])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_blocks_do_not_matter(tmp_path, monkeypatch, most, zarr_format):
+    monkeypatch.setattr(stored, "READ_BYTES", most)
+    path = write_plainly(tmp_path / "s", joined(), [0, *ENDS[:2], 16, *ENDS[2:]], zarr_format)
+    source = open_source(path)
+    assert source.notes == ("2 episodes without steps are left out",)
+    for episode, expected in zip(source.episodes(), EPISODES, strict=True):
+        for name, values in expected.items():
+            np.testing.assert_array_equal(episode.arrays[name], values, strict=True)
+
+
+def test_rewards_of_others_are_outcomes(tmp_path):
+    arrays = {"reward": np.arange(27.0)[:, None], "truncated": np.ones((27, 2)), **joined()}
+    source = open_source(write_plainly(tmp_path / "s", arrays, ENDS))
+    for number, episode in enumerate(source.episodes()):
+        assert set(episode.arrays) == {"observation", "action"}
+        np.testing.assert_array_equal(
+            episode.outcomes["reward"], np.arange(27.0)[[0, 5, 16, 25][number] : ENDS[number]]
+        )
+    [note] = source.notes
+    assert note.startswith("data/truncated has rows of [2], not one number")
+
+
+def test_arrays_are_skipped_on_request(tmp_path):
+    path = write_plainly(tmp_path / "s", joined(), ENDS)
+    [first, *_] = open_source(path, SourceOptions(skip=("observation",))).episodes()
+    assert set(first.arrays) == {"action"}
+    with pytest.raises(DiffpolicyError, match="has no camera to skip; it holds: action, obs"):
+        open_source(path, SourceOptions(skip=("camera",)))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "ends", "message"),
+    [
+        ({"actions": np.ones((3, 2))}, [3], "has no data/action; it holds: actions"),
+        ({"action": np.ones((3, 2))}, [0], "no finished episode"),
+        ({"action": np.ones((3, 2)), "x": np.ones(4)}, [3], "4 rows for 3 actions"),
+    ],
+)
+def test_what_has_no_demonstrations_is_refused(tmp_path, arrays, ends, message):
+    with pytest.raises(DiffpolicyError, match=message):
+        open_source(write_plainly(tmp_path / "s", arrays, ends))
+
+
+def test_a_damaged_chunk_is_refused_when_it_is_read(tmp_path):
+    path = write_plainly(tmp_path / "s", joined(), ENDS, chunks=(5, 1))
+    (path / "data/action/4.0").write_bytes(b"damaged")
+    episodes = open_source(path).episodes()
+    with pytest.raises(DiffpolicyError, match="action cannot be read"):
+        list(episodes)
+
+
+def test_what_is_no_data_set_is_refused(tmp_path):
+    (tmp_path / "text").write_text("nothing")
+    for path, message in (
+        (tmp_path / "absent", "no demonstrations at"),
+        (tmp_path / "text", "is not a data set of a known format; expected one of zarr"),
+        (tmp_path, "is not a data set of a known format"),
+    ):
+        with pytest.raises(DiffpolicyError, match=message):
+            open_source(path)
+
+
+def test_other_zips_are_not_stores(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "text").write_text("nothing")
+    packed = shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "folder")
+    assert recognised(Path(packed)) is None
