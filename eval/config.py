@@ -46,8 +46,8 @@ class TaskConfig(Checked):
     run: Path | None = None
     """Run folder, or a policy.safetensors in it."""
     policy: str | None = None
-    """module:factory instead of a run: factory(steps) makes a policy of any kind (README of
-    eval). Needs --env; the module may be a file in the current folder."""
+    """module:factory instead of a run: factory(steps) makes a policy of any kind, see
+    eval/POLICIES.md. Needs --env; the module may be a file in the current folder."""
     env: str | None = None
     """Gymnasium id; by default the one of training."""
     env_kwargs: str | None = None
@@ -152,8 +152,8 @@ class LatencyConfig(Checked):
     """Network of a well-known size with fresh weights, instead of a run. -image: with the two
     newest pictures of one 96 × 96 camera, encoded by a ResNet-18 (large) or the cnn (small)."""
     policy: str | None = None
-    """module:factory instead of a run: factory(steps) makes a policy of any kind (README of
-    eval), which is given the first observation of --env."""
+    """module:factory instead of a run: factory(steps) makes a policy of any kind, see
+    eval/POLICIES.md; it is given the first observation of --env."""
     env: str | None = None
     """With --policy: Gymnasium id of the environment."""
     env_kwargs: str | None = None

@@ -80,9 +80,10 @@ class External:
         batch = len(next(iter(observation.values())))
         expected = batch, self.horizons.usable
         if chunk.dtype.kind not in "fiu" or chunk.ndim != 3 or chunk.shape[:2] != expected:
+            advice = "; try --batch 1" if chunk.shape[:1] == (1,) and batch > 1 else ""
             raise PolicyFailure(
                 f"{self.name} must give actions [B, T_p - T_o + 1, D_a] = [{batch}, "
-                f"{self.horizons.usable}, D_a]; got {chunk.dtype} {list(chunk.shape)}"
+                f"{self.horizons.usable}, D_a]; got {chunk.dtype} {list(chunk.shape)}{advice}"
             )
         return chunk if chunk.dtype.kind == "f" else chunk.astype(np.float32)
 

@@ -189,6 +189,12 @@ def test_whole_numbers_are_actions_and_answers_are_copies():
     assert chunk.dtype == np.float32 and chunk is not answer_of("whole")
 
 
+def test_a_policy_of_one_row_is_told_of_the_batch():
+    policy, two = External("scripted:whole", 1), {"observation": np.zeros((2, 1, 4), np.float32)}
+    with pytest.raises(PolicyFailure, match=r"\[2, 8, D_a\]; got int64 .*; try --batch 1"):
+        policy(two, np.empty((0, 2)))
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
