@@ -204,7 +204,9 @@ def _fits(storage: Numbers, size_bytes: int, offset: int, size: Any, stride: Any
     ):
         return False
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    return offset >= 0 and math.prod(size) <= storage.length and (0 in size or last < storage.length)
+    return (
+        offset >= 0 and math.prod(size) <= storage.length and (0 in size or last < storage.length)
+    )
 
 
 def plain(node: Any, left: int = DEEPEST) -> Any:
