@@ -239,6 +239,12 @@ def test_counts_that_contradict_the_episodes_are_named(made):
     assert note.endswith("there are 4 and 15")
 
 
+def test_facts_without_a_place_are_named(samples):
+    notes = open_source(samples / "lerobot_v3.0_lowdim").notes
+    assert "the names of the dimensions are not kept: observation.state, action" in notes
+    assert "robot_type is not kept: 'balance'" in notes
+
+
 def test_texts_are_left_out_by_name(made):
     info = json.loads((made / "meta/info.json").read_text())
     info["features"]["hint"] = {"dtype": "string", "shape": [1], "names": None}
