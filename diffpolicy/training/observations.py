@@ -48,7 +48,7 @@ def _joined(config: TrainConfig, source: Contents, env: Any, declared: list[str]
             f"name the arrays of {config.data} that make the observation with --obs; it holds: "
             f"{', '.join(source.names)}"
         )
-    _check_options(config, keys)
+    check_options(config, keys)
     mapping = environment.declared(env, "observations_from") if keys == declared else None
     if mapping is None:
         _check_no_pictures(config.data, source, keys, env)
@@ -57,7 +57,7 @@ def _joined(config: TrainConfig, source: Contents, env: Any, declared: list[str]
         return demonstrations, {FLAT: demonstrations.observation(keys)}
     mapped = _mapped(config.data, demonstrations, env)
     _check_present(config.data, source, [FLAT], mapped, env.observations)
-    return demonstrations, {FLAT: _vector(mapped[FLAT])}
+    return demonstrations, {FLAT: as_vector(mapped[FLAT])}
 
 
 def _by_key(config: TrainConfig, source: Contents, env: Any, declared: list[str]) -> Read:
@@ -70,7 +70,7 @@ def _by_key(config: TrainConfig, source: Contents, env: Any, declared: list[str]
                 "among them with --obs, or add its picture as pixels with --camera"
             )
     if not any(specs[key].is_picture for key in keys):
-        _check_options(config, keys)
+        check_options(config, keys)
     stored = [key for key in keys if key in source.names]
     mapping = environment.declared(env, "observations_from")
     mappable = mapping and stored != keys and set(declared) <= set(source.names)
@@ -78,7 +78,7 @@ def _by_key(config: TrainConfig, source: Contents, env: Any, declared: list[str]
     read = list(dict.fromkeys([*stored, *mapped]))
     if not mappable:
         _check_present(config.data, source, keys, stored, specs)
-    on_disk = _too_large(config, source, read)
+    on_disk = pictures_on_disk(config, source, read)
     vectors = [key for key in stored if not specs[key].is_picture]
     demonstrations = read_demonstrations(source, read, config.action, vectors, mapped, on_disk)
     found = {key: demonstrations.arrays[key] for key in stored}
@@ -86,11 +86,11 @@ def _by_key(config: TrainConfig, source: Contents, env: Any, declared: list[str]
         found |= _mapped(config.data, demonstrations, env)
     _check_present(config.data, source, keys, found, specs)
     return demonstrations, {
-        key: found[key] if specs[key].is_picture else _vector(found[key]) for key in keys
+        key: found[key] if specs[key].is_picture else as_vector(found[key]) for key in keys
     }
 
 
-def _check_options(config: TrainConfig, keys: list[str]) -> None:
+def check_options(config: TrainConfig, keys: list[str]) -> None:
     """Refuse an option about pictures that is not its default; the keys are vectors."""
     for name, default in OF_PICTURES.items():
         if getattr(config, name) != default:
@@ -101,7 +101,8 @@ def _check_options(config: TrainConfig, keys: list[str]) -> None:
             )
 
 
-def _vector(values: np.ndarray) -> np.ndarray:
+def as_vector(values: np.ndarray) -> np.ndarray:
+    """Rows [N, …] as vectors [N, D] float32."""
     return values.reshape(len(values), -1).astype(np.float32, copy=False)
 
 
@@ -155,7 +156,7 @@ def _check_no_pictures(data: Path, source: Contents, keys: list[str], env: Any) 
             )
 
 
-def _too_large(config: TrainConfig, source: Contents, names: list[str]) -> bool:
+def pictures_on_disk(config: TrainConfig, source: Contents, names: list[str]) -> bool:
     """Tell where the pictures will be; True for the disk, because they take more than allowed.
 
     Raises DiffpolicyError for pictures that are to be held and take more than the memory.

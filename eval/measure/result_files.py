@@ -1,7 +1,7 @@
 """Files of results: one JSON document each, written and read here.
 
-A file names its format (eval, delays, sweep, suite, latency or replay) and its `format_version`.
-Files of version 1 name neither; their fields tell the format.
+A file names its format (eval, delays, sweep, suite, latency, offline or replay) and its
+`format_version`. Files of version 1 name neither; their fields tell the format.
 """
 
 import json
@@ -16,6 +16,7 @@ from diffpolicy.files import write_text
 
 from ..config import MILLISECONDS
 from .computer import Provenance
+from .offline_results import OfflineResult
 from .replay_results import ReplayResult
 from .results import (
     BudgetResult,
@@ -150,7 +151,14 @@ class Simulation:
 
 
 Result = (
-    EvalResult | DelaysResult | SweepResult | SuiteResult | LatencyFile | Simulation | ReplayResult
+    EvalResult
+    | DelaysResult
+    | SweepResult
+    | SuiteResult
+    | LatencyFile
+    | Simulation
+    | OfflineResult
+    | ReplayResult
 )
 FORMATS: dict[str, type[Result]] = {
     "eval": EvalResult,
@@ -159,6 +167,7 @@ FORMATS: dict[str, type[Result]] = {
     "suite": SuiteResult,
     "latency": LatencyFile,
     "simulation": Simulation,
+    "offline": OfflineResult,
     "replay": ReplayResult,
 }
 
@@ -235,6 +244,7 @@ def _format_of(data: Any, path: Path) -> str:
         "suite": "tasks" in known,
         "sweep": "recommendations" in known,
         "simulation": "rules" in row,
+        "offline": "episode_errors" in row,
         "delays": "ticks" in row,
         "eval": "clock" in row,
         "latency": "latency_ms" in row,
