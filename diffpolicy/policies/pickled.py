@@ -10,8 +10,9 @@ import pickle
 import pickletools
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,7 +53,8 @@ class Node(Bag):
     """Node of an OmegaConf configuration: `_content` of a dict or list, `_val` of a value."""
 
 
-class Numbers(NamedTuple):
+@dataclass(frozen=True)
+class Numbers:
     """Reference to a storage: type and count of its numbers, and the name of its file."""
 
     dtype: torch.dtype
