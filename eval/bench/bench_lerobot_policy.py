@@ -29,7 +29,7 @@ from diffpolicy.policies.config import ImportPolicyConfig
 from diffpolicy.policies.importing import import_policy
 from diffpolicy.policy import Policy
 
-BLOCKS, CALLS = 2, 3
+BLOCKS, CALLS = 20, 25
 ENGINES = ("eager", "onnx", "native")
 Block = Callable[[int], list[float]]  # number of calls -> their times in ms
 
