@@ -7,6 +7,9 @@ with the loop of diffusers on the same network. Same weights, same timesteps, ba
 numpy; medians of interleaved blocks, each side with the number of threads that suits it best.
 """
 
+# diffpolicy.eval is known to Python, not to pyright.
+# pyright: reportMissingImports=false
+
 import argparse
 import json
 import os
