@@ -10,9 +10,7 @@ registers HumanDoor-v0.
 """
 
 import hashlib
-import io
 import os
-import pickle
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from tqdm import tqdm
 
 from diffpolicy.data.demonstration_writer import DemonstrationWriter
 from diffpolicy.data.demonstrations import open_demonstrations
+from diffpolicy.data.unpickler import unpickle
 from diffpolicy.errors import DiffpolicyError
 
 DOOR = "gymnasium_robotics:AdroitHandDoor-v1"
@@ -41,21 +40,6 @@ ATTRIBUTES = {
     "position_targets": True,
     "expert": "human teleoperation",
 }
-ADMITTED = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): np.ndarray(0).__reduce__()[0],
-}
-
-
-class ArraysOnly(pickle.Unpickler):
-    """Unpickler of lists, dicts, numbers and NumPy arrays; anything else could run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return an admitted class or function; raise DiffpolicyError for any other."""
-        if (module, name) not in ADMITTED:
-            raise DiffpolicyError(f"the pickle asks for {module}.{name}; only arrays are admitted")
-        return ADMITTED[module, name]
 
 
 class HumanDoor(gymnasium.Wrapper):
@@ -118,7 +102,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     if (found := hashlib.sha256(content).hexdigest()) != SHA256:
         expected = f"expected SHA-256 {SHA256}; got {found}"
         raise DiffpolicyError(f"{path} is not the known file; {expected}")
-    return ArraysOnly(io.BytesIO(content)).load()
+    return unpickle(content, path)
 
 
 def convert(path: Path, out: Path) -> None:

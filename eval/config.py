@@ -184,8 +184,9 @@ class SweepConfig(Latencies, TaskConfig):
 
     ddim_steps: Annotated[tuple[int, ...], NOT_EMPTY] = (1, 2, 4, 8, 16, 32, 100)
     """Step budgets."""
-    grid: Annotated[tuple[str, ...], NOT_EMPTY] = ("trailing",)
-    """Timestep grids: trailing, leading, linspace, loop, quadratic, or lists such as 85,20."""
+    grid: tuple[str, ...] = ()
+    """Timestep grids: trailing, leading, linspace, loop, quadratic, or lists such as 85,20; by
+    default that of the run."""
     start: Annotated[tuple[int, ...], LEVEL] = ()
     """First timesteps of a named grid; by default T - 1."""
     end: Annotated[tuple[int, ...], LEVEL, NOT_EMPTY] = (0,)

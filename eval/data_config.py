@@ -52,8 +52,8 @@ class DenoiseConfig(Checked):
     """GIF to write; a PNG strip of the same name is written beside it."""
     ddim_steps: Annotated[tuple[int, ...], NOT_EMPTY] = (2, 10)
     """Step budgets to draw side by side."""
-    grid: str = "trailing"
-    """Timestep grid: trailing, leading, linspace, loop, quadratic, or a list such as 85,20."""
+    grid: str | None = None
+    """Timestep grid, as in eval; by default that of the run."""
     chunks: Annotated[int, Range(1, 1000)] = 16
     """Number of chunks from different noise, for the same observation."""
     seed: Annotated[int, SEED] = 100_000
@@ -75,11 +75,16 @@ class ReplayConfig(Checked):
     """Keyword arguments of the environment, as a JSON object; by default those in the store."""
     success_from: str | None = None
     """Key of `info` that is true on success, as in `record`."""
-    success: str = "at-any-tick"
-    """Rule of success: at-any-tick, at-end, or held:N for N ticks in a row."""
+    success: str | None = None
+    """Rule of success: at-any-tick, at-end, or held:N for N ticks in a row; by default as in the
+    store, or at-any-tick."""
+    start: tuple[str, ...] = ()
+    """Arrays whose first row sets the start of an episode, for a store without seeds: state calls
+    reset(options={"state": row}), option=array another option of the environment."""
     episodes: Annotated[int | None, EPISODES] = None
     """Number of episodes, from the first; by default all."""
     max_steps: Annotated[int | None, TICKS] = None
-    """Longest episode in control ticks; by default the limit of the environment."""
+    """Longest episode in control ticks; by default as in the store, or the limit of the
+    environment."""
     json: Path | None = None
     """File for the result."""

@@ -67,7 +67,8 @@ def trace(config: DenoiseConfig) -> list[Trajectory]:
     """Trajectory of every budget from one observation and the same noise."""
     checkpoint = load_policy(config.run)
     history = _history(config, checkpoint)
-    budgets = config.ddim_steps if config.grid in SPACINGS else (None,)  # a list fixes its steps
+    named = config.grid in (None, *SPACINGS)
+    budgets = config.ddim_steps if named else (None,)  # a list fixes its steps
     samplings = [Sampling(ddim_steps=k, grid=config.grid) for k in budgets]
     policies = [Policy(checkpoint, sampling) for sampling in samplings]
     rng = np.random.default_rng(config.seed)

@@ -169,7 +169,7 @@ BAD = [
     (f'{TRAIN} --env-kwargs {{{{"x":NaN}}}}', "NaN is not a finite number"),
     (f'{TRAIN} --env-kwargs {{{{"x":1,"x":2}}}}', "an object has a duplicate name"),
     # lists and texts without anything in them
-    *((f"{SWEEP} --{name}", f"--{name} needs at least one value") for name in ("grid", "eta")),
+    *((f"{SWEEP} --{name}", f"--{name} needs at least one value") for name in ("sampler", "eta")),
     *((f"{SWEEP} --{name}", f"--{name} needs at least one value") for name in ("end", "clocks")),
     *(
         (f"{command} --ddim-steps", "--ddim-steps needs at least one value")

@@ -3,7 +3,7 @@
 Shapes: T actions of the episode.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 REWARD, TERMINATED, TRUNCATED = OUTCOMES = ("reward", "terminated", "truncated")
+BATCH_BYTES = 2**25
 OUTCOME_TYPES = {REWARD: np.float32, TERMINATED: np.bool_, TRUNCATED: np.bool_}
 
 
@@ -34,6 +35,12 @@ class Demonstration:
     def __len__(self) -> int:
         """T."""
         return len(self.arrays["action"])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        kinds = self.arrays, self.outcomes, self.final
+        return sum(values.nbytes for kind in kinds for values in kind.values())
 
 
 class Source(Protocol):
@@ -59,3 +66,18 @@ class Source(Protocol):
         Raises DiffpolicyError for damaged content.
         """
         ...
+
+
+def batches(
+    episodes: Iterable[Demonstration], most_bytes: int = BATCH_BYTES
+) -> Iterator[list[Demonstration]]:
+    """Consecutive episodes in lists that reach so many bytes, for `DemonstrationWriter.extend`."""
+    batch, size = [], 0
+    for episode in episodes:
+        batch.append(episode)
+        size += episode.nbytes
+        if size >= most_bytes:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -18,7 +18,7 @@ from diffpolicy.data.demonstrations import Contents, Demonstrations, read_demons
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import NO_ENVIRONMENT, ObservationSpec, Task, picture, picture_shape
 from diffpolicy.training.actions import check_actions
-from diffpolicy.training.observations import as_vector, check_options, tell_memory
+from diffpolicy.training.observations import as_vector, check_options, pictures_on_disk
 
 OF_ENVIRONMENTS = ("env_kwargs", "camera")  # options
 
@@ -38,8 +38,8 @@ def read_alone(config: TrainConfig, source: Contents) -> Read:
     rows = {key: source.store.array(f"data/{key}").shape[1:] for key in keys if key in source.names}
     if not any(map(picture_shape, rows.values())):
         check_options(config, keys)
-    tell_memory(config.data, source, list(rows))
-    demonstrations = read_demonstrations(source, keys, config.action)
+    on_disk = pictures_on_disk(config, source, list(rows))
+    demonstrations = read_demonstrations(source, keys, config.action, on_disk=on_disk)
     observations = {key: _of_key(demonstrations.arrays[key]) for key in keys}
     action = demonstrations.action
     task = Task(

@@ -17,6 +17,7 @@ from diffpolicy.checkpoint import WITHOUT_PICTURES
 from diffpolicy.config import TrainConfig
 from diffpolicy.data.demonstrations import Contents, Demonstrations, read_demonstrations
 from diffpolicy.data.pictures import held_bytes
+from diffpolicy.data.stored_pictures import StoredPictures
 from diffpolicy.data.zarr_store import check_bytes
 from diffpolicy.environment.boundary import describe_error
 from diffpolicy.errors import DiffpolicyError
@@ -77,9 +78,9 @@ def _by_key(config: TrainConfig, source: Contents, env: Any, declared: list[str]
     read = list(dict.fromkeys([*stored, *mapped]))
     if not mappable:
         _check_present(config.data, source, keys, stored, specs)
-    tell_memory(config.data, source, read)
+    on_disk = pictures_on_disk(config, source, read)
     vectors = [key for key in stored if not specs[key].is_picture]
-    demonstrations = read_demonstrations(source, read, config.action, vectors, mapped)
+    demonstrations = read_demonstrations(source, read, config.action, vectors, mapped, on_disk)
     found = {key: demonstrations.arrays[key] for key in stored}
     if mappable:
         found |= _mapped(config.data, demonstrations, env)
@@ -116,7 +117,7 @@ def _mapped(data: Path, demonstrations: Demonstrations, env: Any) -> dict[str, n
         name = f"observations_from of {env.spec.id}"
         raise DiffpolicyError(f"{data}: {name} failed: {describe_error(error)}") from error
     by_key = mapped if isinstance(mapped, Mapping) else {FLAT: np.asarray(mapped, np.float32)}
-    found, rows = {key: np.asarray(values) for key, values in by_key.items()}, demonstrations.rows
+    found, rows = {key: _as_array(values) for key, values in by_key.items()}, demonstrations.rows
     for key, values in found.items():
         if values.ndim < 2 or len(values) != rows:
             raise DiffpolicyError(
@@ -124,6 +125,10 @@ def _mapped(data: Path, demonstrations: Demonstrations, env: Any) -> dict[str, n
                 f"expected one row for each of {rows:,} actions, [{rows}, …]"
             )
     return found
+
+
+def _as_array(values: Any) -> Any:
+    return values if isinstance(values, StoredPictures) else np.asarray(values)
 
 
 def _check_present(
@@ -151,14 +156,22 @@ def _check_no_pictures(data: Path, source: Contents, keys: list[str], env: Any) 
             )
 
 
-def tell_memory(data: Path, source: Contents, names: list[str]) -> None:
-    """Tell the memory of the pictures before they are read; refuse more than there is."""
+def pictures_on_disk(config: TrainConfig, source: Contents, names: list[str]) -> bool:
+    """Tell where the pictures will be; True for the disk, because they take more than allowed.
+
+    Raises DiffpolicyError for pictures that are to be held and take more than the memory.
+    """
     arrays = (source.store.array(f"data/{name}") for name in names)
     size = sum(held_bytes(array, source.rows) for array in arrays)
-    check_bytes(size, f"the pictures of {data}")
+    on_disk = size > config.picture_memory * 1e9
+    if not on_disk:
+        check_bytes(size, f"the pictures of {config.data}")
     if size:
+        limit = f"read from disk in training (--picture-memory {config.picture_memory:g} GB)"
+        place = limit if on_disk else "in memory"
         logger = logging.getLogger("diffpolicy")
-        logger.info("%s: pictures: %s MB in memory", data, f"{size / 1e6:,.0f}")
+        logger.info("%s: pictures: %s MB %s", config.data, f"{size / 1e6:,.0f}", place)
+    return on_disk
 
 
 def check_observations(data: Path, observations: dict[str, np.ndarray], task: Task) -> None:

@@ -20,6 +20,7 @@ from diffpolicy.config import BATCH, PICTURE_BATCH, ModelConfig, TrainConfig
 from diffpolicy.data.attributes import attribute
 from diffpolicy.data.demonstrations import Demonstrations, contents
 from diffpolicy.data.normalizer import FITS, Normalizer, pixels
+from diffpolicy.data.stored_pictures import StoredPictures
 from diffpolicy.data.windows import Windows, make_windows
 from diffpolicy.denoisers.pretrained import Convolutions
 from diffpolicy.environment.pictures import PIXELS
@@ -181,12 +182,13 @@ def split_episodes(count: int, fraction: float, seed: int) -> tuple[np.ndarray, 
     return np.sort(order[held:]), np.sort(order[:held])
 
 
-def fingerprint(*arrays: np.ndarray) -> str:
+def fingerprint(*arrays: np.ndarray | StoredPictures) -> str:
     """A hash of the arrays' bytes and shapes: a checkpoint's identity of its data."""
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:
         digest.update(repr((array.shape, array.dtype.str)).encode())
-        digest.update(np.ascontiguousarray(array).data)
+        for block in array.blocks() if isinstance(array, StoredPictures) else (array,):
+            digest.update(np.ascontiguousarray(block).data)
     return digest.hexdigest()
 
 
@@ -205,7 +207,7 @@ def _provenance(
     settings = {
         key: str(value) if isinstance(value, Path) else value
         for key, value in asdict(config).items()
-        if key not in ("resume", "out", "encoder_weights")
+        if key not in ("resume", "out", "encoder_weights", "picture_memory")
     }
     ends = demonstrations.episode_ends
     return {

@@ -1,7 +1,7 @@
 """Files of results: one JSON document each, written and read here.
 
-A file names its format (eval, delays, sweep, suite, latency or offline) and its `format_version`.
-Files of version 1 name neither; their fields tell the format.
+A file names its format (eval, delays, sweep, suite, latency, offline or replay) and its
+`format_version`. Files of version 1 name neither; their fields tell the format.
 """
 
 import json
@@ -17,6 +17,7 @@ from diffpolicy.files import write_text
 from ..config import MILLISECONDS
 from .computer import Provenance
 from .offline_results import OfflineResult
+from .replay_results import ReplayResult
 from .results import (
     BudgetResult,
     Cameras,
@@ -150,7 +151,14 @@ class Simulation:
 
 
 Result = (
-    EvalResult | DelaysResult | SweepResult | SuiteResult | LatencyFile | Simulation | OfflineResult
+    EvalResult
+    | DelaysResult
+    | SweepResult
+    | SuiteResult
+    | LatencyFile
+    | Simulation
+    | OfflineResult
+    | ReplayResult
 )
 FORMATS: dict[str, type[Result]] = {
     "eval": EvalResult,
@@ -160,6 +168,7 @@ FORMATS: dict[str, type[Result]] = {
     "latency": LatencyFile,
     "simulation": Simulation,
     "offline": OfflineResult,
+    "replay": ReplayResult,
 }
 
 

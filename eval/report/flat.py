@@ -18,6 +18,7 @@ from typing import Any
 from diffpolicy.files import write_text
 
 from ..measure.offline_results import OfflineResult
+from ..measure.replay_results import ReplayedEpisode, ReplayResult
 from ..measure.result_files import LatencyFile, Result, Simulation, SuiteResult
 from ..measure.results import Outcomes
 
@@ -42,6 +43,8 @@ def episodes(result: Result) -> Iterator[Line]:
     if isinstance(result, SuiteResult):
         for task, swept in result.tasks.items():
             yield from ({"task": task, **line} for line in episodes(swept))
+    elif isinstance(result, ReplayResult):
+        yield from (_replayed(row) for row in result.rows)
     elif isinstance(result, OfflineResult):
         for row in result.rows:
             for number, error in zip(result.provenance.episodes, row.episode_errors, strict=True):
@@ -59,8 +62,19 @@ def episodes(result: Result) -> Iterator[Line]:
                 yield {**about, "seed": first + i, **outcome}
 
 
+def _replayed(row: ReplayedEpisode) -> Line:
+    """The scalars of an episode, and of the difference of each key."""
+    line = dict(_scalars(row))
+    for difference in row.differences:
+        line |= _scalars(difference, f"{difference.key}.")
+        del line[f"{difference.key}.key"]
+    return line
+
+
 def budgets(result: Result) -> Iterator[Line]:
-    """One line for each row, with its scalars."""
+    """One line for each row, with its scalars; a replay has no budgets."""
+    if isinstance(result, ReplayResult):
+        return
     if isinstance(result, SuiteResult):
         for task, swept in result.tasks.items():
             yield from ({"task": task, **line} for line in budgets(swept))

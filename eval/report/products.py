@@ -5,6 +5,7 @@ from pathlib import Path
 from diffpolicy.files import check_writable, write_bytes, write_text
 
 from ..measure.offline_results import OfflineResult
+from ..measure.replay_results import ReplayResult
 from ..measure.result_files import (
     DelaysResult,
     LatencyFile,
@@ -18,6 +19,7 @@ from .figure import png
 from .flat import csv_paths, write_csv
 from .offline_page import offline_page, offline_plot, print_offline
 from .plots import success_against_delay, success_against_latency
+from .replays import print_replay
 from .sentences import clock_label, verdict
 from .suite_page import Tables, print_suite, suite_page, suite_plot, tables_of
 from .sweep_page import sweep_page
@@ -33,6 +35,7 @@ def product_paths(kind: type[Result], file: Path) -> list[Path]:
         page = file.with_name("report.html")
     drawn = {DelaysResult: [plot], **{with_page: [plot, page] for with_page in WITH_PAGE}}
     tables = {LatencyFile: csv_paths(file)[1:], Simulation: csv_paths(file)[1:]}
+    tables[ReplayResult] = csv_paths(file)[:1]
     return [*drawn.get(kind, []), *tables.get(kind, csv_paths(file))]
 
 
@@ -89,6 +92,8 @@ def _print(result: Result, tables: Tables) -> None:
         print_latencies(result)
     elif isinstance(result, Simulation):
         print_simulation(result)
+    elif isinstance(result, ReplayResult):
+        print_replay(result)
     elif isinstance(result, OfflineResult):
         print_offline(result)
     else:

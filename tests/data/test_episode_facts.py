@@ -147,7 +147,7 @@ def test_a_crash_at_any_moment_loses_no_finished_episode(tmp_path, small_chunks)
     episodes = [full(n, length=2) for n in range(7)]
     base = write(tmp_path / "base.zarr", episodes[:2])
     counts = set()
-    for n in itertools.count(step=7):
+    for n in itertools.count(step=13):
         path = shutil.copytree(base, tmp_path / f"{n}.zarr")
         died = dies_at(n, lambda path=path: write(path, episodes, 5))
         found = len(open_source(path))

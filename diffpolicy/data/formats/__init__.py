@@ -61,6 +61,12 @@ def open_source(path: str | Path, options: SourceOptions | None = None) -> Sourc
             f"{path} is not a data set of a known format; expected one of {', '.join(MODULES)}; "
             "if it is one, name it with --format"
         )
+    for value, option, only in (
+        (options.subset, "subset", "robomimic"),
+        (options.map, "map", "arrays"),
+    ):
+        if value and name != only:
+            raise DiffpolicyError(f"--{option} is for --format {only}; {path} is read as {name}")
     return module(MODULES[name]).open_source(path, options)
 
 

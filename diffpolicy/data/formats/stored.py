@@ -29,6 +29,8 @@ def matches(path: Path) -> bool:
     """True for a zarr folder, and for a zip of one."""
     if path.is_dir():
         return any((path / mark).exists() for mark in MARKS)
+    if not path.is_file():  # a pipe might never end
+        return False
     try:
         with zipfile.ZipFile(path) as packed:
             return any(mark in packed.NameToInfo for mark in MARKS)
