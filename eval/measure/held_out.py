@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,12 +23,12 @@ SAME_PERIOD = 1e-3  # relative difference of control periods that is rounding
 class HeldOut:
     """Demonstrations, and the numbers of the episodes [E] that the run was not trained on.
 
-    observations {key: [N, …]}, actions [N, D_a]: of all episodes, in units of the data; ends: of
-    all of them. reason: in words.
+    observations {key: [N, …]}, arrays or pictures on disk, and actions [N, D_a]: of all episodes,
+    in units of the data; ends: of all of them. reason: in words.
     """
 
     path: Path
-    observations: dict[str, np.ndarray]
+    observations: dict[str, Any]
     actions: np.ndarray
     ends: np.ndarray
     episodes: np.ndarray
