@@ -23,10 +23,10 @@ def offline(config: OfflineConfig) -> OfflineResult:
     set_threads(config.threads)
     file = results_folder(config, "offline") / "offline.json"
     checkpoint = load_policy(config.run)
-    policies = _policies(config, checkpoint)
-    check_outputs(OfflineResult, file)
     data = held_out(config.run, checkpoint, config.data)
     print(f"{data.path}: episodes: {data.reason}")
+    check_outputs(OfflineResult, file)
+    policies = _policies(config, checkpoint)
     loop = open_loop(data, _chosen(config, data), policies[0].horizons, config.pairs)
     figures = Figures(data, loop, config.samples, config.seed)
     rows = figures.rows(policies, config.latency_seconds)

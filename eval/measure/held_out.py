@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from diffpolicy.checked import validate
 from diffpolicy.checkpoint import Checkpoint
 from diffpolicy.config import TrainConfig
 from diffpolicy.data.attributes import attribute
+from diffpolicy.data.demonstrations import contents
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import FLAT, NO_ENVIRONMENT, Task
 from diffpolicy.training.preparation import fingerprint, read, split_episodes
@@ -21,12 +23,12 @@ SAME_PERIOD = 1e-3  # relative difference of control periods that is rounding
 class HeldOut:
     """Demonstrations, and the numbers of the episodes [E] that the run was not trained on.
 
-    observations {key: [N, …]}, actions [N, D_a]: of all episodes, in units of the data; ends: of
-    all of them. reason: in words.
+    observations {key: [N, …]}, arrays or pictures on disk, and actions [N, D_a]: of all episodes,
+    in units of the data; ends: of all of them. reason: in words.
     """
 
     path: Path
-    observations: dict[str, np.ndarray]
+    observations: dict[str, Any]
     actions: np.ndarray
     ends: np.ndarray
     episodes: np.ndarray
@@ -86,22 +88,30 @@ def _store_of(run: Path, trained: Reading) -> Path:
 
 
 def _reading(checkpoint: Checkpoint, trained: Reading, path: Path) -> TrainConfig:
-    """Options that read the same observations and actions from a data set."""
+    """Options that read the same observations and actions from a data set.
+
+    Without the environment of the training, unless the data lack arrays of the policy's keys.
+    """
     task = checkpoint.specification.task
-    alone = task.env_id == NO_ENVIRONMENT
-    mapped = not alone and list(task.observations) == [FLAT]
+    alone = task.env_id == NO_ENVIRONMENT or _holds(path, list(task.observations), trained.obs)
+    flat = list(task.observations) == [FLAT]
     return TrainConfig(
         data=path,
         out=Path(),
         action=trained.action,
-        obs=tuple(trained.obs if mapped else task.observations),
-        env=task.env_id,
+        obs=tuple(trained.obs if flat and not alone else task.observations),
+        env=NO_ENVIRONMENT if alone else task.env_id,
         env_kwargs=None if alone else json.dumps(task.env_kwargs),
-        camera=task.camera,
+        camera=None if alone else task.camera,
         control_dt=task.control_dt_s,
         position_targets=task.position_targets,
         normalizer=checkpoint.specification.model.normalizer,
     )
+
+
+def _holds(path: Path, keys: list[str], chosen: list[str]) -> bool:
+    """True if the data hold an array of each key, and no others were chosen for training."""
+    return chosen in ([], keys) and set(keys) <= set(contents(path).names)
 
 
 def _check_fit(path: Path, found: Task, task: Task, attributes: dict) -> None:

@@ -16,8 +16,8 @@ FEWEST = 10  # episodes for an interval that can be trusted
 LIMITS = (
     "These figures are no success rate: they compare actions at states that the demonstrator "
     "visited, one chunk at a time, so errors never accumulate and no mistake has to be corrected. "
-    "Budgets and policies cannot be ranked by success with them (Mandlekar et al., 2021, arXiv "
-    "2108.03298, find that the lowest validation loss selects poor policies).",
+    "Budgets and policies cannot be ranked by success with them; Mandlekar et al. (2021, arXiv "
+    "2108.03298) study the difference of the two objectives.",
     "Where demonstrations differ at the same state, no policy can predict which one was shown. The "
     "spread, the distance of two samples of the policy, is the error that it would have if the "
     "demonstrations were samples of it. A budget whose spread is near 0 gives the mean action: its "

@@ -38,8 +38,8 @@ def notes(
     """Sentences about everything that a store cannot hold, and that the data set does not say."""
     declared = "position_targets" in sidecar.attributes or options.position_targets is not None
     undeclared = (
-        "LeRobot does not declare if actions are position targets; give --position-targets True or "
-        "False"
+        "LeRobot does not declare if actions are position targets (--position-targets True or "
+        "False)"
     )
     found = (*_lost(path, features), *_facts(info), *_counted(info, episodes))
     return found if declared else (*found, undeclared)
