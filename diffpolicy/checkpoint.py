@@ -25,7 +25,7 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_atomically
 from diffpolicy.specification import ACTION, FLAT, Specification, Task
 
-FORMAT_VERSION = 4  # see `_migrate` for the older ones
+FORMAT_VERSION = 5  # see `_migrate` for the older ones
 POLICY_FILE = "policy.safetensors"
 TRAINING_FILE = "training.safetensors"
 HEADER = "diffpolicy"
@@ -111,26 +111,31 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _migrate(header: dict[str, Any], version: Any) -> dict[str, Any]:
-    """Convert a header of an older version to version 4; leave misplaced fields to validation.
+    """Convert a header of an older version to version 5; leave misplaced fields to validation.
 
     Version 1 has no constants in its normalisers and no target in its training state; versions 1
-    and 2 have one observation, a vector; version 3 has no pictures.
+    and 2 have one observation, a vector; version 3 has no pictures; version 4 has no crop of one
+    camera, no grid of its own and always re-derives ε̂.
     """
     match header:
         case {"specification": {"task": {**task}, "model": {**model}, **others}}:
             if version == 1:
                 task["observation_keys"] = None
                 model.setdefault("regression", False)  # absent from the first files
-            if version < FORMAT_VERSION:
+            if version < 4:
                 task, model = _by_key(task, model), {**WITHOUT_PICTURES, **model}
+            if version < 5:
+                task = _without_crops(task)
+                others = {"grid": "trailing", "rederive": True, **others}
             return {**header, "specification": {**others, "task": task, "model": model}}
         case {"identity": {**identity}}:
             target = {"steps": None, "minutes": None} if version == 1 else {}
-            if version < FORMAT_VERSION:
+            if version < 4:
                 identity = {**WITHOUT_PICTURES, "colour_jitter": 0.0, **identity}
             match identity:
-                case {"task": {**task}} if version < FORMAT_VERSION:
-                    identity["task"] = _by_key(task, identity)
+                case {"task": {**task}} if version < 5:
+                    task = _by_key(task, identity) if version < 4 else task
+                    identity["task"] = _without_crops(task)
             return {**header, **target, "identity": identity}
     return header
 
@@ -143,6 +148,15 @@ def _by_key(task: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
     kind = model.get("normalizer")
     spec = {"shape": [task.pop("observation_dim")], "dtype": "float32", "normalizer": kind}
     return {**task, "observations": {FLAT: spec}}
+
+
+def _without_crops(task: dict[str, Any]) -> dict[str, Any]:
+    """Convert a task whose cameras have no crops of their own."""
+    match task:
+        case {"observations": {**specs}}:
+            with_crop = {k: {"crop": None, **s} for k, s in specs.items() if isinstance(s, dict)}
+            return {**task, "observations": {**specs, **with_crop}}
+    return task
 
 
 def policy_path(run: str | Path) -> Path:

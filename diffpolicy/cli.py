@@ -21,7 +21,7 @@ COMMANDS = {  # name: (dataclass of its options, function of them)
     "eval": ("diffpolicy.eval.config:EvalConfig", "diffpolicy.eval.evaluate:evaluate_budget"),
     "latency": ("diffpolicy.eval.config:LatencyConfig", "diffpolicy.eval.latency:latency"),
     "delays": ("diffpolicy.eval.config:DelaysConfig", "diffpolicy.eval.delays:delays"),
-    "denoise": ("diffpolicy.eval.config:DenoiseConfig", "diffpolicy.eval.denoise:denoise"),
+    "denoise": ("diffpolicy.eval.data_config:DenoiseConfig", "diffpolicy.eval.denoise:denoise"),
     "suite": ("diffpolicy.eval.config:SuiteConfig", "diffpolicy.eval.suite:suite"),
     "sweep": ("diffpolicy.eval.config:SweepConfig", "diffpolicy.eval.sweep:command"),
     "report": ("diffpolicy.eval.config:ReportConfig", "diffpolicy.eval.redraw:redraw"),

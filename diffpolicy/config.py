@@ -76,8 +76,9 @@ class Sampling(Checked):
 
     ddim_steps: int | None = None
     """Denoising steps for each chunk; by default 10, and 0 for a regression policy."""
-    grid: str = "trailing"
-    """Timestep grid: trailing, leading, linspace, loop, quadratic, or a list such as 85,20."""
+    grid: str | None = None
+    """Timestep grid: trailing, leading, linspace, loop, quadratic, or a list such as 85,20; by
+    default that of the run, which is trailing unless the run was imported."""
     start: Annotated[int | None, LEVEL] = None
     """First timestep of a named grid; by default T - 1."""
     end: Annotated[int, LEVEL] = 0
@@ -107,17 +108,20 @@ class TrainConfig(ModelConfig):
     out: Path = field(kw_only=True)
     """Run folder to write."""
     env: str | None = None
-    """Gymnasium id (module:Name-v0); by default the one in the store."""
+    """Gymnasium id (module:Name-v0), or none to train from the store alone; by default the one in
+    the store."""
     env_kwargs: str | None = None
     """Keyword arguments of the environment, as a JSON object; by default those in the store."""
     obs: tuple[str, ...] = ()
     """Arrays of the store that are joined to the observation, in this order; by default
     `observation`, or the arrays that the environment maps. With pictures: keys of the environment,
-    each encoded by itself; by default all."""
+    each encoded by itself; by default all. With --env none: the keys that the policy observes, by
+    name; by default all arrays but actions and outcomes."""
     control_dt: Annotated[float | None, CONTROL_DT] = None
     """Control period in seconds, if neither the store nor the environment declares it."""
     position_targets: bool | None = None
-    """True if actions are position targets, for an environment that does not declare it."""
+    """True if actions are position targets, if neither the store nor the environment declares
+    it."""
     observation_horizon: Annotated[int, HORIZON] = 2
     """Number T_o of observations that the policy receives."""
     prediction_horizon: Annotated[int | None, HORIZON] = None
@@ -156,11 +160,13 @@ class TrainConfig(ModelConfig):
     camera: Annotated[int | None, CAMERA] = None
     """Add the environment's picture to its observation as `pixels`: its side in px; by default as
     in the store."""
+    picture_memory: Annotated[float, Range(0, 1e6)] = 1.0
+    """Most memory for pictures in GB; those of a larger store are read from disk in training."""
 
 
 @dataclass(frozen=True)
 class RecordConfig(Checked):
-    """Record the successful episodes of an expert in a store of demonstrations."""
+    """Record the successful episodes of an expert, or a person, in a store of demonstrations."""
 
     env: str
     """Gymnasium id (module:Name-v0)."""
@@ -187,6 +193,12 @@ class RecordConfig(Checked):
     """Rule of success: at-any-tick, at-end, or held:N for N ticks in a row."""
     camera: Annotated[int | None, CAMERA] = None
     """Add the environment's picture to its observation as `pixels`: its side in px."""
+    teleop: bool = False
+    """Record a person: a window shows the environment, and mouse or arrow keys move the cursor that
+    it follows. SPACE starts and pauses, S saves the episode here or one without success, U takes
+    the last one back, D discards the running one, Q quits. Episodes with success are kept by
+    themselves, others only by S. The last one is written when the next starts, or at the end, also
+    by Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -195,3 +207,8 @@ class InfoConfig(Checked):
 
     path: Positional[Path]
     """Store or run folder."""
+    plot: Path | None = None
+    """Stores: draw a picture of the demonstrations to this file, PNG, PDF or SVG by its suffix."""
+    env: str | None = None
+    """Stores: Gymnasium id of the environment whose action space is drawn; by default that of the
+    store, if it is one of diffpolicy's or Gymnasium's own."""

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -65,10 +66,21 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 def remove_partials(folder: Path) -> None:
     """Remove temporary files of processes that no longer exist."""
-    for path in folder.glob(".*.partial"):
-        process = path.name.split(".")[-2]
-        if process.isdecimal() and not _alive(int(process)):
+    for path in _abandoned(folder):
+        if not path.is_dir():
             path.unlink(missing_ok=True)
+
+
+def remove_partial_folders(target: Path) -> None:
+    """Remove temporary folders for `target` of processes that no longer exist."""
+    for path in _abandoned(target.parent):
+        if path.is_dir() and path.name.rpartition(".")[0].rpartition(".")[0] == f".{target.name}":
+            shutil.rmtree(path)
+
+
+def _abandoned(folder: Path) -> list[Path]:
+    found = [(path, path.name.split(".")[-2]) for path in folder.glob(".*.partial")]
+    return [path for path, process in found if process.isdecimal() and not _alive(int(process))]
 
 
 def _alive(process: int) -> bool:

@@ -35,6 +35,8 @@ def _print_store(config: InfoConfig) -> None:
     from diffpolicy.data.demonstrations import contents
 
     _check_kind(config.path)
+    if config.plot:
+        _check_plot(config.plot)
     source = contents(config.path)
     lengths = np.diff(source.ends, prepend=0)
     if not len(lengths):
@@ -52,6 +54,51 @@ def _print_store(config: InfoConfig) -> None:
         print(f"  {name}: {value}")
     if "action" in failures:
         raise failures["action"]
+    if "action" in names:
+        _survey(config, source)
+    elif config.plot:
+        raise DiffpolicyError(f"{config.path} has no data/action, which --plot needs")
+
+
+def _check_plot(path: Path) -> None:
+    from diffpolicy.files import check_writable
+    from diffpolicy.stores.plot import check_suffix
+
+    check_suffix(path)
+    check_writable(path)
+
+
+def _survey(config: InfoConfig, source: Any) -> None:
+    """Print facts about the motion; draw them on request."""
+    from diffpolicy.stores.survey import lines, survey
+
+    limits = _limits(config, source) if config.plot or config.env else None
+    found = survey(source, limits)
+    for line in lines(found):
+        print(f"  {line}")
+    if config.plot:
+        from diffpolicy.stores.frames import strips
+        from diffpolicy.stores.plot import write_plot
+
+        pictures, episode = strips(source)
+        write_plot(config.plot, _title(config.path, found), found, pictures, f"episode {episode}")
+        print(f"wrote {config.plot}")
+
+
+def _limits(config: InfoConfig, source: Any) -> Any:
+    from diffpolicy.stores.space import action_limits
+
+    dimensions = math.prod(source.store.array("data/action").shape[1:])
+    limits, reason = action_limits(source.store.attributes, config.env, dimensions)
+    if reason:
+        print(f"  no action space: {reason}")
+    return limits
+
+
+def _title(path: Path, found: Any) -> str:
+    lengths, dt = found.lengths, found.control_dt_s
+    rate = f", {lengths.sum() * dt / 60:,.3g} min at {1 / dt:.4g} Hz" if dt else ""
+    return f"{path.name}: {len(lengths):,} episodes, {lengths.sum():,} steps{rate}"
 
 
 def _check_kind(path: Path) -> None:

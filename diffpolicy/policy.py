@@ -37,7 +37,8 @@ class Policy:
     """A trained denoiser with one step budget.
 
     Shapes: B batch, T_o observation horizon, T_p prediction horizon, D_o and D_a dimensions.
-    By default every budget starts at t = T - 1 and ends at ᾱ = 1 (trailing grid).
+    By default every budget has the timestep grid of the run. On the trailing one, of the runs that
+    were trained here, it starts at t = T - 1 and ends at ᾱ = 1.
     """
 
     def __init__(
@@ -50,8 +51,9 @@ class Policy:
         precision: str = "float32",
     ):
         self.specification = spec = checkpoint.specification
-        self.horizons, self.task, self.sampling = spec.horizons, spec.task, sampling
-        self.chain = make_chain(spec.model, spec.clip_range, sampling)
+        self.horizons, self.task = spec.horizons, spec.task
+        chain = make_chain(spec.model, spec.clip_range, sampling, spec.grid, spec.rederive)
+        self.chain, self.sampling = chain, chain.sampling
         self._draws = noise_count(self.chain.rows)  # once: it looks at every step
         self.device = choose_device(device)
         self.observations = spec.task.observations

@@ -52,12 +52,14 @@ class ObservationSpec:
 
     A vector is float32 [D]; a picture is uint8 [H, W, C] of 0 to 255 (see `picture_shape`).
     normalizer: kind of the affine normaliser, fitted to the data for a vector and `pixels` for a
-    picture; None without one.
+    picture; None without one. crop: top, left, height and width in px of the part of a picture that
+    control sees; by default the centre, of `ModelConfig.crop`.
     """
 
     shape: Annotated[tuple[int, ...], DIMENSIONS, NOT_EMPTY]
     dtype: Literal["float32", "uint8"] = "float32"
     normalizer: Literal["limits", "gaussian", "pixels"] | None = "limits"
+    crop: Annotated[tuple[int, int, int, int] | None, Range(0, CAMERA.high)] = None
 
     def __post_init__(self):
         if (len(self.shape), self.normalizer == "pixels") not in ((1, False), (3, True)) or (
@@ -72,6 +74,11 @@ class ObservationSpec:
             raise DiffpolicyError(
                 f"a picture [H, W, C] has sides of {CAMERA.low} to {CAMERA.high} px and 1, 3 or 4 "
                 f"channels; got {list(self.shape)}"
+            )
+        if self.crop and not (self.is_picture and _inside(self.crop, self.shape)):
+            raise DiffpolicyError(
+                "a crop is the top, left, height and width of a part of a picture [H, W, C]; got "
+                f"{list(self.crop)} of {list(self.shape)}"
             )
 
     @property
@@ -88,6 +95,12 @@ class ObservationSpec:
     def size(self) -> int:
         """Numbers of one tick's array."""
         return math.prod(self.shape)
+
+
+def _inside(crop: tuple[int, int, int, int], shape: tuple[int, ...]) -> bool:
+    """True for a crop of at least one pixel inside a picture [H, W, C]."""
+    top, left, height, width = crop
+    return min(height, width) > 0 and top + height <= shape[0] and left + width <= shape[1]
 
 
 def picture_shape(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
@@ -149,10 +162,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Specification:
-    """Everything but the weights that rebuilds a policy."""
+    """Everything but the weights that rebuilds a policy.
+
+    grid: timestep grid of its samplers, unless another is asked for. rederive: where x̂0 is clipped,
+    ε̂ is read from the clipped x̂0 instead of the network's output (see `ddim_row`).
+    """
 
     model: ModelConfig
     horizons: Horizons
     task: Task
     clip_range: Annotated[float | None, Range(1e-30, 1e6)]  # in normalised units
     training: dict[str, Any]  # provenance: data, fingerprint, seed, steps, versions
+    grid: Literal["trailing", "leading", "linspace", "loop", "quadratic"] = "trailing"
+    rederive: bool = True

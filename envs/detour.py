@@ -13,6 +13,7 @@ import mujoco
 import numpy as np
 from gymnasium import spaces
 
+from .cursor import cursor_over, point_under
 from .simulation import SimulatedEnv
 
 MODEL_PATH = Path(__file__).parent / "assets" / "detour.xml"
@@ -139,6 +140,16 @@ class DetourEnv(SimulatedEnv):
     def neutral_action(self) -> np.ndarray:
         """Newest targets of the servos [2]; after a reset, the initial pose."""
         return self._latest(self._followed)
+
+    @property
+    def cursor(self) -> np.ndarray:
+        """Cursor over the foot of the tool, see `action_from_cursor`."""
+        tool = tool_position(self.data.qpos)
+        return cursor_over(self.model, self.camera, (tool.real, tool.imag, 0.0))
+
+    def action_from_cursor(self, cursor: np.ndarray) -> np.ndarray:
+        """Joint targets [2] for the tool under a cursor [2]: x from the left, y from the top."""
+        return action_towards(complex(*point_under(self.model, self.camera, cursor, 0.0)))
 
     @property
     def _followed(self) -> np.ndarray:

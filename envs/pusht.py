@@ -12,6 +12,7 @@ import mujoco
 import numpy as np
 from gymnasium import spaces
 
+from .cursor import cursor_over, point_under
 from .planar import Pose
 from .pusht_block import QPOS_SCALE, UNITS_PER_PX, Block, block_model
 from .pusht_expert import Pusher
@@ -178,6 +179,16 @@ class PushTEnv(SimulatedEnv):
     def neutral_action(self) -> np.ndarray:
         """Newest target of the agent [2]; after a reset, its position."""
         return self._latest(self.data.ctrl / UNITS_PER_PX).astype(np.float32)
+
+    @property
+    def cursor(self) -> np.ndarray:
+        """Cursor over the agent, see `action_from_cursor`."""
+        return cursor_over(self.model, self.camera, (*self.data.qpos[:2], 0.0))
+
+    def action_from_cursor(self, cursor: np.ndarray) -> np.ndarray:
+        """Target of the agent [2] under a cursor [2]: x from the left, y from the top."""
+        target = point_under(self.model, self.camera, cursor, 0.0) / UNITS_PER_PX
+        return np.clip(target, 0.0, TABLE_PX).astype(np.float32)
 
     @cached_property
     def painter(self) -> Painter:

@@ -176,24 +176,6 @@ class DelaysConfig(Sampling, TaskConfig):
 
 
 @dataclass(frozen=True)
-class DenoiseConfig(Checked):
-    """Draw the sampling of action chunks, step by step, as an animation."""
-
-    run: Path
-    """Run folder, or a policy.safetensors in it."""
-    out: Path = Path("denoise.gif")
-    """GIF to write; a PNG strip of the same name is written beside it."""
-    ddim_steps: Annotated[tuple[int, ...], NOT_EMPTY] = (2, 10)
-    """Step budgets to draw side by side."""
-    grid: str = "trailing"
-    """Timestep grid: trailing, leading, linspace, loop, quadratic, or a list such as 85,20."""
-    chunks: Annotated[int, Range(1, 1000)] = 16
-    """Number of chunks from different noise, for the same observation."""
-    seed: Annotated[int, SEED] = 100_000
-    """Seed of the noise and of the episode whose first observation is used."""
-
-
-@dataclass(frozen=True)
 class SweepConfig(Latencies, TaskConfig):
     """Evaluate step budgets in closed loop, compare them and recommend one.
 
@@ -202,8 +184,9 @@ class SweepConfig(Latencies, TaskConfig):
 
     ddim_steps: Annotated[tuple[int, ...], NOT_EMPTY] = (1, 2, 4, 8, 16, 32, 100)
     """Step budgets."""
-    grid: Annotated[tuple[str, ...], NOT_EMPTY] = ("trailing",)
-    """Timestep grids: trailing, leading, linspace, loop, quadratic, or lists such as 85,20."""
+    grid: tuple[str, ...] = ()
+    """Timestep grids: trailing, leading, linspace, loop, quadratic, or lists such as 85,20; by
+    default that of the run."""
     start: Annotated[tuple[int, ...], LEVEL] = ()
     """First timesteps of a named grid; by default T - 1."""
     end: Annotated[tuple[int, ...], LEVEL, NOT_EMPTY] = (0,)
@@ -288,7 +271,7 @@ class ReportConfig(Checked):
     """Draw the tables, plots, pages and CSV files of results again."""
 
     files: Positional[Annotated[tuple[Path, ...], NOT_EMPTY]]
-    """Result files (JSON) of eval, latency, delays, sweep or suite."""
+    """Result files (JSON) of eval, latency, delays, sweep, suite or offline."""
     out: Path | None = None
     """Folder to write; by default the folder of each file."""
 

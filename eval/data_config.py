@@ -1,4 +1,4 @@
-"""Options of the evaluation of stores: offline figures and open-loop replay."""
+"""Options of commands that read demonstrations: offline figures, denoising, open-loop replay."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +24,12 @@ class OfflineConfig(Checked):
     """Step budgets."""
     episodes: Annotated[int, EPISODES] = 100
     """Most held-out episodes to use."""
-    windows: Annotated[int, Range(1, 10**6)] = 32
-    """Most chunks of each episode, evenly spaced."""
+    pairs: Annotated[int, Range(1, 10**6)] = 16
+    """Most pairs of consecutive chunks in each episode, evenly spaced."""
+    samples: Annotated[int, Range(1, 1000)] = 4
+    """Chunks from different noise for each observation."""
     seed: Annotated[int, SEED] = 100_000
-    """Seed of the noise and of the bootstrap."""
+    """Seed of the noise, and of the choice of episodes if there are more."""
     device: Device = "auto"
     """Device of the policy; auto uses CUDA if it is available."""
     engine: EngineName = "auto"
@@ -38,6 +40,27 @@ class OfflineConfig(Checked):
     """CPU threads of PyTorch; by default one for each core."""
     out: Path | None = None
     """Folder for offline.json and report.html; by default offline in the run folder."""
+
+
+@dataclass(frozen=True)
+class DenoiseConfig(Checked):
+    """Draw the sampling of action chunks, step by step, as an animation."""
+
+    run: Path
+    """Run folder, or a policy.safetensors in it."""
+    out: Path = Path("denoise.gif")
+    """GIF to write; a PNG strip of the same name is written beside it."""
+    ddim_steps: Annotated[tuple[int, ...], NOT_EMPTY] = (2, 10)
+    """Step budgets to draw side by side."""
+    grid: str | None = None
+    """Timestep grid, as in eval; by default that of the run."""
+    chunks: Annotated[int, Range(1, 1000)] = 16
+    """Number of chunks from different noise, for the same observation."""
+    seed: Annotated[int, SEED] = 100_000
+    """Seed of the noise and of the episode whose first observation is used."""
+    data: Path | None = None
+    """Demonstrations whose first held-out observation is used instead of the environment's; by
+    default those of training, for a run without an environment."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +75,16 @@ class ReplayConfig(Checked):
     """Keyword arguments of the environment, as a JSON object; by default those in the store."""
     success_from: str | None = None
     """Key of `info` that is true on success, as in `record`."""
-    success: str = "at-any-tick"
-    """Rule of success: at-any-tick, at-end, or held:N for N ticks in a row."""
+    success: str | None = None
+    """Rule of success: at-any-tick, at-end, or held:N for N ticks in a row; by default as in the
+    store, or at-any-tick."""
+    start: tuple[str, ...] = ()
+    """Arrays whose first row sets the start of an episode, for a store without seeds: state calls
+    reset(options={"state": row}), option=array another option of the environment."""
     episodes: Annotated[int | None, EPISODES] = None
     """Number of episodes, from the first; by default all."""
     max_steps: Annotated[int | None, TICKS] = None
-    """Longest episode in control ticks; by default the limit of the environment."""
+    """Longest episode in control ticks; by default as in the store, or the limit of the
+    environment."""
     json: Path | None = None
     """File for the result."""

@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from diffpolicy import environment
-from diffpolicy.checkpoint import load_policy
+from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.environment.monitored import by_key
 from diffpolicy.errors import DiffpolicyError
@@ -19,8 +19,10 @@ from diffpolicy.files import check_writable, write_bytes
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import audit_line
 from diffpolicy.sampling.grids import SPACINGS
+from diffpolicy.specification import NO_ENVIRONMENT
 
-from .config import DenoiseConfig
+from .data_config import DenoiseConfig
+from .measure.held_out import held_out
 from .report.figure import png
 
 COLUMNS = 6
@@ -62,18 +64,13 @@ def denoise(config: DenoiseConfig) -> None:
 
 
 def trace(config: DenoiseConfig) -> list[Trajectory]:
-    """Trajectory of every budget from the seed's first observation and the same noise."""
+    """Trajectory of every budget from one observation and the same noise."""
     checkpoint = load_policy(config.run)
-    budgets = config.ddim_steps if config.grid in SPACINGS else (None,)  # a list fixes its steps
+    history = _history(config, checkpoint)
+    named = config.grid in (None, *SPACINGS)
+    budgets = config.ddim_steps if named else (None,)  # a list fixes its steps
     samplings = [Sampling(ddim_steps=k, grid=config.grid) for k in budgets]
     policies = [Policy(checkpoint, sampling) for sampling in samplings]
-    task, horizons = policies[0].task, policies[0].horizons
-    env = environment.make(task.env_id, task.env_kwargs, camera=task.camera)
-    environment.check_fit(env, task)
-    first, _ = env.reset(seed=config.seed)
-    env.close()
-    seen, before = by_key(first), (config.chunks, horizons.observation)
-    history = {k: np.broadcast_to(seen[k], (*before, *seen[k].shape)) for k in task.observations}
     rng = np.random.default_rng(config.seed)
     noise = rng.standard_normal(policies[0].noise_shape(config.chunks), np.float32)
     found = []
@@ -83,6 +80,27 @@ def trace(config: DenoiseConfig) -> list[Trajectory]:
         times = [t for t, _ in policy.chain.grid]
         found.append(Trajectory(policy.chain.name, times, xs, x0s))
     return found
+
+
+def _history(config: DenoiseConfig, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """One history {key: [B, T_o, …]} for all chunks: of the environment, or of the demonstrations.
+
+    The first observation fills it: of the seed's episode, or of the first held-out demonstration.
+    """
+    specification = checkpoint.specification
+    task = specification.task
+    if config.data or task.env_id == NO_ENVIRONMENT:
+        data = held_out(config.run, checkpoint, config.data)
+        row = np.concatenate([[0], data.ends])[data.episodes[0]]
+        print(f"{data.path}: first observation of episode {data.episodes[0]}")
+        seen = {key: values[row] for key, values in data.observations.items()}
+    else:
+        env = environment.make(task.env_id, task.env_kwargs, camera=task.camera)
+        environment.check_fit(env, task)
+        seen = by_key(env.reset(seed=config.seed)[0])
+        env.close()
+    before = config.chunks, specification.horizons.observation
+    return {k: np.broadcast_to(seen[k], (*before, *seen[k].shape)) for k in task.observations}
 
 
 def draw_strip(trajectories: Sequence[Trajectory]) -> Figure:

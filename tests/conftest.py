@@ -81,10 +81,21 @@ def rewrite(file: Path, change) -> None:
     save_file(whole, file, {"diffpolicy": text or json.dumps(header)})
 
 
+def as_version_4(header, tensors) -> None:
+    """Change to format 4: no grid of the run, no crop of one camera."""
+    header["format_version"] = 4
+    within = header.get("specification", header.get("identity"))
+    for name in ("grid", "rederive"):
+        within.pop(name, None)
+    for spec in within["task"]["observations"].values():
+        del spec["crop"]
+
+
 def as_version_3(header, tensors) -> None:
     """Change to format 3: no pictures."""
     from diffpolicy.checkpoint import WITHOUT_PICTURES
 
+    as_version_4(header, tensors)
     header["format_version"] = 3
     within = header.get("specification", header.get("identity"))
     del within["task"]["camera"]

@@ -230,6 +230,12 @@ def test_every_package_is_installed():
         ("diffpolicy.config:ModelConfig", "schedule", "diffpolicy.sampling.noise:SCHEDULES", ()),
         ("diffpolicy.config:ModelConfig", "normalizer", "diffpolicy.data.normalizer:FITS", ()),
         ("diffpolicy.config:ModelConfig", "encoder", "diffpolicy.denoisers.encoders:BACKBONES", ()),
+        (
+            "diffpolicy.specification:Specification",
+            "grid",
+            "diffpolicy.sampling.grids:SPACINGS",
+            (),
+        ),
         ("diffpolicy.eval.config:EvalConfig", "engine", "diffpolicy.engines:ENGINES", ("auto",)),
         ("diffpolicy.eval.config:LatencyConfig", "net", "diffpolicy.eval.measure.nets:NETS", ()),
     ],

@@ -17,7 +17,7 @@ from diffpolicy.cli import COMMANDS
 from diffpolicy.data.demonstration_writer import DemonstrationWriter
 from diffpolicy.data.demonstrations import open_demonstrations
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.training.preparation import _check_actions
+from diffpolicy.training.actions import check_actions
 
 BALANCE = "diffpolicy.envs:Balance-v0"
 PUSHT = "diffpolicy.envs:PushT-v0"
@@ -169,7 +169,7 @@ BAD = [
     (f'{TRAIN} --env-kwargs {{{{"x":NaN}}}}', "NaN is not a finite number"),
     (f'{TRAIN} --env-kwargs {{{{"x":1,"x":2}}}}', "an object has a duplicate name"),
     # lists and texts without anything in them
-    *((f"{SWEEP} --{name}", f"--{name} needs at least one value") for name in ("grid", "eta")),
+    *((f"{SWEEP} --{name}", f"--{name} needs at least one value") for name in ("sampler", "eta")),
     *((f"{SWEEP} --{name}", f"--{name} needs at least one value") for name in ("end", "clocks")),
     *(
         (f"{command} --ddim-steps", "--ddim-steps needs at least one value")
@@ -399,7 +399,7 @@ def test_an_action_that_its_space_pins_is_inside_of_it():
     low = high = np.full(1, 0.1)
     actions = np.linspace(-1, 1, 8, dtype=np.float32)[:, None]
     pinned = np.concatenate([actions, np.full_like(actions, 0.1)], axis=1)
-    assert _check_actions("a", pinned, np.append(-1.0, low), np.append(1.0, high)) == []
+    assert check_actions("a", pinned, np.append(-1.0, low), np.append(1.0, high)) == []
 
 
 def test_training_reads_no_array_that_it_does_not_use(at, call, tmp_path):

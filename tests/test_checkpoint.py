@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import as_version_1, as_version_2, as_version_3, rewrite
+from conftest import as_version_1, as_version_2, as_version_3, as_version_4, rewrite
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -183,7 +183,12 @@ def fields_of(data: dict, *above: str):
 
 
 WRONG = [None, "x", -1, 0, 1.5, 1e308, 10**30, 10**9, True, [], [1], ["x"], {}, {"a": 1}]
-OPTIONAL = {"observation_keys": (list,), "minutes": (float, int), "steps": (type(None),)}
+OPTIONAL = {
+    "observation_keys": (list,),
+    "crop": (list,),
+    "minutes": (float, int),
+    "steps": (type(None),),
+}
 
 
 def allowed(name: str, right, value) -> bool:
@@ -316,7 +321,7 @@ def test_clip_and_its_range_belong_together(tiny_run, tmp_path):
         load_policy(tmp_path / "run")
 
 
-@pytest.mark.parametrize("as_older", [as_version_1, as_version_2, as_version_3])
+@pytest.mark.parametrize("as_older", [as_version_1, as_version_2, as_version_3, as_version_4])
 def test_a_checkpoint_of_an_older_format_gives_the_same_actions(tiny_run, tmp_path, as_older):
     shutil.copytree(tiny_run, tmp_path / "run")
     for name in (POLICY_FILE, TRAINING_FILE):

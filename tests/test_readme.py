@@ -18,7 +18,8 @@ from diffpolicy.eval.config import SweepConfig
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (  # in this order: later commands use what earlier ones wrote
     *("README.md", "eval/README.md", "diffpolicy/engines/README.md"),
-    *("diffpolicy/interfaces/README.md", "envs/README.md", "datasets/README.md"),
+    *("diffpolicy/control/README.md", "diffpolicy/interfaces/README.md"),
+    *("diffpolicy/teleop/README.md", "envs/README.md", "datasets/README.md"),
     *("CONTRIBUTING.md", "CHANGELOG.md"),
 )
 MOST_BYTES = 10_240  # of README.md
@@ -70,7 +71,7 @@ def run_in_small(name: str, *arguments: str) -> None:
     options, function = cli.COMMANDS[name]
     parsed = tyro.cli(cli.named(options), args=arguments)
     chosen = {f.name: IN_SMALL[f.name] for f in fields(parsed) if f.name in IN_SMALL}
-    if name in ("eval", "delays"):
+    if name in ("eval", "delays", "export-policy"):
         chosen["ddim_steps"] = 1
     if name == "latency":
         chosen["engine"] = ("eager",)
@@ -79,6 +80,8 @@ def run_in_small(name: str, *arguments: str) -> None:
         chosen.pop("batch")
     if name == "record":
         chosen.pop("max_steps")
+    if name == "filter":
+        chosen.pop("episodes")  # numbers of them, not how many
     cli.named(function)(replace(parsed, **chosen))
 
 
@@ -126,7 +129,7 @@ def test_python_runs_from_the_first_block_to_the_last(folder, demos):
     for code in blocks("python"):
         exec(code, names)
         shapes.append(tuple(names["actions"].shape))
-    assert shapes == [(1, 8, 2), (1, 8, 2), (2, 8, 64), (2, 8, 64), (100, 2)]
+    assert shapes == [(1, 8, 2), (12, 2), (12, 2), (2, 8, 64), (2, 8, 64), (100, 2)]
     assert (names["found"].solver_steps, names["found"].network_evals) == (999, 145)
     assert names["x"].shape == (1, 16, 2)
 

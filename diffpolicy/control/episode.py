@@ -89,11 +89,15 @@ class RunningEpisode:
     broken: bool = False
 
     def advance(self) -> bool:
-        """Apply this tick's action; True at the end of the episode.
+        """Apply this tick's action; True at the end of the episode."""
+        return self.apply(self.controller.act(self.tick))
+
+    def apply(self, action: np.ndarray) -> bool:
+        """Apply an action [D_a]; True at the end of the episode.
 
         An EnvironmentFailure ends the episode or, by the options, the run.
         """
-        action = environment.applicable(self.controller.act(self.tick), self.env.env.action_space)
+        action = environment.applicable(action, self.env.env.action_space)
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
         except EnvironmentFailure as error:

@@ -27,6 +27,7 @@ from diffpolicy.data.formats.options import OptionNeeded
 from diffpolicy.data.held import hold
 from diffpolicy.data.pictures import NotPictures, read_pictures
 from diffpolicy.data.precision import lost_changes
+from diffpolicy.data.stored_pictures import stored_pictures
 from diffpolicy.data.zarr_store import ZarrStore, check_memory, open_store, reading
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import picture_shape
@@ -38,13 +39,13 @@ ENDS, SEEDS = "meta/episode_ends", "meta/episode_seeds"
 class Demonstrations:
     """Validated arrays in memory.
 
-    arrays: each [N, …], float32 or uint8 pictures, the actions among them; episode_ends [E] int64.
-    attributes: those of the store. notes: sentences about rows that were left out, precision that
-    was lost and pictures that were converted.
+    arrays: each [N, …], float32 or uint8 pictures (perhaps on disk), the actions among them;
+    episode_ends [E] int64. attributes: those of the store. notes: sentences about rows that were
+    left out, precision that was lost and pictures that were converted.
     """
 
     path: Path
-    arrays: dict[str, np.ndarray]
+    arrays: dict[str, Any]
     episode_ends: np.ndarray
     attributes: dict[str, Any]
     action_key: str = "action"
@@ -196,17 +197,25 @@ def finished(ends: np.ndarray, path: Path) -> np.ndarray:
 
 
 def read_array(
-    source: Contents, name: str, array: Any, pictures: bool = False, numbers_too: bool = False
-) -> tuple[np.ndarray, list[str]]:
+    source: Contents,
+    name: str,
+    array: Any,
+    pictures: bool = False,
+    numbers_too: bool = False,
+    on_disk: bool = False,
+) -> tuple[Any, list[str]]:
     """The finished rows of data/name as float32, and notes on lost precision.
 
     pictures: rows with the shape of a picture become uint8 [N, H, W, C]. numbers_too: those that
     hold other numbers, such as a depth in metres, stay float32, with a note; else NotPictures.
+    on_disk: pictures become `StoredPictures`.
     """
     what = f"{source.store.path}: data/{name}"
     notes: list[str] = []
     if pictures and picture_shape(array.shape[1:]):
         try:
+            if on_disk:
+                return stored_pictures(array, source.rows, what)
             return read_pictures(array, source.rows, what)
         except NotPictures as error:
             if not numbers_too:
@@ -239,10 +248,12 @@ def read_demonstrations(
     action: str = "action",
     vectors: Collection[str] = (),
     mapped: Collection[str] = (),
+    on_disk: bool = False,
 ) -> Demonstrations:
     """As `open_demonstrations`, from an open store.
 
     vectors: arrays that are never pictures. mapped: arrays that need not be, as if not named.
+    on_disk: pictures become `StoredPictures`.
     """
     names, path = source.names, source.store.path
     free = names if keys is None else mapped
@@ -258,7 +269,9 @@ def read_demonstrations(
     for name, array in stored.items():
         source.check_length(name, array, stored[action].shape[0])
     read = {
-        name: read_array(source, name, stored[name], name not in (*vectors, action), name in free)
+        name: read_array(
+            source, name, stored[name], name not in (*vectors, action), name in free, on_disk
+        )
         for name in wanted
     }
     arrays = {name: values for name, (values, _) in read.items()}

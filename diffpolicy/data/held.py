@@ -33,6 +33,11 @@ class HeldArray:
         return self.values[index]
 
     @property
+    def oindex(self) -> np.ndarray:
+        """Rows by an array of numbers."""
+        return self.values
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape, [N, …]."""
         return self.values.shape

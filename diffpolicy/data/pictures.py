@@ -6,6 +6,7 @@ the peak of memory is that of the uint8 array and one block.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,27 +39,51 @@ def read_pictures(array: Any, rows: int, what: str) -> tuple[np.ndarray, list[st
     """
     check_memory(array, rows, what, itemsize=1)
     row = array.shape[1:]
-    shape = picture_shape(row) or row
     with reading(what):
-        pictures = np.empty((rows, *shape), np.uint8)
-    factor = 1 if array.dtype.kind in "iu" else None
-    with _bar(array.path, pictures.nbytes) as bar:
+        pictures = np.empty((rows, *(picture_shape(row) or row)), np.uint8)
+    factor, known_from = _fill(array, rows, what, lambda start, count: pictures[start:][:count])
+    if factor == WHITE:
+        pictures[:known_from] *= np.uint8(WHITE)
+    return pictures, conversion_notes(array, factor)
+
+
+def checked_factor(array: Any, rows: int, what: str) -> int:
+    """Factor of the numbers of pictures, 1 or 255, from a read of all that keeps none of them."""
+    shape = picture_shape(array.shape[1:]) or array.shape[1:]
+    return _fill(array, rows, what, lambda _, count: np.empty((count, *shape), np.uint8))[0] or 1
+
+
+def conversion_notes(array: Any, factor: int | None) -> list[str]:
+    """A note on numbers in [0, 1]."""
+    note = f"{array.path}: numbers in [0, 1] are held as uint8, round(255 x)"
+    return [note] if factor == WHITE else []
+
+
+def _fill(
+    array: Any, rows: int, what: str, place: Callable[[int, int], np.ndarray]
+) -> tuple[int | None, int]:
+    """Write all blocks to place(first row, count); return the factor and the row it is known from.
+
+    Rows before it hold nothing but 0 and 1, as they are.
+    """
+    channels_first = (picture_shape(array.shape[1:]) or array.shape[1:]) != array.shape[1:]
+    factor, known_from, black = (1 if array.dtype.kind in "iu" else None), 0, True
+    with _bar(array.path, held_bytes(array, rows)) as bar:
         for start, block in blocks(array, rows, what, BLOCK_BYTES):
-            target = pictures[start : start + len(block)]
-            block = block if shape == row else np.moveaxis(block, 1, 3)
+            target = place(start, len(block))
+            block = np.moveaxis(block, 1, 3) if channels_first else block
             known, factor = factor, convert(block, target, factor)
             if factor == UNFIT:
                 raise NotPictures(f"{what} {_reason(block, known, start)}")
-            if factor == WHITE and known is None:
-                pictures[:start] *= np.uint8(WHITE)
+            known_from = start if known is None else known_from
+            black = black and not (factor is None and target.any())
             bar.update(target.nbytes)
             del block  # before the next one is read
-    if factor is None and pictures.any():
+    if factor is None and not black:
         raise NotPictures(
             f"{what} holds nothing but 0 and 1, where 1 may be white or nearly black; {REMEDY}"
         )
-    note = f"{array.path}: numbers in [0, 1] are held as uint8, round(255 x)"
-    return pictures, [note] if factor == WHITE else []
+    return factor, known_from
 
 
 def convert(block: np.ndarray, target: np.ndarray, factor: int | None) -> int | None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from diffpolicy.data.stored_pictures import StoredPictures
 from diffpolicy.specification import Horizons
 
 
@@ -24,8 +25,9 @@ class Windows:
     """Every row of the chosen episodes as the newest observation of one window.
 
     observations {key: [N, …]} and actions [N, D_a] are numpy arrays, or tensors on any device: the
-    same indexing serves both. newest, first, last [W] are int64 of the same kind: the row of the
-    newest observation and the ends of its episode. history [T_o], chunk [T_p]: rows relative to it.
+    same indexing serves both. Pictures may be `StoredPictures`, which are read when indexed.
+    newest, first, last [W] are int64 of the same kind: the row of the newest observation and the
+    ends of its episode. history [T_o], chunk [T_p]: rows relative to it.
     """
 
     observations: dict[str, Any]
@@ -42,8 +44,13 @@ class Windows:
         return len(self.newest)
 
     @property
+    def in_memory(self) -> bool:
+        """True if no observation is read from disk."""
+        return not any(isinstance(x, StoredPictures) for x in self.observations.values())
+
+    @property
     def nbytes(self) -> int:
-        """Bytes of the observations and actions."""
+        """Bytes of the observations and actions in memory."""
         return sum(x.nbytes for x in (*self.observations.values(), self.actions))
 
     def gather(self, index) -> tuple[dict[str, Any], Any, Any]:

@@ -49,7 +49,8 @@ def reading(what: object) -> Iterator[None]:
     except MemoryError as error:
         raise DiffpolicyError(f"{what} cannot be read: there is not enough memory") from error
     except Exception as error:
-        raise DiffpolicyError(f"{what} cannot be read: {error or type(error).__name__}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DiffpolicyError(f"{what} cannot be read: {reason}") from error
 
 
 @dataclass(frozen=True)

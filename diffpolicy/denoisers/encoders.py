@@ -37,14 +37,15 @@ class Encoder(nn.Module):
         super().__init__()
         self.observations = dict(observations)
         pictures = {key: spec for key, spec in observations.items() if spec.is_picture}
-        self.crops = {key: _crop(model, key, spec) for key, spec in pictures.items()}
+        crops = {key: _crop(model, key, spec) for key, spec in pictures.items()}
+        self.crops = {key: crop[2:] for key, crop in crops.items()}
         channels = [spec.shape[-1] for spec in pictures.values()]
         if model.share_encoder:
             _check_alike(pictures)
             channels = channels[:1]
         self.cameras = nn.ModuleList(Camera(model, c) for c in channels)
         self.inputs = nn.ModuleList(
-            Floats(self.crops[key], normalizers.get(key) or pixels(spec.shape[-1]))
+            Floats(crops[key], normalizers.get(key) or pixels(spec.shape[-1]))
             for key, spec in pictures.items()
         )
         self.places = {key: (i, i % len(self.cameras)) for i, key in enumerate(pictures)}
@@ -82,26 +83,32 @@ class Camera(nn.Module):
 
 
 class Floats(nn.Module):
-    """Pictures [N, H, W, C] of 0 to 255 -> the normalised centre [N, C, h, w] float32."""
+    """Pictures [N, H, W, C] of 0 to 255 -> the normalised crop [N, C, h, w] float32.
+
+    crop: top, left, h and w; pictures of this size are already cropped.
+    """
 
     scale: Tensor
     offset: Tensor
 
-    def __init__(self, crop: tuple[int, int], normalizer: Normalizer):
+    def __init__(self, crop: tuple[int, int, int, int], normalizer: Normalizer):
         super().__init__()
-        self.crop = crop
+        self.corner, self.size = crop[:2], crop[2:]
         for name in ("scale", "offset"):
-            of_row = np.tile(getattr(normalizer, name), crop[1])  # [w · C]
+            of_row = np.tile(getattr(normalizer, name), crop[3])  # [w · C]
             self.register_buffer(name, torch.as_tensor(of_row), persistent=False)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """The normalised centres, channels last in memory.
+        """The normalised crops, channels last in memory.
 
         Whole rows are changed in place, which is faster on a CPU.
         """
-        rows = centre_crop(pictures, self.crop).flatten(2).to(self.scale.dtype, copy=True)
+        height, width = self.size
+        top, left = (0, 0) if pictures.shape[1:3] == self.size else self.corner
+        seen = pictures[:, top : top + height, left : left + width]
+        rows = seen.flatten(2).to(self.scale.dtype, copy=True)
         x = rows.mul_(self.scale).add_(self.offset)
-        return x.unflatten(2, (self.crop[1], -1)).permute(0, 3, 1, 2)
+        return x.unflatten(2, (width, -1)).permute(0, 3, 1, 2)
 
 
 def layer_outputs(model: ModelConfig, observations: Mapping[str, ObservationSpec]) -> list[int]:
@@ -124,23 +131,17 @@ def layer_outputs(model: ModelConfig, observations: Mapping[str, ObservationSpec
     return counts
 
 
-def centre_crop(pictures: Tensor, size: tuple[int, int]) -> Tensor:
-    """The centre [N, h, w, C] of pictures [N, H, W, C]."""
-    height, width = size
-    top, left = ((n - m) // 2 for n, m in zip(pictures.shape[1:3], size, strict=True))
-    return pictures[:, top : top + height, left : left + width]
-
-
-def _crop(model: ModelConfig, key: str, spec: ObservationSpec) -> tuple[int, int]:
-    """Height and width of the crop of a camera."""
-    height, width = (round(model.crop * side) for side in spec.shape[:2])
+def _crop(model: ModelConfig, key: str, spec: ObservationSpec) -> tuple[int, int, int, int]:
+    """Top, left, height and width of the crop of a camera."""
+    height, width = spec.crop[2:] if spec.crop else (round(model.crop * n) for n in spec.shape[:2])
     smallest = BACKBONES[model.encoder].smallest
     if min(height, width) < smallest:
         raise DiffpolicyError(
             f"{key}: a crop of {height} × {width} px is too small for --encoder {model.encoder}; "
             f"expected at least {smallest} × {smallest}; try larger pictures or a larger --crop"
         )
-    return height, width
+    centre = (spec.shape[0] - height) // 2, (spec.shape[1] - width) // 2
+    return *(spec.crop[:2] if spec.crop else centre), height, width
 
 
 def _check_alike(pictures: Mapping[str, ObservationSpec]) -> None:

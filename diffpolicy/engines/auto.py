@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -184,8 +184,7 @@ def verify(engine: Callable[..., Tensor], job: Job, stage: Stage = LOOP) -> floa
         inputs = stage.inputs(job, seed)
         expected = eager(*inputs)
         difference = (engine(*inputs) - expected).abs().max().item()
-        doubled = [x.double() if isinstance(x, Tensor) else x for x in inputs]
-        rounding = (exact(*doubled) - expected).abs().max().item()
+        rounding = rounding_error(exact, inputs, expected)
         allowed = max(allowed, TOLERANCE[job.precision], 10 * rounding)
         worst = max(worst, difference if difference == difference else float("inf"))
     if worst > allowed:
@@ -193,6 +192,12 @@ def verify(engine: Callable[..., Tensor], job: Job, stage: Stage = LOOP) -> floa
             f"its {stage.results} differ from eager's by {worst:.2g}, more than {allowed:.2g}"
         )
     return worst
+
+
+def rounding_error(exact: Callable[..., Tensor], inputs: Iterable[Any], expected: Tensor) -> float:
+    """The largest difference of a result in float32 from that of an engine in float64."""
+    doubled = [x.double() if isinstance(x, Tensor) else x for x in inputs]
+    return (exact(*doubled) - expected).abs().max().item()
 
 
 def verify_stages(stages: Stages, job: Job) -> float:

@@ -82,6 +82,15 @@ class CompiledEncoder:
             return self.compiled(*(observation[key].to(self.device) for key in self.keys))
 
 
+def exported_encoder(job: Job) -> tuple[Any, dict[str, str]]:
+    """The ONNX model of the encoder, with the output `encoded`, and its input's name by key."""
+    histories = job.no_observation()
+    names = [f"observation_{i}" for i in range(len(histories))]
+    with torch.inference_mode():
+        model = export(Positional(job), (*histories.values(),), names, "encoded")
+    return model, dict(zip(histories, names, strict=True))
+
+
 class OnnxEncoder:
     """The encoder in ONNX Runtime, with uint8 inputs."""
 
@@ -90,16 +99,9 @@ class OnnxEncoder:
 
     def __init__(self, job: Job):
         check_installed()
-        histories = job.no_observation()
-        names = [f"observation_{i}" for i in range(len(histories))]
-        with torch.inference_mode():
-            model = export(Positional(job), (*histories.values(),), names, "encoded")
+        model, names = exported_encoder(job)
         self.__setstate__(
-            {
-                "model": model.SerializeToString(),
-                "threads": job.threads,
-                "names": dict(zip(histories, names, strict=True)),
-            }
+            {"model": model.SerializeToString(), "threads": job.threads, "names": names}
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -20,6 +20,8 @@ from diffpolicy.denoisers import Denoiser
 from diffpolicy.engines.job import Job
 from diffpolicy.errors import EngineUnavailable
 from diffpolicy.sampling.chain import Chain
+
+TYPES = {"i": np.int64, "b": np.bool_}  # of constants, by kind; others are float32
 
 
 class _Part(nn.Module):
@@ -43,6 +45,7 @@ class Graph:
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
         self.count = 0
+        self.versions: dict[str, Any] = {}  # of the operators, as the inserted graphs have them
 
     def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Append one operation; the name of its result."""
@@ -52,9 +55,9 @@ class Graph:
         return name
 
     def constant(self, values: Any) -> str:
-        """A float32 or int64 tensor; equal scalars are kept once."""
+        """A float32, int64 or bool tensor; equal scalars are kept once."""
         array = np.asarray(values)
-        array = array.astype(np.int64 if array.dtype.kind == "i" else np.float32)
+        array = array.astype(TYPES.get(array.dtype.kind, np.float32))
         name = f"c_{array.tolist()!r}" if array.size == 1 else f"table_{len(self.constants)}"
         self.constants[name] = self.numpy_helper.from_array(array, name)
         return name
@@ -62,6 +65,7 @@ class Graph:
     def insert(self, model: Any, **inputs: str) -> str:
         """Append another graph's nodes with bound inputs; the name of their result."""
         self.count += 1
+        self.versions = {"opset_imports": model.opset_import, "ir_version": model.ir_version}
         prefix = f"part_{self.count}/"
         for initializer in model.graph.initializer:
             self.constants[initializer.name] = initializer
@@ -79,11 +83,45 @@ class Graph:
             self.nodes.append(node)
         return renamed(model.graph.output[0].name)
 
+    def model(
+        self, inputs: Mapping[str, tuple[Any, Sequence[int]]], name: str, result: str, shape: Any
+    ) -> Any:
+        """The checked ONNX model; inputs: {name: (dtype, shape)}; its float32 output by name."""
+        from onnx import checker
+
+        def value(name: str, dtype: Any, shape: Sequence[int]) -> Any:
+            kind = self.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+            return self.helper.make_tensor_value_info(name, kind, list(shape))
+
+        self.nodes.append(self.helper.make_node("Identity", [result], [name]))
+        given = [value(name, *facts) for name, facts in inputs.items()]
+        outputs, constants = [value(name, np.float32, shape)], list(self.constants.values())
+        graph = self.helper.make_graph(self.nodes, name, given, outputs, constants)
+        model = self.helper.make_model(graph, **self.versions)
+        checker.check_model(model)
+        return model
+
 
 def whole_chain(denoiser: Denoiser, chain: Chain, observation: Tensor, noise: Tensor) -> Any:
     """The ONNX model: observation [B, C], noise [noise_count, B, T_p, D_a] -> chunk."""
-    from onnx import TensorProto, checker
+    g = Graph()
+    chunk = add_chain(g, denoiser, chain, observation, noise)
+    inputs = {"observation": (np.float32, observation.shape), "noise": (np.float32, noise.shape)}
+    return g.model(inputs, "chunk", chunk, noise.shape[1:])
 
+
+def add_chain(
+    g: Graph,
+    denoiser: Denoiser,
+    chain: Chain,
+    observation: Tensor,
+    noise: Tensor,
+    names: tuple[str, str] = ("observation", "noise"),
+) -> str:
+    """Append the chain to a graph; the name of the chunk [B, T_p, D_a].
+
+    observation [B, C], noise [noise_count, B, T_p, D_a]: examples; names: of theirs in the graph.
+    """
     with torch.inference_mode():
         film = denoiser.observation_film(observation)
         films = denoiser.time_film(torch.tensor([row.t for row in chain.rows]))
@@ -91,33 +129,19 @@ def whole_chain(denoiser: Denoiser, chain: Chain, observation: Tensor, noise: Te
         _Part(denoiser, "observation_film"), (observation,), ["observation"], "observed"
     )
     denoise = export(_Part(denoiser, "denoise"), (noise[0], film), ["x", "film"], "output")
-    _rename_constants(observe, "observe/")
-    _rename_constants(denoise, "denoise/")
-    g = Graph()
-    given = g.insert(observe, observation="observation")
-    x = previous = g.node("Gather", "noise", g.constant(0), axis=0)
+    rename_constants(observe, "observe/")
+    rename_constants(denoise, "denoise/")
+    given = g.insert(observe, observation=names[0])
+    x = previous = g.node("Gather", names[1], g.constant(0), axis=0)
     for k, row in enumerate(chain.rows):
         y = g.insert(denoise, x=x, film=g.node("Add", given, g.constant(films[k : k + 1].numpy())))
         x0 = _sum(g, (row.read_x, x), (row.read_y, y))
         x0 = g.node("Div", x0, g.constant(row.read_divisor))
         x0 = g.node("Clip", x0, g.constant(-row.clip), g.constant(row.clip))
-        z = g.node("Gather", "noise", g.constant(k + 1 if row.z else 0), axis=0)
+        z = g.node("Gather", names[1], g.constant(k + 1 if row.z else 0), axis=0)
         terms = (row.x, x), (row.y, y), (row.x0, x0), (row.previous, previous), (row.z, z)
         x, previous = _sum(g, *terms), x0
-    g.nodes.append(g.helper.make_node("Identity", [x], ["chunk"]))
-
-    def value(name: str, shape: torch.Size) -> Any:
-        return g.helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
-
-    given_ones = [value("observation", observation.shape), value("noise", noise.shape)]
-    graph = g.helper.make_graph(
-        g.nodes, "chain", given_ones, [value("chunk", noise.shape[1:])], list(g.constants.values())
-    )
-    model = g.helper.make_model(
-        graph, opset_imports=denoise.opset_import, ir_version=denoise.ir_version
-    )
-    checker.check_model(model)
-    return model
+    return x
 
 
 def _sum(g: Graph, *terms: tuple[float, str]) -> str:
@@ -156,7 +180,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _rename_constants(model: Any, prefix: str) -> None:
+def rename_constants(model: Any, prefix: str) -> None:
     """Prefix the constants of a graph, so that two graphs do not share names."""
     names = {i.name: prefix + i.name for i in model.graph.initializer}
     for initializer in model.graph.initializer:

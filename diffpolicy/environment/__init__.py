@@ -2,8 +2,8 @@
 
 An environment may declare, on its unwrapped object: `control_dt_s` (or `dt`), `neutral_action`,
 `position_targets`, `score_key` (of `info`, a score in [0, 1]), `expert(rng)`,
-`observations_from(arrays)` with `demonstration_arrays`. Options of the command line supply the
-rest.
+`observations_from(arrays)` with `demonstration_arrays`, `action_from_cursor(cursor)` with `cursor`.
+Options of the command line supply the rest.
 """
 
 import importlib
@@ -28,8 +28,9 @@ from diffpolicy.environment.fit import is_flat as is_flat
 from diffpolicy.environment.headless import prefer_egl
 from diffpolicy.environment.pictures import add_camera
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.specification import NO_ENVIRONMENT
 
-CALLED = ("expert", "observations_from")  # declared as functions
+CALLED = ("expert", "observations_from", "action_from_cursor")  # declared as functions
 
 
 def parse_kwargs(text: str | None) -> dict[str, Any]:
@@ -53,6 +54,11 @@ def make(
 
     camera: side in px of the environment's picture, which is added to its observation as `pixels`.
     """
+    if env_id == NO_ENVIRONMENT:
+        raise DiffpolicyError(
+            "this needs an environment, and there is none here; give --env ID, or see `diffpolicy "
+            "offline`, which needs none"
+        )
     prefer_egl()
     _see_working_directory()
     options: dict[str, Any] = {} if max_steps is None else {"max_episode_steps": max_steps}

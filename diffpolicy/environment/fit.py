@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from diffpolicy.environment.pictures import PIXELS
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.specification import FLAT, ObservationSpec, Task
+from diffpolicy.specification import FLAT, NO_ENVIRONMENT, ObservationSpec, Task
 
 
 def fitting_keys(env, known: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -59,11 +59,16 @@ def _check_key(env, key: str, spec: ObservationSpec, task: Task) -> None:
     if found and found.shape == spec.shape:
         return
     observed = ", ".join(f"{k} ({described(s)})" for k, s in env.observations.items())
+    advice = (
+        f"the environment of the training, --env {task.env_id} --env-kwargs "
+        f"'{json.dumps(task.env_kwargs)}', or train with --camera N for a picture {PIXELS!r} of "
+        "its own"
+    )
+    if task.env_id == NO_ENVIRONMENT:
+        advice = f"an environment with these keys, or train with --env {env.spec.id}"
     raise DiffpolicyError(
         f"{env.spec.id} observes {observed}; the checkpoint was trained for {key} "
-        f"({described(spec)}). Try the environment of the training, --env {task.env_id} "
-        f"--env-kwargs '{json.dumps(task.env_kwargs)}', or train with --camera N for a picture "
-        f"{PIXELS!r} of its own"
+        f"({described(spec)}). Try {advice}"
     )
 
 

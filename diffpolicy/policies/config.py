@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
-from diffpolicy.checked import Checked
+from diffpolicy.checked import Checked, Range
 from diffpolicy.config import CONTROL_DT, LEVEL
 
 
@@ -42,3 +42,5 @@ class ExportPolicyConfig(Checked):
     """Timestep grid; by default that of the run."""
     start: Annotated[int | None, LEVEL] = None
     """First timestep of a named grid; by default T - 1."""
+    eta: Annotated[float, Range(0, 1)] = 0.0
+    """Stochasticity η: 0 is DDIM, 1 is ancestral (DDPM) sampling, with noise for each step."""

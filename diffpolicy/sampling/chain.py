@@ -1,6 +1,6 @@
 """A step budget worked out for one model: its grid, its step table, its name and its summary."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from diffpolicy.config import ModelConfig, Sampling
@@ -11,6 +11,7 @@ from diffpolicy.sampling.noise import CLEAN, alpha_bar_table
 from diffpolicy.sampling.steps import Row
 
 SAMPLERS = {"ddim": ddim}
+USUAL_GRID = "trailing"
 SHOWN = 12  # timesteps that an audit line prints
 
 
@@ -20,6 +21,7 @@ class Chain:
 
     grid: (t, s) of each row. start_signal: √ᾱ at the first timestep. regression: the network is
     evaluated once at zero noise, without denoising. ddpm: ancestral sampling over all T timesteps.
+    own_grid: name of the run's grid. rederive: ε̂ is read from x̂0 wherever that is clipped.
     """
 
     sampling: Sampling
@@ -28,6 +30,8 @@ class Chain:
     start_signal: float
     regression: bool = False
     ddpm: bool = False
+    own_grid: str = USUAL_GRID
+    rederive: bool = True
 
     @property
     def steps(self) -> int:
@@ -56,7 +60,7 @@ class Chain:
         s, usual = self.sampling, Sampling()
         parts = {
             s.sampler: s.sampler != usual.sampler,
-            f"grid {s.grid}": s.grid != usual.grid,
+            f"grid {s.grid}": s.grid != self.own_grid,
             f"start {s.start}": s.start is not None,
             f"end {s.end}": s.end != usual.end,
             f"η {s.eta:g}": s.eta != usual.eta,
@@ -66,25 +70,33 @@ class Chain:
         return ", ".join(text for text, differs in parts.items() if differs)
 
 
-def make_chain(model: ModelConfig, clip_range: float | None, sampling: Sampling) -> Chain:
-    """The chain of a model under `sampling`; clip_range is the one it was trained with.
+def make_chain(
+    model: ModelConfig,
+    clip_range: float | None,
+    sampling: Sampling,
+    own_grid: str = USUAL_GRID,
+    rederive: bool = True,
+) -> Chain:
+    """The chain of a model under `sampling`; the rest as in its `Specification`.
 
-    Raises DiffpolicyError if the budget, its grid or η do not fit the model.
+    Ancestral sampling over all timesteps always re-derives ε̂ from the clipped x̂0 (Ho et al., arXiv
+    2006.11239, eq. 7). Raises DiffpolicyError if the budget, its grid or η do not fit the model.
     """
     if sampling.noise_scale != 1 and not sampling.eta:
         raise DiffpolicyError("a noise scale needs --eta above 0: DDIM injects no noise")
     if sampling.sampler not in SAMPLERS:
         names = ", ".join(SAMPLERS)
         raise DiffpolicyError(f"{sampling.sampler!r} is not a sampler; expected one of: {names}")
-    timesteps = model.train_timesteps
+    timesteps, usual = model.train_timesteps, Sampling(grid=own_grid)
+    sampling = replace(sampling, grid=sampling.grid or own_grid)
+    ddpm = sampling == replace(usual, ddim_steps=timesteps, eta=1.0)
     table = alpha_bar_table(model.schedule, timesteps)
     if model.regression:
-        _refuse_options(sampling)
+        _refuse_options(sampling, usual)
         grid, prediction, clip = [(timesteps - 1, CLEAN)], "x0", clip_range
     else:
-        grid = grids.parse_grid(
-            timesteps, sampling.grid, sampling.ddim_steps, sampling.start, sampling.end
-        )
+        ends = sampling.start, sampling.end
+        grid = grids.parse_grid(timesteps, str(sampling.grid), sampling.ddim_steps, *ends)
         prediction = model.prediction
         clip = clip_range if sampling.clip is None else sampling.clip or None
     rows = SAMPLERS[sampling.sampler](
@@ -92,18 +104,21 @@ def make_chain(model: ModelConfig, clip_range: float | None, sampling: Sampling)
         grid,
         prediction=prediction,
         clip=clip,
-        rederive=clip is not None,
+        rederive=clip is not None and (rederive or ddpm),
         eta=sampling.eta,
         noise_scale=sampling.noise_scale,
     )
-    ddpm = sampling == Sampling(timesteps, eta=1.0)
-    return Chain(sampling, grid, rows, float(table[grid[0][0]]) ** 0.5, model.regression, ddpm)
+    start = float(table[grid[0][0]]) ** 0.5
+    reads_clipped = clip is None or rederive or ddpm
+    return Chain(
+        sampling, grid, rows, start, model.regression, ddpm, own_grid, rederive=reads_clipped
+    )
 
 
-def _refuse_options(sampling: Sampling) -> None:
+def _refuse_options(sampling: Sampling, usual: Sampling) -> None:
     """Raise DiffpolicyError if a regression policy is given the options of a sampler."""
-    if sampling not in (Sampling(), Sampling(0)):
-        given = {k: v for k, v in asdict(sampling).items() if v != getattr(Sampling(), k)}
+    if sampling not in (usual, replace(usual, ddim_steps=0)):
+        given = {k: v for k, v in asdict(sampling).items() if v != getattr(usual, k)}
         raise DiffpolicyError(
             "this is a regression policy, without denoising steps; give it --ddim-steps 0, or "
             f"nothing, and no other sampler's option; got {given}"
@@ -129,7 +144,11 @@ def audit_line(chain: Chain) -> str:
     evals, times = found["network_evals"], [str(t) for t in found["timesteps"]]
     if len(times) > SHOWN:
         times = [*times[: SHOWN // 2], "…", *times[-SHOWN // 2 :]]
+    own = chain.own_grid if chain.sampling.grid == chain.own_grid != USUAL_GRID else ""
+    on_grid = f" on the {own} grid of the run," if own and not chain.ddpm else ""
+    unclipped = "" if chain.rederive else "; ε̂ as predicted where x̂0 is clipped"
     return (
-        f"{chain.name}: {evals} network evaluation{'s' * (evals > 1)} at t = {' '.join(times)}; "
-        f"√ᾱ at the start {chain.start_signal:.4f}; duplicates {found['duplicates']}"
+        f"{chain.name}: {evals} network evaluation{'s' * (evals > 1)}{on_grid} at t = "
+        f"{' '.join(times)}; √ᾱ at the start {chain.start_signal:.4f}; duplicates "
+        f"{found['duplicates']}{unclipped}"
     )

@@ -35,6 +35,9 @@ class ValidateConfig(Checked):
 
     path: Positional[Path]
     """Store, or a data set in a foreign format."""
+    env: str | None = None
+    """Gymnasium id of the environment whose action space is compared; by default that of the store,
+    if it is one of diffpolicy's or Gymnasium's own."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class FilterConfig(Checked):
     success: bool | None = None
     """Keep only episodes with this success, which the store must hold."""
     idle: Annotated[float | None, Range(0, 1)] = None
-    """Cut off the start and the end of each episode while no action changes by more than this
-    share of its range."""
+    """Cut off the start and the end of each episode while, within half a second, no action or
+    observed vector moves by more than this share of its range."""
     shortest: Annotated[int, TICKS] = 1
     """Leave out episodes with fewer steps, after cutting."""

@@ -172,12 +172,19 @@ def bytes_needed(specification: Specification, batch: int) -> int:
 
 
 def gather(windows: Windows, index: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Windows.gather as tensors; on the CPU NumPy gathers, faster than torch's own indexing."""
+    """Windows.gather as tensors on the device of the index.
+
+    Arrays are gathered by NumPy, faster than torch's own indexing on the CPU; pictures on disk are
+    always arrays.
+    """
     if isinstance(windows.newest, Tensor):
         return windows.gather(index)
-    observations, action, real = windows.gather(index.numpy())
-    tensors = {key: torch.from_numpy(x) for key, x in observations.items()}
-    return tensors, torch.from_numpy(action), torch.from_numpy(real)
+    observations, action, real = windows.gather(index.cpu().numpy())
+
+    def tensor(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(index.device)
+
+    return {key: tensor(x) for key, x in observations.items()}, tensor(action), tensor(real)
 
 
 def learning_rate(peak: float, step: int, progress: float) -> float:

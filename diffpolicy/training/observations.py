@@ -17,6 +17,7 @@ from diffpolicy.checkpoint import WITHOUT_PICTURES
 from diffpolicy.config import TrainConfig
 from diffpolicy.data.demonstrations import Contents, Demonstrations, read_demonstrations
 from diffpolicy.data.pictures import held_bytes
+from diffpolicy.data.stored_pictures import StoredPictures
 from diffpolicy.data.zarr_store import check_bytes
 from diffpolicy.environment.boundary import describe_error
 from diffpolicy.errors import DiffpolicyError
@@ -47,7 +48,7 @@ def _joined(config: TrainConfig, source: Contents, env: Any, declared: list[str]
             f"name the arrays of {config.data} that make the observation with --obs; it holds: "
             f"{', '.join(source.names)}"
         )
-    _check_options(config, keys)
+    check_options(config, keys)
     mapping = environment.declared(env, "observations_from") if keys == declared else None
     if mapping is None:
         _check_no_pictures(config.data, source, keys, env)
@@ -56,7 +57,7 @@ def _joined(config: TrainConfig, source: Contents, env: Any, declared: list[str]
         return demonstrations, {FLAT: demonstrations.observation(keys)}
     mapped = _mapped(config.data, demonstrations, env)
     _check_present(config.data, source, [FLAT], mapped, env.observations)
-    return demonstrations, {FLAT: _vector(mapped[FLAT])}
+    return demonstrations, {FLAT: as_vector(mapped[FLAT])}
 
 
 def _by_key(config: TrainConfig, source: Contents, env: Any, declared: list[str]) -> Read:
@@ -69,7 +70,7 @@ def _by_key(config: TrainConfig, source: Contents, env: Any, declared: list[str]
                 "among them with --obs, or add its picture as pixels with --camera"
             )
     if not any(specs[key].is_picture for key in keys):
-        _check_options(config, keys)
+        check_options(config, keys)
     stored = [key for key in keys if key in source.names]
     mapping = environment.declared(env, "observations_from")
     mappable = mapping and stored != keys and set(declared) <= set(source.names)
@@ -77,19 +78,19 @@ def _by_key(config: TrainConfig, source: Contents, env: Any, declared: list[str]
     read = list(dict.fromkeys([*stored, *mapped]))
     if not mappable:
         _check_present(config.data, source, keys, stored, specs)
-    _tell_memory(config.data, source, read)
+    on_disk = pictures_on_disk(config, source, read)
     vectors = [key for key in stored if not specs[key].is_picture]
-    demonstrations = read_demonstrations(source, read, config.action, vectors, mapped)
+    demonstrations = read_demonstrations(source, read, config.action, vectors, mapped, on_disk)
     found = {key: demonstrations.arrays[key] for key in stored}
     if mappable:
         found |= _mapped(config.data, demonstrations, env)
     _check_present(config.data, source, keys, found, specs)
     return demonstrations, {
-        key: found[key] if specs[key].is_picture else _vector(found[key]) for key in keys
+        key: found[key] if specs[key].is_picture else as_vector(found[key]) for key in keys
     }
 
 
-def _check_options(config: TrainConfig, keys: list[str]) -> None:
+def check_options(config: TrainConfig, keys: list[str]) -> None:
     """Refuse an option about pictures that is not its default; the keys are vectors."""
     for name, default in OF_PICTURES.items():
         if getattr(config, name) != default:
@@ -100,7 +101,8 @@ def _check_options(config: TrainConfig, keys: list[str]) -> None:
             )
 
 
-def _vector(values: np.ndarray) -> np.ndarray:
+def as_vector(values: np.ndarray) -> np.ndarray:
+    """Rows [N, …] as vectors [N, D] float32."""
     return values.reshape(len(values), -1).astype(np.float32, copy=False)
 
 
@@ -115,7 +117,7 @@ def _mapped(data: Path, demonstrations: Demonstrations, env: Any) -> dict[str, n
         name = f"observations_from of {env.spec.id}"
         raise DiffpolicyError(f"{data}: {name} failed: {describe_error(error)}") from error
     by_key = mapped if isinstance(mapped, Mapping) else {FLAT: np.asarray(mapped, np.float32)}
-    found, rows = {key: np.asarray(values) for key, values in by_key.items()}, demonstrations.rows
+    found, rows = {key: _as_array(values) for key, values in by_key.items()}, demonstrations.rows
     for key, values in found.items():
         if values.ndim < 2 or len(values) != rows:
             raise DiffpolicyError(
@@ -123,6 +125,10 @@ def _mapped(data: Path, demonstrations: Demonstrations, env: Any) -> dict[str, n
                 f"expected one row for each of {rows:,} actions, [{rows}, …]"
             )
     return found
+
+
+def _as_array(values: Any) -> Any:
+    return values if isinstance(values, StoredPictures) else np.asarray(values)
 
 
 def _check_present(
@@ -150,14 +156,22 @@ def _check_no_pictures(data: Path, source: Contents, keys: list[str], env: Any) 
             )
 
 
-def _tell_memory(data: Path, source: Contents, names: list[str]) -> None:
-    """Tell the memory of the pictures before they are read; refuse more than there is."""
+def pictures_on_disk(config: TrainConfig, source: Contents, names: list[str]) -> bool:
+    """Tell where the pictures will be; True for the disk, because they take more than allowed.
+
+    Raises DiffpolicyError for pictures that are to be held and take more than the memory.
+    """
     arrays = (source.store.array(f"data/{name}") for name in names)
     size = sum(held_bytes(array, source.rows) for array in arrays)
-    check_bytes(size, f"the pictures of {data}")
+    on_disk = size > config.picture_memory * 1e9
+    if not on_disk:
+        check_bytes(size, f"the pictures of {config.data}")
     if size:
+        limit = f"read from disk in training (--picture-memory {config.picture_memory:g} GB)"
+        place = limit if on_disk else "in memory"
         logger = logging.getLogger("diffpolicy")
-        logger.info("%s: pictures: %s MB in memory", data, f"{size / 1e6:,.0f}")
+        logger.info("%s: pictures: %s MB %s", config.data, f"{size / 1e6:,.0f}", place)
+    return on_disk
 
 
 def check_observations(data: Path, observations: dict[str, np.ndarray], task: Task) -> None:

@@ -1,4 +1,6 @@
-"""Prepare training: a store and an environment become normalised windows and a specification.
+"""Prepare training: a store becomes normalised windows and a specification.
+
+An environment, unless there is none, says what the policy observes; see alone.py for that case.
 
 Shapes: N rows, D_a dimensions of an action.
 """
@@ -18,15 +20,16 @@ from diffpolicy.config import BATCH, PICTURE_BATCH, ModelConfig, TrainConfig
 from diffpolicy.data.attributes import attribute
 from diffpolicy.data.demonstrations import Demonstrations, contents
 from diffpolicy.data.normalizer import FITS, Normalizer, pixels
+from diffpolicy.data.stored_pictures import StoredPictures
 from diffpolicy.data.windows import Windows, make_windows
 from diffpolicy.denoisers.pretrained import Convolutions
 from diffpolicy.environment.pictures import PIXELS
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.specification import Specification, Task, default_horizons
+from diffpolicy.specification import NO_ENVIRONMENT, Specification, Task, default_horizons
+from diffpolicy.training.actions import check_actions
+from diffpolicy.training.alone import Read, read_alone
 from diffpolicy.training.observations import check_observations, check_size, read_observations
 from diffpolicy.version import __version__
-
-ROUNDING = 0.01  # of an action's range: excess up to this is rounding
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,12 @@ class Prepared:
 def prepare(
     config: TrainConfig, started: Checkpoint | None = None, start: Convolutions | None = None
 ) -> Prepared:
-    """Read the store, ask the environment for its facts, fit normalisers, cut windows.
+    """Read the store, by the environment if there is one, fit normalisers, cut windows.
 
     started: policy of a run that is resumed; on the same data its normalisers are kept. start:
     weights that the cameras of a new run start from.
     """
-    demonstrations, observations, task, notes = _read(config)
+    demonstrations, observations, task, notes = read(config)
     pictures = any(spec.is_picture for spec in task.observations.values())
     batch = config.batch or (PICTURE_BATCH if pictures else BATCH)
     asked = config.observation_horizon, config.prediction_horizon, config.action_horizon
@@ -91,15 +94,18 @@ def prepare(
     return Prepared(specification, windows(train), validation, *normalizers, batch, notes, start)
 
 
-def _read(
-    config: TrainConfig,
-) -> tuple[Demonstrations, dict[str, np.ndarray], Task, tuple[str, ...]]:
-    """Demonstrations, observations {key: [N, …]} as of the environment, the task, and notes."""
+def read(config: TrainConfig) -> Read:
+    """Demonstrations, observations {key: [N, …]} as the policy sees them, the task, and notes."""
     source = contents(config.data)
     attributes = source.store.attributes
     env_id = config.env or attribute(attributes, "env_id")
     if not env_id:
-        raise DiffpolicyError(f"{config.data} does not name its environment; give --env ID")
+        raise DiffpolicyError(
+            f"{config.data} does not name its environment; give --env ID, or --env "
+            f"{NO_ENVIRONMENT} to train without one"
+        )
+    if env_id == NO_ENVIRONMENT:
+        return read_alone(config, source)
     if config.env_kwargs is not None:
         kwargs = environment.parse_kwargs(config.env_kwargs)
     else:
@@ -116,7 +122,7 @@ def _read(
     check_observations(config.data, observations, task)
     check_size(config.data, "actions", action.shape[1], task.action_dim, env_id)
     name = f"{config.data}: data/{config.action}"
-    notes = _check_actions(name, action, space.low, space.high)
+    notes = check_actions(name, action, space.low, space.high)
     return demonstrations, observations, task, (*demonstrations.notes, *notes)
 
 
@@ -169,34 +175,6 @@ def _task(
     )
 
 
-def _check_actions(name: str, actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[str]:
-    """Refuse actions [N, D_a] in wrong units; return notes on those outside the action space."""
-    if np.all(actions == actions[0]):
-        raise DiffpolicyError(
-            f"{name} holds the same action {actions[0]} in all {len(actions):,} rows: there is "
-            "nothing to learn; choose another array with --action"
-        )
-    limited = np.isfinite(low) & np.isfinite(high)
-    actions, low, high = (x[..., limited].astype(np.float64) for x in (actions, low, high))
-    width = np.maximum(high - low, 1e-6 * np.maximum(1, np.abs(high)))  # a pinned one has none
-    excess = np.maximum(low - actions, actions - high) / width
-    outside = np.any(excess > ROUNDING, axis=1)
-    if not outside.any():
-        return []
-    row, worst = np.unravel_index(np.argmax(excess), excess.shape)
-    found = (
-        f"{name} has {int(outside.sum()):,} of {len(actions):,} actions outside the action "
-        f"space; row {row} has {actions[row, worst]:.4g} in dimension "
-        f"{np.flatnonzero(limited)[worst]}, which ranges from {low[worst]:.4g} to {high[worst]:.4g}"
-    )
-    if np.any(np.mean(excess > 1, axis=0) > 0.5):
-        raise DiffpolicyError(
-            f"{found}: most exceed it by more than its width, as in another unit; choose "
-            "another array with --action, or another --env or --env-kwargs"
-        )
-    return [f"{found}; control clips the actions of a policy trained on them"]
-
-
 def split_episodes(count: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(training, held out) episode numbers; at least one of each if there are two."""
     held = min(count - 1, int(np.ceil(count * fraction))) if fraction > 0 else 0
@@ -204,12 +182,13 @@ def split_episodes(count: int, fraction: float, seed: int) -> tuple[np.ndarray, 
     return np.sort(order[held:]), np.sort(order[:held])
 
 
-def fingerprint(*arrays: np.ndarray) -> str:
+def fingerprint(*arrays: np.ndarray | StoredPictures) -> str:
     """A hash of the arrays' bytes and shapes: a checkpoint's identity of its data."""
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:
         digest.update(repr((array.shape, array.dtype.str)).encode())
-        digest.update(np.ascontiguousarray(array).data)
+        for block in array.blocks() if isinstance(array, StoredPictures) else (array,):
+            digest.update(np.ascontiguousarray(block).data)
     return digest.hexdigest()
 
 
@@ -228,7 +207,7 @@ def _provenance(
     settings = {
         key: str(value) if isinstance(value, Path) else value
         for key, value in asdict(config).items()
-        if key not in ("resume", "out", "encoder_weights")
+        if key not in ("resume", "out", "encoder_weights", "picture_memory")
     }
     ends = demonstrations.episode_ends
     return {

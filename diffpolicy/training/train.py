@@ -148,7 +148,7 @@ class Trainer:
         )
         self.elapsed_s = 0.0
         self.windows, self.validation = prepared.training, prepared.validation
-        if device.type == "cuda":
+        if device.type == "cuda" and self.windows.in_memory:
             self.windows = self.windows.to(device)
             shared = {"observations": self.windows.observations, "actions": self.windows.actions}
             self.validation = self.validation and replace(self.validation, **shared).to(device)

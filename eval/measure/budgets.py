@@ -21,8 +21,10 @@ from .run import Run
 def load_budgets(config: SweepConfig) -> list[Policy]:
     """One policy for each budget; regression first, ancestral DDPM over all T steps last."""
     checkpoint = load_policy(config.run)
-    samplings = combinations(config)
-    ancestral = Sampling(checkpoint.specification.model.train_timesteps, eta=1.0)
+    own = checkpoint.specification.grid
+    samplings = [replace(s, grid=s.grid or own) for s in combinations(config)]
+    samplings = list(dict.fromkeys(samplings))
+    ancestral = Sampling(checkpoint.specification.model.train_timesteps, own, eta=1.0)
     if config.ddpm and ancestral not in samplings:
         samplings.append(ancestral)
     if set(samplings) == {ancestral}:
@@ -115,7 +117,7 @@ def combinations(config: SweepConfig) -> list[Sampling]:
     """Every budget with every other option of sampling, without duplicates."""
     options = {
         "sampler": config.sampler,
-        "grid": config.grid,
+        "grid": config.grid or (None,),
         "start": config.start or (None,),
         "end": config.end,
         "eta": config.eta,
@@ -132,6 +134,6 @@ def combinations(config: SweepConfig) -> list[Sampling]:
 
 def _effective(sampling: Sampling) -> Sampling:
     """Drop options that have no effect: a list fixes steps and ends; η = 0 ignores noise_scale."""
-    if sampling.grid not in SPACINGS:
+    if sampling.grid not in (None, *SPACINGS):
         sampling = replace(sampling, ddim_steps=None, start=None, end=0)
     return sampling if sampling.eta else replace(sampling, noise_scale=1.0)

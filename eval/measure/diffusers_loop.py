@@ -19,6 +19,7 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.sampling.noise import alpha_bar_table, betas_of
 from diffpolicy.specification import FLAT, Specification
 
+DIFFUSERS_GRIDS = ("trailing", "leading")
 PREDICTION_TYPES = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
 
 
@@ -34,7 +35,7 @@ def scheduler_class() -> Any:
 
 
 def _scheduler(spec: Specification) -> Any:
-    """Scheduler of diffusers with the same noise levels, on the trailing grid."""
+    """Scheduler of diffusers with the same noise levels, on the run's grid if diffusers has it."""
     model = spec.model
     return scheduler_class()(
         num_train_timesteps=model.train_timesteps,
@@ -42,7 +43,7 @@ def _scheduler(spec: Specification) -> Any:
         clip_sample=spec.clip_range is not None,
         clip_sample_range=spec.clip_range or 1.0,
         prediction_type=PREDICTION_TYPES[model.prediction],
-        timestep_spacing="trailing",
+        timestep_spacing=spec.grid if spec.grid in DIFFUSERS_GRIDS else "trailing",
     )
 
 

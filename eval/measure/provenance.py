@@ -9,7 +9,7 @@ import torch
 
 import diffpolicy
 
-from .result_files import Provenance
+from .computer import Provenance
 
 
 def set_threads(threads: int | None) -> None:

@@ -1,7 +1,7 @@
 """Files of results: one JSON document each, written and read here.
 
-A file names its format (eval, delays, sweep, suite or latency) and its `format_version`. Files of
-version 1 name neither; their fields tell the format.
+A file names its format (eval, delays, sweep, suite, latency, offline or replay) and its
+`format_version`. Files of version 1 name neither; their fields tell the format.
 """
 
 import json
@@ -15,8 +15,10 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_text
 
 from ..config import MILLISECONDS
+from .computer import Provenance
+from .offline_results import OfflineResult
+from .replay_results import ReplayResult
 from .results import (
-    COUNT,
     BudgetResult,
     Cameras,
     LatencyResult,
@@ -43,16 +45,6 @@ OMITTED = (  # from JSON, if None
     *("encoder_ms", "cameras", "crop"),
 )
 FREE = ("env_kwargs", "training", "evaluation", "cameras")  # objects with names of others
-
-
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """Device, versions, threads and commit of a result."""
-
-    device: str
-    threads: Annotated[int, COUNT]
-    versions: dict[str, str]
-    commit: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +150,16 @@ class Simulation:
     rows: Annotated[list[SimulatedSweeps], NOT_EMPTY]
 
 
-Result = EvalResult | DelaysResult | SweepResult | SuiteResult | LatencyFile | Simulation
+Result = (
+    EvalResult
+    | DelaysResult
+    | SweepResult
+    | SuiteResult
+    | LatencyFile
+    | Simulation
+    | OfflineResult
+    | ReplayResult
+)
 FORMATS: dict[str, type[Result]] = {
     "eval": EvalResult,
     "delays": DelaysResult,
@@ -166,6 +167,8 @@ FORMATS: dict[str, type[Result]] = {
     "suite": SuiteResult,
     "latency": LatencyFile,
     "simulation": Simulation,
+    "offline": OfflineResult,
+    "replay": ReplayResult,
 }
 
 
@@ -241,6 +244,7 @@ def _format_of(data: Any, path: Path) -> str:
         "suite": "tasks" in known,
         "sweep": "recommendations" in known,
         "simulation": "rules" in row,
+        "offline": "episode_errors" in row,
         "delays": "ticks" in row,
         "eval": "clock" in row,
         "latency": "latency_ms" in row,

@@ -1,10 +1,11 @@
 """Flat CSV files beside a result, for a notebook or a spreadsheet.
 
 `NAME_episodes.csv` has one line for each episode: budget, clock, seed, success, score,
-success_tick. `NAME_budgets.csv` has one line for each row of the result, with all scalars that
-any row has; nested names are joined by a dot (latency_ms.p50), intervals give `_low` and `_high`.
-Left out are lists, except the number of `failures`, and fields of older files that rows no longer
-have. A suite puts `task` first; a latency file has no episodes.
+success_tick; of offline figures: budget, episode, error. `NAME_budgets.csv` has one line for each
+row of the result, with all scalars that any row has; nested names are joined by a dot
+(latency_ms.p50), intervals give `_low` and `_high`. Left out are lists, except the number of
+`failures`, and fields of older files that rows no longer have. A suite puts `task` first; a latency
+file has no episodes.
 """
 
 import csv
@@ -16,6 +17,8 @@ from typing import Any
 
 from diffpolicy.files import write_text
 
+from ..measure.offline_results import OfflineResult
+from ..measure.replay_results import ReplayedEpisode, ReplayResult
 from ..measure.result_files import LatencyFile, Result, Simulation, SuiteResult
 from ..measure.results import Outcomes
 
@@ -40,6 +43,12 @@ def episodes(result: Result) -> Iterator[Line]:
     if isinstance(result, SuiteResult):
         for task, swept in result.tasks.items():
             yield from ({"task": task, **line} for line in episodes(swept))
+    elif isinstance(result, ReplayResult):
+        yield from (_replayed(row) for row in result.rows)
+    elif isinstance(result, OfflineResult):
+        for row in result.rows:
+            for number, error in zip(result.provenance.episodes, row.episode_errors, strict=True):
+                yield {"budget": row.name, "episode": number, "error": error}
     elif not isinstance(result, Simulation | LatencyFile):
         first = result.provenance.seeds[0]
         for row in result.rows:
@@ -53,8 +62,19 @@ def episodes(result: Result) -> Iterator[Line]:
                 yield {**about, "seed": first + i, **outcome}
 
 
+def _replayed(row: ReplayedEpisode) -> Line:
+    """The scalars of an episode, and of the difference of each key."""
+    line = dict(_scalars(row))
+    for difference in row.differences:
+        line |= _scalars(difference, f"{difference.key}.")
+        del line[f"{difference.key}.key"]
+    return line
+
+
 def budgets(result: Result) -> Iterator[Line]:
-    """One line for each row, with its scalars."""
+    """One line for each row, with its scalars; a replay has no budgets."""
+    if isinstance(result, ReplayResult):
+        return
     if isinstance(result, SuiteResult):
         for task, swept in result.tasks.items():
             yield from ({"task": task, **line} for line in budgets(swept))

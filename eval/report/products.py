@@ -4,6 +4,8 @@ from pathlib import Path
 
 from diffpolicy.files import check_writable, write_bytes, write_text
 
+from ..measure.offline_results import OfflineResult
+from ..measure.replay_results import ReplayResult
 from ..measure.result_files import (
     DelaysResult,
     LatencyFile,
@@ -15,20 +17,25 @@ from ..measure.result_files import (
 )
 from .figure import png
 from .flat import csv_paths, write_csv
+from .offline_page import offline_page, offline_plot, print_offline
 from .plots import success_against_delay, success_against_latency
+from .replays import print_replay
 from .sentences import clock_label, verdict
 from .suite_page import Tables, print_suite, suite_page, suite_plot, tables_of
 from .sweep_page import sweep_page
 from .table import print_latencies, print_rows, print_simulation
 
+WITH_PAGE = (SweepResult, SuiteResult, OfflineResult)
+
 
 def product_paths(kind: type[Result], file: Path) -> list[Path]:
     """The files that are drawn beside a result file."""
     plot, page = file.with_suffix(".png"), file.with_suffix(".html")
-    if kind is SweepResult and file.stem == "sweep":
+    if (kind, file.stem) in ((SweepResult, "sweep"), (OfflineResult, "offline")):
         page = file.with_name("report.html")
-    drawn = {DelaysResult: [plot], SweepResult: [plot, page], SuiteResult: [plot, page]}
+    drawn = {DelaysResult: [plot], **{with_page: [plot, page] for with_page in WITH_PAGE}}
     tables = {LatencyFile: csv_paths(file)[1:], Simulation: csv_paths(file)[1:]}
+    tables[ReplayResult] = csv_paths(file)[:1]
     return [*drawn.get(kind, []), *tables.get(kind, csv_paths(file))]
 
 
@@ -71,6 +78,10 @@ def _write(result: Result, tables: Tables, file: Path, pictures: Path) -> None:
         plot = png(suite_plot(result, tables))
         write_bytes(paths[0], plot)
         write_text(paths[1], suite_page(result, tables, plot, pictures))
+    if isinstance(result, OfflineResult):
+        plot = png(offline_plot(result))
+        write_bytes(paths[0], plot)
+        write_text(paths[1], offline_page(result, plot))
     write_csv(file, result)
 
 
@@ -81,6 +92,10 @@ def _print(result: Result, tables: Tables) -> None:
         print_latencies(result)
     elif isinstance(result, Simulation):
         print_simulation(result)
+    elif isinstance(result, ReplayResult):
+        print_replay(result)
+    elif isinstance(result, OfflineResult):
+        print_offline(result)
     else:
         print_rows(result.rows)
     for advice in result.recommendations if isinstance(result, SweepResult) else ():

@@ -13,15 +13,11 @@ from diffpolicy.config import ModelConfig
 from diffpolicy.data.normalizer import identity
 from diffpolicy.denoisers.encoders import Encoder, layer_outputs
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.policies.lerobot import encoder_weights
 from diffpolicy.specification import ObservationSpec, picture
 
 CNN, RESNET = ModelConfig(encoder="cnn", keypoints=4), ModelConfig(encoder="resnet18", keypoints=4)
 MIXED = {"state": ObservationSpec((2,)), "front": picture(16, 16), "side": picture(16, 16)}
-LEROBOT = {  # its place in torchvision's network: our name
-    **{"backbone.0": "backbone.conv1", "backbone.1": "backbone.bn1"},
-    **{f"backbone.{3 + n}": f"backbone.layer{n}" for n in (1, 2, 3, 4)},
-    **{"pool.nets": "pool.nets", "out": "out"},
-}
 
 
 @pytest.fixture
@@ -48,24 +44,14 @@ def histories(observations=MIXED, batch: int = 3) -> dict[str, torch.Tensor]:
     }
 
 
-def from_lerobot(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights of the only camera of an encoder, from a LeRobot policy with a shared encoder."""
-    found = {}
-    for name, tensor in weights.items():
-        _, encoder, rest = name.partition("diffusion.rgb_encoder.")
-        for theirs, ours in LEROBOT.items():
-            if encoder and rest.startswith(f"{theirs}."):
-                found[f"cameras.0.{ours}{rest.removeprefix(theirs)}"] = tensor
-    return found
-
-
 def test_resnet18_gives_the_conditioning_of_lerobot(lerobot):
     expected = np.load(lerobot / "expected.npz")
     state, image = (torch.from_numpy(expected[f"observation.{k}"]) for k in ("state", "image"))
     observations = {"state": ObservationSpec((2,), normalizer=None), "image": picture(96, 96)}
     unscaled = {"image": identity(3)}  # its pictures lie in [0, 1]
     network = Encoder(ModelConfig(encoder="resnet18"), observations, unscaled)
-    network.load_state_dict(from_lerobot(load_file(lerobot / "model.safetensors")))
+    weights = encoder_weights(load_file(lerobot / "model.safetensors"))
+    network.load_state_dict({n.removeprefix("encoder."): w for n, w in weights.items()})
     with torch.inference_mode():
         found = network({"state": state, "image": image.movedim(-3, -1)})
     np.testing.assert_allclose(found, expected["conditioning"], rtol=0, atol=1e-5)

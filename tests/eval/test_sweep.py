@@ -21,7 +21,8 @@ from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import Sampling, TrainConfig
 from diffpolicy.control.latency import PAUSED
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.eval.config import DenoiseConfig, EvalConfig, LatencyConfig, SweepConfig
+from diffpolicy.eval.config import EvalConfig, LatencyConfig, SweepConfig
+from diffpolicy.eval.data_config import DenoiseConfig
 from diffpolicy.eval.denoise import trace
 from diffpolicy.eval.evaluate import evaluate_budget
 from diffpolicy.eval.latency import latency

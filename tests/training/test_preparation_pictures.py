@@ -306,3 +306,21 @@ def test_keys_that_push_t_lacks_are_refused_before_its_pictures_are_read(demos):
     options = {"env": "diffpolicy.envs:PushT-v0", "env_kwargs": '{"observation": "image"}'}
     with pytest.raises(DiffpolicyError, match="does not observe wrist; it observes agent_pos, im"):
         prepare(TrainConfig(data=path, out=path, obs=("image", "wrist"), **options))
+
+
+@pytest.mark.parametrize("source", [arrays, by_key])
+def test_a_small_picture_memory_leaves_them_on_disk_and_changes_nothing_else(
+    config, source, caplog
+):
+    caplog.set_level("INFO", "diffpolicy")
+    chosen = config(source())
+    held = prepare(chosen)
+    assert "pictures: 0 MB in memory" in caplog.text
+    stored = prepare(replace(chosen, picture_memory=0.0))
+    assert "read from disk in training (--picture-memory 0 GB)" in caplog.text
+    assert held.training.in_memory and not stored.training.in_memory
+    assert held.specification == stored.specification
+    index = np.arange(len(held.training))
+    for one, other in zip(held.training.gather(index), stored.training.gather(index), strict=True):
+        for key in one if isinstance(one, dict) else [...]:
+            np.testing.assert_array_equal(one[key], other[key], strict=True)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from conftest import as_version_1, as_version_3, rewrite
+from conftest import as_version_1, as_version_3, as_version_4, rewrite
 
 from diffpolicy.checkpoint import POLICY_FILE, TRAINING_FILE, Checkpoint, load_tensors, save_policy
 from diffpolicy.config import ModelConfig, TrainConfig
@@ -223,7 +223,7 @@ def test_lines_of_a_log_that_are_none_are_left_out(tmp_path, line):
     assert (tmp_path / "log.jsonl").read_bytes() == good + good
 
 
-@pytest.mark.parametrize("as_older", [as_version_1, as_version_3])
+@pytest.mark.parametrize("as_older", [as_version_1, as_version_3, as_version_4])
 def test_a_run_of_an_older_format_is_resumed_bit_for_bit(config, uninterrupted, tmp_path, as_older):
     """The target of format 1 is stored in its policy."""
     config = replace(config, out=tmp_path / "run")

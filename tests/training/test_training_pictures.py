@@ -245,3 +245,11 @@ def test_a_resumed_run_keeps_the_origin_of_its_weights(config, tmp_path, monkeyp
     resumed = prepare(config, Checkpoint(first.specification, {}, *normalizers))
     assert resumed.specification.training["encoder_weights"] == origin
     assert prepare(config).specification.training["encoder_weights"] is None
+
+
+def test_training_from_disk_gives_the_weights_of_training_from_memory(config):
+    runs = [replace(config, out=config.out / name) for name in ("held", "stored")]
+    for run, memory in zip(runs, (1.0, 0.0), strict=True):
+        training.train(replace(run, picture_memory=memory, steps=3))
+    held, stored = (load_tensors(run.out / TRAINING_FILE)[0] for run in runs)
+    assert all(torch.equal(held[name], stored[name]) for name in held)

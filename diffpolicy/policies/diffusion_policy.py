@@ -1,0 +1,268 @@
+"""Checkpoints of Diffusion Policy (arXiv 2303.04137): its UNets of vectors and of pictures.
+
+payload["cfg"]                      configuration, with `policy`
+payload["state_dicts"]["ema_model"] averaged weights, with the normaliser; or ["model"]
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from diffpolicy.checked import shown, validate
+from diffpolicy.config import ModelConfig
+from diffpolicy.data.normalizer import Normalizer
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.policies.foreign import (
+    FINAL_GROUPS,
+    Foreign,
+    Scheduler,
+    as_float32,
+    centred_crop,
+    check_all_taken,
+    move,
+    refuse_others,
+    take,
+)
+from diffpolicy.policies.lerobot import ENCODER
+from diffpolicy.policies.pickled import TorchFile, plain
+from diffpolicy.policies.unet import DIFFUSION_POLICY, unet_weights
+from diffpolicy.specification import ACTION, FLAT, Horizons, ObservationSpec, picture
+
+LOWDIM, HYBRID = "DiffusionUnetLowdimPolicy", "DiffusionUnetHybridImagePolicy"
+OBS = "obs"  # the only observation of a policy of vectors
+SCHEDULERS = {"DDPMScheduler": True, "DDIMScheduler": False}  # ε̂ is read from the clipped x̂0
+VARIANCES = ("fixed_small", "fixed_small_log")
+KEYPOINTS = 32  # of robomimic's spatial softmax
+UNUSED = ("_dummy_variable", "pos_x", "pos_y", "temperature")  # ends of names without effect
+
+
+@dataclass(frozen=True)
+class Network:
+    """Options of ConditionalUnet1D that a policy of pictures has among its own."""
+
+    diffusion_step_embed_dim: int = 256
+    down_dims: tuple[int, ...] = (256, 512, 1024)
+    kernel_size: int = 5
+    n_groups: int = 8
+    cond_predict_scale: bool = True
+
+
+@dataclass(frozen=True)
+class Unet(Network):
+    """Options of ConditionalUnet1D, with its defaults."""
+
+    kernel_size: int = 3
+    cond_predict_scale: bool = False
+
+
+@dataclass(frozen=True)
+class Key:
+    """An observation of a policy of pictures, which are [C, H, W]."""
+
+    shape: tuple[int, ...]
+    type: str = "low_dim"
+
+
+@dataclass(frozen=True)
+class Meta:
+    """Observations and actions of a policy of pictures."""
+
+    obs: dict[str, Key]
+    action: Key
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Options of a policy that matter to control."""
+
+    horizon: int
+    n_obs_steps: int
+    n_action_steps: int
+    noise_scheduler: dict[str, Any]
+    num_inference_steps: int | None = None
+    obs_as_global_cond: bool = True
+    obs_as_local_cond: bool = False
+    pred_action_steps_only: bool = False
+    oa_step_convention: bool = True
+    use_clipped_model_output: bool = False
+    obs_dim: int = 0
+    action_dim: int = 0
+    model: dict[str, Any] = field(default_factory=dict)
+    shape_meta: dict[str, Any] = field(default_factory=dict)
+    crop_shape: tuple[int, int] | None = None
+    obs_encoder_group_norm: bool = False
+    eval_fixed_crop: bool = False
+
+
+def read(path: Path) -> Foreign:
+    """The policy of a checkpoint. Raises DiffpolicyError for one that is not supported."""
+    file, where = TorchFile(path), str(path)
+    payload = file.payload if isinstance(file.payload, dict) else {}
+    document = plain(payload.get("cfg"))
+    options = document.get("policy") if isinstance(document, dict) else None
+    states = payload.get("state_dicts")
+    if not isinstance(options, dict) or not isinstance(states, dict):
+        raise DiffpolicyError(
+            f"{path} is not a checkpoint of Diffusion Policy; expected cfg.policy and state_dicts"
+        )
+    name = "ema_model" if "ema_model" in states else "model"
+    tensors = {n: as_float32(t) for n, t in file.tensors(states.get(name)).items()}
+    kind = str(options.get("_target_")).rpartition(".")[2]
+    refuse_others(where, "the policy", kind, (LOWDIM, HYBRID))
+    config: PolicyConfig = validate(PolicyConfig, options, f"{where}: policy", others=True)
+    _check(config, kind, where)
+    specs, actions = _observations(config, kind, where)
+    scheduler, rederive = _scheduler(config, where)
+    network = validate(
+        *((Unet, config.model) if kind == LOWDIM else (Network, options)), where, others=True
+    )
+    refuse_others(where, "n_groups", network.n_groups, (FINAL_GROUPS,))
+    model = ModelConfig(
+        **scheduler.process(where),
+        denoiser="unet",
+        condition=network.diffusion_step_embed_dim,
+        unet_channels=network.down_dims,
+        unet_kernel=network.kernel_size,
+        unet_groups=network.n_groups,
+        encoder="resnet18",
+        keypoints=KEYPOINTS,
+        crop=max([0.1, *(s.crop[2] / s.shape[0] for s in specs.values() if s.crop)]),
+    )
+    normalizers = {
+        key: _normalizer(tensors, OBS if kind == LOWDIM else key, spec)
+        for key, spec in specs.items()
+    }
+    of_action = _normalizer(tensors, ACTION, ObservationSpec((actions,)))
+    steps = config.num_inference_steps or scheduler.num_train_timesteps
+    return Foreign(
+        model=model,
+        horizons=Horizons(config.n_obs_steps, config.horizon, config.n_action_steps),
+        observations=specs,
+        action_dim=actions,
+        clip_range=scheduler.clip_range,
+        weights=_weights(tensors, specs, model, network.cond_predict_scale, where),
+        observation_normalizers=normalizers,
+        action_normalizer=of_action,
+        grid="leading",
+        rederive=rederive,
+        origin={"format": "diffusion_policy", "config": document, "weights": name},
+        notes=(
+            f"weights of {name}; Diffusion Policy samples it by "
+            f"{str(config.noise_scheduler.get('_target_')).rpartition('.')[2]} with --ddim-steps "
+            f"{steps}{' --eta 1' if rederive else ''}",
+            *_crop_note(config, specs),
+        ),
+    )
+
+
+def _check(config: PolicyConfig, kind: str, where: str) -> None:
+    """Refuse what the network here does not have."""
+    refuse_others(where, "obs_as_global_cond", config.obs_as_global_cond, (True,))
+    refuse_others(where, "obs_as_local_cond", config.obs_as_local_cond, (False,))
+    refuse_others(where, "pred_action_steps_only", config.pred_action_steps_only, (False,))
+    refuse_others(where, "oa_step_convention", config.oa_step_convention, (True,))
+    if kind == HYBRID:
+        refuse_others(where, "obs_encoder_group_norm", config.obs_encoder_group_norm, (True,))
+
+
+def _observations(
+    config: PolicyConfig, kind: str, where: str
+) -> tuple[dict[str, ObservationSpec], int]:
+    """Observations in the order of the conditioning, and D_a."""
+    if kind == LOWDIM:
+        return {FLAT: ObservationSpec((config.obs_dim,))}, config.action_dim
+    meta: Meta = validate(Meta, config.shape_meta, f"{where}: shape_meta", others=True)
+    specs = {key: _spec(config, key, found, where) for key, found in meta.obs.items()}
+    if len(meta.action.shape) != 1:
+        raise DiffpolicyError(f"{where}: an action has the shape {shown(meta.action.shape)}")
+    return specs, meta.action.shape[0]
+
+
+def _spec(config: PolicyConfig, key: str, found: Key, where: str) -> ObservationSpec:
+    refuse_others(where, f"the type of {key},", found.type, ("rgb", "low_dim"))
+    if found.type == "low_dim":
+        return ObservationSpec(found.shape)
+    if len(found.shape) != 3:
+        raise DiffpolicyError(f"{where}: {key} has an unexpected shape {shown(found.shape)}")
+    channels, height, width = found.shape
+    spec = picture(height, width, channels)
+    crop = centred_crop(spec.shape, *(config.crop_shape or (height, width)))
+    return ObservationSpec(spec.shape, spec.dtype, spec.normalizer, crop)
+
+
+def _crop_note(config: PolicyConfig, specs: dict[str, ObservationSpec]) -> list[str]:
+    random = config.crop_shape and not config.eval_fixed_crop
+    if not random or not any(spec.crop for spec in specs.values()):
+        return []
+    return ["its crop is random also in control (eval_fixed_crop: False); here it is the centre"]
+
+
+def _scheduler(config: PolicyConfig, where: str) -> tuple[Scheduler, bool]:
+    """The scheduler, and `rederive` of the specification."""
+    options = config.noise_scheduler
+    kind = str(options.get("_target_")).rpartition(".")[2]
+    refuse_others(where, "noise_scheduler", kind, SCHEDULERS)
+    refuse_others(where, "variance_type", options.get("variance_type", VARIANCES[0]), VARIANCES)
+    found = validate(Scheduler, options, f"{where}: noise_scheduler", others=True)
+    return found, SCHEDULERS[kind] or config.use_clipped_model_output
+
+
+def _normalizer(tensors: dict[str, Tensor], key: str, spec: ObservationSpec) -> Normalizer:
+    """scale · x + offset of a key; that of a picture takes numbers in [0, 1] there."""
+    parts = (take(tensors, f"normalizer.params_dict.{key}.{part}") for part in ("scale", "offset"))
+    scale, offset = (part.double().numpy() for part in parts)
+    try:
+        scale, offset = (np.broadcast_to(x, spec.normalized_shape) for x in (scale, offset))
+    except ValueError:
+        raise DiffpolicyError(
+            f"the normaliser of {key} has {len(scale)} numbers; expected {spec.normalized_shape[0]}"
+        ) from None
+    if spec.is_picture:
+        scale = scale / 255
+    return Normalizer(scale.astype(np.float32), offset.astype(np.float32))
+
+
+def _weights(
+    tensors: dict[str, Tensor],
+    specs: dict[str, ObservationSpec],
+    model: ModelConfig,
+    scales: bool,
+    where: str,
+) -> dict[str, Tensor]:
+    """Weights of the UNet and the cameras by our names."""
+    theirs = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not name.startswith("normalizer.") and not name.endswith(UNUSED)
+    }
+    unet = {n.removeprefix("model."): t for n, t in theirs.items() if n.startswith("model.")}
+    rest = {n: t for n, t in theirs.items() if not n.startswith("model.")}
+    found = unet_weights(unet, DIFFUSION_POLICY, model, scales)
+    for number, key in enumerate(key for key, spec in specs.items() if spec.is_picture):
+        found |= _camera(rest, key, f"encoder.cameras.{number}")
+    check_all_taken(unet | rest, where)
+    return found
+
+
+def _camera(theirs: dict[str, Tensor], key: str, ours: str) -> dict[str, Tensor]:
+    """Weights of robomimic's VisualCore: ResNet18Conv, SpatialSoftmax, Linear.
+
+    It lists its parts twice: by their names, and in `nets`, in order.
+    """
+    prefix = f"obs_encoder.obs_nets.{key}."
+    mine = {n.removeprefix(prefix): theirs.pop(n) for n in list(theirs) if n.startswith(prefix)}
+    found = move(mine, "nets.3", f"{ours}.out")
+    for name in list(mine):
+        place = name.replace("backbone.nets.", "backbone.", 1)
+        for start, of_ours in ENCODER.items():
+            if place.startswith(f"{start}."):
+                found[f"{ours}.{of_ours}{place.removeprefix(start)}"] = mine.pop(name)
+                break
+    twice = [name for name in mine if name.startswith(("nets.0.nets.", "nets.1.nets."))]
+    for name in twice:
+        del mine[name]
+    check_all_taken(mine, prefix.rstrip("."))
+    return found

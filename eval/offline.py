@@ -1,0 +1,82 @@
+"""`diffpolicy offline`: errors of actions on held-out demonstrations and latency, in no world."""
+
+import numpy as np
+
+from diffpolicy.checkpoint import Checkpoint, load_policy
+from diffpolicy.config import Sampling
+from diffpolicy.policy import Policy
+from diffpolicy.sampling.chain import audit_line
+
+from .data_config import OfflineConfig
+from .measure.held_out import HeldOut, held_out
+from .measure.offline_figures import BATCH, Figures
+from .measure.offline_results import OfflineProvenance, OfflineResult
+from .measure.open_loop import open_loop
+from .measure.provenance import provenance, set_threads
+from .measure.results import Source
+from .measure.rows import provenance_of
+from .measure.run import Run
+from .report.products import check_outputs, save
+
+
+def offline(config: OfflineConfig) -> OfflineResult:
+    """Write offline.json, offline.png, report.html and CSV; print the table."""
+    set_threads(config.threads)
+    file = Run(config.run).results("offline", config.out) / "offline.json"
+    checkpoint = load_policy(config.run)
+    policies = _policies(config, checkpoint)
+    check_outputs(OfflineResult, file)
+    data = held_out(config.run, checkpoint, config.data)
+    print(f"{data.path}: episodes: {data.reason}")
+    loop = open_loop(data, _chosen(config, data), policies[0].horizons, config.pairs)
+    figures = Figures(data, loop, config.samples, config.seed)
+    rows = figures.rows(policies, config.latency_seconds)
+    result = OfflineResult(
+        provenance=_provenance(config, policies[0], figures),
+        rows=rows,
+        references=figures.references(),
+        reference=rows[-1].name,
+    )
+    save(result, file)
+    return result
+
+
+def _policies(config: OfflineConfig, checkpoint: Checkpoint) -> list[Policy]:
+    """One policy for each budget, the largest last; regression has a single one."""
+    regression = checkpoint.specification.model.regression
+    budgets = [0] if regression else sorted(set(config.ddim_steps))
+    found = [Policy(checkpoint, Sampling(k), config.device, engine=config.engine) for k in budgets]
+    for policy in found:
+        print(audit_line(policy.chain))
+        policy.engine(BATCH)
+    return found
+
+
+def _chosen(config: OfflineConfig, data: HeldOut) -> np.ndarray:
+    """Numbers of at most --episodes of the held-out episodes, increasing."""
+    rng = np.random.default_rng(config.seed)
+    return np.sort(rng.permutation(data.episodes)[: config.episodes])
+
+
+def _provenance(config: OfflineConfig, policy: Policy, figures: Figures) -> OfflineProvenance:
+    horizons, loop = policy.horizons, figures.loop
+    return OfflineProvenance(
+        **vars(provenance(policy.device)),
+        run=str(config.run),
+        checkpoint=provenance_of(Source, policy),
+        env=policy.task.env_id,
+        data=str(figures.data.path),
+        held_out=figures.data.reason,
+        episodes=figures.episodes.tolist(),
+        episodes_in_data=len(figures.data.ends),
+        observations=len(loop.index),
+        pairs=len(loop.pairs),
+        samples=1 if policy.regression else config.samples,
+        seed=config.seed,
+        padded_batch=BATCH,
+        control_dt_s=policy.task.control_dt_s,
+        observation_horizon=horizons.observation,
+        prediction_horizon=horizons.prediction,
+        action_horizon=horizons.action,
+        sigma=figures.sigma.tolist(),
+    )

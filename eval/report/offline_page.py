@@ -1,0 +1,170 @@
+"""Table, plot and report.html of offline figures, with the sentences on what they cannot say."""
+
+import html
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from ..measure.offline_results import Estimate, OfflineResult, OfflineRow
+from .page import html_table, image, page, paragraph
+from .table import print_table
+
+FEWEST = 10  # episodes for an interval that can be trusted
+LIMITS = (
+    "These figures are no success rate: they compare actions at states that the demonstrator "
+    "visited, one chunk at a time, so errors never accumulate and no mistake has to be corrected. "
+    "Budgets and policies cannot be ranked by success with them (Mandlekar et al., 2021, arXiv "
+    "2108.03298, find that the lowest validation loss selects poor policies).",
+    "Where demonstrations differ at the same state, no policy can predict which one was shown. The "
+    "spread, the distance of two samples of the policy, is the error that it would have if the "
+    "demonstrations were samples of it. A budget whose spread is near 0 gives the mean action: its "
+    "error may be the smallest, and the mean may be the action that fails.",
+    "The distance from the largest budget shows what fewer steps change. The seam is the distance "
+    "of two consecutive chunks at the tick where the second takes over, with zero latency, along "
+    "the demonstration instead of the states that the policy itself would reach.",
+)
+
+
+def print_offline(result: OfflineResult) -> None:
+    """The table of budgets, the references and the limits, on the terminal."""
+    print()  # below the lines of the engines
+    print_table([title for title, _ in COLUMNS], [_cells(row) for row in result.rows])
+    for line in (*facts(result), LIMITS[0]):
+        print(line)
+
+
+def facts(result: OfflineResult) -> Iterator[str]:
+    """Sentences on units, episodes, references and latency."""
+    about, references = result.provenance, result.references
+    count = len(about.episodes)
+    yield (
+        f"Errors are mean |a - b| / σ over the dimensions of an action, σ of the demonstrations; "
+        f"{count} episode{'s' * (count != 1)}: {about.held_out}; {about.observations:,} "
+        f"observations, {about.samples} chunk{'s' * (about.samples != 1)} for each; 95 % intervals "
+        "over episodes."
+    )
+    if count < FEWEST:
+        yield f"With fewer than {FEWEST} episodes the intervals are too narrow."
+    yield (
+        f"Without a policy: holding the last action has an error of {shown(references.hold)} over "
+        f"the executed actions and {shown(references.hold_chunk)} over the chunk, the mean action "
+        f"{shown(references.constant)}. Consecutive demonstrated actions differ by "
+        f"{references.change:.3g}."
+    )
+    yield _in_time(result)
+
+
+def _in_time(result: OfflineResult) -> str:
+    tick_ms = 1000 * result.provenance.control_dt_s
+    known = [(row, row.latency_ms.p99) for row in result.rows if row.latency_ms.p99 is not None]
+    timely = [row for row, ms in known if ms <= tick_ms]
+    largest = max(timely, key=lambda row: row.network_evals).name if timely else "none"
+    mark = " (disturbed)" if any(row.load == "disturbed" for row in result.rows) else ""
+    text = largest if known else "unknown (too few samples)"
+    return f"Largest budget within one control tick of {tick_ms:g} ms at p99: {text}{mark}."
+
+
+def shown(estimate: Estimate | None) -> str:
+    """A mean with its interval."""
+    if estimate is None:
+        return "–"
+    if estimate.ci is None:
+        return f"{estimate.mean:.3g}"
+    return "{:.3g} [{:.3g}, {:.3g}]".format(estimate.mean, *estimate.ci)
+
+
+def _cells(row: OfflineRow) -> list[str]:
+    return [cell(row) for _, cell in COLUMNS]
+
+
+def offline_page(result: OfflineResult, plot: bytes) -> str:
+    """The page of a result; plot: a PNG."""
+    titles = ["budget", *(f"dimension {i}" for i in range(len(result.rows[0].by_dimension)))]
+    by_dimension = [[r.name, *(f"{x:.4g}" for x in r.by_dimension)] for r in result.rows]
+    about = json.dumps(asdict(result.provenance), indent=2)
+    return page(
+        f"Actions of {result.provenance.run} on held-out demonstrations",
+        [
+            *(f'<div class="verdict none">{html.escape(text)}</div>' for text in LIMITS),
+            "<h2>Error of actions and chunk seams</h2>",
+            image(plot, "error of actions and distance from the largest budget over steps"),
+            *map(paragraph, facts(result)),
+            "<h2>Every budget</h2>",
+            html_table([title for title, _ in COLUMNS], [_cells(row) for row in result.rows]),
+            paragraph(f"Distances are from {result.reference}, with the same noise."),
+            "<h2>Error by dimension, in units of the data</h2>",
+            paragraph("Mean absolute error of the executed actions."),
+            html_table(titles, by_dimension),
+            "<h2>Provenance</h2>",
+            f"<pre>{html.escape(about)}</pre>",
+        ],
+    )
+
+
+def offline_plot(result: OfflineResult) -> Figure:
+    """Errors with their references, and distances between chunks, over the denoising steps."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), constrained_layout=True)
+    of_error = {
+        "executed actions": "error",
+        "whole chunk": "error_chunk",
+        "mean of the samples": "error_of_mean",
+        "spread of the samples": "spread",
+    }
+    of_chunks = {f"distance from {result.reference}": "distance", "seam": "seam"}
+    for axis, lines in zip(axes, (of_error, of_chunks), strict=True):
+        for i, (label, name) in enumerate(lines.items()):
+            _draw(axis, result.rows, name, label, f"C{i}")
+        axis.set(xlabel="denoising steps", ylabel="standard deviations of the actions")
+        axis.set_xscale("symlog", linthresh=1)
+        axis.set_xticks([row.ddim_steps for row in result.rows])
+        axis.set_xticklabels([str(row.ddim_steps) for row in result.rows])
+        axis.minorticks_off()
+        axis.grid(alpha=0.25)
+    references = result.references
+    for label, value, style in (
+        ("hold the last action", references.hold.mean, "--"),
+        ("mean action", references.constant.mean, ":"),
+    ):
+        axes[0].axhline(value, color="0.5", lw=1, ls=style, label=label)
+    axes[1].axhline(references.change, color="0.5", lw=1, ls="--", label="demonstrated change")
+    axes[0].set_title("error of actions")
+    axes[1].set_title("between chunks")
+    for axis in axes:
+        axis.set_ylim(bottom=0)
+        axis.legend(fontsize=8)
+    return figure
+
+
+def _draw(axis, rows: list[OfflineRow], name: str, label: str, colour: str) -> None:
+    """A line over the budgets that have this estimate, with its 95 % intervals."""
+    found = [(r.ddim_steps, e) for r in rows if (e := getattr(r, name)) is not None]
+    if not found:
+        return
+    x, estimates = zip(*found, strict=True)
+    means = [e.mean for e in estimates]
+    ends = [e.ci or (e.mean, e.mean) for e in estimates]
+    below = [max(0, m - low) for m, (low, _) in zip(means, ends, strict=True)]
+    above = [max(0, high - m) for m, (_, high) in zip(means, ends, strict=True)]
+    options = {"fmt": "o-", "capsize": 2, "ms": 4, "lw": 1.3, "color": colour, "label": label}
+    axis.errorbar(x, means, [below, above], **options)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+COLUMNS = (
+    ("budget", lambda r: r.name),
+    ("error", lambda r: shown(r.error)),
+    ("of whole chunk", lambda r: shown(r.error_chunk)),
+    ("of mean sample", lambda r: shown(r.error_of_mean)),
+    ("spread", lambda r: shown(r.spread)),
+    ("distance", lambda r: shown(r.distance)),
+    ("seam", lambda r: shown(r.seam)),
+    ("× change", lambda r: _number(r.seam_ratio)),
+    ("p50 ms", lambda r: f"{r.latency_ms.p50:.2f}"),
+    ("p99 ms", lambda r: _number(r.latency_ms.p99)),
+)

@@ -1,0 +1,91 @@
+"""Open-loop replay: a recorded store repeats to the bit, and changes are found."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import zarr
+
+HUMAN = "pusht_human/pusht_cchi_v7_replay.zarr"
+
+
+def test_a_recorded_store_repeats_to_the_bit(balance_store, tmp_path, call):
+    file = tmp_path / "replay.json"
+    code, out, errors = call("replay", balance_store, "--json", file)
+    assert (code, errors) == (0, [])
+    assert "6 of 6 episodes succeed: 100.0%, 95 % interval 61.0% to 100.0%" in out
+    assert "observation: equal to the recording in all 6 episodes" in out
+    result = json.loads(file.read_text())
+    assert (result["format"], result["successes"], result["episodes"]) == ("replay", 6, 6)
+    for number, row in enumerate(result["records"]):
+        assert (row["episode"], row["seed"], row["ticks"]) == (number, number, row["actions"])
+        [difference] = row["differences"]
+        assert difference["first_tick"] is None and difference["largest"] == 0
+    lines = (tmp_path / "replay_episodes.csv").read_text().splitlines()
+    assert len(lines) == 7 and "observation.far_tick" in lines[0]
+
+
+def test_a_replay_is_drawn_again(balance_store, tmp_path, call):
+    first = call("replay", balance_store, "--episodes", 2, "--json", tmp_path / "r.json").out
+    again = call("report", tmp_path / "r.json", "--out", tmp_path / "again").out
+    assert first.splitlines()[:-1] == again.splitlines()[1:-1]
+    assert (tmp_path / "again/r_episodes.csv").read_bytes() == (
+        tmp_path / "r_episodes.csv"
+    ).read_bytes()
+
+
+def test_the_tick_of_a_changed_action_is_found(balance_store, tmp_path, call):
+    shutil.copytree(balance_store, tmp_path / "store")
+    group = zarr.open_group(tmp_path / "store", mode="r+")
+    group["data/action"][20] = 1 - group["data/action"][20]
+    file = tmp_path / "replay.json"
+    call("replay", tmp_path / "store", "--episodes", 2, "--json", file)
+    first, second = (row["differences"][0] for row in json.loads(file.read_text())["records"])
+    assert first["first_tick"] == 21 <= first["far_tick"]
+    assert first["largest"] > 0 and second["first_tick"] is None
+
+
+def test_a_store_without_seeds_is_refused(balance_store, tmp_path, refused):
+    shutil.copytree(balance_store, tmp_path / "store")
+    zarr.open_group(tmp_path / "store", mode="r+")["meta/episode_seeds"][:] = -1
+    message = refused("replay", tmp_path / "store")
+    assert "holds no reset seeds" in message and "--start" in message
+
+
+def test_episodes_without_a_seed_are_left_out(balance_store, tmp_path, call):
+    shutil.copytree(balance_store, tmp_path / "store")
+    zarr.open_group(tmp_path / "store", mode="r+")["meta/episode_seeds"][1] = -1
+    out = call("replay", tmp_path / "store", "--episodes", 3).out
+    assert "2 of 2 episodes succeed" in out and "left out: 1 episodes without a seed" in out
+
+
+def test_human_push_t_starts_from_its_states(demos, tmp_path, call):
+    file = tmp_path / "replay.json"
+    start = ["--env", "diffpolicy.envs:PushT-v0", "--start", "state", "--episodes", 3]
+    success = ["--success-from", "coverage>0.8"]
+    code, out, _ = call("replay", demos / HUMAN, *start, *success, "--json", file)
+    assert code == 0 and "3 of 3 episodes succeed" in out
+    for row in json.loads(file.read_text())["records"]:
+        assert row["seed"] is None
+        assert row["differences"][0]["first_tick"] != 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--env", "diffpolicy.envs:PushT-v0"), "takes actions of 2 numbers; the store has 1"),
+        (("--start", "nothing"), "--start: episode 0 has no nothing; it holds: "),
+        (("--success-from", "nothing"), "info has no nothing"),
+        (("--success", "often"), "--success must be at-any-tick"),
+    ],
+)
+def test_what_does_not_fit_is_refused(balance_store, refused, options, words):
+    assert words in refused("replay", balance_store, *options)
+
+
+def test_data_without_an_environment_are_refused(tmp_path, refused):
+    from stores import write_plainly
+
+    path = write_plainly(tmp_path / "s", {"action": np.ones((4, 1))}, [4])
+    assert "names no environment; give --env ID" in refused("replay", path)
