@@ -104,7 +104,7 @@ class TrainConfig(ModelConfig):
     """Train a policy from a store of demonstrations."""
 
     data: Path = field(kw_only=True)
-    """Store of demonstrations (zarr)."""
+    """Demonstrations: a store, or a data set in another format."""
     out: Path = field(kw_only=True)
     """Run folder to write."""
     env: str | None = None

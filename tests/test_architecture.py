@@ -30,6 +30,7 @@ FORBIDDEN = {
 }
 NAMES_COMMANDS = "diffpolicy.cli"  # its table holds the names of eval's functions
 APART = ("diffpolicy.training", "diffpolicy.control")  # rooms that do not reach each other
+FORMATS = "diffpolicy.data.formats"
 FLAT_FILES, FILE_LINES = 14, 300
 
 Imports = dict[str, set[str]]
@@ -237,6 +238,8 @@ def test_every_package_is_installed():
             (),
         ),
         ("diffpolicy.eval.config:EvalConfig", "engine", "diffpolicy.engines:ENGINES", ("auto",)),
+        (f"{FORMATS}.options:SourceOptions", "format", f"{FORMATS}:MODULES", ()),
+        (f"{FORMATS}.options:ExportOptions", "format", f"{FORMATS}:WRITERS", ()),
         ("diffpolicy.eval.config:LatencyConfig", "net", "diffpolicy.eval.measure.nets:NETS", ()),
     ],
 )

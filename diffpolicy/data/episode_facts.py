@@ -7,8 +7,8 @@
     meta/episode_names [E, 256] uint8   name in the source: UTF-8, filled up with zeros
     meta/episode_hashes [E, 16] uint8   BLAKE2b of the episode's arrays, beside its name
 
-Shapes: N rows, E episodes. Diffusion Policy's reader takes every item of meta/ for an array, so
-that the group of final observations stands beside it.
+Shapes: N rows, E episodes. Readers of Diffusion Policy from before December 2024 take every item of
+meta/ for an array, so that the group of final observations stands beside it.
 """
 
 import hashlib

@@ -245,17 +245,17 @@ def test_the_very_chunks_of_finished_episodes_must_be_there(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_absent_chunks_of_others_are_the_fill_value(tmp_path, zarr_format):
-    arrays = {**joined(), "reward": np.zeros((27, 1), np.float32)}
+    arrays = {**joined(), "sensor": np.zeros((27, 1), np.float32)}
     arrays["action"][:8] = 0
     chunks = {"chunks": (4, 1)}
     path = write_plainly(tmp_path / "store", arrays, ENDS, zarr_format, **chunks)
-    assert not (path / "data/reward/0.0").exists()
+    assert not (path / "data/sensor/0.0").exists()
     store = open_demonstrations(path)
     np.testing.assert_array_equal(store.action, arrays["action"])
-    assert not store.arrays["reward"].any()
+    assert not store.arrays["sensor"].any()
     assert store.notes == (
         "data/action: chunks that are not on disk: 4, read as 0.0, the fill value",
-        "data/reward: chunks that are not on disk: 7, read as 0.0, the fill value",
+        "data/sensor: chunks that are not on disk: 7, read as 0.0, the fill value",
     )
 
 

@@ -98,7 +98,7 @@ from diffpolicy.data.formats import stored
 demonstration.batches.__defaults__ = (1,)
 episode = stored.StoredSource._episode
 def slow(*arguments):
-    time.sleep(0.05)
+    time.sleep(0.2)
     return episode(*arguments)
 stored.StoredSource._episode = slow
 from diffpolicy.cli import main
@@ -113,9 +113,9 @@ def test_an_import_that_was_killed_continues(tmp_path, kind, snapshot):
     out = tmp_path / "s.zarr"
     command = [sys.executable, "-c", SLOW, "import", str(plain), "--out", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    while not out.exists():
+    ends = out / "meta/episode_ends/.zarray"
+    while not ends.exists() or json.loads(ends.read_text())["shape"][0] < 3:
         time.sleep(0.02)
-    time.sleep(0.3)
     process.send_signal(kind)
     process.wait()
     assert 0 < len(open_source(out)) < 40

@@ -19,7 +19,6 @@ Packages of a format are imported where they are used; an absent one is named wi
 """
 
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +73,7 @@ def recognised(path: Path) -> str | None:
     """Name of the format of a data set; None if it is none of `MODULES`."""
     if not path.exists():
         return None
-    return next((n for n, f in MODULES.items() if _exists(f) and module(f).matches(path)), None)
-
-
-def _exists(name: str) -> bool:
-    return find_spec(f"{__name__}.{name}") is not None
+    return next((n for n, file in MODULES.items() if module(file).matches(path)), None)
 
 
 def module(name: str) -> Any:

@@ -5,7 +5,7 @@ Shapes: T actions of an episode.
 
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from diffpolicy.data.demonstration import OUTCOMES, Demonstration
 from diffpolicy.data.demonstrations import Contents, contents
 from diffpolicy.data.episode_facts import TASKS, EpisodeFacts, stored_facts
 from diffpolicy.data.formats.options import SourceOptions
-from diffpolicy.data.zarr_store import reading
+from diffpolicy.data.zarr_store import check_bytes, reading
 from diffpolicy.errors import DiffpolicyError
 
 MARKS = (".zgroup", "zarr.json")
@@ -41,35 +41,37 @@ def matches(path: Path) -> bool:
 def open_source(path: Path, options: SourceOptions | None = None) -> "StoredSource":
     """Open a store; raises DiffpolicyError for one that is damaged or has no data/action."""
     source, skip = contents(path), (options or SourceOptions()).skip
-    if unknown := sorted(set(skip) - set(source.names)):
-        raise DiffpolicyError(
-            f"{path} has no {', '.join(unknown)} to skip; it holds: {_list(source)}"
-        )
+    _check_usable(source, skip)
+    outcomes, notes = _outcomes(source)
+    names = [name for name in (*source.names, *outcomes) if name not in skip]
+    checked = {name: source.array(name) for name in names}
+    arrays = {name: array for name, (array, _) in checked.items()}
+    for name, array in arrays.items():
+        source.check_length(name, array, arrays["action"].shape[0])
+    absent = [note for _, found in checked.values() for note in found]
+    unread = source.unread(max(array.shape[0] for array in arrays.values()))
+    facts, attributes = NO_FACTS, dict(source.store.attributes)
+    if source.recorded_here:
+        facts = stored_facts(source.store, len(source.ends))
+    elif TASKS in attributes:
+        notes.append(f"the attribute {TASKS} is left out")
+    attributes = {n: v for n, v in attributes.items() if n not in (VERSION, TASKS)}
+    every = (*source.notes, *notes, *absent, *unread)
+    return StoredSource(path, attributes, every, source, arrays, facts)
+
+
+def _check_usable(source: Contents, skip: Collection[str]) -> None:
+    path, names = source.store.path, ", ".join(source.names)
+    observations = [name for name in source.names if name != "action"]
+    if unknown := sorted(set(skip) - set(observations)):
+        has = f"its observations are: {', '.join(observations)}"
+        raise DiffpolicyError(f"{path} has no {', '.join(unknown)} to skip; {has}")
     if "action" not in source.names:
         raise DiffpolicyError(
-            f"{path} has no data/action; it holds: {_list(source)}; rename its array of actions"
+            f"{path} has no data/action; it holds: {names}; rename its array of actions"
         )
     if not len(source.ends):
         raise DiffpolicyError(f"{path} holds no finished episode")
-    arrays, notes, longest = {}, list(source.notes), source.rows
-    outcomes, odd = _outcomes(source)
-    for name in (*source.names, *outcomes):
-        if name not in skip:
-            arrays[name], more = source.array(name)
-            notes += more
-            longest = max(longest, arrays[name].shape[0])
-    for name, array in arrays.items():
-        source.check_length(name, array, arrays["action"].shape[0])
-    here = source.recorded_here
-    facts = stored_facts(source.store, len(source.ends)) if here else NO_FACTS
-    hidden = (VERSION, TASKS) if here else (VERSION,)
-    attributes = {n: v for n, v in source.store.attributes.items() if n not in hidden}
-    notes = (*notes, *odd, *source.unread(longest))
-    return StoredSource(path, attributes, notes, source, arrays, facts)
-
-
-def _list(source: Contents) -> str:
-    return ", ".join(source.names)
 
 
 def _outcomes(source: Contents) -> tuple[list[str], list[str]]:
@@ -105,6 +107,7 @@ class StoredSource:
         while start < len(self):
             stop = self._stop(bounds, start)
             first, last = int(bounds[start]), int(bounds[stop])
+            check_bytes((last - first) * self._row_bytes, f"{self.path}: episode {start}")
             rows = {name: self._read(name, x, first, last) for name, x in self.arrays.items()}
             finals = {k: self._read(k, x, start, stop) for k, x in self.facts.final.items()}
             for number in range(start, stop):
@@ -116,9 +119,12 @@ class StoredSource:
 
     def _stop(self, bounds: np.ndarray, start: int) -> int:
         """Number after the last of the episodes to read together."""
-        row = sum(math.prod(x.shape[1:]) * x.dtype.itemsize for x in self.arrays.values())
-        most = bounds[start] + max(1, READ_BYTES // row)
+        most = bounds[start] + max(1, READ_BYTES // self._row_bytes)
         return max(start + 1, int(np.searchsorted(bounds, most, side="right")) - 1)
+
+    @property
+    def _row_bytes(self) -> int:
+        return sum(math.prod(x.shape[1:]) * x.dtype.itemsize for x in self.arrays.values())
 
     def _read(self, name: str, array: Any, first: int, last: int) -> np.ndarray:
         with reading(f"{self.path}: {name}"):

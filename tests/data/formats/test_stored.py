@@ -60,8 +60,16 @@ def test_arrays_are_skipped_on_request(tmp_path):
     path = write_plainly(tmp_path / "s", joined(), ENDS)
     [first, *_] = open_source(path, SourceOptions(skip=("observation",))).episodes()
     assert set(first.arrays) == {"action"}
-    with pytest.raises(DiffpolicyError, match="has no camera to skip; it holds: action, obs"):
-        open_source(path, SourceOptions(skip=("camera",)))
+    for name in ("camera", "action"):
+        with pytest.raises(DiffpolicyError, match=f"has no {name} to skip; its observations are: "):
+            open_source(path, SourceOptions(skip=(name,)))
+
+
+def test_an_episode_beyond_the_memory_is_refused(tmp_path, monkeypatch):
+    source = open_source(write_plainly(tmp_path / "s", joined(), ENDS))
+    monkeypatch.setattr("diffpolicy.data.zarr_store._memory_bytes", lambda: 100)
+    with pytest.raises(DiffpolicyError, match=r"episode 0 takes 0\.0 GiB; this machine has"):
+        next(source.episodes())
 
 
 @pytest.mark.parametrize(
