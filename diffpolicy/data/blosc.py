@@ -11,7 +11,6 @@ from numcodecs import Blosc
 from numcodecs.compat import ensure_contiguous_ndarray
 from zarr.codecs import BloscCodec
 
-from diffpolicy.errors import DiffpolicyError
 
 LENGTH = slice(12, 16)  # of the chunk, in its header of 16 bytes; little-endian
 
@@ -36,7 +35,7 @@ class WholeBloscCodec(BloscCodec):
 def _check(chunk: np.ndarray) -> None:
     told = int.from_bytes(chunk[LENGTH].tobytes(), "little")
     if len(chunk) < LENGTH.stop or told != len(chunk):
-        raise DiffpolicyError(
+        raise ValueError(
             f"a chunk tells a length of {told:,} bytes and has {len(chunk):,}; it is damaged: copy "
             "the store again"
         )
