@@ -11,7 +11,6 @@ from numcodecs import Blosc
 from numcodecs.compat import ensure_contiguous_ndarray
 from zarr.codecs import BloscCodec
 
-
 LENGTH = slice(12, 16)  # of the chunk, in its header of 16 bytes; little-endian
 
 
