@@ -12,7 +12,7 @@ from diffpolicy.errors import DiffpolicyError
 
 COMMANDS = {  # name: (dataclass of its options, function of them)
     "quickstart": (
-        "diffpolicy.eval.config:QuickstartConfig",
+        "diffpolicy.eval.experiment_config:QuickstartConfig",
         "diffpolicy.eval.quickstart:quickstart",
     ),
     "record": ("diffpolicy.config:RecordConfig", "diffpolicy.record:record"),
@@ -22,7 +22,7 @@ COMMANDS = {  # name: (dataclass of its options, function of them)
     "latency": ("diffpolicy.eval.config:LatencyConfig", "diffpolicy.eval.latency:latency"),
     "delays": ("diffpolicy.eval.config:DelaysConfig", "diffpolicy.eval.delays:delays"),
     "denoise": ("diffpolicy.eval.data_config:DenoiseConfig", "diffpolicy.eval.denoise:denoise"),
-    "suite": ("diffpolicy.eval.config:SuiteConfig", "diffpolicy.eval.suite:suite"),
+    "suite": ("diffpolicy.eval.experiment_config:SuiteConfig", "diffpolicy.eval.suite:suite"),
     "sweep": ("diffpolicy.eval.config:SweepConfig", "diffpolicy.eval.sweep:command"),
     "report": ("diffpolicy.eval.config:ReportConfig", "diffpolicy.eval.redraw:redraw"),
     "offline": ("diffpolicy.eval.data_config:OfflineConfig", "diffpolicy.eval.offline:offline"),

@@ -11,7 +11,6 @@ from diffpolicy.config import (
     CONTROL_DT,
     EPISODES,
     LEVEL,
-    MINUTES,
     SEED,
     THREADS,
     TICKS,
@@ -19,6 +18,8 @@ from diffpolicy.config import (
     Sampling,
 )
 from diffpolicy.errors import DiffpolicyError
+
+from .policy_option import check_policy
 
 EngineName = Literal["auto", "eager", "compiled", "native", "onnx", "cuda-graph"]
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -40,10 +41,13 @@ SOURCES = ("ms_per_step", "latency_ms", "latency_ticks", "latency_from")
 
 @dataclass(frozen=True)
 class TaskConfig(Checked):
-    """Evaluation of a run in its environment."""
+    """Evaluation of a run, or of a policy of others, in its environment."""
 
-    run: Path
+    run: Path | None = None
     """Run folder, or a policy.safetensors in it."""
+    policy: str | None = None
+    """module:factory instead of a run: factory(steps) makes a policy of any kind, see
+    eval/POLICIES.md. Needs --env; the module may be a file in the current folder."""
     env: str | None = None
     """Gymnasium id; by default the one of training."""
     env_kwargs: str | None = None
@@ -96,6 +100,13 @@ class TaskConfig(Checked):
     step_timeout: Annotated[float | None, SECONDS] = None
     """Time limit in seconds of one reset or step of the environment; by default none."""
 
+    def __post_init__(self):
+        super().__post_init__()
+        if (self.run is None) == (self.policy is None):
+            raise DiffpolicyError("expected either --run RUN or --policy module:factory")
+        if self.policy is not None:
+            check_policy(self)
+
 
 @dataclass(frozen=True)
 class Latencies(Checked):
@@ -140,6 +151,13 @@ class LatencyConfig(Checked):
     net: NetName | None = None
     """Network of a well-known size with fresh weights, instead of a run. -image: with the two
     newest pictures of one 96 × 96 camera, encoded by a ResNet-18 (large) or the cnn (small)."""
+    policy: str | None = None
+    """module:factory instead of a run: factory(steps) makes a policy of any kind, see
+    eval/POLICIES.md; it is given the first observation of --env."""
+    env: str | None = None
+    """With --policy: Gymnasium id of the environment."""
+    env_kwargs: str | None = None
+    """With --policy: keyword arguments of the environment, as a JSON object."""
     ddim_steps: Annotated[tuple[int, ...], NOT_EMPTY] = (1, 2, 4, 8, 16, 32, 100)
     """Step budgets."""
     engine: Annotated[tuple[EngineName, ...], NOT_EMPTY] = ("auto",)
@@ -164,6 +182,17 @@ class LatencyConfig(Checked):
     json: Path | None = None
     """File for the result with all samples: a latency profile for --latency-from."""
 
+    def __post_init__(self):
+        super().__post_init__()
+        if [self.run, self.net, self.policy].count(None) != 2:
+            raise DiffpolicyError(
+                "expected either --run RUN or --net NAME or --policy module:factory"
+            )
+        if self.policy is not None:
+            check_policy(self)
+        elif self.env is not None or self.env_kwargs is not None:
+            raise DiffpolicyError("--env belongs to --policy; a run or a net has its observations")
+
 
 @dataclass(frozen=True)
 class DelaysConfig(Sampling, TaskConfig):
@@ -172,7 +201,8 @@ class DelaysConfig(Sampling, TaskConfig):
     ticks: Annotated[tuple[int, ...], DELAY, NOT_EMPTY] = (0, 1, 2, 3, 4)
     """Delays, in control ticks."""
     out: Path | None = None
-    """Folder for delays.json and delays.png; by default delays in the run folder."""
+    """Folder for delays.json and delays.png; by default delays in the run folder, with --policy in
+    the current one."""
 
 
 @dataclass(frozen=True)
@@ -216,54 +246,14 @@ class SweepConfig(Latencies, TaskConfig):
     """Only print the number of episodes that the margin needs, by the share of discordant pairs
     (episodes where exactly one of two budgets succeeds)."""
     out: Path | None = None
-    """Folder for sweep.json and report.html; by default sweep in the run folder."""
+    """Folder for sweep.json and report.html; by default sweep in the run folder, with --policy in
+    the current one."""
     pictures: bool = True
     """Add pictures of episodes to the report."""
     accept_disturbed: bool = False
     """Recommend also from latencies that other processes disturbed."""
     sampler: Annotated[tuple[str, ...], NOT_EMPTY] = ("ddim",)
     """Sampling methods: ddim."""
-
-
-@dataclass(frozen=True)
-class SuiteConfig(Checked):
-    """Train and evaluate policies on all tasks with one protocol and write one report."""
-
-    budget: Literal["quick", "full"] = "quick"
-    """quick: small, for two CPU cores. full: UNet and 500 episodes, for a GPU."""
-    out: Path = Path("suite")
-    """Folder to write; a second call continues where the first one stopped."""
-    device: Device = "auto"
-    """Device to train and evaluate on; auto uses CUDA if it is available."""
-    threads: Annotated[int | None, THREADS] = None
-    """CPU threads of PyTorch; by default one for each core."""
-
-
-@dataclass(frozen=True)
-class QuickstartConfig(Checked):
-    """Record, train, evaluate and report on Balance-v0 in a few minutes; start here."""
-
-    out: Path = Path("quickstart")
-    """Folder to write."""
-    minutes: Annotated[float, MINUTES] = 2.0
-    """Training time in minutes of the diffusion policy, and of the regression policy."""
-    demonstrations: Annotated[int, EPISODES] = 200
-    """Expert episodes to record."""
-    episodes: Annotated[int, EPISODES] = 100
-    """Evaluation episodes for each budget and clock."""
-    ddim_steps: Annotated[tuple[int, ...], Range(1, 100), NOT_EMPTY] = (1, 2, 4, 8, 16, 32, 100)
-    """Step budgets."""
-    ms_per_step: Annotated[float, MILLISECONDS] = 2.0
-    """Declared latency of each denoising step of the slower robot, in milliseconds."""
-    margin: Annotated[float, Range(1e-6, 1e6)] = 0.1
-    """Margin of non-inferiority: loss of success that is still acceptable. A smaller margin needs
-    more than 100 episodes."""
-    latency_seconds: Annotated[float, SECONDS] = 5.0
-    """Longest time in seconds to measure the latency of each budget."""
-    seed: Annotated[int, Range(0, 2**61)] = 0
-    """Seed of demonstrations and training; evaluation adds 100,000."""
-    threads: Annotated[int | None, THREADS] = None
-    """CPU threads of PyTorch; by default one for each core."""
 
 
 @dataclass(frozen=True)

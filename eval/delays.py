@@ -2,23 +2,22 @@
 
 from dataclasses import replace
 
-from diffpolicy.checkpoint import load_policy
-from diffpolicy.config import sampling_of
 from diffpolicy.control.latency import constant_ticks
 
 from .config import DelaysConfig
-from .measure.evaluator import Evaluator, policy_of
+from .measure.budgets import load_budget
+from .measure.evaluator import Evaluator
 from .measure.provenance import set_threads
 from .measure.result_files import DelaysResult
-from .measure.run import Run
+from .measure.run import results_folder
 from .report.products import check_outputs, save
 
 
 def delays(config: DelaysConfig) -> DelaysResult:
     """Run the same episodes at every delay; write delays.json, delays.png and CSV."""
     set_threads(config.threads)
-    out = Run(config.run).results("delays", config.out)
-    policy = policy_of(config, load_policy(config.run), sampling_of(config))
+    out = results_folder(config, "delays")
+    policy = load_budget(config)
     with Evaluator(config, policy, out / "episodes.jsonl") as evaluator:
         evaluator.prepare(policy, ["simulated"])
         check_outputs(DelaysResult, out / "delays.json")

@@ -1,11 +1,9 @@
 """`diffpolicy eval`: success of one step budget on one clock."""
 
-from diffpolicy.checkpoint import load_policy
-from diffpolicy.config import sampling_of
-from diffpolicy.sampling.chain import audit_line
-
 from .config import EvalConfig
-from .measure.evaluator import Evaluator, policy_of
+from .measure.budgets import load_budget
+from .measure.description import describe
+from .measure.evaluator import Evaluator
 from .measure.profiles import check_source
 from .measure.provenance import set_threads
 from .measure.result_files import EvalResult
@@ -17,8 +15,8 @@ def evaluate_budget(config: EvalConfig) -> None:
     set_threads(config.threads)
     if config.json:
         check_outputs(EvalResult, config.json)
-    policy = policy_of(config, load_policy(config.run), sampling_of(config))
-    print(audit_line(policy.chain))
+    policy = load_budget(config)
+    print(describe(policy).line)
     check_source([policy], config)
     kept = config.json and config.json.with_suffix(".episodes.jsonl")
     with Evaluator(config, policy, kept) as evaluator:

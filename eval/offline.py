@@ -8,21 +8,20 @@ from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import audit_line
 
 from .data_config import OfflineConfig
+from .measure.description import source_of
 from .measure.held_out import HeldOut, held_out
 from .measure.offline_figures import BATCH, Figures
 from .measure.offline_results import OfflineProvenance, OfflineResult
 from .measure.open_loop import open_loop
 from .measure.provenance import provenance, set_threads
-from .measure.results import Source
-from .measure.rows import provenance_of
-from .measure.run import Run
+from .measure.run import results_folder
 from .report.products import check_outputs, save
 
 
 def offline(config: OfflineConfig) -> OfflineResult:
     """Write offline.json, offline.png, report.html and CSV; print the table."""
     set_threads(config.threads)
-    file = Run(config.run).results("offline", config.out) / "offline.json"
+    file = results_folder(config, "offline") / "offline.json"
     checkpoint = load_policy(config.run)
     policies = _policies(config, checkpoint)
     check_outputs(OfflineResult, file)
@@ -63,7 +62,7 @@ def _provenance(config: OfflineConfig, policy: Policy, figures: Figures) -> Offl
     return OfflineProvenance(
         **vars(provenance(policy.device)),
         run=str(config.run),
-        checkpoint=provenance_of(Source, policy),
+        checkpoint=source_of(policy),
         env=policy.task.env_id,
         data=str(figures.data.path),
         held_out=figures.data.reason,

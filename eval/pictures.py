@@ -8,8 +8,8 @@ import numpy as np
 from diffpolicy.control.latency import LatencyProfile
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_bytes
-from diffpolicy.policy import Policy
 
+from .measure.description import Budget
 from .measure.evaluator import Evaluator
 from .measure.frames import Frames, frames_of
 from .measure.results import Picture
@@ -23,7 +23,7 @@ LONGEST = 60  # characters of a file name without its ending
 
 def picture_of(
     evaluator: Evaluator,
-    policy: Policy,
+    policy: Budget,
     profile: LatencyProfile,
     number: int,
     title: str,

@@ -2,7 +2,9 @@
 
 from diffpolicy.control import latency
 
-from .config import QuickstartConfig, SweepConfig
+from .config import SweepConfig
+from .experiment_config import QuickstartConfig
+from .measure.description import describe
 from .measure.evaluator import Evaluator
 from .measure.recipe import Recipe, make_run
 from .measure.result_files import read_sweep
@@ -39,7 +41,7 @@ def quickstart(config: QuickstartConfig) -> None:
         measured = evaluator.measured(
             policies, sweep, lambda: measure(policies, config.latency_seconds)
         )
-        declared = [latency.declared(config.ms_per_step, p.network_evals) for p in policies]
+        declared = [latency.declared(config.ms_per_step, describe(p).cost) for p in policies]
         clocks = [Clock("simulated", profiles) for profiles in (measured, declared)]
         run_sweep(sweep, evaluator, policies, [Clock("paused", measured), *clocks])
 

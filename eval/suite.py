@@ -12,11 +12,13 @@ from diffpolicy.device import choose_device
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes, write_text
 
-from .config import SuiteConfig, SweepConfig
+from .config import SweepConfig
+from .experiment_config import SuiteConfig
 from .measure.evaluator import Evaluator, policy_of
 from .measure.frames import frames_of
 from .measure.recipe import Recipe, make_run
 from .measure.result_files import Options, SuiteResult, SweepResult, read_sweep
+from .measure.run import run_of
 from .pictures import draw
 from .report.products import check_outputs, save
 from .report.suite_page import STRIPS, strip_of
@@ -89,7 +91,7 @@ def _task(task: str, config: SuiteConfig, protocol: Options) -> SweepResult:
 
 def _strip(config: SweepConfig) -> bytes:
     """A picture of the first episode at the largest budget with zero latency."""
-    policy = policy_of(config, load_policy(config.run), Sampling(max(config.ddim_steps)))
+    policy = policy_of(config, load_policy(run_of(config)), Sampling(max(config.ddim_steps)))
     with Evaluator(config, policy) as evaluator:
         shot = frames_of(evaluator, policy, PAUSED, evaluator.seeds.start)
         return draw(shot, evaluator.options.control_dt_s)

@@ -9,11 +9,11 @@ from tqdm import tqdm
 
 from diffpolicy.control.latency import PAUSED, LatencyProfile, delay_ticks, slow_ms
 from diffpolicy.files import check_writable
-from diffpolicy.policy import Policy
 
 from .compare import Candidate, compare, recommend
 from .config import SweepConfig
 from .measure.budgets import combinations, describe_budgets, load_budgets
+from .measure.description import Budget, describe
 from .measure.evaluator import Evaluator, outruns
 from .measure.profiles import check_source
 from .measure.provenance import set_threads
@@ -26,7 +26,7 @@ from .measure.results import (
     Profile,
     Recommendation,
 )
-from .measure.run import Run
+from .measure.run import results_folder
 from .pictures import FOLDER, picture_of
 from .report.products import check_outputs, save
 from .report.sentences import reason
@@ -49,7 +49,8 @@ class Clock:
 def command(config: SweepConfig) -> None:
     """Sweep, or only print the plan."""
     if config.plan:
-        print_plan(config.margin, len(combinations(config)) + (config.regression != "none"))
+        regression = config.regression != "none" and config.policy is None
+        print_plan(config.margin, len(combinations(config)) + regression)
     else:
         sweep(config)
 
@@ -64,7 +65,7 @@ def sweep(config: SweepConfig) -> SweepResult:
         return run_sweep(config, evaluator, policies, clocks)
 
 
-def prepare_budgets(config: SweepConfig) -> list[Policy]:
+def prepare_budgets(config: SweepConfig) -> list[Budget]:
     """Set torch's threads, load the budgets and print what they are."""
     set_threads(config.threads)
     policies = load_budgets(config)
@@ -92,10 +93,10 @@ def print_plan(margin: float, budgets: int) -> dict[float, list[int]]:
     return plan
 
 
-def open_evaluator(config: SweepConfig, policies: Sequence[Policy]) -> Evaluator:
+def open_evaluator(config: SweepConfig, policies: Sequence[Budget]) -> Evaluator:
     """The evaluator of all policies; checks environment, engines and folder before measuring."""
-    diffusion = next(policy for policy in policies if not policy.regression)
-    out = Run(config.run).results("sweep", config.out)
+    diffusion = next(policy for policy in policies if not describe(policy).regression)
+    out = results_folder(config, "sweep")
     evaluator = Evaluator(config, diffusion, out / "episodes.jsonl")
     for policy in policies:
         evaluator.prepare(policy, config.clocks)
@@ -106,10 +107,10 @@ def open_evaluator(config: SweepConfig, policies: Sequence[Policy]) -> Evaluator
 
 
 def run_sweep(
-    config: SweepConfig, evaluator: Evaluator, policies: Sequence[Policy], clocks: Sequence[Clock]
+    config: SweepConfig, evaluator: Evaluator, policies: Sequence[Budget], clocks: Sequence[Clock]
 ) -> SweepResult:
     """Run every budget on every clock; the recommendation is the one of the last clock."""
-    out = Run(config.run).results("sweep", config.out)
+    out = results_folder(config, "sweep")
     rows, clocks = _episodes(evaluator, policies, clocks)
     metric = metric_of(config, [row for of_clock in rows for row in of_clock])
     advice = [
@@ -132,7 +133,7 @@ def run_sweep(
 
 
 def _episodes(
-    evaluator: Evaluator, policies: Sequence[Policy], clocks: Sequence[Clock]
+    evaluator: Evaluator, policies: Sequence[Budget], clocks: Sequence[Clock]
 ) -> tuple[list[list[BudgetResult]], list[Clock]]:
     """For each clock, one row for each policy; the clocks with the profiles used on them."""
     rows, used = [[] for _ in clocks], [[] for _ in clocks]
@@ -167,7 +168,7 @@ def _profiles(rows: Sequence[Sequence[BudgetResult]], clocks: Sequence[Clock]) -
 def _advise(
     config: SweepConfig,
     evaluator: Evaluator,
-    policies: Sequence[Policy],
+    policies: Sequence[Budget],
     clock: Clock,
     rows: Sequence[BudgetResult],
     metric: Metric,
@@ -197,13 +198,18 @@ def _advise(
     )
 
 
+def cost(row: BudgetResult) -> int:
+    """Network evaluations of a chunk; the steps of a policy of others, where they are unknown."""
+    return row.ddim_steps if row.network_evals is None else row.network_evals
+
+
 def candidate_of(row: BudgetResult, metric: Metric, meets_deadline: bool) -> Candidate:
     """A budget as the statistics see it."""
     outcomes = np.array(getattr(row.outcomes, metric), bool if metric == "success" else float)
     return Candidate(
         name=row.name,
         ddim_steps=row.ddim_steps,
-        network_evals=row.network_evals,
+        network_evals=cost(row),
         meets_deadline=meets_deadline,
         outcomes=outcomes,
         comparator_only=row.variant in COMPARATORS,
@@ -224,7 +230,7 @@ def _on_clock(decision: Decision, clock: Clock, dt_s: float, accept_disturbed: b
 
 def _pictures(
     evaluator: Evaluator,
-    policies: Sequence[Policy],
+    policies: Sequence[Budget],
     clock: Clock,
     rows: Sequence[BudgetResult],
     advice: Recommendation,
@@ -232,7 +238,7 @@ def _pictures(
 ) -> Iterator[Picture]:
     """Pictures of the cheapest budget, the recommended one and the largest, on the last clock."""
     budgets = [i for i, row in enumerate(rows) if row.variant not in COMPARATORS]
-    ends = {f(budgets, key=lambda i: rows[i].network_evals) for f in (min, max)}
+    ends = {f(budgets, key=lambda i: cost(rows[i])) for f in (min, max)}
     chosen = [i for i in budgets if i in ends or rows[i].name == advice.name]
     for number, i in enumerate(chosen, 1):
         profile = PAUSED if clock.name == "paused" else clock.profiles[i]

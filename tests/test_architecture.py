@@ -127,7 +127,7 @@ def test_every_import_is_seen():
     """Absolute, relative, lazy, package-level and type-checking imports of this very project."""
     imports = imports_of(ROOT)
     assert "diffpolicy.environment.boundary" in imports["diffpolicy.environment"]
-    assert {"diffpolicy.eval.compare", "diffpolicy.policy"} <= imports["diffpolicy.eval.sweep"]
+    assert {"diffpolicy.eval.compare", "diffpolicy.files"} <= imports["diffpolicy.eval.sweep"]
     assert "diffpolicy.checkpoint" in imports["diffpolicy.info"]
     assert "diffpolicy.envs.planar" in imports["diffpolicy.envs.pusht"]
     assert "diffpolicy.policy" in imports["diffpolicy"]

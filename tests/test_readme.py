@@ -20,7 +20,7 @@ DOCUMENTS = (  # in this order: later commands use what earlier ones wrote
     *("README.md", "eval/README.md", "diffpolicy/engines/README.md"),
     *("diffpolicy/control/README.md", "diffpolicy/interfaces/README.md"),
     *("diffpolicy/teleop/README.md", "envs/README.md", "datasets/README.md"),
-    *("CONTRIBUTING.md", "CHANGELOG.md"),
+    *("eval/POLICIES.md", "CONTRIBUTING.md", "CHANGELOG.md"),
 )
 MOST_BYTES = 10_240  # of README.md
 HUMAN = "pusht_cchi_v7_replay.zarr"
@@ -59,6 +59,12 @@ def blocks(language: str) -> list[str]:
     return [block for of_document in found for block in of_document]
 
 
+def files() -> dict[str, str]:
+    """The Python blocks to be saved as a file, which their first line names."""
+    found = ((re.match(r"# (\w+\.py)\n", code), code) for code in blocks("python"))
+    return {name[1]: code for name, code in found if name}
+
+
 def commands() -> list[tuple[str, ...]]:
     """Every command of the documents, once."""
     lines = "".join(blocks("bash")).splitlines()
@@ -71,9 +77,11 @@ def run_in_small(name: str, *arguments: str) -> None:
     options, function = cli.COMMANDS[name]
     parsed = tyro.cli(cli.named(options), args=arguments)
     chosen = {f.name: IN_SMALL[f.name] for f in fields(parsed) if f.name in IN_SMALL}
+    if "--policy" in arguments:
+        chosen.pop("engine", None)  # of a run
     if name in ("eval", "delays", "export-policy"):
         chosen["ddim_steps"] = 1
-    if name == "latency":
+    if name == "latency" and "engine" in chosen:
         chosen["engine"] = ("eager",)
     if name == "train":
         chosen.pop("minutes" if parsed.minutes is None else "steps")
@@ -90,7 +98,8 @@ def chains() -> dict[str, list[tuple[str, ...]]]:
     found: dict[str, list[tuple[str, ...]]] = {}
     for command in commands():
         text = " ".join(command)
-        name = next((data for data in ("pusht", "balance", "door") if data in text), command[0])
+        data = ("pusht", "balance", "door", "--policy")
+        name = next((name for name in data if name in text), command[0])
         found.setdefault(name, []).append(command)
     return found
 
@@ -118,6 +127,8 @@ def test_commands_run(chain, folder, monkeypatch, request):
         pytest.importorskip("gymnasium_robotics", reason="gymnasium-robotics is not installed")
         monkeypatch.setenv("DIFFPOLICY_DEMOS", str(request.getfixturevalue("demos").resolve()))
         monkeypatch.syspath_prepend(ROOT / "datasets")
+    for name, code in files().items():
+        (folder / name).write_text(code)
     for command in chains()[chain]:
         run_in_small(*command)
 
@@ -127,6 +138,8 @@ def test_python_runs_from_the_first_block_to_the_last(folder, demos):
     run_in_small(*next(command for command in chains()["pusht"] if command[0] == "train"))
     names, shapes = {}, []
     for code in blocks("python"):
+        if code in files().values():
+            continue
         exec(code, names)
         shapes.append(tuple(names["actions"].shape))
     assert shapes == [(1, 8, 2), (12, 2), (12, 2), (2, 8, 64), (2, 8, 64), (100, 2)]

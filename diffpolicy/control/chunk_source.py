@@ -15,7 +15,8 @@ from diffpolicy.specification import Horizons, ObservationSpec
 class ChunkSource(Protocol):
     """Anything that maps observation histories to action chunks; `Policy` is one.
 
-    It must be picklable to run in worker processes.
+    It must be picklable to run in worker processes; `External` wraps one that is not. A result
+    depends on the arguments alone, and a row of it on the same row of them.
     """
 
     @property

@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 
 from diffpolicy.control.chunk_source import ChunkSource, Observing, build_engine, observed_by
-from diffpolicy.control.episode import noise_batch
+from diffpolicy.control.episode import ask
 from diffpolicy.control.late import DropHead
 from diffpolicy.control.latency import LatencyProfile, percentiles
 from diffpolicy.control.receding_horizon import RecedingHorizon
@@ -279,5 +279,5 @@ def _infer(
 ) -> tuple[np.ndarray, float]:
     """Actions [1, m, D_a] and their latency in ms, noise included."""
     start = time.perf_counter_ns()
-    chunk = source(observation, noise_batch(source, [(seed, tick)], 1))
+    chunk = ask(source, observation, [(seed, tick)], 1)
     return chunk, (time.perf_counter_ns() - start) / 1e6

@@ -12,10 +12,12 @@ import numpy as np
 
 from diffpolicy import environment
 from diffpolicy.control.chunk_source import ChunkSource, observed_by
+from diffpolicy.control.external import PolicyFailure
 from diffpolicy.control.ranges import OVERFLOW, TrainingRange, training_range
 from diffpolicy.control.receding_horizon import RecedingHorizon, seam_jerks, seam_jumps
-from diffpolicy.environment.monitored import EnvironmentFailure, Monitored
+from diffpolicy.environment.monitored import EnvironmentFailure, Monitored, place
 from diffpolicy.environment.outcome import Outcome, new_outcome
+from diffpolicy.errors import DiffpolicyError
 
 # NumPy pads seeds with zeros, so [seed, 0] would be the environment's own stream.
 NOISE_STREAM = 0x401
@@ -123,7 +125,16 @@ class RunningEpisode:
                 self.fail(f"the environment's {key} is not finite", int(np.argmin(finite)))
 
     def check_chunk(self, chunk: np.ndarray) -> None:
-        """End the episode, as the policy's failure, at actions that are not finite."""
+        """End the episode, as the policy's failure, at actions that are not finite.
+
+        Raises DiffpolicyError for actions of another D_a than the environment's.
+        """
+        dimensions = self.env.env.action_space.shape[0]
+        if chunk.shape[-1] != dimensions:
+            raise DiffpolicyError(
+                f"the policy gives {chunk.shape[-1]} numbers for an action; the environment takes "
+                f"{dimensions}, {place(self.seed, self.tick)}"
+            )
         if not np.isfinite(chunk).all():
             self.fail("the policy's actions are not finite")
 
@@ -225,6 +236,23 @@ def _stacked(histories: Sequence[deque[np.ndarray]], batch: int) -> np.ndarray:
             for tick, value in enumerate(history):
                 row[tick] = value
     return stacked
+
+
+def ask(
+    source: ChunkSource,
+    observation: dict[str, np.ndarray],
+    keys: Sequence[tuple[int, int]],
+    batch: int,
+) -> np.ndarray:
+    """Chunks [batch, T_p - T_o + 1, D_a]; keys: (seed, tick) of the rows with an episode.
+
+    Raises DiffpolicyError with the place where a policy of others failed.
+    """
+    try:
+        return source(observation, noise_batch(source, keys, batch))
+    except PolicyFailure as error:
+        more = f", or in one of {len(keys) - 1} other episodes" if len(keys) > 1 else ""
+        raise DiffpolicyError(f"{error}, {place(*keys[0])}{more}") from error
 
 
 def noise_batch(source: ChunkSource, keys: Sequence[tuple[int, int]], batch: int) -> np.ndarray:

@@ -16,8 +16,8 @@ from diffpolicy.control.episode import (
     Episode,
     RolloutOptions,
     RunningEpisode,
+    ask,
     begin_episode,
-    noise_batch,
     observe,
 )
 from diffpolicy.control.latency import LatencyProfile
@@ -133,8 +133,8 @@ class _Rollout:
         batch = self.options.batch
         for episode in observing:
             episode.controller.begin(episode.tick)
-        noise = noise_batch(self.source, [(e.seed, e.tick) for e in observing], batch)
-        chunks = self.source(observe(observing, batch), noise)
+        keys = [(e.seed, e.tick) for e in observing]
+        chunks = ask(self.source, observe(observing, batch), keys, batch)
         for episode, chunk in zip(observing, chunks, strict=False):
             episode.check_chunk(chunk)
             episode.controller.finish(chunk)

@@ -29,7 +29,7 @@ EXPECTED = {
 WRAPPERS = (
     *("gymnasium.core.", "gymnasium.wrappers.", "gymnasium.utils.", "gymnasium.spaces."),
     *("gymnasium.envs.registration.", "numpy.", "importlib.", "PIL."),
-    *(f"diffpolicy.{name}." for name in ("boundary", "environment", "record")),
+    *(f"diffpolicy.{name}." for name in ("boundary", "environment", "record", "control.external")),
 )
 
 

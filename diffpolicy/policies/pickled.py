@@ -57,7 +57,7 @@ class Numbers(NamedTuple):
 
     dtype: torch.dtype
     key: str
-    count: int
+    length: int
 
 
 class Slice(metaclass=Sealed):
@@ -200,11 +200,13 @@ def _fits(storage: Numbers, size_bytes: int, offset: int, size: Any, stride: Any
     if (
         not whole
         or len(size) != len(stride)
-        or size_bytes != storage.count * storage.dtype.itemsize
+        or size_bytes != storage.length * storage.dtype.itemsize
     ):
         return False
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    return offset >= 0 and math.prod(size) <= storage.count and (0 in size or last < storage.count)
+    return (
+        offset >= 0 and math.prod(size) <= storage.length and (0 in size or last < storage.length)
+    )
 
 
 def plain(node: Any, left: int = DEEPEST) -> Any:

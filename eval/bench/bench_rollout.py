@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import tyro
 
-from diffpolicy.checkpoint import load_policy
-from diffpolicy.config import Sampling
 from diffpolicy.control.latency import PAUSED
 from diffpolicy.control.workers import Workers
 from diffpolicy.eval.config import EvalConfig
-from diffpolicy.eval.measure.evaluator import Evaluator, policy_of
+from diffpolicy.eval.measure.budgets import load_budget
+from diffpolicy.eval.measure.evaluator import Evaluator
 from diffpolicy.eval.report.table import print_table
 
 
@@ -34,7 +33,7 @@ class Config(EvalConfig):
 
 def main(config: Config) -> None:
     """Print a line for each number of workers."""
-    policy = policy_of(config, load_policy(config.run), Sampling(config.ddim_steps))
+    policy = load_budget(config)
     with Evaluator(config, policy) as evaluator:
         crews = {1: Workers(1), config.workers: evaluator.workers}
         times: dict[int | None, list[float]] = {count: [] for count in crews}

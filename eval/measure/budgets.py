@@ -1,4 +1,4 @@
-"""Budgets of a sweep: every step budget of a run, ancestral DDPM, and regression."""
+"""Budgets of a command: those of a policy of others, or those of a run with its comparisons."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -7,20 +7,33 @@ from pathlib import Path
 
 from diffpolicy.checked import validate
 from diffpolicy.checkpoint import Checkpoint, load_policy
-from diffpolicy.config import Sampling
+from diffpolicy.config import Sampling, sampling_of
+from diffpolicy.control.external import External
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
-from diffpolicy.sampling.chain import audit_line
-from diffpolicy.sampling.grids import SPACINGS
+from diffpolicy.sampling.grids import DEFAULT_STEPS, SPACINGS
 
-from ..config import SweepConfig
+from ..config import DelaysConfig, EvalConfig, SweepConfig
+from .description import Budget, describe
 from .evaluator import policy_of
-from .run import Run
+from .run import Run, run_of
 
 
-def load_budgets(config: SweepConfig) -> list[Policy]:
+def load_budget(config: EvalConfig | DelaysConfig) -> Budget:
+    """The policy of a command that evaluates one budget."""
+    if config.policy is not None:
+        return External(config.policy, config.ddim_steps or DEFAULT_STEPS)
+    return policy_of(config, load_policy(run_of(config)), sampling_of(config))
+
+
+def load_budgets(config: SweepConfig) -> list[Budget]:
     """One policy for each budget; regression first, ancestral DDPM over all T steps last."""
-    checkpoint = load_policy(config.run)
+    if config.policy is not None:
+        return [External(config.policy, steps) for steps in sorted(set(config.ddim_steps))]
+    return [*_of_run(config, load_policy(run_of(config)))]  # a list of a wider type
+
+
+def _of_run(config: SweepConfig, checkpoint: Checkpoint) -> list[Policy]:
     own = checkpoint.specification.grid
     samplings = [replace(s, grid=s.grid or own) for s in combinations(config)]
     samplings = list(dict.fromkeys(samplings))
@@ -36,15 +49,15 @@ def load_budgets(config: SweepConfig) -> list[Policy]:
     return policies + [policy_of(config, checkpoint, sampling) for sampling in samplings]
 
 
-def describe_budgets(config: SweepConfig, policies: Sequence[Policy]) -> Iterator[str]:
+def describe_budgets(config: SweepConfig, policies: Sequence[Budget]) -> Iterator[str]:
     """Lines on the training of regression and diffusion, and on the chain of each budget."""
-    first, last = policies[0], policies[-1]
-    if first.regression:
-        yield f"regression trained for {_effort(first)}; diffusion for {_effort(last)}"
-    elif config.regression == "auto":
-        where = Run(config.run).regression
+    ours = [policy for policy in policies if isinstance(policy, Policy)]
+    if ours and ours[0].regression:
+        yield f"regression trained for {_effort(ours[0])}; diffusion for {_effort(ours[-1])}"
+    elif ours and config.regression == "auto":
+        where = Run(run_of(config)).regression
         yield f"no regression policy in {where} (diffpolicy train --regression)"
-    yield from (audit_line(policy.chain) for policy in policies)
+    yield from (describe(policy).line for policy in policies)
 
 
 def _regression(config: SweepConfig, checkpoint: Checkpoint) -> list[Policy]:
@@ -71,7 +84,7 @@ def _regression(config: SweepConfig, checkpoint: Checkpoint) -> list[Policy]:
 def _regression_run(config: SweepConfig) -> Path | None:
     if config.regression != "auto":
         return None if config.regression == "none" else Path(config.regression)
-    run = Run(config.run)
+    run = Run(run_of(config))
     return run.regression if run.has_regression else None
 
 

@@ -1,4 +1,4 @@
-"""Evaluator: a run's environment, and step budgets evaluated in it."""
+"""Evaluator: an environment, and step budgets of a policy evaluated in it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -12,7 +12,9 @@ from diffpolicy import environment
 from diffpolicy.checkpoint import Checkpoint
 from diffpolicy.config import Sampling
 from diffpolicy.control import latency
+from diffpolicy.control.chunk_source import build_engine
 from diffpolicy.control.episode import Episode, RolloutOptions
+from diffpolicy.control.external import External
 from diffpolicy.control.latency import LatencyProfile
 from diffpolicy.control.receding_horizon import starves
 from diffpolicy.control.workers import Workers, one_thread, worker_count
@@ -23,19 +25,25 @@ from diffpolicy.policy import Policy
 
 from ..config import SOURCES, Latencies, TaskConfig
 from . import load
-from .facts import look
+from .description import EXTERNAL, Budget, describe, device_of, source_of
+from .facts import look, world_of
 from .kept import Kept, fingerprint, key_of
 from .profiles import profiles_of
 from .provenance import provenance
 from .result_files import EvalProvenance
-from .results import BudgetResult, Source
-from .rows import make_row, provenance_of, wall_row
+from .results import BudgetResult
+from .rows import make_row, wall_row
 
 OPTIONS = (  # of RolloutOptions, as the provenance tells them
     *("control_dt_s", "envs", "batch", "cold_start", "success_from", "success", "on_env_error"),
     *("step_timeout", "limit"),
 )
 ROWS = 16  # in a batch of a multiple of 16 a row's result does not depend on its place
+
+
+def batch_of(policy: Budget, wanted: int) -> int:
+    """The fixed batch, a multiple of ROWS; 1 stays 1 for a policy of others, perhaps without B."""
+    return 1 if isinstance(policy, External) and wanted == 1 else ROWS * -(-wanted // ROWS)
 
 
 def policy_of(config: TaskConfig, checkpoint: Checkpoint, sampling: Sampling) -> Policy:
@@ -46,27 +54,20 @@ def policy_of(config: TaskConfig, checkpoint: Checkpoint, sampling: Sampling) ->
 
 
 class Evaluator:
-    """Evaluates budgets of a run in one environment, checked against the run's checkpoint.
+    """Evaluates budgets of a policy in one environment, checked against the policy.
 
     No environment is ever made in this process. kept: the file of finished episodes, from which a
     stopped run continues.
     """
 
-    def __init__(self, config: TaskConfig, policy: Policy, kept: Path | None = None):
-        task = policy.task
-        self.config, self.source = config, provenance_of(Source, policy)
-        self.device = policy.device
-        self.machine = provenance(policy.device)
-        self.env_id = config.env or task.env_id
-        same = config.env in (None, task.env_id)
-        self.kwargs = task.env_kwargs if same else {}
-        if config.env_kwargs is not None:
-            self.kwargs = environment.parse_kwargs(config.env_kwargs)
+    def __init__(self, config: TaskConfig, policy: Budget, kept: Path | None = None):
+        self.config, self.source, self.device = config, source_of(policy), device_of(policy)
+        self.machine = provenance(self.device)
+        self.env_id, self.kwargs, override, camera = world_of(config, policy)
         self.make = partial(
-            environment.make, self.env_id, self.kwargs, config.max_steps, camera=task.camera
+            environment.make, self.env_id, self.kwargs, config.max_steps, camera=camera
         )
-        self.workers = Workers(worker_count(config.workers, config.episodes, policy.device))
-        override = config.control_dt or (task.control_dt_s if same else None)
+        self.workers = Workers(worker_count(config.workers, config.episodes, self.device))
         self.facts = self.workers.call(
             look, policy, self.make, config, override, timeout_s=config.step_timeout
         )
@@ -75,7 +76,7 @@ class Evaluator:
         self.options = RolloutOptions(
             control_dt_s=self.facts.control_dt_s,
             envs=config.envs,
-            batch=ROWS * -(-config.batch // ROWS),
+            batch=batch_of(policy, config.batch),
             cold_start=config.cold_start,
             success_from=config.success_from,
             neutral=config.neutral,
@@ -112,28 +113,29 @@ class Evaluator:
             where = f"{self.kept.count} finished episodes are kept in {self.kept.path}"
             print(f"{where}; repeat the command to continue from them")
 
-    def prepare(self, policy: Policy, clocks: Sequence[str]) -> None:
+    def prepare(self, policy: Budget, clocks: Sequence[str]) -> None:
         """Build the engines that the clocks need, so that a failure shows before any episode."""
         if set(clocks) != {"wall"}:
             with one_thread():
-                policy.engine(self.options.batch)
+                build_engine(policy, self.options.batch)
         if "wall" in clocks:
-            policy.engine()
+            build_engine(policy)
 
     def profiles(
-        self, policies: Sequence[Policy], config: Latencies, clocks: Sequence[str]
+        self, policies: Sequence[Budget], config: Latencies, clocks: Sequence[str]
     ) -> list[LatencyProfile]:
         """Latency profiles of the policies; a stopped run continues with those it measured."""
 
         def find() -> list[LatencyProfile]:
-            return profiles_of(policies, config, self.options.control_dt_s, clocks)
+            dt_s, first = self.options.control_dt_s, self.facts.first
+            return profiles_of(policies, config, dt_s, clocks, first)
 
         given = any(getattr(config, source) is not None for source in SOURCES)
         return find() if given or set(clocks) == {"wall"} else self.measured(policies, config, find)
 
     def measured(
         self,
-        policies: Sequence[Policy],
+        policies: Sequence[Budget],
         config: Latencies,
         measure: Callable[[], list[LatencyProfile]],
     ) -> list[LatencyProfile]:
@@ -152,7 +154,7 @@ class Evaluator:
         return found
 
     def evaluate(
-        self, policy: Policy, clock: str, profile: LatencyProfile
+        self, policy: Budget, clock: str, profile: LatencyProfile
     ) -> tuple[BudgetResult, LatencyProfile]:
         """Run every seed once on `clock`, after a warning if the budget starves the controller.
 
@@ -165,13 +167,13 @@ class Evaluator:
             warn_of_starvation(policy, profile, dt)
         simulated = profile if clock == "simulated" else latency.PAUSED
         with one_thread():
-            engine = policy.engine(self.options.batch).name
+            engine = build_engine(policy, self.options.batch) or EXTERNAL
         run = partial(self.workers.run_episodes, policy, self.make, profile=simulated)
         episodes = self._episodes(run, policy, clock, engine, simulated.samples_ms.tolist())
         return make_row(policy, clock, profile, episodes, dt, engine), profile
 
-    def _on_wall_clock(self, policy: Policy) -> tuple[BudgetResult, LatencyProfile]:
-        dt, engine = self.options.control_dt_s, policy.engine().name
+    def _on_wall_clock(self, policy: Budget) -> tuple[BudgetResult, LatencyProfile]:
+        dt, engine = self.options.control_dt_s, build_engine(policy) or EXTERNAL
         minutes = len(self.seeds) * self.facts.limit * dt / 60
         print(f"real time, one episode at a time: at most {minutes:.1f} min")
         run = partial(self.workers.run_on_wall_clock, policy, self.make)
@@ -179,6 +181,7 @@ class Evaluator:
         before = load.snapshot(pids)
         episodes = self._episodes(run, policy, "wall", engine)
         whole = pids == self.workers.pids and not kept  # else part of the load is unknown
+        whole &= not (isinstance(policy, External) and load.descendants(pids))
         between = load.load_between(before, load.snapshot(pids)) if whole else None
         latency_ms = [ms for e in episodes for ms in e.latency_ms]
         if not latency_ms:
@@ -195,7 +198,7 @@ class Evaluator:
     def _episodes(
         self,
         run: Callable[..., list[Episode]],
-        policy: Policy,
+        policy: Budget,
         clock: str,
         engine: str,
         latencies_ms: Sequence[float] = (),
@@ -205,12 +208,12 @@ class Evaluator:
         done = self.kept.episodes(key)
         left = [seed for seed in self.seeds if seed not in done]
         keep = partial(self.kept.add_episode, key)
-        label = f"{policy.chain.name}, {clock}"
+        label = f"{describe(policy).name}, {clock}"
         new = run(seeds=left, options=self.options, description=label, keep=keep) if left else []
         done |= {episode.seed: episode for episode in new}
         return [done[seed] for seed in self.seeds]
 
-    def key(self, policy: Policy, clock: str, engine: str, latencies_ms: Sequence[float]) -> str:
+    def key(self, policy: Budget, clock: str, engine: str, latencies_ms: Sequence[float]) -> str:
         """Key of everything that determines an episode except its seed."""
         options = asdict(self.options)
         for name in ("envs", "on_env_error", "step_timeout"):
@@ -219,7 +222,7 @@ class Evaluator:
             policy=self._fingerprint(policy), clock=clock, engine=engine, ms=latencies_ms, **options
         )
 
-    def _fingerprint(self, policy: Policy) -> str:
+    def _fingerprint(self, policy: Budget) -> str:
         if policy.name not in self._fingerprints:
             self._fingerprints[policy.name] = fingerprint(policy)
         return self._fingerprints[policy.name]
@@ -236,7 +239,8 @@ class Evaluator:
             **vars(provenance(self.device)),
             env=self.env_id,
             env_kwargs=self.kwargs,
-            run=str(self.config.run),
+            run=self.config.run and str(self.config.run),
+            policy=self.config.policy,
             checkpoint=self.source,
             seeds=(self.seeds.start, self.seeds.stop - 1),
             padded_batch=self.options.batch,
@@ -251,9 +255,9 @@ class Evaluator:
         )
 
 
-def tell_memory(policy: Policy, options: RolloutOptions, processes: int) -> None:
-    """Print the memory of the pictures and of their encoder, if the policy observes any."""
-    found = picture_bytes(policy, options)
+def tell_memory(policy: Budget, options: RolloutOptions, processes: int) -> None:
+    """Print the memory of the pictures and of their encoder, if a run's policy observes any."""
+    found = 0 if isinstance(policy, External) else picture_bytes(policy, options)
     if found:
         print(
             f"memory of pictures and their encoder: about {found / 1e6:.0f} MB for each worker "
@@ -270,17 +274,17 @@ def picture_bytes(policy: Policy, options: RolloutOptions) -> int:
     return policy.horizons.observation * (options.envs * pixels + batches)
 
 
-def warn_of_starvation(policy: Policy, profile: LatencyProfile, control_dt_s: float) -> None:
+def warn_of_starvation(policy: Budget, profile: LatencyProfile, control_dt_s: float) -> None:
     """Print a warning if inference outlasts the chunk."""
     if outruns(policy, profile, control_dt_s):
         h = policy.horizons
         print(
-            f"warning: {policy.chain.name} can take {latency.slow_ms(profile):.1f} ms; the "
+            f"warning: {describe(policy).name} can take {latency.slow_ms(profile):.1f} ms; the "
             f"{h.usable} usable actions of a chunk run out before the next chunk arrives"
         )
 
 
-def outruns(policy: Policy, profile: LatencyProfile, control_dt_s: float) -> bool:
+def outruns(policy: Budget, profile: LatencyProfile, control_dt_s: float) -> bool:
     """True if a slow inference (p99) starves the controller."""
     delay = latency.delay_ticks(latency.slow_ms(profile), control_dt_s)
     return starves(delay, policy.horizons.action, policy.horizons.usable)

@@ -3,16 +3,42 @@
 import hashlib
 import inspect
 from collections.abc import Callable, MutableSequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from diffpolicy import environment
+from diffpolicy.control.episode import RolloutOptions, RunningEpisode, ask, begin_episode, observe
+from diffpolicy.control.external import External
 from diffpolicy.environment.monitored import Monitored
 from diffpolicy.environment.outcome import new_outcome
-from diffpolicy.policy import Policy
+from diffpolicy.errors import DiffpolicyError
 
 from ..config import TaskConfig
+from .description import Budget
+from .timing import Histories
+
+
+class World(NamedTuple):
+    """The environment of an evaluation; control_dt_s: None if it is to declare it."""
+
+    env_id: str
+    kwargs: dict[str, Any]
+    control_dt_s: float | None
+    camera: int | None
+
+
+def world_of(config: TaskConfig, policy: Budget) -> World:
+    """The environment of the options, else that of training."""
+    given = None if config.env_kwargs is None else environment.parse_kwargs(config.env_kwargs)
+    if isinstance(policy, External):
+        return World(config.env or "", given or {}, config.control_dt, None)
+    task = policy.task
+    same = config.env in (None, task.env_id)
+    kwargs = (task.env_kwargs if same else {}) if given is None else given
+    dt_s = config.control_dt or (task.control_dt_s if same else None)
+    return World(config.env or task.env_id, kwargs, dt_s, task.camera)
 
 
 @dataclass(frozen=True)
@@ -23,10 +49,11 @@ class Facts:
     control_dt_s: float
     score_key: str | None  # None: the score is success
     source: str | None  # SHA-256 of the file that defines it, if any
+    first: Histories | None = None  # given to a policy of others, which answered
 
 
 def look(
-    policy: Policy,
+    policy: Budget,
     make_env: Callable[[], Any],
     config: TaskConfig,
     control_dt_s: float | None,
@@ -36,15 +63,46 @@ def look(
     monitored = Monitored(make_env, 0, at)
     env = monitored.env
     try:
-        environment.check_fit(env, policy.task)
+        if not isinstance(policy, External):
+            environment.check_fit(env, policy.task)
         limit = environment.episode_limit(env)
         environment.neutral_rule(env, config.neutral)
         outcome = new_outcome(env, config.success_from, config.success, config.score_from)
         dt = environment.control_dt_s(env, control_dt_s)
         source = _source(type(env.unwrapped))
+        first = try_out(policy, monitored, config.seed) if isinstance(policy, External) else None
     finally:
         monitored.close()
-    return Facts(limit, dt, outcome.score_key, source)
+    return Facts(limit, dt, outcome.score_key, source, first)
+
+
+def try_out(policy: External, env: Monitored, seed: int) -> Histories:
+    """The first histories {key: [1, T_o, …]} of an episode, which the policy has answered.
+
+    Raises DiffpolicyError if the environment lacks a key, or if the answer is of no use.
+    """
+    environment.check_usable(env.env, getattr(policy, "observations", None))
+    episode = begin_episode(env, seed, policy, None, RolloutOptions(control_dt_s=1.0))
+    assert isinstance(episode, RunningEpisode)  # else an EnvironmentFailure was raised
+    first = observe([episode], 1)
+    [chunk] = ask(policy, first, [(seed, 0)], 1)
+    episode.check_chunk(chunk)
+    if episode.failure:
+        raise DiffpolicyError(episode.failure)
+    return first
+
+
+def first_look(
+    policy: External, make_env: Callable[[], Any], seed: int, at: MutableSequence[int]
+) -> tuple[Histories, float | None]:
+    """The histories of `try_out`, and the control period in s, if the environment declares it."""
+    monitored, dt_s = Monitored(make_env, seed, at), None
+    try:
+        with suppress(DiffpolicyError):
+            dt_s = environment.control_dt_s(monitored.env)
+        return try_out(policy, monitored, seed), dt_s
+    finally:
+        monitored.close()
 
 
 def _source(kind: type) -> str | None:

@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 
 from diffpolicy import environment
+from diffpolicy.control.chunk_source import ChunkSource, on_one_engine
 from diffpolicy.control.episode import Episode, RolloutOptions
 from diffpolicy.control.latency import LatencyProfile
 from diffpolicy.control.rollout import episodes
@@ -14,8 +15,8 @@ from diffpolicy.control.workers import one_thread
 from diffpolicy.environment.boundary import Boundary
 from diffpolicy.environment.monitored import by_key
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.policy import Policy
 
+from .description import Budget
 from .evaluator import Evaluator
 
 KEPT = 24  # frames of an episode, at least
@@ -33,12 +34,12 @@ class Frames(NamedTuple):
     trouble: str | None
 
 
-def frames_of(evaluator: Evaluator, policy: Policy, profile: LatencyProfile, seed: int) -> Frames:
+def frames_of(evaluator: Evaluator, policy: Budget, profile: LatencyProfile, seed: int) -> Frames:
     """Frames of the seed's episode, run as the evaluator runs it. Raises DiffpolicyError."""
     options = evaluator.options
     with one_thread():
-        engine = policy.engine(options.batch).name  # as the episodes were run
-    given = (policy.with_engine(engine), evaluator.make, seed, profile, options)
+        fixed = on_one_engine(policy, options.batch)  # as the episodes were run
+    given = (fixed, evaluator.make, seed, profile, options)
     return evaluator.workers.call(render_episode, *given, timeout_s=options.step_timeout)
 
 
@@ -94,7 +95,7 @@ def _vector(observation: Any) -> np.ndarray:
 
 
 def render_episode(
-    policy: Policy,
+    policy: ChunkSource,
     make_env: Callable[..., Any],
     seed: int,
     profile: LatencyProfile,

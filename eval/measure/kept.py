@@ -16,12 +16,13 @@ import numpy as np
 
 from diffpolicy.checked import NOT_EMPTY, parse_json, validate
 from diffpolicy.control.episode import Episode
+from diffpolicy.control.external import External
 from diffpolicy.control.latency import LatencyProfile
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import writing
-from diffpolicy.policy import Policy
 
 from ..config import MILLISECONDS
+from .description import Budget
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,10 @@ def key_of(**facts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def fingerprint(policy: Policy) -> str:
-    """Hash of a policy's weights, normalisers, sampling and precision."""
+def fingerprint(policy: Budget) -> str:
+    """Hash of a policy's weights, normalisers, sampling and precision; of others, of the module."""
+    if isinstance(policy, External):
+        return key_of(policy=policy.name, code=policy.digest)
     state = policy.__getstate__()
     found = hashlib.sha256(repr((policy.specification, policy.sampling, policy.precision)).encode())
     normalizers = (*policy.observation_normalizers.values(), policy.action_normalizer)

@@ -6,6 +6,7 @@ Linux only: elsewhere, and if the counters do not advance, the load is unknown.
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +74,18 @@ def snapshot(ours: Sequence[int] = ()) -> Counters | None:
         return None
     preemptions = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
     return Counters(len(cores), time.perf_counter(), busy_s, own_s, preemptions)
+
+
+def descendants(of: Sequence[int] = ()) -> list[int]:
+    """Processes that these (by default this one) started, and those that they started in turn."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found, new = set(), {*of} or {os.getpid()}
+    while new := {pid for pid, parent in parents.items() if parent in new} - found:
+        found |= new
+    return sorted(found)
 
 
 def _busy_s(stat: str, cores: set[int]) -> float:

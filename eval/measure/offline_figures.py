@@ -15,11 +15,12 @@ from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import audit
 
 from .action_error import by_episode, deviations, distance, estimate, spread
+from .description import seen_by
 from .held_out import HeldOut
 from .offline_results import Estimate, OfflineRow, References
 from .open_loop import OpenLoop, sample_chunks
 from .results import Audit
-from .rows import percentiles_of, seen_by
+from .rows import percentiles_of
 from .timing import measure
 
 BATCH = 64  # of a policy call

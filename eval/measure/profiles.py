@@ -8,39 +8,45 @@ import numpy as np
 from diffpolicy.control import latency
 from diffpolicy.control.latency import LatencyProfile
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.policy import Policy
 
 from ..config import Latencies
-from .result_files import Samples, read_samples
+from .description import Budget, Description, describe
 from .results import Cameras
-from .rows import seen_by
-from .timing import measure
+from .samples import Samples, read_samples
+from .timing import Histories, measure
 
 
 def profiles_of(
-    policies: Sequence[Policy], config: Latencies, control_dt_s: float, clocks: Sequence[str]
+    policies: Sequence[Budget],
+    config: Latencies,
+    control_dt_s: float,
+    clocks: Sequence[str],
+    first: Histories | None = None,
 ) -> list[LatencyProfile]:
-    """One profile for each policy; zero on the wall clock, which measures its own."""
+    """One profile for each policy; zero on the wall clock, which measures its own.
+
+    first: histories with which policies of others are measured.
+    """
     if set(clocks) == {"wall"}:
         return [latency.PAUSED] * len(policies)
     if config.ms_per_step is not None:
-        return [latency.declared(config.ms_per_step, policy.network_evals) for policy in policies]
+        return [latency.declared(config.ms_per_step, describe(p).cost) for p in policies]
     if config.latency_ms is not None:
         return [latency.constant_ms(config.latency_ms)] * len(policies)
     if config.latency_ticks is not None:
         return [latency.constant_ticks(config.latency_ticks, control_dt_s)] * len(policies)
     if config.latency_from is not None:
         return replay(config.latency_from, policies)
-    return measure(policies, config.latency_seconds)
+    return measure(policies, config.latency_seconds, first=first)
 
 
-def check_source(policies: Sequence[Policy], config: Latencies) -> None:
+def check_source(policies: Sequence[Budget], config: Latencies) -> None:
     """Check a file of latencies before anything is built. Raises DiffpolicyError."""
     if config.latency_from is not None:
         replay(config.latency_from, policies)
 
 
-def replay(path: Path, policies: Sequence[Policy]) -> list[LatencyProfile]:
+def replay(path: Path, policies: Sequence[Budget]) -> list[LatencyProfile]:
     """Profiles that a file holds for these policies; of several engines the fastest.
 
     Raises DiffpolicyError if a budget is absent, or the network, precision or pictures differ.
@@ -48,7 +54,7 @@ def replay(path: Path, policies: Sequence[Policy]) -> list[LatencyProfile]:
     rows = read_samples(path)
     found = []
     for policy in policies:
-        mine = _rows_of(policy, rows, path)
+        mine = _rows_of(describe(policy), rows, path)
         best = min(mine, key=lambda r: np.median(r.samples_ms))
         samples = np.array(best.samples_ms, float)
         source = f"replayed, {best.engine}"
@@ -57,18 +63,36 @@ def replay(path: Path, policies: Sequence[Policy]) -> list[LatencyProfile]:
     return found
 
 
-def _rows_of(policy: Policy, rows: Sequence[Samples], path: Path) -> list[Samples]:
-    """The rows of this budget, network, precision and pictures, at least one."""
-    wanted = policy.network_evals, policy.parameters, policy.precision
-    mine = [r for r in rows if (r.network_evals, r.parameters, r.precision) == wanted]
+def _rows_of(about: Description, rows: Sequence[Samples], path: Path) -> list[Samples]:
+    """The rows of this budget, at least one."""
+    return _of_others(about, rows, path) if about.policy else _of_run(about, rows, path)
+
+
+def _of_others(about: Description, rows: Sequence[Samples], path: Path) -> list[Samples]:
+    """The rows of this module:factory and number of steps."""
+    mine = [r for r in rows if (r.policy, r.ddim_steps) == (about.policy, about.ddim_steps)]
     if not mine:
-        held = sorted({(r.network_evals, r.parameters) for r in rows})
+        held = sorted({f"{r.policy or 'a run'} ({r.ddim_steps} steps)" for r in rows})
         raise DiffpolicyError(
-            f"{path} holds no latencies of {policy.network_evals} evaluations of a network of "
-            f"{policy.parameters} parameters in {policy.precision}; it has (evaluations, "
+            f"{path} holds no latencies of {about.policy} ({about.ddim_steps} steps); it has "
+            f"{', '.join(held)}"
+        )
+    return mine
+
+
+def _of_run(about: Description, rows: Sequence[Samples], path: Path) -> list[Samples]:
+    """The rows of this budget, network, precision and pictures."""
+    known = [(r, r.network_evals or 0, r.parameters or 0) for r in rows if r.policy is None]
+    wanted = about.network_evals, about.parameters, about.precision
+    mine = [r for r, evals, size in known if (evals, size, r.precision) == wanted]
+    if not mine:
+        held = sorted({(evals, size) for _, evals, size in known})
+        raise DiffpolicyError(
+            f"{path} holds no latencies of {about.network_evals} evaluations of a network of "
+            f"{about.parameters} parameters in {about.precision}; it has (evaluations, "
             f"parameters) {held}"
         )
-    seen = _pictures(**seen_by(policy.specification))
+    seen = _pictures(about.cameras, about.crop)
     alike = [r for r in mine if _pictures(r.cameras, r.crop) == seen]
     if not alike:
         held = " or ".join(sorted({_pictures(r.cameras, r.crop) for r in mine}))
@@ -79,7 +103,7 @@ def _rows_of(policy: Policy, rows: Sequence[Samples], path: Path) -> list[Sample
     return alike
 
 
-def _pictures(cameras: Cameras | None = None, crop: float | None = None) -> str:
+def _pictures(cameras: Cameras | None, crop: float | None) -> str:
     """Pictures in a message; equal for equal ones."""
     if cameras is None:
         return "no pictures"

@@ -8,29 +8,27 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from diffpolicy.checked import NOT_EMPTY, Range, read_json, shown, validate
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_text
 
-from ..config import MILLISECONDS
 from .computer import Provenance
 from .offline_results import OfflineResult
 from .replay_results import ReplayResult
 from .results import (
     BudgetResult,
-    Cameras,
     LatencyResult,
     Metric,
     Name,
     Picture,
     Profile,
     Recommendation,
-    SimulatedSweeps,
     Source,
     check_inside,
 )
+from .simulated import SimulatedSweeps
 
 FORMAT_VERSION = 2
 FIELDS = {  # name in JSON, present or past: field
@@ -42,7 +40,7 @@ JSON_NAMES = {name: written for written, name in FIELDS.items()}
 Options = dict[str, Any]  # of an environment, of training: names of others
 OMITTED = (  # from JSON, if None
     *("ticks", "tick_late_ms", "missed_ticks", "parameters", "precision", "samples_ms"),
-    *("encoder_ms", "cameras", "crop"),
+    *("encoder_ms", "cameras", "crop", "policy", "env"),
 )
 FREE = ("env_kwargs", "training", "evaluation", "cameras")  # objects with names of others
 
@@ -54,6 +52,7 @@ class EvalProvenance(Provenance):
     env: Name
     env_kwargs: Options = field(default_factory=dict)
     run: str | None = None
+    policy: Name | None = None  # module:factory, instead of a run
     checkpoint: Source = field(default_factory=Source)
     seeds: tuple[int, int]  # the first and the last
     padded_batch: int
@@ -90,6 +89,8 @@ class LatencyProvenance(Provenance):
 
     run: str | None = None
     net: Name | None = None
+    policy: Name | None = None  # module:factory, which observed `env`
+    env: Name | None = None
     stress: bool = False
     deadline_ms: float | None = None
 
@@ -179,25 +180,25 @@ def write_result(path: Path, result: Result) -> None:
     write_text(path, json.dumps({**about, **json_of(result)}, indent=1))
 
 
-def json_of(result: Result | BudgetResult) -> Options:
-    """A result, or a row of it, as it stands in JSON."""
+def json_of(result: Result | BudgetResult | Provenance) -> Options:
+    """A result, or a part of it, as it stands in JSON."""
     return _renamed(asdict(result), JSON_NAMES)
 
 
 def read_result(path: Path) -> Result:
     """Read a result file of any format and version. Raises DiffpolicyError if it is not one."""
-    data = _document(path)
+    data = document(path)
     data = {"rows": data} if isinstance(data, list) and data else data  # scenarios of a benchmark
     kind = FORMATS[_format_of(data, path)]
-    return _validated(kind, data, path)
+    return validated(kind, data, path)
 
 
 def read_sweep(path: Path) -> SweepResult:
     """Read a sweep.json. Raises DiffpolicyError if it is not one."""
-    return _validated(SweepResult, _document(path), path)
+    return validated(SweepResult, document(path), path)
 
 
-def _document(path: Path) -> Any:
+def document(path: Path) -> Any:
     """The JSON document of a file, its fields under their present names."""
     data = read_json(path)
     version = data.get("format_version", 1) if isinstance(data, dict) else 1
@@ -209,7 +210,7 @@ def _document(path: Path) -> Any:
     return _renamed(data, FIELDS)
 
 
-def _validated(kind: Any, data: Any, path: Path) -> Any:
+def validated(kind: Any, data: Any, path: Path) -> Any:
     """`validate`, with fields in its messages named as in JSON."""
     try:
         return validate(kind, data, str(path), others=True)
@@ -254,47 +255,4 @@ def _format_of(data: Any, path: Path) -> str:
         raise DiffpolicyError(
             f"{path} is not a result; expected what {', '.join(FORMATS)} wrote; got {shown(data)}"
         )
-    return found
-
-
-@dataclass(frozen=True)
-class Samples:
-    """The part of a row that can be replayed."""
-
-    network_evals: Annotated[int, Range(1, 10**6)]
-    parameters: Annotated[int, Range(1, 10**12)]
-    engine: Name
-    samples_ms: Annotated[list[float], MILLISECONDS, NOT_EMPTY]
-    precision: str = "float32"
-    load: Literal["quiet", "disturbed", "unknown"] | None = "unknown"
-    encoder_ms: Annotated[float | None, MILLISECONDS] = None
-    cameras: Cameras | None = None
-    crop: float | None = None
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """The rows of any result, not read further."""
-
-    rows: list[Options]
-
-
-def read_samples(path: Path) -> list[Samples]:
-    """The rows of a result that hold latency samples, without those of diffusers' loop.
-
-    Raises DiffpolicyError where there are none.
-    """
-    try:
-        rows = _validated(_Rows, _document(path), path).rows
-        found = [
-            validate(Samples, row, f"{path}: a row", others=True)
-            for row in rows
-            if row.get("samples_ms") and row.get("engine") != "diffusers"
-        ]
-    except (OSError, DiffpolicyError) as error:
-        raise DiffpolicyError(
-            f"{path} is not a latency profile: {error}; `diffpolicy latency --json` writes one"
-        ) from error
-    if not found:
-        raise DiffpolicyError(f"{path} holds no latency samples")
     return found

@@ -107,17 +107,19 @@ class Outcomes:
 class BudgetResult:
     """Result of one budget on one clock.
 
+    policy: module:factory of a policy of others, whose network_evals, audit and eta are unknown.
     encoder_ms: median of the part of the latency before the denoising loop, for pictures. ticks:
     the constant delay, in `delays` only. The fields after it: on the wall clock only.
     """
 
     name: Name
+    policy: Name | None = None
     ddim_steps: Count  # 0 for regression
-    network_evals: Count
+    network_evals: Count | None
     trained: Training = field(default_factory=Training)
     variant: Name = ""
-    audit: Audit
-    eta: float
+    audit: Audit | None
+    eta: float | None
     clock: Name
     latency_source: Name
     engine: Name
@@ -157,13 +159,15 @@ class LatencyResult:
 
     gpu_ms: of the GPU alone, for CUDA graphs. encoder_ms: median of the part before the denoising
     loop, for pictures; all budgets of an engine share it, and `load` is that of both. cameras,
-    crop: the pictures, and the share of each side that is encoded.
+    crop: the pictures, and the share of each side that is encoded. policy: module:factory of a
+    policy of others, of whose network nothing is known; its precision is "unknown".
     """
 
     net: Name | None = None
+    policy: Name | None = None
     ddim_steps: Count
-    network_evals: Count
-    parameters: Count
+    network_evals: Count | None
+    parameters: Count | None = None
     engine: Name
     threads: int | None = None
     load: Name | None = None  # quiet, disturbed or unknown
@@ -261,28 +265,6 @@ class Profile:
     name: Name
     source: Name
     samples_ms: Annotated[list[float], MILLISECONDS]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Size and power of a rule of recommendation."""
-
-    size: Rate
-    power: Rate
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimulatedSweeps:
-    """Size and power of the recommendation over simulated sweeps of one scenario."""
-
-    name: Name
-    losses: list[float]
-    late: list[int]
-    outcome: Metric
-    episodes: int
-    margin: float
-    sweeps: int
-    rules: dict[Name, Rule]
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,7 @@
 """Rows of a result: one budget on one clock, made from its episodes."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -11,17 +9,14 @@ from diffpolicy.checked import validate
 from diffpolicy.control.episode import Episode
 from diffpolicy.control.latency import LatencyProfile, percentiles
 from diffpolicy.control.ranges import far_outside, training_range
-from diffpolicy.errors import DiffpolicyError
-from diffpolicy.policy import Policy
-from diffpolicy.sampling.chain import audit
-from diffpolicy.specification import Specification
 
 from ..significance import mean_interval, wilson
-from .results import Audit, BudgetResult, FarObservation, Outcomes, Percentiles, Training
+from .description import Budget, describe
+from .results import BudgetResult, FarObservation, Outcomes, Percentiles
 
 
 def make_row(
-    policy: Policy,
+    policy: Budget,
     clock: str,
     profile: LatencyProfile,
     episodes: Sequence[Episode],
@@ -32,14 +27,16 @@ def make_row(
     successes, scores = sum(e.success for e in episodes), _scores(episodes)
     ages = [age for e in episodes for age in e.ages]
     delays = [delay for e in episodes for delay in e.delay_ticks]
+    about = describe(policy)
     return BudgetResult(
-        name=policy.chain.name,
-        ddim_steps=policy.ddim_steps,
-        network_evals=policy.network_evals,
-        trained=_training(policy),
-        variant=policy.chain.kind,
-        audit=validate(Audit, audit(policy.chain), "the audit", others=True),
-        eta=policy.sampling.eta,
+        name=about.name,
+        policy=about.policy,
+        ddim_steps=about.ddim_steps,
+        network_evals=about.network_evals,
+        trained=about.trained,
+        variant=about.variant,
+        audit=about.audit,
+        eta=about.eta,
         clock=clock,
         latency_source=profile.source,
         engine=engine,
@@ -70,41 +67,20 @@ def make_row(
     )
 
 
-def wall_row(row: BudgetResult, policy: Policy, episodes: Sequence[Episode]) -> BudgetResult:
+def wall_row(row: BudgetResult, policy: Budget, episodes: Sequence[Episode]) -> BudgetResult:
     """The row with the timing of the wall clock, whose samples can be replayed."""
+    about = describe(policy)
     late_ms = np.array([ms for e in episodes for ms in e.late_ms] or [0.0])
     return replace(
         row,
         tick_late_ms={"p50": float(np.median(late_ms)), "max": float(late_ms.max())},
         missed_ticks=sum(e.missed_ticks for e in episodes),
-        parameters=policy.parameters,
-        precision=policy.precision,
-        **seen_by(policy.specification),
+        parameters=about.parameters,
+        precision=about.precision,
+        cameras=about.cameras,
+        crop=about.crop,
         samples_ms=np.round([ms for e in episodes for ms in e.latency_ms], 5).tolist(),
     )
-
-
-def seen_by(specification: Specification) -> dict[str, Any]:
-    """The fields `cameras` and `crop` of a row, which the latency depends on; none for vectors."""
-    observations = specification.task.observations
-    cameras = {key: list(spec.shape) for key, spec in observations.items() if spec.is_picture}
-    return {"cameras": cameras, "crop": specification.model.crop} if cameras else {}
-
-
-def provenance_of(kind: type, policy: Policy) -> Any:
-    """The fields of `kind` in the training provenance. Raises DiffpolicyError if damaged."""
-    where = "the training provenance of the checkpoint"
-    return validate(kind, policy.specification.training, where, others=True)
-
-
-def _training(policy: Policy) -> Training:
-    """Steps and seconds in the training provenance; None for a value of another type."""
-    found = {}
-    for name in ("step", "elapsed_s"):
-        with suppress(DiffpolicyError):
-            value = policy.specification.training.get(name)
-            found[name] = getattr(validate(Training, {name: value}, name, others=True), name)
-    return Training(**found)
 
 
 def percentiles_of(profile: LatencyProfile) -> Percentiles:
@@ -119,7 +95,7 @@ def _scores(episodes: Sequence[Episode]) -> np.ndarray:
     return np.array([worst if e.failure else e.score for e in episodes])
 
 
-def _far_observations(policy: Policy, episodes: Sequence[Episode]) -> list[FarObservation]:
+def _far_observations(policy: Budget, episodes: Sequence[Episode]) -> list[FarObservation]:
     found = far_outside(episodes, training_range(policy))
     return validate(list[FarObservation], found, "far observations", others=True)
 

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from diffpolicy.checkpoint import policy_path
 
+from ..config import DelaysConfig, SweepConfig, TaskConfig
+from ..data_config import OfflineConfig
+
 REGRESSION = "regression"
 
 
@@ -29,6 +32,14 @@ class Run:
         """True if the regression policy is trained."""
         return policy_path(self.regression).exists()
 
-    def results(self, command: str, out: Path | None) -> Path:
-        """Folder for the results of a command: `out`, else one named after the command."""
-        return out or self.folder / command
+
+def run_of(config: TaskConfig) -> Path:
+    """The run of a configuration without --policy, whose rules require one of the two."""
+    assert config.run is not None
+    return config.run
+
+
+def results_folder(config: SweepConfig | DelaysConfig | OfflineConfig, command: str) -> Path:
+    """--out, else a folder named after the command: in the run, or without one in the current."""
+    folder = Run(config.run).folder if config.run else Path()
+    return config.out or folder / command

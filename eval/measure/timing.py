@@ -13,11 +13,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from diffpolicy.control.chunk_source import observed_by
+from diffpolicy.control.external import External
 from diffpolicy.control.latency import BLOCK, LatencyProfile
 from diffpolicy.policy import Policy
 from diffpolicy.specification import ObservationSpec
 
-from .load import Block, Watch, together, verdict
+from .description import EXTERNAL, Budget
+from .load import Block, Watch, descendants, together, verdict
 
 Histories = dict[str, np.ndarray]
 WARMUP = 5
@@ -30,7 +33,7 @@ class Timed:
     """One budget on one engine, and its input."""
 
     ddim_steps: int
-    network_evals: int
+    network_evals: int | None
     engine: str
     call: Callable[[Histories], Any]
     observation: Histories
@@ -40,11 +43,34 @@ class Timed:
     encode: Callable[[Histories], Any] | None = None  # the part of the call before the loop
 
 
-def measure(policies: Sequence[Policy], seconds: float, seed: int = 0) -> list[LatencyProfile]:
-    """One profile for each policy, by `measure_parts`."""
+def measure(
+    policies: Sequence[Budget], seconds: float, seed: int = 0, first: Histories | None = None
+) -> list[LatencyProfile]:
+    """One profile for each policy, by `measure_parts`; first: input of policies of others."""
     rng = np.random.default_rng(seed)
-    timed = [timed_policy(policy, random_observation(policy, rng)) for policy in policies]
-    return measure_parts(timed, seconds, seed)
+    timed = [
+        timed_external(policy, first or {}, rng)
+        if isinstance(policy, External)
+        else timed_policy(policy, random_observation(policy, rng))
+        for policy in policies
+    ]
+    others = any(isinstance(policy, External) for policy in policies)
+    return measure_parts(timed, seconds, seed, ours=descendants() if others else ())
+
+
+def timed_external(policy: External, first: Histories, rng: np.random.Generator) -> Timed:
+    """The calls of a policy of others; its input is the newest value of each history, repeated.
+
+    first: histories {key: [1, T_o, …]}, perhaps of another T_o.
+    """
+    length, seen = policy.horizons.observation, observed_by(policy, first)
+    given = {key: np.repeat(values[:, -1:], length, axis=1) for key, values in seen.items()}
+    shape = policy.noise_shape(1)
+
+    def call(observation: Histories) -> np.ndarray:
+        return policy(observation, rng.standard_normal(shape, np.float32))
+
+    return Timed(policy.steps, None, EXTERNAL, call, given)
 
 
 def timed_policy(policy: Policy, observation: Histories, **facts: Any) -> Timed:

@@ -3,10 +3,9 @@
 import html
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from ..measure.result_files import SweepResult
+from ..measure.result_files import SweepResult, json_of
 from ..measure.results import BudgetResult, Picture, Recommendation
 from .figure import png_in
 from .page import figure, html_table, image, page, paragraph
@@ -19,7 +18,7 @@ def sweep_page(result: SweepResult, plot: bytes, folder: Path) -> str:
     columns += [ENCODER] * any(row.encoder_ms for row in result.rows)
     columns += [FAILED] * any(row.failures for row in result.rows)
     note = "Bars are 95 % intervals; numbers are denoising steps."
-    about = json.dumps(asdict(result.provenance), indent=2)
+    about = json.dumps(json_of(result.provenance), indent=2)
     parts = [
         *map(_verdict, result.recommendations),
         "<h2>Success and score against latency</h2>",

@@ -20,9 +20,9 @@ from diffpolicy.errors import DiffpolicyError, EngineUnavailable
 from diffpolicy.eval.config import LatencyConfig
 from diffpolicy.eval.latency import latency
 from diffpolicy.eval.measure import nets
+from diffpolicy.eval.measure.description import seen_by
 from diffpolicy.eval.measure.profiles import replay
 from diffpolicy.eval.measure.result_files import read_result, write_result
-from diffpolicy.eval.measure.rows import seen_by
 from diffpolicy.eval.report import table
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.steps import sample

@@ -87,6 +87,19 @@ def test_wanted_processes_count_as_ours():
     assert alone and together and together.own_s >= alone.own_s + 0.19
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the counters are those of Linux")
+def test_processes_that_a_policy_starts_are_found_and_their_own_ones_too():
+    loop = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
+    child = subprocess.Popen([sys.executable, "-c", loop], stdin=subprocess.PIPE)
+    try:
+        while not (below := load.descendants([child.pid])):
+            pass
+        assert {child.pid, *below} <= {*load.descendants()}
+    finally:
+        child.communicate(b"\n")
+    assert child.pid not in load.descendants()
+
+
 # Measuring
 
 

@@ -24,7 +24,8 @@ from diffpolicy.eval.measure.action_error import (
 from diffpolicy.eval.measure.held_out import HeldOut, held_out
 from diffpolicy.eval.measure.offline_figures import Figures
 from diffpolicy.eval.measure.open_loop import open_loop, paired_ticks
-from diffpolicy.eval.measure.result_files import read_result, read_samples
+from diffpolicy.eval.measure.result_files import read_result
+from diffpolicy.eval.measure.samples import read_samples
 from diffpolicy.eval.offline import offline
 from diffpolicy.specification import FLAT, NO_ENVIRONMENT, Horizons
 from diffpolicy.training.preparation import split_episodes

@@ -9,7 +9,8 @@ import pytest
 
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval import quickstart
-from diffpolicy.eval.config import QuickstartConfig, SweepConfig
+from diffpolicy.eval.config import SweepConfig
+from diffpolicy.eval.experiment_config import QuickstartConfig
 from diffpolicy.eval.measure.recipe import Recipe, make_run
 from diffpolicy.eval.measure.result_files import read_sweep
 

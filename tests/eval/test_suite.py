@@ -10,7 +10,7 @@ import pytest
 from diffpolicy.envs import TASKS
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval import suite as suites
-from diffpolicy.eval.config import SuiteConfig
+from diffpolicy.eval.experiment_config import SuiteConfig
 from diffpolicy.eval.measure.result_files import read_result
 from diffpolicy.eval.report.suite_page import table_of
 from diffpolicy.eval.significance import over_tasks

@@ -1,0 +1,107 @@
+"""Facts of a step budget that evaluation reports: all of a run's, few of a policy of others."""
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from diffpolicy.checked import validate
+from diffpolicy.control.external import External
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.policy import Policy
+from diffpolicy.sampling.chain import audit, audit_line
+from diffpolicy.specification import Specification
+
+from .results import Audit, Cameras, Source, Training
+
+Budget = Policy | External  # a policy with one step budget
+EXTERNAL = "external"  # engine of a policy of others
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """A step budget in results; None is unknown. policy: module:factory of a policy of others.
+
+    line: the budget on the terminal. cost: network evaluations of a chunk, else the steps.
+    """
+
+    name: str
+    line: str
+    ddim_steps: int
+    cost: int
+    policy: str | None = None
+    network_evals: int | None = None
+    variant: str = ""
+    eta: float | None = None
+    audit: Audit | None = None
+    trained: Training = field(default_factory=Training)
+    regression: bool = False
+    parameters: int | None = None
+    precision: str | None = None
+    cameras: Cameras | None = None
+    crop: float | None = None
+
+
+def describe(budget: Budget) -> Description:
+    """Facts of a budget, of the same kind for every policy."""
+    return _of_others(budget) if isinstance(budget, External) else _of_run(budget)
+
+
+def _of_others(policy: External) -> Description:
+    name = f"{policy.steps} step{'s' * (policy.steps > 1)}"
+    return Description(
+        name=name,
+        line=f"{name}: {policy.name}",
+        ddim_steps=policy.steps,
+        cost=policy.steps,
+        policy=policy.reference,
+    )
+
+
+def _of_run(policy: Policy) -> Description:
+    return Description(
+        name=policy.chain.name,
+        line=audit_line(policy.chain),
+        ddim_steps=policy.ddim_steps,
+        cost=policy.network_evals,
+        network_evals=policy.network_evals,
+        variant=policy.chain.kind,
+        eta=policy.sampling.eta,
+        audit=validate(Audit, audit(policy.chain), "the audit", others=True),
+        trained=_training(policy),
+        regression=policy.regression,
+        parameters=policy.parameters,
+        precision=policy.precision,
+        **seen_by(policy.specification),
+    )
+
+
+def _training(policy: Policy) -> Training:
+    """Steps and seconds in the training provenance; None for a value of another type."""
+    found = {}
+    for name in ("step", "elapsed_s"):
+        with suppress(DiffpolicyError):
+            value = policy.specification.training.get(name)
+            found[name] = getattr(validate(Training, {name: value}, name, others=True), name)
+    return Training(**found)
+
+
+def seen_by(specification: Specification) -> dict[str, Any]:
+    """The fields `cameras` and `crop` of a row, which the latency depends on; none for vectors."""
+    observations = specification.task.observations
+    cameras = {key: list(spec.shape) for key, spec in observations.items() if spec.is_picture}
+    return {"cameras": cameras, "crop": specification.model.crop} if cameras else {}
+
+
+def source_of(budget: Budget) -> Source:
+    """The training of a run, as its checkpoint says. Raises DiffpolicyError if damaged."""
+    if isinstance(budget, External):
+        return Source()
+    where = "the training provenance of the checkpoint"
+    return validate(Source, budget.specification.training, where, others=True)
+
+
+def device_of(budget: Budget) -> torch.device:
+    """The device that this process knows of; a policy of others may use more."""
+    return torch.device("cpu") if isinstance(budget, External) else budget.device
