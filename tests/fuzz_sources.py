@@ -3,7 +3,8 @@
 Every case copies a sample data set (folder of DIFFPOLICY_SAMPLES), damages one file of it (its
 bytes, its JSON, a member of its archive, an array or link of its HDF5, its table or its pickle),
 opens it and reads every episode, in a child process whose machine seems to have 1 GiB of memory.
-Allowed: a read of well-formed episodes, or one DiffpolicyError of one line. Faults: another
+Allowed: a read of well-formed episodes, one DiffpolicyError of one line, or a system error, such as
+that of a loop of links, which commands print in one line as well. Faults: another
 exception, a crash, more than 30 s, more than 1 GiB of memory, or a new file outside the data set.
 A case is repeated by its number: `python tests/fuzz_sources.py --only 1234`.
 """
@@ -295,7 +296,7 @@ def _become(samples: Path, name: str, place: Path, report: Path, rng) -> None:
         os.chdir(place / "set")
         _on_a_small_machine()
         _read(path, SourceOptions(**options))
-    except DiffpolicyError as error:
+    except (DiffpolicyError, OSError) as error:  # the command prints both in one line
         told["refusal"] = str(error)
     except BaseException:
         told["fault"] = traceback.format_exc()[-3000:]
