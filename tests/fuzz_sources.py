@@ -4,8 +4,8 @@ Every case copies a sample data set (folder of DIFFPOLICY_SAMPLES), damages one 
 bytes, its JSON, a member of its archive, an array or link of its HDF5, its table or its pickle),
 opens it and reads every episode, in a child process whose machine seems to have 1 GiB of memory.
 Allowed: a read of well-formed episodes, one DiffpolicyError of one line, or a system error, such as
-that of a loop of links, which commands print in one line as well. Faults: another
-exception, a crash, more than 30 s, more than 1 GiB of memory, or a new file outside the data set.
+that of a loop of links, which commands print in one line as well. Faults: another exception, a
+crash, more than 30 s, more than 1 GiB of memory, or a new file outside the data set.
 A case is repeated by its number: `python tests/fuzz_sources.py --only 1234`.
 """
 
