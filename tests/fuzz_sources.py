@@ -40,7 +40,7 @@ from diffpolicy.errors import DiffpolicyError
 SECONDS, BYTES, MACHINE = 30.0, 2**30, 2**30
 ADDRESSES = 12 * 2**30  # an allocation beyond fails
 FINE, REFUSED, FAULT = range(3)
-MAPPED = ("observation=observations", "action=actions", "dones=terminals")
+MAPPED = ("observation=observations", "action=actions")
 SOURCES = {  # name: (path in the samples, options)
     **{name: (name, {}) for name in ("dp.zarr", "dp.zarr.zip", "robomimic.hdf5", "d4rl.hdf5")},
     **{name: (name, {}) for name in ("maniskill.h5", "ogbench.npz", "adroit_numpy2.pickle")},
@@ -54,8 +54,8 @@ SOURCES = {  # name: (path in the samples, options)
         for name in ("hdf5", "arrow", "parquet", "image-jpeg0", "image-jpeg1")
     },
     "subset": ("robomimic.hdf5", {"subset": "train"}),
-    "mapped hdf5": ("d4rl.hdf5", {"format": "arrays", "map": MAPPED}),
-    "mapped npz": ("ogbench.npz", {"format": "arrays", "map": MAPPED}),
+    "mapped hdf5": ("d4rl.hdf5", {"format": "arrays", "map": (*MAPPED, "dones=timeouts")}),
+    "mapped npz": ("ogbench.npz", {"format": "arrays", "map": (*MAPPED, "dones=terminals")}),
 }
 SIZES = (0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1)
 HDF5 = b"\x89HDF"
