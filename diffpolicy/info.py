@@ -97,7 +97,9 @@ def _limits(config: InfoConfig, source: Any) -> Any:
 
 def _title(path: Path, found: Any) -> str:
     lengths, dt = found.lengths, found.control_dt_s
-    rate = f", {lengths.sum() * dt / 60:,.3g} min at {1 / dt:.4g} Hz" if dt else ""
+    seconds = lengths.sum() * (dt or 0)
+    time = f"{seconds:.3g} s" if seconds < 120 else f"{seconds / 60:,.3g} min"
+    rate = f", {time} at {1 / dt:.4g} Hz" if dt else ""
     return f"{path.name}: {len(lengths):,} episodes, {lengths.sum():,} steps{rate}"
 
 

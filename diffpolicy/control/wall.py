@@ -82,6 +82,7 @@ def _advance(episode: RunningEpisode, controller: Controller) -> bool:
     except ActionsNotFinite as error:
         episode.fail(str(error))
         return True
+    episode.check_chunk(action[None])  # D_a
     if controller.loop.started == episode.tick:
         observe([episode], 1)  # ends the episode at an observation that overflows the network
     return episode.failure is not None or episode.apply(action)

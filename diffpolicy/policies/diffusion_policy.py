@@ -4,6 +4,7 @@ payload["cfg"]                      configuration, with `policy`
 payload["state_dicts"]["ema_model"] averaged weights, with the normaliser; or ["model"]
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from diffpolicy.policies.foreign import (
     check_all_taken,
     move,
     refuse_others,
+    share_seen,
     take,
 )
 from diffpolicy.policies.lerobot import ENCODER
@@ -99,27 +101,16 @@ class PolicyConfig:
 
 def read(path: Path) -> Foreign:
     """The policy of a checkpoint. Raises DiffpolicyError for one that is not supported."""
-    file, where = TorchFile(path), str(path)
-    payload = file.payload if isinstance(file.payload, dict) else {}
-    document = plain(payload.get("cfg"))
-    options = document.get("policy") if isinstance(document, dict) else None
-    states = payload.get("state_dicts")
-    if not isinstance(options, dict) or not isinstance(states, dict):
-        raise DiffpolicyError(
-            f"{path} is not a checkpoint of Diffusion Policy; expected cfg.policy and state_dicts"
-        )
-    name = "ema_model" if "ema_model" in states else "model"
-    tensors = {n: as_float32(t) for n, t in file.tensors(states.get(name)).items()}
+    where = str(path)
+    document, tensors, averaged = _content(path)
+    options = document["policy"]
     kind = str(options.get("_target_")).rpartition(".")[2]
     refuse_others(where, "the policy", kind, (LOWDIM, HYBRID))
     config: PolicyConfig = validate(PolicyConfig, options, f"{where}: policy", others=True)
     _check(config, kind, where)
     specs, actions = _observations(config, kind, where)
     scheduler, rederive = _scheduler(config, where)
-    network = validate(
-        *((Unet, config.model) if kind == LOWDIM else (Network, options)), where, others=True
-    )
-    refuse_others(where, "n_groups", network.n_groups, (FINAL_GROUPS,))
+    network = _network(config, kind, options, where)
     model = ModelConfig(
         **scheduler.process(where),
         denoiser="unet",
@@ -129,33 +120,48 @@ def read(path: Path) -> Foreign:
         unet_groups=network.n_groups,
         encoder="resnet18",
         keypoints=KEYPOINTS,
-        crop=max([0.1, *(s.crop[2] / s.shape[0] for s in specs.values() if s.crop)]),
+        crop=share_seen(specs),
     )
-    normalizers = {
-        key: _normalizer(tensors, OBS if kind == LOWDIM else key, spec)
-        for key, spec in specs.items()
-    }
-    of_action = _normalizer(tensors, ACTION, ObservationSpec((actions,)))
-    steps = config.num_inference_steps or scheduler.num_train_timesteps
+    theirs = {FLAT: OBS} if kind == LOWDIM else {}
     return Foreign(
         model=model,
         horizons=Horizons(config.n_obs_steps, config.horizon, config.n_action_steps),
         observations=specs,
         action_dim=actions,
         clip_range=scheduler.clip_range,
+        observation_normalizers={
+            key: _normalizer(tensors, theirs.get(key, key), spec) for key, spec in specs.items()
+        },
+        action_normalizer=_normalizer(tensors, ACTION, ObservationSpec((actions,))),
         weights=_weights(tensors, specs, model, network.cond_predict_scale, where),
-        observation_normalizers=normalizers,
-        action_normalizer=of_action,
         grid="leading",
         rederive=rederive,
-        origin={"format": "diffusion_policy", "config": document, "weights": name},
-        notes=(
-            f"weights of {name}; Diffusion Policy samples it by "
-            f"{str(config.noise_scheduler.get('_target_')).rpartition('.')[2]} with --ddim-steps "
-            f"{steps}{' --eta 1' if rederive else ''}",
-            *_crop_note(config, specs),
-        ),
+        origin={"format": "diffusion_policy", "config": document, "weights": averaged},
+        notes=(f"weights of {averaged}", *_notes(config, scheduler, specs)),
     )
+
+
+def _content(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
+    """Configuration, tensors and name of the state dict of a checkpoint."""
+    file = TorchFile(path)
+    payload = file.payload if isinstance(file.payload, dict) else {}
+    document, states = plain(payload.get("cfg")), payload.get("state_dicts")
+    options = document.get("policy") if isinstance(document, dict) else None
+    if not isinstance(options, dict) or not isinstance(states, dict):
+        raise DiffpolicyError(
+            f"{path} is not a checkpoint of Diffusion Policy; expected cfg.policy and state_dicts"
+        )
+    name = "ema_model" if "ema_model" in states else "model"
+    tensors = file.tensors(states.get(name))
+    return document, {n: as_float32(tensor) for n, tensor in tensors.items()}, name
+
+
+def _network(config: PolicyConfig, kind: str, options: dict[str, Any], where: str) -> Network:
+    """Options of the UNet, which stand in `model` or among those of the policy."""
+    given = (Unet, config.model) if kind == LOWDIM else (Network, options)
+    found: Network = validate(*given, where, others=True)
+    refuse_others(where, "n_groups", found.n_groups, (FINAL_GROUPS,))
+    return found
 
 
 def _check(config: PolicyConfig, kind: str, where: str) -> None:
@@ -193,11 +199,17 @@ def _spec(config: PolicyConfig, key: str, found: Key, where: str) -> Observation
     return ObservationSpec(spec.shape, spec.dtype, spec.normalizer, crop)
 
 
-def _crop_note(config: PolicyConfig, specs: dict[str, ObservationSpec]) -> list[str]:
-    random = config.crop_shape and not config.eval_fixed_crop
-    if not random or not any(spec.crop for spec in specs.values()):
-        return []
-    return ["its crop is random also in control (eval_fixed_crop: False); here it is the centre"]
+def _notes(
+    config: PolicyConfig, scheduler: Scheduler, specs: dict[str, ObservationSpec]
+) -> Iterator[str]:
+    """Sentences about the policy's own sampler and crop."""
+    kind = str(config.noise_scheduler.get("_target_")).rpartition(".")[2]
+    steps = config.num_inference_steps or scheduler.num_train_timesteps
+    eta = " --eta 1" if SCHEDULERS[kind] else ""
+    yield f"Diffusion Policy samples this policy by {kind} with --ddim-steps {steps}{eta}"
+    cropped = any(spec.crop for spec in specs.values()) and config.crop_shape
+    if cropped and not config.eval_fixed_crop:
+        yield "its crop is random also in control (eval_fixed_crop: False); here it is the centre"
 
 
 def _scheduler(config: PolicyConfig, where: str) -> tuple[Scheduler, bool]:

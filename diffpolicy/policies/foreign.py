@@ -186,3 +186,9 @@ def centred_crop(shape: tuple[int, ...], height: int, width: int) -> tuple[int, 
     """
     top, left = round((shape[0] - height) / 2), round((shape[1] - width) / 2)
     return top, left, height, width
+
+
+def share_seen(specs: Mapping[str, ObservationSpec]) -> float:
+    """Share of the height that the crops of the cameras keep, for results; 1 without cameras."""
+    shares = [spec.crop[2] / spec.shape[0] for spec in specs.values() if spec.crop]
+    return max(0.1, *shares) if shares else 1.0

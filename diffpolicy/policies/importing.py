@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from diffpolicy import environment
@@ -18,6 +19,7 @@ from diffpolicy.checkpoint import (
     save_policy,
 )
 from diffpolicy.config import Sampling
+from diffpolicy.data.normalizer import Normalizer
 from diffpolicy.denoisers import build_network
 from diffpolicy.environment.fit import described
 from diffpolicy.errors import DiffpolicyError
@@ -26,7 +28,13 @@ from diffpolicy.policies import diffusion_policy, lerobot
 from diffpolicy.policies.config import ImportPolicyConfig
 from diffpolicy.policies.foreign import Foreign
 from diffpolicy.sampling.chain import audit_line, make_chain
-from diffpolicy.specification import NO_ENVIRONMENT, ObservationSpec, Specification, Task
+from diffpolicy.specification import (
+    ACTION,
+    NO_ENVIRONMENT,
+    ObservationSpec,
+    Specification,
+    Task,
+)
 
 
 def import_policy(config: ImportPolicyConfig) -> None:
@@ -127,3 +135,13 @@ def _check(checkpoint: Checkpoint, source: Path) -> None:
         network = build_network(checkpoint.specification)
     check_tensors(checkpoint.weights, network.state_dict(), source)
     check_finite(checkpoint.weights, source)
+    for key, normalizer in checkpoint.observation_normalizers.items():
+        _check_normalizer(key, normalizer, source)
+    _check_normalizer(ACTION, checkpoint.action_normalizer, source)
+
+
+def _check_normalizer(key: str, normalizer: Normalizer, source: Path) -> None:
+    """Raise DiffpolicyError for a scale of 0 or numbers that are not finite."""
+    varies = normalizer.scale != 0 if normalizer.constant is None else True
+    if not (np.isfinite(normalizer.scale) & np.isfinite(normalizer.offset) & varies).all():
+        raise DiffpolicyError(f"{source}: the normaliser of {key} has a scale of 0, NaN or inf")

@@ -5,7 +5,6 @@ policy_preprocessor.json, policy_postprocessor.json and the statistics that they
 before, the statistics are in model.safetensors.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from diffpolicy.policies.foreign import (
     constants,
     read_tensors,
     refuse_others,
+    share_seen,
 )
 from diffpolicy.policies.lerobot_statistics import Statistics, read_statistics
 from diffpolicy.policies.unet import LEROBOT, unet_weights
@@ -105,19 +105,12 @@ def read(folder: Path) -> Foreign:
         for key, spec in specs.items()
         if spec.normalizer
     }
-    scheduler = _scheduler(config)
+    scheduler, action_mode = _scheduler(config), statistics.mode(ACTION, "ACTION")
     model = ModelConfig(
         **scheduler.process(where),
-        denoiser="unet",
-        condition=config.diffusion_step_embed_dim,
-        unet_channels=config.down_dims,
-        unet_kernel=config.kernel_size,
-        unet_groups=config.n_groups,
-        normalizer=NORMALIZERS[statistics.mode(ACTION, "ACTION")] or "limits",
-        encoder="resnet18",
-        keypoints=config.spatial_softmax_num_keypoints,
-        share_encoder=not config.use_separate_rgb_encoder_per_camera,
-        crop=_share(specs),
+        **_sizes(config),
+        normalizer=NORMALIZERS[action_mode] or "limits",
+        crop=share_seen(specs),
     )
     return Foreign(
         model=model,
@@ -197,10 +190,18 @@ def _spec(config: LeRobotConfig, feature: Feature, mode: str, where: str) -> Obs
     return ObservationSpec(spec.shape, spec.dtype, spec.normalizer, crop)
 
 
-def _share(specs: Mapping[str, ObservationSpec]) -> float:
-    """Share of the height that the crop of the cameras keeps, for results."""
-    crops = [spec.crop[2] / spec.shape[0] for spec in specs.values() if spec.crop]
-    return max(0.1, *crops) if crops else 1.0
+def _sizes(config: LeRobotConfig) -> dict[str, Any]:
+    """Fields of `ModelConfig` for the networks."""
+    return {
+        "denoiser": "unet",
+        "condition": config.diffusion_step_embed_dim,
+        "unet_channels": config.down_dims,
+        "unet_kernel": config.kernel_size,
+        "unet_groups": config.n_groups,
+        "encoder": "resnet18",
+        "keypoints": config.spatial_softmax_num_keypoints,
+        "share_encoder": not config.use_separate_rgb_encoder_per_camera,
+    }
 
 
 def _scheduler(config: LeRobotConfig) -> Scheduler:

@@ -7,15 +7,16 @@ that the pickle names are replaced by inert ones; all others are refused by thei
 import io
 import math
 import pickle
-import pickletools
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffpolicy.data.unpickler import OPCODES, check_opcodes
 from diffpolicy.errors import DiffpolicyError
 
 TYPES = {  # of the numbers of a storage
@@ -30,7 +31,6 @@ TYPES = {  # of the numbers of a storage
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-MEMO = ("PUT", "BINPUT", "LONG_BINPUT")
 DEEPEST = 50  # greatest nesting of a configuration
 
 
@@ -52,7 +52,8 @@ class Node(Bag):
     """Node of an OmegaConf configuration: `_content` of a dict or list, `_val` of a value."""
 
 
-class Numbers(NamedTuple):
+@dataclass(frozen=True)
+class Numbers:
     """Reference to a storage: type and count of its numbers, and the name of its file."""
 
     dtype: torch.dtype
@@ -146,7 +147,7 @@ class TorchFile:
 
     def _unpickle(self, content: bytes) -> Any:
         try:
-            _check_memo(content)
+            check_opcodes(content, OPCODES | {"NEWOBJ", "BINPERSID"})
             return Restricted(io.BytesIO(content)).load()
         except DiffpolicyError as error:
             raise DiffpolicyError(f"{self.path} is refused: {error}") from error
@@ -182,13 +183,6 @@ class TorchFile:
 
 def _is_pickle(name: str) -> bool:
     return name.endswith("/data.pkl")
-
-
-def _check_memo(content: bytes) -> None:
-    """Refuse far entries of the memo, for which the unpickler would allocate all before them."""
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
-        if opcode.name in MEMO and int(argument or 0) > count:
-            raise DiffpolicyError(f"its pickle numbers opcode {count} as {argument}")
 
 
 def _fits(storage: Numbers, size_bytes: int, offset: int, size: Any, stride: Any) -> bool:

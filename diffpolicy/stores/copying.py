@@ -11,6 +11,8 @@ from typing import Any
 from diffpolicy.data.appending import NO_SEED, stored_seeds
 from diffpolicy.data.demonstration import BATCH_BYTES, Demonstration, Source
 from diffpolicy.data.demonstration_writer import DemonstrationWriter
+from diffpolicy.data.formats import open_source
+from diffpolicy.data.formats.options import OptionNeeded
 from diffpolicy.data.formats.stored import StoredSource
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import remove_partial_folders
@@ -73,6 +75,16 @@ def check_new(path: Path) -> None:
     """Raise DiffpolicyError if there is something at `path`."""
     if path.exists() or path.is_symlink():
         raise DiffpolicyError(f"{path} exists, and nothing is overwritten; choose another --out")
+
+
+def opened(path: Path) -> Source:
+    """A data set of any format; DiffpolicyError for one that needs an option of `import`."""
+    try:
+        return open_source(path)
+    except OptionNeeded as error:
+        raise DiffpolicyError(
+            f"{error}; convert it first: diffpolicy import {path} --out STORE, with that option"
+        ) from error
 
 
 def seeds_of(source: Source) -> Sequence[int]:

@@ -12,11 +12,19 @@ from tqdm import tqdm
 from diffpolicy.data import facts
 from diffpolicy.data.appending import NO_SEED
 from diffpolicy.data.demonstration import Demonstration, Source
-from diffpolicy.data.formats import open_source
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.stores.alike import check_alike, common
 from diffpolicy.stores.config import FilterConfig, MergeConfig, SplitConfig
-from diffpolicy.stores.copying import SOURCES, check_new, derived, new_store, origin, part, seeds_of
+from diffpolicy.stores.copying import (
+    SOURCES,
+    check_new,
+    derived,
+    new_store,
+    opened,
+    origin,
+    part,
+    seeds_of,
+)
 from diffpolicy.stores.vectors import spans, vectors
 
 NUMBERS = re.compile(r"(?P<one>\d{1,18})|(?P<first>\d{0,18}):(?P<end>\d{0,18})", re.ASCII)
@@ -28,7 +36,7 @@ def merge(config: MergeConfig) -> None:
     Attributes that differ between the stores are kept in the list `sources`.
     """
     check_new(config.out)
-    sources = [open_source(path) for path in config.stores]
+    sources = [opened(path) for path in config.stores]
     shared = check_alike(sources)
     attributes, differing = common(sources)
     entries = [origin(source, **own) for source, own in zip(sources, differing, strict=True)]
@@ -46,7 +54,7 @@ def split(config: SplitConfig) -> None:
     """Write two stores: a random share of the episodes, and the others, both in their order."""
     if config.out[0].resolve() == config.out[1].resolve():
         raise DiffpolicyError(f"--out needs two different stores; got {config.out[0]} twice")
-    source = open_source(config.store)
+    source = opened(config.store)
     chosen = first_part(len(source), config.fraction, config.seed, str(config.store))
     about = {"fraction": config.fraction, "seed": config.seed}
     with ExitStack() as stack:
@@ -79,7 +87,7 @@ def filter_store(config: FilterConfig) -> None:
     ends with the observation of the next row and counts as truncated.
     """
     check_new(config.out)
-    source = open_source(config.store)
+    source = opened(config.store)
     chosen = numbers_of(config.episodes, len(source))
     ranges = None if config.idle is None else spans(source)
     dropped, cut = Counter(), 0

@@ -12,7 +12,7 @@ from diffpolicy.data.demonstration import Demonstration
 from diffpolicy.stores.content import Frozen
 from diffpolicy.stores.findings import Findings, Place
 from diffpolicy.stores.space import Limits
-from diffpolicy.stores.vectors import labels, vectors
+from diffpolicy.stores.vectors import final_vector, labels, vectors
 
 MOST_COMPARED = 10_000  # episodes, evenly spaced, that are compared with each other
 ROUNDING = 0.01  # of the range of an action: excess up to this is rounding
@@ -32,12 +32,13 @@ class Motion:
     places: list[Place] = field(default_factory=list)
     largest: list[np.ndarray] = field(default_factory=list)
     steps: list[np.ndarray] = field(default_factory=list)
+    to_final: list[np.ndarray] = field(default_factory=list)
     usual: list[np.ndarray] = field(default_factory=list)
     compared: list[Place] = field(default_factory=list)
     outlines: list[np.ndarray] = field(default_factory=list)
 
     def see(self, episode: Demonstration, place: Place) -> None:
-        """Measure one whole episode; its final observation counts as a row for jumps."""
+        """Measure one undamaged episode."""
         values = vectors(episode)
         self.names = self.names or labels(episode.arrays)
         shares = facts.changes(values, self.span)
@@ -48,6 +49,9 @@ class Motion:
         none = np.zeros(len(self.span))
         self.largest.append(shares.max(axis=0) if len(shares) else none)
         self.steps.append(shares.argmax(axis=0) + 1 if len(shares) else none)
+        final = final_vector(episode)
+        last = none if final is None else facts.changes(np.stack([values[-1], final]), self.span)[0]
+        self.to_final.append(last)
         if place.episode % -(-self.episodes // MOST_COMPARED) == 0:
             self.compared.append(place)
             self.outlines.append(facts.outline(values))
@@ -97,6 +101,14 @@ class Motion:
                 f"{median[number]:.2g} is usual"
             )
             self.findings.warn("jumps", text, Place(place.episode, place.first_row, step))
+        for place, change in zip(self.places, self.to_final, strict=True):
+            if (far := facts.jumps(change[None], median)[0]).any():
+                number = int(np.where(far, change, 0).argmax())
+                text = (
+                    f"the final {self.names[number]} is {change[number]:.0%} of its range from the "
+                    "last row; it may be of the next episode"
+                )
+                self.findings.warn("final", text, place)
 
     def _duplicates(self) -> None:
         found = facts.nearest(np.stack(self.outlines), self.low, self.span)

@@ -80,11 +80,12 @@ def _lengths(axis: Axes, found: Survey) -> None:
     equal = np.ptp(lengths) == 0
     axis.hist(lengths, bins=1 if equal else min(BINS, int(np.ptp(lengths)) + 1), color=BLUE)
     if equal:
-        axis.set_xticks(lengths[:1])
+        axis.set_xlim(lengths[0] - 5, lengths[0] + 5)
     name = "steps"
     if dt:
         name = f"steps of {1000 * dt:.4g} ms; mean {lengths.mean() * dt:.3g} s"
     axis.set(title="lengths of the episodes", xlabel=name, ylabel="episodes")
+    axis.locator_params(integer=True)
 
 
 def _courses(axis: Axes, found: Survey) -> None:
@@ -202,6 +203,7 @@ def _changes(axis: Axes, found: Survey) -> None:
         ylabel="share of the range (%)",
     )
     axis.set_ylim(bottom=0)
+    axis.locator_params("x", integer=True)
 
 
 def _nearest(axis: Axes, found: Survey) -> None:
@@ -210,7 +212,7 @@ def _nearest(axis: Axes, found: Survey) -> None:
     pairs = facts.near_pairs(found.distances, found.others)
     axis.set(
         title=f"nearest episodes: {len(pairs)} near-duplicate pairs",
-        xlabel="distance (% of the ranges, RMS along the course)",
+        xlabel="distance (% of the ranges)",
         ylabel="episodes",
     )
     if not len(finite):

@@ -249,4 +249,4 @@ def _nearest_line(found: Survey) -> str:
     place = int(found.distances.argmin())
     one, other = sorted((found.episodes[place], found.episodes[found.others[place]]))
     apart = f"{found.distances[place]:.1%} of the ranges apart"
-    return f"nearest episodes: {one} and {other}, {apart}; near duplicates: {len(pairs)} pairs"
+    return f"nearest episodes: {one} and {other}, {apart}; near-duplicate pairs: {len(pairs)}"

@@ -25,6 +25,15 @@ def vectors(episode: Demonstration) -> np.ndarray:
     return np.concatenate(flat, axis=1).astype(np.float64)
 
 
+def final_vector(episode: Demonstration) -> np.ndarray | None:
+    """[D] float64 after the last action, with that action; None without final observations."""
+    first, *observed = names_of(episode.arrays)
+    if not observed or any(name not in episode.final for name in observed):
+        return None
+    parts = [episode.arrays[first][-1], *(episode.final[name] for name in observed)]
+    return np.concatenate([np.ravel(part) for part in parts]).astype(np.float64)
+
+
 def labels(arrays: Mapping[str, np.ndarray]) -> list[str]:
     """Name of each of the D numbers, such as action[0]."""
     found = []

@@ -1,10 +1,11 @@
 """Random windows of pictures: `python eval/bench/bench_picture_windows.py --data STORE`.
 
 Batches of 64 windows of two pictures and 16 actions of the human Push-T set, as the windows of
-training give them, against Diffusion Policy's ways: float32 pictures in memory or a zarr store,
-sliced one sample at a time, divided by 255 with channels first, and stacked by a DataLoader without
-workers. Its image dataset slices as many pictures as actions; here it slices two. Blocks of the
-ways are interleaved, each way in a process of its own for its memory.
+training give them, in memory or from disk (as beyond --picture-memory), against Diffusion Policy's
+ways: float32 pictures in memory or a zarr store, sliced one sample at a time, divided by 255 with
+channels first, and stacked by a DataLoader without workers. Its image dataset slices as many
+pictures as actions; here it slices two. Blocks of the ways are interleaved, each way in a process
+of its own for its memory. `diffpolicy import` makes small chunks, which are read faster from disk.
 """
 
 # diffpolicy.eval is known to Python, not to pyright.
@@ -43,10 +44,10 @@ def episode_ends(data: Path, rows: int) -> np.ndarray:
     return ends[ends <= rows]
 
 
-def by_index(data: Path, rows: int) -> Windows:
+def by_index(data: Path, rows: int, on_disk: bool = False) -> Windows:
     """Windows over the pictures as uint8, read as training reads them."""
     source = replace(contents(data), ends=episode_ends(data, rows))
-    found = read_demonstrations(source, ["img"])
+    found = read_demonstrations(source, ["img"], on_disk=on_disk)
     return make_windows({"img": found.arrays["img"]}, found.action, source.ends, HORIZONS)
 
 
@@ -107,9 +108,16 @@ def indexed(data: Path, rows: int, as_floats: bool) -> Draw:
     return draw
 
 
+def from_disk(data: Path, rows: int, on_disk: bool) -> Draw:
+    """Draw windows by index, as bytes, of pictures that are not held in memory."""
+    windows = by_index(data, rows, on_disk)
+    return lambda: gather(windows, torch.randint(len(windows), (BATCH,)))
+
+
 WAYS = {  # name: (maker, argument, batches of a block)
     "uint8 by index": (indexed, False, 40),
     "uint8 by index, then floats": (indexed, True, 20),
+    "uint8 on disk, by index": (from_disk, True, 4),
     "float32 in memory, one by one": (loaded, True, 10),
     "zarr store, one by one": (loaded, False, 1),
 }

@@ -12,7 +12,7 @@ from diffpolicy.errors import DiffpolicyError
 from ..config import Latencies
 from .description import Budget, Description, describe
 from .results import Cameras
-from .samples import Samples, read_samples
+from .samples import NetworkSamples, PolicySamples, Samples, read_samples
 from .timing import Histories, measure
 
 
@@ -63,30 +63,32 @@ def replay(path: Path, policies: Sequence[Budget]) -> list[LatencyProfile]:
     return found
 
 
-def _rows_of(about: Description, rows: Sequence[Samples], path: Path) -> list[Samples]:
+def _rows_of(about: Description, rows: Sequence[Samples], path: Path) -> Sequence[Samples]:
     """The rows of this budget, at least one."""
     return _of_others(about, rows, path) if about.policy else _of_run(about, rows, path)
 
 
-def _of_others(about: Description, rows: Sequence[Samples], path: Path) -> list[Samples]:
+def _of_others(about: Description, rows: Sequence[Samples], path: Path) -> Sequence[Samples]:
     """The rows of this module:factory and number of steps."""
-    mine = [r for r in rows if (r.policy, r.ddim_steps) == (about.policy, about.ddim_steps)]
+    known = [r for r in rows if isinstance(r, PolicySamples)]
+    wanted = about.policy, about.ddim_steps
+    mine = [r for r in known if (r.policy, r.ddim_steps) == wanted]
     if not mine:
-        held = sorted({f"{r.policy or 'a run'} ({r.ddim_steps} steps)" for r in rows})
+        held = sorted({(r.policy, r.ddim_steps) for r in known})
         raise DiffpolicyError(
-            f"{path} holds no latencies of {about.policy} ({about.ddim_steps} steps); it has "
-            f"{', '.join(held)}"
+            f"{path} holds no latencies of {about.policy} at {about.ddim_steps} steps; it has "
+            f"(policy, steps) {held}"
         )
     return mine
 
 
-def _of_run(about: Description, rows: Sequence[Samples], path: Path) -> list[Samples]:
+def _of_run(about: Description, rows: Sequence[Samples], path: Path) -> Sequence[Samples]:
     """The rows of this budget, network, precision and pictures."""
-    known = [(r, r.network_evals or 0, r.parameters or 0) for r in rows if r.policy is None]
+    known = [r for r in rows if isinstance(r, NetworkSamples)]
     wanted = about.network_evals, about.parameters, about.precision
-    mine = [r for r, evals, size in known if (evals, size, r.precision) == wanted]
+    mine = [r for r in known if (r.network_evals, r.parameters, r.precision) == wanted]
     if not mine:
-        held = sorted({(evals, size) for _, evals, size in known})
+        held = sorted({(r.network_evals, r.parameters) for r in known})
         raise DiffpolicyError(
             f"{path} holds no latencies of {about.network_evals} evaluations of a network of "
             f"{about.parameters} parameters in {about.precision}; it has (evaluations, "

@@ -11,27 +11,34 @@ from ..config import MILLISECONDS
 from .result_files import Options, document, validated
 from .results import COUNT, Cameras, Name
 
+Load = Literal["quiet", "disturbed", "unknown"] | None
 
-@dataclass(frozen=True, kw_only=True)
-class Samples:
-    """The part of a row that can be replayed: of a network, or of a policy of others."""
 
-    network_evals: Annotated[int | None, Range(1, 10**6)] = None
-    parameters: Annotated[int | None, Range(1, 10**12)] = None
-    policy: str | None = None
-    ddim_steps: Annotated[int | None, COUNT] = None
+@dataclass(frozen=True)
+class NetworkSamples:
+    """The part of a row of a run or a net that can be replayed."""
+
+    network_evals: Annotated[int, Range(1, 10**6)]
+    parameters: Annotated[int, Range(1, 10**12)]
     engine: Name
     samples_ms: Annotated[list[float], MILLISECONDS, NOT_EMPTY]
     precision: str = "float32"
-    load: Literal["quiet", "disturbed", "unknown"] | None = "unknown"
+    load: Load = "unknown"
     encoder_ms: Annotated[float | None, MILLISECONDS] = None
     cameras: Cameras | None = None
     crop: float | None = None
 
-    def __post_init__(self):
-        names = ("ddim_steps",) if self.policy else ("network_evals", "parameters")
-        if missing := [name for name in names if getattr(self, name) is None]:
-            raise DiffpolicyError(f"it lacks {', '.join(missing)}")
+
+@dataclass(frozen=True)
+class PolicySamples:
+    """The part of a row of a policy of others that can be replayed."""
+
+    policy: str
+    ddim_steps: Annotated[int, COUNT]
+    engine: Name
+    samples_ms: Annotated[list[float], MILLISECONDS, NOT_EMPTY]
+    load: Load = "unknown"
+    encoder_ms: Annotated[float | None, MILLISECONDS] = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,9 @@ class _Rows:
     """The rows of any result, not read further."""
 
     rows: list[Options]
+
+
+Samples = NetworkSamples | PolicySamples
 
 
 def read_samples(path: Path) -> list[Samples]:
@@ -49,7 +59,12 @@ def read_samples(path: Path) -> list[Samples]:
     try:
         rows = validated(_Rows, document(path), path).rows
         found = [
-            validate(Samples, row, f"{path}: a row", others=True)
+            validate(
+                PolicySamples if row.get("policy") else NetworkSamples,
+                row,
+                f"{path}: a row",
+                others=True,
+            )
             for row in rows
             if row.get("samples_ms") and row.get("engine") != "diffusers"
         ]

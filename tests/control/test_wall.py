@@ -56,6 +56,16 @@ def test_actions_that_are_not_finite_end_the_episode(policy):
     assert all(not e.success and "not finite" in (e.failure or "") for e in episodes)
 
 
+def test_actions_of_another_size_are_refused(policy):
+    class Wide(type(policy)):
+        def __call__(self, history, noise=None):
+            return np.repeat(super().__call__(history, noise), 2, axis=2)
+
+    policy.__class__ = Wide
+    with pytest.raises(DiffpolicyError, match="gives 2 numbers for an action; the environment tak"):
+        run(policy)
+
+
 def test_what_the_wall_clock_measured_can_be_replayed(tiny_run, tmp_path, policy):
     path = tmp_path / "wall.json"
     evaluate_budget(EvalConfig(run=tiny_run, ddim_steps=2, clock="wall", json=path, **SMALL))

@@ -138,7 +138,7 @@ def test_measured_latencies_are_those_of_one_call_and_can_be_replayed(tmp_path, 
     assert row.latency_source == "replayed, external"
     assert row.latency_ms.p50 == pytest.approx(result.rows[1].latency_ms.p50, abs=1e-5)
     words = ["--policy", "scripted:Noisy", "--env", BALANCE, "--latency-from", path]
-    said = "holds no latencies of scripted:Noisy (3 steps); it has scripted:Noisy (1 steps), "
+    said = "latencies of scripted:Noisy at 3 steps; it has (policy, steps) [('scripted:Noisy', 1)"
     assert said in refused("eval", *words, "--ddim-steps", 3)
 
 
@@ -150,7 +150,7 @@ def test_latencies_of_a_run_are_not_those_of_a_policy(tiny_run, tmp_path, refuse
     assert "holds no latencies of 1 evaluations" in said and "parameters) []" in said
     path.write_text(json.dumps({"records": [{"engine": "x", "samples_ms": [1.0]}]}))
     said = refused("eval", "--run", tiny_run, "--ddim-steps", 1, "--latency-from", path)
-    assert "it lacks network_evals, parameters" in said
+    assert "lacks network_evals, parameters" in said
 
 
 def test_delays_are_written_to_the_current_folder(tmp_path, monkeypatch):

@@ -218,7 +218,7 @@ def test_the_baseline_is_taken_at_its_best_number_of_threads():
     try:
         config = LatencyConfig(net="mlp", ddim_steps=(1,), engine=("eager",), baseline="diffusers")
         pytest.importorskip("diffusers")
-        found = [(t.engine, t.threads) for t in latency._timed(config, latency._checkpoint(config))]
+        found = [(t.engine, t.threads) for t in latency._plan_of_run(config).timed]
     finally:
         torch.set_num_threads(before)
     assert found == [("eager", None), ("diffusers", 1), ("diffusers", 2)]

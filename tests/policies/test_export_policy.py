@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +16,8 @@ from diffpolicy.checkpoint import Checkpoint, save_policy
 from diffpolicy.data.normalizer import Normalizer, fit_limits, identity
 from diffpolicy.denoisers import build_network
 from diffpolicy.policies import exporting
+from diffpolicy.policies.config import ImportPolicyConfig
+from diffpolicy.policies.importing import import_policy
 from diffpolicy.policy import Policy
 from diffpolicy.specification import ObservationSpec
 
@@ -182,3 +185,32 @@ def test_an_observation_named_as_the_noise_is_refused(tmp_path, refused):
     )
     line = refused("export-policy", run, "--out", tmp_path / "a.onnx")
     assert "an observation cannot be named noise" in line
+
+
+def test_an_imported_policy_keeps_its_grid_and_its_own_numbers(tmp_path, call):
+    """Inputs of LeRobot's figures were not normalised, so they are given as if they had been."""
+    from onnxruntime import InferenceSession
+
+    samples = os.environ.get("DIFFPOLICY_SAMPLES")
+    if not samples:
+        pytest.skip("DIFFPOLICY_SAMPLES does not name the folder of samples")
+    source, run, out = (
+        Path(samples) / "lerobot_diffusion_state",
+        tmp_path / "a",
+        tmp_path / "a.onnx",
+    )
+    import_policy(ImportPolicyConfig(source, run, control_dt=0.1, position_targets=True))
+    assert call("export-policy", run, "--ddim-steps", 10, "--out", out).code == 0
+    contract = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
+    assert contract["sampling"]["grid"] == "leading"
+    assert contract["sampling"]["timesteps"] == list(range(90, -1, -10))
+    policy, expected = Policy.load(run), np.load(source / "expected.npz")
+    session = InferenceSession(out, providers=["CPUExecutionProvider"])
+    for row in range(3):
+        inputs = {key: expected[key][row : row + 1] for key in contract["observations"]}
+        for key, normalizer in policy.observation_normalizers.items():
+            inputs[key] = normalizer.unnormalize(inputs[key])
+        noise = expected["noise"][None, row : row + 1]
+        [actions] = session.run(["actions"], {**inputs, "noise": noise})
+        figures = expected["actions_10"][row : row + 1, 1:]
+        np.testing.assert_allclose(actions, figures, atol=1e-4, rtol=0)

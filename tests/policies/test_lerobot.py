@@ -16,6 +16,8 @@ from diffpolicy.checkpoint import load_policy
 from diffpolicy.data.normalizer import identity
 from diffpolicy.denoisers.encoders import Encoder
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.eval.config import SweepConfig
+from diffpolicy.eval.measure.budgets import load_budgets
 from diffpolicy.eval.measure.diffusers_loop import DiffusersLoop
 from diffpolicy.policies import lerobot
 from diffpolicy.policies.config import ImportPolicyConfig
@@ -218,6 +220,16 @@ def test_the_run_keeps_its_grid_and_another_can_be_asked_for(tmp_path, call):
     assert own.sampling.grid == "leading" and Policy.load(run, ddim_steps=100, eta=1).chain.ddpm
     out = call("latency", "--run", run, "--ddim-steps", 4, "--engine", "eager", "--seconds", 0.01)
     assert "on the leading grid of the run, at t = 75 50 25 0" in out.out
+
+
+def test_a_sweep_of_the_run_has_its_grid(tmp_path):
+    run = bring(write(tmp_path / "source"), tmp_path / "run")
+    options = {"run": run, "ddim_steps": (1, 2), "regression": "none", "engine": "eager"}
+    own = [policy.chain.name for policy in load_budgets(SweepConfig(**options))]
+    assert own == ["1 step", "2 steps", "DDPM 100"]
+    both = load_budgets(SweepConfig(**options, grid=("leading", "trailing"), ddpm=False))
+    others = ["1 step, grid trailing", "2 steps, grid trailing"]
+    assert [policy.chain.name for policy in both] == ["1 step", "2 steps", *others]
 
 
 @pytest.mark.parametrize("kind", ["DDIM", "DDPM"])

@@ -24,7 +24,7 @@ def test_the_picture_has_the_format_of_its_suffix(store, tmp_path, call, suffix)
     assert (code, errors) == (0, [])
     assert (tmp_path / f"new/picture.{suffix}").read_bytes().startswith(MAGIC[suffix])
     assert [p.name for p in (tmp_path / "new").iterdir()] == [f"picture.{suffix}"]
-    assert "near duplicates: 1 pairs" in out
+    assert "near-duplicate pairs: 1" in out
 
 
 def test_another_suffix_is_refused_and_nothing_written(store, tmp_path, refused):

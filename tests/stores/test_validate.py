@@ -98,7 +98,17 @@ def open_ended(episode):
     return replace(episode, outcomes={**episode.outcomes, "terminated": none, "truncated": none})
 
 
+def reset_too_early(episode):
+    return replace(episode, final={**episode.final, "observation": np.full(3, 90, np.float32)})
+
+
 ODD = {
+    "final": (
+        [EPISODES[0], reset_too_early(EPISODES[1])],
+        "it may be of the next episode",
+        1,
+        None,
+    ),
     "jump": ([*EPISODES[:5], spiked(EPISODES[5], 11)], "observation[1] jumps by", 5, 11),
     "frozen": ([EPISODES[0], frozen(EPISODES[1], 4, 12)], "camera stands still for 12 steps", 1, 4),
     "twice": ([*EPISODES[:3], EPISODES[1]], "it nearly equals episode 1", 3, None),

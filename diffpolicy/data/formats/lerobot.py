@@ -34,7 +34,10 @@ TIME_TOLERANCE_S = 1e-4
 
 def matches(path: Path) -> bool:
     """True for a folder with meta/info.json."""
-    return (path / "meta/info.json").is_file()
+    try:
+        return (path / "meta/info.json").is_file()
+    except OSError:  # a folder that may not be read
+        return False
 
 
 def open_source(path: Path, options: SourceOptions | None = None) -> "LeRobotSource":

@@ -38,10 +38,10 @@ def notes(
     """Sentences about everything that a store cannot hold, and that the data set does not say."""
     declared = "position_targets" in sidecar.attributes or options.position_targets is not None
     undeclared = (
-        "LeRobot does not declare if actions are position targets; give --position-targets or "
-        "--no-position-targets"
+        "LeRobot does not declare if actions are position targets; give --position-targets True or "
+        "False"
     )
-    found = (*_lost(path, features), *_counted(info, episodes))
+    found = (*_lost(path, features), *_facts(info), *_counted(info, episodes))
     return found if declared else (*found, undeclared)
 
 
@@ -101,15 +101,27 @@ def _lost(path: Path, features: Mapping[str, layout.Feature]) -> Iterator[str]:
         yield "next.done is read as terminated; the format does not tell a time limit from an end"
     if (path / "meta/modality.json").exists():
         yield "meta/modality.json, which names parts of vectors, is not kept"
+    named = [name for name, f in features.items() if f.is_numbers and f.names is not None]
+    if named:
+        yield f"the names of the dimensions are not kept: {', '.join(named)}"
+
+
+def _facts(info: layout.Info) -> Iterator[str]:
+    """Sentences about facts of info.json that a store has no place for."""
+    if info.robot_type is not None:
+        yield f"robot_type is not kept: {shown(info.robot_type)}"
+    if isinstance(info.splits, dict) and len(info.splits) > 1:
+        yield f"all splits are read as one: {', '.join(map(str, info.splits))}"
 
 
 def _counted(info: layout.Info, episodes: list[Episode]) -> Iterator[str]:
     """Sentences about counts that contradict the episodes, and episodes with several tasks."""
-    rows = sum(episode.length for episode in episodes)
-    if (info.total_episodes or len(episodes), info.total_frames or rows) != (len(episodes), rows):
+    counted = (info.total_episodes, info.total_frames)
+    there = (len(episodes), sum(episode.length for episode in episodes))
+    if any(count not in (None, true) for count, true in zip(counted, there, strict=True)):
         yield (
-            f"meta/info.json counts {info.total_episodes:,} episodes and {info.total_frames:,} "
-            f"frames; there are {len(episodes):,} and {rows:,}"
+            f"meta/info.json counts {counted[0]} episodes and {counted[1]} frames; there are "
+            f"{there[0]} and {there[1]}"
         )
     if several := sum(len(episode.tasks) > 1 for episode in episodes):
         yield f"{several:,} episodes have several tasks; that of the first frame is kept"

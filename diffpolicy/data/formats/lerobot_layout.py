@@ -34,6 +34,7 @@ class Feature:
     shape: Annotated[tuple[int, ...], Range(1, 2**24)]
     names: Any = None
     info: Any = None  # of a video
+    video_info: Any = None  # the same in 2.0
 
     @property
     def is_numbers(self) -> bool:
@@ -43,8 +44,8 @@ class Feature:
     @property
     def is_depth(self) -> bool:
         """True for a video of depths, of more than 8 bit."""
-        info = self.info if isinstance(self.info, dict) else {}
-        return bool(info.get("video.is_depth_map") or info.get("is_depth_map"))
+        found = [info for info in (self.info, self.video_info) if isinstance(info, dict)]
+        return any(i.get("video.is_depth_map") or i.get("is_depth_map") for i in found)
 
     @property
     def picture(self) -> tuple[int, ...]:
@@ -69,6 +70,8 @@ class Info:
     chunks_size: Annotated[int, Range(1, 10**9)] = 1000
     total_episodes: int | None = None
     total_frames: int | None = None
+    robot_type: Any = None
+    splits: Any = None
 
 
 @dataclass(frozen=True)

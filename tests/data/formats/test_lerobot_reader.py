@@ -77,6 +77,15 @@ def test_frames_of_a_video_are_those_of_their_rows(version, start, samples, trut
         assert np.abs(alike - np.diag(np.diag(alike))).max() < 0.2
 
 
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_a_video_gives_the_same_frames_from_any_episode_on(version, samples):
+    source = open_source(samples / f"lerobot_{version}_mp4")
+    whole = [episode.arrays[TOP] for episode in source.episodes()]
+    for start in (1, 2):
+        for found, expected in zip(source.episodes(start), whole[start:], strict=True):
+            assert np.array_equal(found.arrays[TOP], expected)
+
+
 def test_version_2_0_is_read_as_2_1(tmp_path):
     exported(tmp_path / "made", "2.1")
     (tmp_path / "made/meta/episodes_stats.jsonl").rename(tmp_path / "made/meta/stats.json")
@@ -228,6 +237,12 @@ def test_counts_that_contradict_the_episodes_are_named(made):
     edited("total_frames", 16)(made)
     [note] = [note for note in open_source(made).notes if "16" in note]
     assert note.endswith("there are 4 and 15")
+
+
+def test_facts_without_a_place_are_named(samples):
+    notes = open_source(samples / "lerobot_v3.0_lowdim").notes
+    assert "the names of the dimensions are not kept: observation.state, action" in notes
+    assert "robot_type is not kept: 'balance'" in notes
 
 
 def test_texts_are_left_out_by_name(made):
