@@ -117,6 +117,8 @@ class ZarrStore:
         from numcodecs.errors import UnknownCodecError
         from zarr.storage import StorePath
 
+        from diffpolicy.data.blosc import checked
+
         what = f"{self.path}: {name}"
         metadata: Any = self._metadata(name)
         if metadata is None:
@@ -129,7 +131,9 @@ class ZarrStore:
                         "here; write the array again, as numbers, with blosc or zstd"
                     )
             try:
-                array = zarr.Array(zarr.AsyncArray(metadata, StorePath(self.backing, name)))
+                array = zarr.Array(
+                    zarr.AsyncArray(checked(metadata), StorePath(self.backing, name))
+                )
             except UnknownCodecError as error:
                 raise DiffpolicyError(
                     f"{what} cannot be decoded: {error}; install it (for imagecodecs_*, "

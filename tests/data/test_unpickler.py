@@ -4,6 +4,7 @@ import os
 import pickle
 import struct
 import tracemalloc
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -48,6 +49,10 @@ def test_names_of_both_generations_of_numpy_are_admitted():
     }
 
 
+class Plain:
+    """An instance takes the opcode NEWOBJ."""
+
+
 class Evil:
     """Runs a command when it is unpickled the usual way."""
 
@@ -65,6 +70,8 @@ class Evil:
         (Evil(eval, "open('ran', 'w')"), "builtins.eval"),
         (Evil(np.load, "x"), "numpy.load"),
         (complex, "builtins.complex"),
+        (Plain(), "test_unpickler.Plain"),
+        (OrderedDict(a=1), "collections.OrderedDict"),
     ],
 )
 def test_anything_but_arrays_is_refused_by_its_name(thing, name, tmp_path, monkeypatch):
@@ -97,6 +104,8 @@ def memo(number: int) -> bytes:
         b"not a pickle",
         b"cnumpy\nndarray\n}b.",
         b"cnumpy\ndtype\n}b.",
+        b"\x80\x02cnumpy\ndtype\n)\x81.",
+        b"(inumpy\nndarray\n.",
         b"\x80\x04(((((",
         b"\x82\x01.",
     ],

@@ -130,10 +130,12 @@ def _ends(found: dict[str, Any], path: Path) -> tuple[np.ndarray, list[str]]:
         raise DiffpolicyError(f"{path} must hold rows of numbers under every mapped name")
     if DONES in found:
         shape, take = found[DONES]
-        return ends_of(take(0, shape[0]).reshape(shape[0], -1).any(axis=1), path)
+        done = take(0, shape[0])
+        return ends_of(done.any(axis=tuple(range(1, done.ndim))), path)
     shape, take = found[ENDS]
     values = take(0, shape[0]).reshape(-1)
-    ends = values.astype(np.int64)
+    with np.errstate(invalid="ignore"):  # NaN is no whole number
+        ends = values.astype(np.int64)
     if not len(ends) or np.any(np.diff(ends, prepend=0) <= 0) or not np.array_equal(ends, values):
         raise DiffpolicyError(f"{path}: {ENDS} must be whole numbers that increase; got {ends[:8]}")
     return ends, []

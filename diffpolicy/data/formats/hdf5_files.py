@@ -78,7 +78,10 @@ def links(group: Any) -> list[str]:
     """Names in a group, in order; DiffpolicyError for a million or more."""
     if len(group) > MOST_LINKS:
         raise DiffpolicyError(f"{_place(group)} has {len(group):,} members, too many")
-    return list(group)
+    names = list(group)
+    if not all(isinstance(name, str) for name in names):  # h5py gives others as bytes
+        raise DiffpolicyError(f"{_place(group)} has names that are not UTF-8; it is damaged")
+    return names
 
 
 def _member(group: Any, name: str) -> Any:

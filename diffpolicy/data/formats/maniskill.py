@@ -88,6 +88,7 @@ def _declared(facts: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     notes = ["success of an episode is any true row of success"]
     if isinstance(info.get("env_id"), str) and info["env_id"]:
         attributes |= {"env_id": info["env_id"], "env_kwargs": kwargs}
+        notes.append("the environment is named without the module that registers it: use --env")
     mode = str(kwargs.get("control_mode", ""))[:80]
     found = [target for word, target in TARGETS.items() if word in mode.split("_")]
     if found:

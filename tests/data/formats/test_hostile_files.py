@@ -158,6 +158,16 @@ def test_an_archive_that_claims_more_rows_than_it_has_is_refused(tmp_path):
     assert "more than a quarter" in refused(arrays, path, MAP)
 
 
+def test_empty_arrays_and_odd_ends_are_refused(tmp_path):
+    wanted = SourceOptions(map=("observation=o", "action=a", "dones=e"))
+    empty = {name: np.zeros((0, 1)) for name in "oae"}
+    assert "marks no row" in refused(arrays, npz(tmp_path / "x.npz", **empty), wanted)
+    for odd in (np.nan, -1.0, 2.5, 1e300):
+        content = {"o": np.zeros((2, 1)), "a": np.zeros((2, 1)), "e": np.array([odd])}
+        told = refused(arrays, npz(tmp_path / "x.npz", **content), MAP)
+        assert "must be whole numbers that increase" in told
+
+
 def test_ogbench_drops_the_padded_action(tmp_path):
     terminals = np.isin(np.arange(8), (2, 3, 7)).astype("f4")
     content = {"observations": np.arange(8.0)[:, None], "actions": np.arange(8.0)[:, None]}
