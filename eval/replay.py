@@ -5,15 +5,18 @@ reset takes as an option. Shapes: T ticks, D numbers of a key.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from diffpolicy import environment
+from diffpolicy.checked import validate
+from diffpolicy.config import TICKS
 from diffpolicy.data.attributes import attribute
 from diffpolicy.data.demonstration import Demonstration, Source
 from diffpolicy.environment.boundary import describe_error
@@ -25,6 +28,7 @@ from diffpolicy.stores.copying import opened, seeds_of
 
 from .data_config import ReplayConfig
 from .measure.differences import Played, compared, with_differences
+from .measure.periods import same_period
 from .measure.provenance import provenance
 from .measure.replay_results import ReplayedEpisode, ReplayProvenance, ReplayResult
 from .report.products import check_outputs, save
@@ -33,14 +37,19 @@ from .significance import wilson
 
 @dataclass(frozen=True)
 class Plan:
-    """Environment, rule of success, and start of each episode of a replay."""
+    """Environment, rule of success, and start of each episode of a replay.
+
+    numbers: of the episodes to replay.
+    """
 
     env_id: str
     kwargs: dict[str, Any]
+    limit: int | None
     success_from: str | None
     success: str
     start: dict[str, str]  # option of reset: array of the store
     seeds: Sequence[int]
+    numbers: Sequence[int]
 
 
 def replay(config: ReplayConfig) -> None:
@@ -49,16 +58,16 @@ def replay(config: ReplayConfig) -> None:
         check_outputs(ReplayResult, config.json)
     source = opened(config.store)
     plan = _plan(config, source)
-    limit = config.max_steps or source.attributes.get("max_steps")
     camera = attribute(source.attributes, "camera")
-    env = environment.make(plan.env_id, plan.kwargs, limit, camera=camera)
+    env = environment.make(plan.env_id, plan.kwargs, plan.limit, camera=camera)
     try:
         new_outcome(env, plan.success_from, plan.success)
         ticks = environment.episode_limit(env)
-        played = list(_replayed(env, plan, source, config.episodes))
+        _warn_of_period(env, source)
+        played = list(_replayed(env, plan, source))
     finally:
         env.close()
-    left_out = min(config.episodes or len(source), len(source)) - len(played)
+    left_out = _asked(config, source) - len(played)
     save(_result(config, plan, ticks, with_differences(played), left_out), config.json)
 
 
@@ -71,19 +80,33 @@ def _plan(config: ReplayConfig, source: Source) -> Plan:
     stored = dict(attribute(attributes, "env_kwargs") or {})
     given = config.env_kwargs
     seeds, start = seeds_of(source), _start_arrays(config)
-    if not start and max(seeds) < 0:
+    numbers = [n for n in range(_asked(config, source)) if start or seeds[n] >= 0]
+    if not numbers:
         raise DiffpolicyError(
-            f"{config.store} holds no reset seeds, so that its episodes cannot be started again; "
-            "if the environment takes a start in reset(options=…), name its arrays with --start"
+            f"{config.store} holds no reset seeds of its first {_asked(config, source)} episodes, "
+            "so that they cannot be started again; if the environment takes a start in "
+            "reset(options=…), name its arrays with --start"
         )
     return Plan(
         env_id=str(env_id),
         kwargs=stored if given is None else environment.parse_kwargs(given),
+        limit=config.max_steps or _stored_limit(config, attributes.get("max_steps")),
         success_from=config.success_from or _text(attributes.get("success_from")),
         success=config.success or _text(attributes.get("success")) or "at-any-tick",
         start=start,
         seeds=seeds,
+        numbers=numbers,
     )
+
+
+def _stored_limit(config: ReplayConfig, value: Any) -> int | None:
+    where = f"{config.store}: give --max-steps; the attribute max_steps"
+    return validate(Annotated[int | None, TICKS], value, where)
+
+
+def _asked(config: ReplayConfig, source: Source) -> int:
+    """Number of episodes that --episodes names."""
+    return min(config.episodes or len(source), len(source))
 
 
 def _text(value: Any) -> str | None:
@@ -95,17 +118,32 @@ def _start_arrays(config: ReplayConfig) -> dict[str, str]:
     return {option: array or option for option, _, array in pairs}
 
 
-def _replayed(env: Any, plan: Plan, source: Source, count: int | None) -> Iterator[Played]:
+def _warn_of_period(env: Any, source: Source) -> None:
+    """Print a warning if the environment does not act at the rate of the recording."""
+    recorded, declared = attribute(source.attributes, "control_dt_s"), None
+    with suppress(DiffpolicyError):
+        declared = environment.control_dt_s(env)
+    if recorded and declared and not same_period(recorded, declared):
+        print(
+            f"warning: the actions were recorded at a control period of {recorded:g} s; "
+            f"{env.spec.id} has {declared:g} s"
+        )
+
+
+def _replayed(env: Any, plan: Plan, source: Source) -> Iterator[Played]:
     """Each episode that has a seed, or whose start is set."""
-    total = min(count or len(source), len(source))
+    total, wanted = plan.numbers[-1] + 1, set(plan.numbers)
     with tqdm(islice(source.episodes(), total), "replay", total, unit="episode") as bar:
         for number, episode in enumerate(bar):
-            if plan.start or plan.seeds[number] >= 0:
+            if number in wanted:
                 yield _play(env, plan, number, episode)
 
 
 def _play(env: Any, plan: Plan, number: int, episode: Demonstration) -> Played:
-    """Apply the actions until they or the episode end."""
+    """Apply the actions until they or the episode end.
+
+    An episode whose start is set is seeded by its number, so that noise of the environment repeats.
+    """
     seed = None if plan.start else int(plan.seeds[number])
     outcome = new_outcome(env, plan.success_from, plan.success)
     actions = np.reshape(episode.arrays[ACTION], (len(episode), -1))
@@ -114,7 +152,8 @@ def _play(env: Any, plan: Plan, number: int, episode: Demonstration) -> Played:
             f"{env.spec.id} takes actions of {env.action_space.shape[0]} numbers; the store has "
             f"{actions.shape[1]}"
         )
-    observation, _ = env.reset(seed=seed, options=_start(plan, number, episode))
+    drawn = number if seed is None else seed
+    observation, _ = env.reset(seed=drawn, options=_start(plan, number, episode))
     seen, over = [by_key(observation)], False
     for action in actions:
         applied = environment.applicable(action, env.action_space)
@@ -175,7 +214,7 @@ def _result(
 ) -> ReplayResult:
     successes = sum(row.success for row in rows)
     about = ReplayProvenance(
-        **asdict(provenance(torch.device("cpu"))),
+        **vars(provenance(torch.device("cpu"))),
         store=str(config.store),
         env=plan.env_id,
         env_kwargs=plan.kwargs,

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import gymnasium
 import numpy as np
 import pytest
 import zarr
@@ -58,6 +59,56 @@ def test_episodes_without_a_seed_are_left_out(balance_store, tmp_path, call):
     zarr.open_group(tmp_path / "store", mode="r+")["meta/episode_seeds"][1] = -1
     out = call("replay", tmp_path / "store", "--episodes", 3).out
     assert "2 of 2 episodes succeed" in out and "left out: 1 episodes without a seed" in out
+
+
+def test_episodes_that_are_asked_for_without_seeds_are_refused(balance_store, tmp_path, refused):
+    """Also if later ones have seeds."""
+    shutil.copytree(balance_store, tmp_path / "store")
+    zarr.open_group(tmp_path / "store", mode="r+")["meta/episode_seeds"][:2] = -1
+    message = refused("replay", tmp_path / "store", "--episodes", 2)
+    assert "holds no reset seeds of its first 2 episodes" in message
+
+
+def test_attributes_that_the_replay_needs_are_checked(balance_store, tmp_path, call, refused):
+    shutil.copytree(balance_store, tmp_path / "store")
+    attributes = zarr.open_group(tmp_path / "store", mode="r+").attrs
+    attributes["max_steps"] = "many"
+    message = refused("replay", tmp_path / "store")
+    assert "give --max-steps; the attribute max_steps must be" in message
+    attributes.update(max_steps=None, control_dt_s=0.1)
+    out = call("replay", tmp_path / "store", "--episodes", 1).out
+    assert "recorded at a control period of 0.1 s" in out and "has 0.02 s" in out
+
+
+class Drawn(gymnasium.Env):
+    """Starts where it is told, and shows noise of its seed."""
+
+    action_space = gymnasium.spaces.Box(-1, 1, (1,))
+    observation_space = gymnasium.spaces.Box(-9, 9, (2,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.float32([options["start"][0], self.np_random.normal()]), {}
+
+    def step(self, action):
+        return np.float32([0, self.np_random.normal()]), 0.0, False, False, {"success": True}
+
+
+gymnasium.register("Drawn-v0", Drawn, max_episode_steps=9)
+
+
+def test_a_replay_from_a_start_repeats_noise_included(tmp_path, call):
+    from stores import write_plainly
+
+    arrays = {"observation": np.ones((5, 2)), "start": np.ones((5, 1)), "action": np.ones((5, 1))}
+    store = write_plainly(tmp_path / "s", arrays, [2, 5])
+    largest = []
+    for name in ("a", "b"):
+        file = tmp_path / f"{name}.json"
+        call("replay", store, "--env", "Drawn-v0", "--start", "start", "--json", file)
+        rows = json.loads(file.read_text())["records"]
+        largest.append([row["differences"][0]["largest"] for row in rows])
+    assert largest[0] == largest[1] and len(set(largest[0])) == 2
 
 
 def test_human_push_t_starts_from_its_states(demos, tmp_path, call):
