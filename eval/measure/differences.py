@@ -43,8 +43,15 @@ def compared(
                 f"the environment observes {key} of shape {list(ours.shape[1:])}; the store holds "
                 f"{list(theirs.shape[1:])}; try the environment of the recording"
             )
-        exact = np.float32(theirs).reshape(ticks, -1)
-        gap = np.abs(np.float32(ours).reshape(ticks, -1) - exact)
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+            exact = np.float32(theirs).reshape(ticks, -1)
+            gap = np.abs(np.float32(ours).reshape(ticks, -1) - exact)
+        if not np.isfinite(gap).all():
+            tick = int(np.argmin(np.isfinite(gap).all(axis=1)))
+            raise DiffpolicyError(
+                f"{key} of episode {row.episode} is not finite (NaN or inf) at tick {tick}, in the "
+                "environment or in the recording"
+            )
         if picture_shape(theirs.shape[1:]):
             gaps[key] = gap.max(axis=1, keepdims=True)
             low[key], high[key] = np.zeros(1, np.float32), np.full(1, 255, np.float32)

@@ -94,10 +94,18 @@ class Drawn(gymnasium.Env):
         return np.float32([0, self.np_random.normal()]), 0.0, False, False, {"success": True}
 
 
+class Divided(Drawn):
+    """A simulation that gives inf."""
+
+    def step(self, action):
+        return np.float32([np.inf, 0]), 0.0, False, False, {"success": True}
+
+
+gymnasium.register("Divided-v0", Divided, max_episode_steps=9)
 gymnasium.register("Drawn-v0", Drawn, max_episode_steps=9)
 
 
-def test_a_replay_from_a_start_repeats_noise_included(tmp_path, call):
+def test_a_replay_from_a_start_repeats_noise_included(tmp_path, call, refused):
     from stores import write_plainly
 
     arrays = {"observation": np.ones((5, 2)), "start": np.ones((5, 1)), "action": np.ones((5, 1))}
@@ -109,6 +117,8 @@ def test_a_replay_from_a_start_repeats_noise_included(tmp_path, call):
         rows = json.loads(file.read_text())["records"]
         largest.append([row["differences"][0]["largest"] for row in rows])
     assert largest[0] == largest[1] and len(set(largest[0])) == 2
+    message = refused("replay", store, "--env", "Divided-v0", "--start", "start")
+    assert "observation of episode 0 is not finite (NaN or inf) at tick 1" in message
 
 
 def test_human_push_t_starts_from_its_states(demos, tmp_path, call):
