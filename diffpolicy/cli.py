@@ -10,38 +10,64 @@ from typing import Any
 
 from diffpolicy.errors import DiffpolicyError
 
-COMMANDS = {  # name: (dataclass of its options, function of them)
-    "quickstart": (
-        "diffpolicy.eval.experiment_config:QuickstartConfig",
-        "diffpolicy.eval.quickstart:quickstart",
-    ),
-    "record": ("diffpolicy.config:RecordConfig", "diffpolicy.record:record"),
-    "info": ("diffpolicy.config:InfoConfig", "diffpolicy.info:info"),
-    "train": ("diffpolicy.config:TrainConfig", "diffpolicy.training.train:train"),
-    "eval": ("diffpolicy.eval.config:EvalConfig", "diffpolicy.eval.evaluate:evaluate_budget"),
-    "latency": ("diffpolicy.eval.config:LatencyConfig", "diffpolicy.eval.latency:latency"),
-    "delays": ("diffpolicy.eval.config:DelaysConfig", "diffpolicy.eval.delays:delays"),
-    "denoise": ("diffpolicy.eval.data_config:DenoiseConfig", "diffpolicy.eval.denoise:denoise"),
-    "suite": ("diffpolicy.eval.experiment_config:SuiteConfig", "diffpolicy.eval.suite:suite"),
-    "sweep": ("diffpolicy.eval.config:SweepConfig", "diffpolicy.eval.sweep:command"),
-    "report": ("diffpolicy.eval.config:ReportConfig", "diffpolicy.eval.redraw:redraw"),
-    "offline": ("diffpolicy.eval.data_config:OfflineConfig", "diffpolicy.eval.offline:offline"),
-    "import": ("diffpolicy.stores.config:ImportConfig", "diffpolicy.stores.importing:import_store"),
-    "export": ("diffpolicy.stores.config:ExportConfig", "diffpolicy.stores.exporting:export_store"),
-    "validate": ("diffpolicy.stores.config:ValidateConfig", "diffpolicy.stores.validate:validate"),
-    "merge": ("diffpolicy.stores.config:MergeConfig", "diffpolicy.stores.curate:merge"),
-    "split": ("diffpolicy.stores.config:SplitConfig", "diffpolicy.stores.curate:split"),
-    "filter": ("diffpolicy.stores.config:FilterConfig", "diffpolicy.stores.curate:filter_store"),
-    "replay": ("diffpolicy.eval.data_config:ReplayConfig", "diffpolicy.eval.replay:replay"),
-    "import-policy": (
-        "diffpolicy.policies.config:ImportPolicyConfig",
-        "diffpolicy.policies.importing:import_policy",
-    ),
-    "export-policy": (
-        "diffpolicy.policies.config:ExportPolicyConfig",
-        "diffpolicy.policies.exporting:export_policy",
-    ),
+GROUPS = {  # title in the help: {name: (dataclass of its options, function of them)}
+    "Start here": {
+        "quickstart": (
+            "diffpolicy.eval.experiment_config:QuickstartConfig",
+            "diffpolicy.eval.quickstart:quickstart",
+        ),
+    },
+    "Demonstrations": {
+        "record": ("diffpolicy.config:RecordConfig", "diffpolicy.record:record"),
+        "info": ("diffpolicy.config:InfoConfig", "diffpolicy.info:info"),
+        "validate": (
+            "diffpolicy.stores.config:ValidateConfig",
+            "diffpolicy.stores.validate:validate",
+        ),
+        "replay": ("diffpolicy.eval.data_config:ReplayConfig", "diffpolicy.eval.replay:replay"),
+        "import": (
+            "diffpolicy.stores.config:ImportConfig",
+            "diffpolicy.stores.importing:import_store",
+        ),
+        "export": (
+            "diffpolicy.stores.config:ExportConfig",
+            "diffpolicy.stores.exporting:export_store",
+        ),
+        "merge": ("diffpolicy.stores.config:MergeConfig", "diffpolicy.stores.curate:merge"),
+        "split": ("diffpolicy.stores.config:SplitConfig", "diffpolicy.stores.curate:split"),
+        "filter": (
+            "diffpolicy.stores.config:FilterConfig",
+            "diffpolicy.stores.curate:filter_store",
+        ),
+    },
+    "Train, and choose a number of denoising steps": {
+        "train": ("diffpolicy.config:TrainConfig", "diffpolicy.training.train:train"),
+        "sweep": ("diffpolicy.eval.config:SweepConfig", "diffpolicy.eval.sweep:command"),
+        "offline": ("diffpolicy.eval.data_config:OfflineConfig", "diffpolicy.eval.offline:offline"),
+        "eval": ("diffpolicy.eval.config:EvalConfig", "diffpolicy.eval.evaluate:evaluate_budget"),
+        "latency": ("diffpolicy.eval.config:LatencyConfig", "diffpolicy.eval.latency:latency"),
+        "delays": ("diffpolicy.eval.config:DelaysConfig", "diffpolicy.eval.delays:delays"),
+        "denoise": ("diffpolicy.eval.data_config:DenoiseConfig", "diffpolicy.eval.denoise:denoise"),
+        "suite": ("diffpolicy.eval.experiment_config:SuiteConfig", "diffpolicy.eval.suite:suite"),
+        "report": ("diffpolicy.eval.config:ReportConfig", "diffpolicy.eval.redraw:redraw"),
+    },
+    "Policies of others, and robots": {
+        "import-policy": (
+            "diffpolicy.policies.config:ImportPolicyConfig",
+            "diffpolicy.policies.importing:import_policy",
+        ),
+        "export-policy": (
+            "diffpolicy.policies.config:ExportPolicyConfig",
+            "diffpolicy.policies.exporting:export_policy",
+        ),
+    },
 }
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+QUESTION = "How many denoising steps can your robot afford?"
+PATH = (  # of a newcomer with data
+    "Your own data: info DATA; train --data DATA --env ID --out RUN; sweep --run RUN.",
+    "Without a simulator: train --env none, then offline --run RUN instead of sweep.",
+)
 INTERRUPTED, TERMINATED = 130, 143
 
 
@@ -77,12 +103,13 @@ def main() -> None:
 
 
 def _help() -> str:
-    helps = {name: str(named(options).__doc__) for name, (options, _) in COMMANDS.items()}
-    rows = [f"  {name:<15}{text.splitlines()[0]}" for name, text in helps.items()]
-    usage = "usage: diffpolicy COMMAND [OPTIONS]"
-    question = "How many denoising steps can your robot afford?"
+    lines = ["usage: diffpolicy COMMAND [OPTIONS]", "", QUESTION]
+    for title, group in GROUPS.items():
+        lines += ["", f"{title}:"]
+        for name, (options, _) in group.items():
+            lines.append(f"  {name:<15}{str(named(options).__doc__).splitlines()[0]}")
     more = "'diffpolicy COMMAND --help' lists the options of a command."
-    return "\n".join([usage, "", question, "", *rows, "", more])
+    return "\n".join([*lines, "", *PATH, more])
 
 
 def _run(name: str, arguments: list[str]) -> int:

@@ -26,7 +26,7 @@ class SuiteConfig(Checked):
 
 @dataclass(frozen=True)
 class QuickstartConfig(Checked):
-    """Record, train, evaluate and report on Balance-v0 in a few minutes; start here."""
+    """Record, train, evaluate and report on Balance-v0 in a few minutes."""
 
     out: Path = Path("quickstart")
     """Folder to write."""

@@ -123,6 +123,13 @@ def test_imports_of_the_project_point_inward():
     assert violations(ROOT) == []
 
 
+def test_every_room_of_the_library_is_in_the_table_of_rooms():
+    rooms = {path.parent.name for path in (ROOT / "diffpolicy").glob("*/__init__.py")}
+    lines = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()
+    [line] = [line for line in lines if line.startswith("| `diffpolicy/` |")]
+    assert {room for room in rooms if f"`{room}`" not in line} == set()
+
+
 def test_every_import_is_seen():
     """Absolute, relative, lazy, package-level and type-checking imports of this very project."""
     imports = imports_of(ROOT)

@@ -626,6 +626,8 @@ def test_help_names_every_command(monkeypatch, capsys, arguments):
     cli.main()
     out = capsys.readouterr().out
     assert all(f"  {command} " in out for command in COMMANDS)
+    assert [line[:-1] for line in out.splitlines() if line.endswith(":")] == list(cli.GROUPS)
+    assert sum(map(len, cli.GROUPS.values())) == len(COMMANDS)
 
 
 def test_errors_are_one_line_however_long(monkeypatch, refused):
