@@ -19,9 +19,10 @@ class OfflineConfig(Checked):
     run: Path
     """Run folder, or a policy.safetensors in it."""
     data: Path | None = None
-    """Demonstrations; by default those of training, of which only the held-out episodes count."""
+    """Demonstrations; by default those of training. Of these only the held-out episodes count, of
+    others all."""
     ddim_steps: Annotated[tuple[int, ...], NOT_EMPTY] = (1, 2, 4, 8, 16, 32, 100)
-    """Step budgets."""
+    """Step budgets; a regression policy has none."""
     episodes: Annotated[int, EPISODES] = 100
     """Most held-out episodes to use."""
     pairs: Annotated[int, Range(1, 10**6)] = 16

@@ -68,13 +68,18 @@ def _of_run(policy: Policy) -> Description:
         network_evals=policy.network_evals,
         variant=policy.chain.kind,
         eta=policy.sampling.eta,
-        audit=validate(Audit, audit(policy.chain), "the audit", others=True),
+        audit=audit_of(policy),
         trained=_training(policy),
         regression=policy.regression,
         parameters=policy.parameters,
         precision=policy.precision,
         **seen_by(policy.specification),
     )
+
+
+def audit_of(policy: Policy) -> Audit:
+    """Timesteps and coefficients of a budget, for a result."""
+    return validate(Audit, audit(policy.chain), "the audit", others=True)
 
 
 def _training(policy: Policy) -> Training:

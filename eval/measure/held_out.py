@@ -16,7 +16,7 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import FLAT, NO_ENVIRONMENT, Task
 from diffpolicy.training.preparation import fingerprint, read, split_episodes
 
-SAME_PERIOD = 1e-3  # relative difference of control periods that is rounding
+from .periods import same_period
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Trained:
-    """The part of a training's provenance that identifies its data; other policies have none."""
+    """The part of a training's provenance that identifies its data; imported policies have none."""
 
     config: Reading = field(default_factory=Reading)
     fingerprint: str | None = None
@@ -59,22 +59,28 @@ def held_out(run: Path, checkpoint: Checkpoint, data: Path | None) -> HeldOut:
 
     Raises DiffpolicyError if there are none, or if the data do not fit the policy.
     """
-    trained: Trained = validate(
-        Trained, checkpoint.specification.training, f"{run}: training provenance", others=True
-    )
+    trained = _trained(run, checkpoint)
     path = data or _store_of(run, trained.config)
     config = _reading(checkpoint, trained.config, path)
     demonstrations, observations, task, _ = read(config)
-    _check_fit(path, task, checkpoint.specification.task, demonstrations.attributes)
+    _check_shapes(path, task, checkpoint.specification.task)
     actions, ends = demonstrations.action, demonstrations.episode_ends
     found = fingerprint(*observations.values(), actions, ends)
     if found == trained.fingerprint:
         episodes, reason = _of_training(run, trained.config, len(ends))
     else:
         _check_other(run, path, data, trained.config)
-        episodes = np.arange(len(ends))
-        reason = f"all {len(ends)} of another data set than that of the training"
+        _check_facts(path, demonstrations.attributes, checkpoint.specification.task)
+        episodes, reason = np.arange(len(ends)), _of_others(trained, len(ends))
     return HeldOut(path, observations, actions, ends, episodes, reason)
+
+
+def _trained(run: Path, checkpoint: Checkpoint) -> Trained:
+    """The provenance of a training here; that of an imported policy has fields of others."""
+    found = checkpoint.specification.training
+    if "fingerprint" not in found:
+        return Trained()
+    return validate(Trained, found, f"{run}: training provenance", others=True)
 
 
 def _store_of(run: Path, trained: Reading) -> Path:
@@ -114,8 +120,8 @@ def _holds(path: Path, keys: list[str], chosen: list[str]) -> bool:
     return chosen in ([], keys) and set(keys) <= set(contents(path).names)
 
 
-def _check_fit(path: Path, found: Task, task: Task, attributes: dict) -> None:
-    """Raise DiffpolicyError for other keys, shapes, actions or another control period."""
+def _check_shapes(path: Path, found: Task, task: Task) -> None:
+    """Raise DiffpolicyError for observations or actions of other shapes than the policy's."""
     for key, spec in task.observations.items():
         if found.observations[key].shape != spec.shape:
             raise DiffpolicyError(
@@ -127,11 +133,21 @@ def _check_fit(path: Path, found: Task, task: Task, attributes: dict) -> None:
             f"{path} has actions of {found.action_dim} numbers, the policy gives "
             f"{task.action_dim}; give --data of the same robot"
         )
+
+
+def _check_facts(path: Path, attributes: dict, task: Task) -> None:
+    """Raise DiffpolicyError if other data declare another control period or meaning of actions."""
     dt = attribute(attributes, "control_dt_s")
-    if dt and abs(dt / task.control_dt_s - 1) > SAME_PERIOD:
+    if dt and not same_period(dt, task.control_dt_s):
         raise DiffpolicyError(
             f"{path} has a control period of {dt:g} s, the policy was trained for "
             f"{task.control_dt_s:g} s; give --data of the same rate"
+        )
+    targets = attribute(attributes, "position_targets")
+    if targets is not None and targets != task.position_targets:
+        raise DiffpolicyError(
+            f"{path} declares position_targets {targets}, the policy was trained for "
+            f"{task.position_targets}; give --data with actions of the same meaning"
         )
 
 
@@ -144,6 +160,12 @@ def _of_training(run: Path, trained: Reading, count: int) -> tuple[np.ndarray, s
             "--validation-fraction, or give --data with other episodes"
         )
     return held, f"{len(held)} of {count}, held out of the training by seed {trained.seed}"
+
+
+def _of_others(trained: Trained, count: int) -> str:
+    if trained.fingerprint is None:
+        return f"all {count}; the run does not say which data it was trained on, perhaps on these"
+    return f"all {count} of another data set than that of the training"
 
 
 def _check_other(run: Path, path: Path, data: Path | None, trained: Reading) -> None:

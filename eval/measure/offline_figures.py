@@ -8,18 +8,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from diffpolicy.checked import validate
 from diffpolicy.control.latency import LatencyProfile
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
-from diffpolicy.sampling.chain import audit
 
 from .action_error import by_episode, deviations, distance, estimate, spread
-from .description import seen_by
+from .description import audit_of, seen_by
 from .held_out import HeldOut
 from .offline_results import Estimate, OfflineRow, References
 from .open_loop import OpenLoop, sample_chunks
-from .results import Audit
 from .rows import percentiles_of
 from .timing import measure
 
@@ -62,8 +59,9 @@ class Figures:
             ddim_steps=policy.ddim_steps,
             network_evals=policy.network_evals,
             variant=policy.chain.kind,
-            audit=validate(Audit, audit(policy.chain), "the audit", others=True),
-            engine=policy.engine(BATCH).name,
+            audit=audit_of(policy),
+            engine=profile.engine or policy.engine().name,
+            chunk_engine=policy.engine(BATCH).name,
             error=self.mean(errors, self.executed),
             error_chunk=self.mean(errors),
             error_of_mean=self.mean(self.from_truth(chunks.mean(1)), self.executed),

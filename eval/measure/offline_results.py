@@ -7,7 +7,8 @@ unless a field says otherwise. Shapes: E episodes, S samples, D_a dimensions of 
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from diffpolicy.checked import NOT_EMPTY, Range
+from diffpolicy.checked import NOT_EMPTY, Range, shown
+from diffpolicy.errors import DiffpolicyError
 
 from ..config import MILLISECONDS
 from .computer import Provenance
@@ -74,7 +75,8 @@ class OfflineRow:
     one. distance: from the sample of the largest budget with the same noise. seam: distance of two
     consecutive chunks at the tick where the second takes over; None where they do not overlap.
     seam_ratio: to the change of the demonstrations. by_dimension [D_a]: error in units of the data.
-    episode_errors [E]: the error of each episode. samples_ms [S]: latencies, which can be replayed.
+    episode_errors [E]: the error of each episode. engine: that of the latency; chunk_engine: that
+    of the chunks, which come in batches. samples_ms [S]: latencies, which can be replayed.
     """
 
     name: Name
@@ -83,6 +85,7 @@ class OfflineRow:
     variant: Name = ""
     audit: Audit
     engine: Name
+    chunk_engine: Name
     error: Estimate
     error_chunk: Estimate
     error_of_mean: Estimate
@@ -110,3 +113,12 @@ class OfflineResult:
     rows: Annotated[list[OfflineRow], NOT_EMPTY]
     references: References
     reference: Name
+
+    def __post_init__(self):
+        count = len(self.provenance.episodes)
+        for row in self.rows:
+            if len(row.episode_errors) != count:
+                raise DiffpolicyError(
+                    f"expected an error of each of {count} episodes; {shown(row.name)} has "
+                    f"{len(row.episode_errors)}"
+                )

@@ -245,7 +245,6 @@ def _format_of(data: Any, path: Path) -> str:
         "suite": "tasks" in known,
         "sweep": "recommendations" in known,
         "simulation": "rules" in row,
-        "offline": "episode_errors" in row,
         "delays": "ticks" in row,
         "eval": "clock" in row,
         "latency": "latency_ms" in row,

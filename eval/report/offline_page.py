@@ -20,8 +20,9 @@ LIMITS = (
     "2108.03298) study the difference of the two objectives.",
     "Where demonstrations differ at the same state, no policy can predict which one was shown. The "
     "spread, the distance of two samples of the policy, is the error that it would have if the "
-    "demonstrations were samples of it. A budget whose spread is near 0 gives the mean action: its "
-    "error may be the smallest, and the mean may be the action that fails.",
+    "demonstrations were samples of it. A budget whose spread is near 0 gives one action whatever "
+    "the noise, often the mean one: its error may be the smallest, and the mean may be the action "
+    "that fails.",
     "The distance from the largest budget shows what fewer steps change. The seam is the distance "
     "of two consecutive chunks at the tick where the second takes over, with zero latency, along "
     "the demonstration instead of the states that the policy itself would reach.",
@@ -41,7 +42,7 @@ def facts(result: OfflineResult) -> Iterator[str]:
     about, references = result.provenance, result.references
     count = len(about.episodes)
     yield (
-        f"Errors are mean |a - b| / σ over the dimensions of an action, σ of the demonstrations; "
+        "Errors are mean |a - b| / σ over the dimensions of an action, σ of the demonstrations; "
         f"{count} episode{'s' * (count != 1)}: {about.held_out}; {about.observations:,} "
         f"observations, {about.samples} chunk{'s' * (about.samples != 1)} for each; 95 % intervals "
         "over episodes."
@@ -86,7 +87,7 @@ def offline_page(result: OfflineResult, plot: bytes) -> str:
     by_dimension = [[r.name, *(f"{x:.4g}" for x in r.by_dimension)] for r in result.rows]
     about = json.dumps(asdict(result.provenance), indent=2)
     return page(
-        f"Actions of {result.provenance.run} on held-out demonstrations",
+        f"Actions of {result.provenance.run} on demonstrations",
         [
             *(f'<div class="verdict none">{html.escape(text)}</div>' for text in LIMITS),
             "<h2>Error of actions and chunk seams</h2>",

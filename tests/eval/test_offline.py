@@ -1,17 +1,21 @@
 """Offline figures: laws of the errors, held-out episodes, and results that repeat."""
 
+import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import rewrite
 from stores import ATTRIBUTES, write_plainly
 
 from diffpolicy import cli, environment
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import TrainConfig
 from diffpolicy.data.windows import make_windows
+from diffpolicy.engines.stages import build_stages
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval.data_config import OfflineConfig
 from diffpolicy.eval.measure.action_error import (
@@ -271,11 +275,62 @@ def test_a_store_that_moved_is_still_that_of_the_training(run, tmp_path):
     assert len(held_out(run, load_policy(run), moved).episodes) == 4
 
 
+def test_a_period_that_training_was_given_is_that_of_its_own_data(config, tmp_path):
+    run = replace(config, out=tmp_path / "run", control_dt=0.5, position_targets=False)
+    train(run)
+    assert len(held_out(run.out, load_policy(run.out), None).episodes) == 4
+
+
+def test_an_imported_policy_may_have_been_trained_on_the_data(config, run, store, tmp_path, call):
+    """Its provenance is that of others, whatever its fields mean there."""
+    shutil.copytree(run, tmp_path / "run")
+
+    def imported(header, tensors):
+        config = {"data": {}, "seed": "no", "obs": 3}
+        training = {"source": "folder", "format": "lerobot", "config": config}
+        header["specification"]["training"] = training
+
+    rewrite(tmp_path / "run/policy.safetensors", imported)
+    checkpoint = load_policy(tmp_path / "run")
+    with pytest.raises(DiffpolicyError, match="which data it was trained on; give --data"):
+        held_out(tmp_path / "run", checkpoint, None)
+    found = held_out(tmp_path / "run", checkpoint, store)
+    assert len(found.episodes) == 8
+    assert found.reason.endswith("does not say which data it was trained on, perhaps on these")
+
+
+def test_the_latency_is_that_of_its_engine(run, tmp_path, monkeypatch):
+    """`auto` chooses for one observation and for a batch apart."""
+
+    def choose(job, folder=None):
+        stages = build_stages("eager", job)
+        vars(stages.loop).update(name="quick") if job.batch == 1 else None
+        return stages, "as asked"
+
+    monkeypatch.setattr("diffpolicy.policy.choose_stages", choose)
+    quick = QUICK | {"engine": "auto", "ddim_steps": (1,)}
+    [row] = offline(OfflineConfig(run=run, out=tmp_path, **quick)).rows
+    assert "quick" in row.engine and row.chunk_engine == "eager"
+    assert read_samples(tmp_path / "offline.json")[0].engine == row.engine
+
+
+def test_a_file_that_lacks_errors_of_episodes_is_refused(run, tmp_path, refused):
+    offline(OfflineConfig(run=run, out=tmp_path, **QUICK))
+    file = tmp_path / "offline.json"
+    found = json.loads(file.read_text())
+    found["records"][0]["episode_errors"].pop()
+    file.write_text(json.dumps(found))
+    assert "expected an error of each of 4 episodes" in refused("report", file)
+
+
 def test_data_that_do_not_serve_are_refused(config, store, run, tmp_path):
     checkpoint = load_policy(run)
     slow = write_walks(tmp_path / "slow.zarr", seed=1, control_dt_s=0.2)
     with pytest.raises(DiffpolicyError, match=r"control period of 0\.2 s, the policy was trained"):
         held_out(run, checkpoint, slow)
+    other = write_walks(tmp_path / "other.zarr", seed=1, position_targets=False)
+    with pytest.raises(DiffpolicyError, match="declares position_targets False, the policy was"):
+        held_out(run, checkpoint, other)
     wide = write_plainly(tmp_path / "wide", {**walks(1), "state": np.ones((ENDS[-1], 3))}, ENDS)
     with pytest.raises(DiffpolicyError, match=r"state is \[3\]; the policy observes \[2\]"):
         held_out(run, checkpoint, wide)
