@@ -203,12 +203,12 @@ class RecordConfig(Checked):
 
 @dataclass(frozen=True)
 class InfoConfig(Checked):
-    """Print the contents of a store of demonstrations or of a run folder."""
+    """Print the contents of demonstrations or of a run folder."""
 
     path: Positional[Path]
-    """Store or run folder."""
+    """Store, data set in another format, or run folder."""
     plot: Path | None = None
-    """Stores: draw a picture of the demonstrations to this file, PNG, PDF or SVG by its suffix."""
+    """Demonstrations: draw a picture of them to this file, PNG, PDF or SVG by its suffix."""
     env: str | None = None
-    """Stores: Gymnasium id of the environment whose action space is drawn; by default that of the
-    store, if it is one of diffpolicy's or Gymnasium's own."""
+    """Demonstrations: Gymnasium id of the environment whose action space is drawn; by default that
+    of the data, if it is one of diffpolicy's or Gymnasium's own."""

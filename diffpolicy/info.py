@@ -1,4 +1,4 @@
-"""`diffpolicy info`: the contents of a store of demonstrations or of a run folder."""
+"""`diffpolicy info`: the contents of demonstrations or of a run folder."""
 
 import json
 import math

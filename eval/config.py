@@ -57,7 +57,8 @@ class TaskConfig(Checked):
     condition such as key>0.5; by default success, is_success, task_completions or an empty
     tasks_to_complete. An absent key is no success."""
     control_dt: Annotated[float | None, CONTROL_DT] = None
-    """Control period in seconds; by default that of training."""
+    """Control period in seconds; by default that of training, or with --policy that of the
+    environment. Needed if --env has another one than training."""
     neutral: str | None = None
     """Action of a starved tick: hold, zero or a vector such as 0,0.5; by default the one that the
     environment declares, or hold."""
@@ -119,8 +120,8 @@ class Latencies(Checked):
     latency_ticks: Annotated[int | None, DELAY] = None
     """Declared latency of each chunk, in control ticks, for every budget."""
     latency_from: Path | None = None
-    """Latency profile to replay: a file of `latency --json`, or of `eval --json` on the wall
-    clock, from this or another computer."""
+    """Latency profile to replay: a file of `latency --json`, of `offline`, or of `eval --json` on
+    the wall clock, from this or another computer."""
     latency_seconds: Annotated[float, SECONDS] = 5.0
     """Longest time in seconds to measure the latency of each budget."""
 
@@ -261,7 +262,7 @@ class ReportConfig(Checked):
     """Draw the tables, plots, pages and CSV files of results again."""
 
     files: Positional[Annotated[tuple[Path, ...], NOT_EMPTY]]
-    """Result files (JSON) of eval, latency, delays, sweep, suite or offline."""
+    """Result files (JSON) of eval, latency, delays, sweep, suite, offline or replay."""
     out: Path | None = None
     """Folder to write; by default the folder of each file."""
 

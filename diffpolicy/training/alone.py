@@ -16,7 +16,14 @@ from diffpolicy.config import TrainConfig
 from diffpolicy.data.attributes import attribute
 from diffpolicy.data.demonstrations import Contents, Demonstrations, read_demonstrations
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.specification import NO_ENVIRONMENT, ObservationSpec, Task, picture, picture_shape
+from diffpolicy.specification import (
+    ACTION,
+    NO_ENVIRONMENT,
+    ObservationSpec,
+    Task,
+    picture,
+    picture_shape,
+)
 from diffpolicy.training.actions import check_actions
 from diffpolicy.training.observations import as_vector, check_options, pictures_on_disk
 
@@ -29,8 +36,9 @@ def read_alone(config: TrainConfig, source: Contents) -> Read:
     """Demonstrations, observations {key: [N, …]} by the names of their arrays, the task, and notes.
 
     Keys are those of --obs, in that order, or all arrays but actions and outcomes. Arrays with the
-    shape of pictures are pictures, all others are vectors. Raises DiffpolicyError for a control
-    period or a meaning of the actions that neither the store nor an option declares.
+    shape of pictures are pictures, all others are vectors. Raises DiffpolicyError for actions among
+    the keys, and for a control period or a meaning of the actions that neither the store nor an
+    option declares.
     """
     _check_options(config)
     keys = list(dict.fromkeys(config.obs)) or _observed(config, source)
@@ -61,11 +69,15 @@ def _check_options(config: TrainConfig) -> None:
             raise DiffpolicyError(
                 f"--{name.replace('_', '-')} needs an environment; leave it out, or give --env ID"
             )
+    if config.action in config.obs:
+        raise DiffpolicyError(
+            f"--obs names {config.action}, the actions that the policy is to predict; leave it out"
+        )
 
 
 def _observed(config: TrainConfig, source: Contents) -> list[str]:
     """Every array but actions and outcomes."""
-    found = [name for name in source.names if name != config.action]
+    found = [name for name in source.names if name not in (config.action, ACTION)]
     if not found:
         raise DiffpolicyError(
             f"{config.data} holds no observation; expected arrays beside the actions "

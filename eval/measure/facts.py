@@ -14,9 +14,11 @@ from diffpolicy.control.external import External
 from diffpolicy.environment.monitored import Monitored
 from diffpolicy.environment.outcome import new_outcome
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.specification import Task
 
 from ..config import TaskConfig
 from .description import Budget
+from .periods import same_period
 from .timing import Histories
 
 
@@ -69,11 +71,22 @@ def look(
         environment.neutral_rule(env, config.neutral)
         outcome = new_outcome(env, config.success_from, config.success, config.score_from)
         dt = environment.control_dt_s(env, control_dt_s)
+        if not isinstance(policy, External) and config.control_dt is None:
+            _check_period(env.spec.id, dt, policy.task)
         source = _source(type(env.unwrapped))
         first = try_out(policy, monitored, config.seed) if isinstance(policy, External) else None
     finally:
         monitored.close()
     return Facts(limit, dt, outcome.score_key, source, first)
+
+
+def _check_period(env_id: str, found_s: float, task: Task) -> None:
+    """Refuse another control period than that of training, unless --control-dt asks for it."""
+    if not same_period(found_s, task.control_dt_s):
+        raise DiffpolicyError(
+            f"{env_id} has a control period of {found_s:g} s, the policy was trained for "
+            f"{task.control_dt_s:g} s; give --control-dt {found_s:g} to evaluate it nevertheless"
+        )
 
 
 def try_out(policy: External, env: Monitored, seed: int) -> Histories:

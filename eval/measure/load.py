@@ -81,7 +81,7 @@ def descendants(of: Sequence[int] = ()) -> list[int]:
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it has ended
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+            parents[int(stat.parent.name)] = int(stat.read_bytes().rpartition(b")")[2].split()[1])
     found, new = set(), {*of} or {os.getpid()}
     while new := {pid for pid, parent in parents.items() if parent in new} - found:
         found |= new

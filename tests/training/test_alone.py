@@ -129,6 +129,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(config, no_world,
         ({"position_targets": None}, "meaning of its actions: give --position-targets True"),
         ({"camera": 64}, "--camera needs an environment"),
         ({"env_kwargs": "{}"}, "--env-kwargs needs an environment"),
+        ({"obs": ("gripper", "action")}, "--obs names action, the actions that the policy is to"),
         ({"obs": ("speed",)}, "has no data/speed; it holds: action, gripper"),
         ({"obs": ("gripper",), "colour_jitter": 0.5}, "--colour-jitter needs pictures"),
         ({"env": None}, "does not name its environment; give --env ID, or --env none"),
@@ -162,6 +163,15 @@ def test_a_flat_store_is_prepared_as_with_its_environment(balance_store):
         assert np.array_equal(ours, theirs)
 
 
+def test_actions_are_no_observation_even_if_others_are_chosen(tmp_path):
+    """A policy that sees the action of its own tick would copy it."""
+    arrays = {**joined(), "action_velocity": joined()["action"]}
+    store = write_plainly(tmp_path / "s.zarr", arrays, ENDS)
+    facts = {"env": NO_ENVIRONMENT, "control_dt": 0.1, "position_targets": False}
+    config = TrainConfig(data=store, out=tmp_path / "run", action="action_velocity", **facts)
+    assert list(read(config)[2].observations) == ["observation"]
+
+
 def test_what_needs_a_world_says_so_in_one_line(balance_store, tmp_path, call, refused):
     run = tmp_path / "run"
     small = ("--steps", 3, "--hidden", 16, "--blocks", 1, "--device", "cpu")
@@ -186,3 +196,15 @@ def test_a_run_is_evaluated_in_an_environment_that_fits(balance_store, tmp_path,
     assert done.code == 0
     line = refused("eval", "--run", run, "--env", "diffpolicy.envs:Detour-v0", *options)
     assert "was trained for 4 and 1" in line
+
+
+def test_an_environment_of_another_rate_is_asked_for(balance_store, tmp_path, call, refused):
+    run = tmp_path / "run"
+    small = ("--steps", 3, "--hidden", 16, "--blocks", 1, "--device", "cpu")
+    slow = ("--env", "none", "--control-dt", 0.1)
+    call("train", "--data", balance_store, *slow, *small, "--out", run)
+    env = ("--env", "diffpolicy.envs:Balance-v0")
+    options = ("--episodes", 1, "--max-steps", 5, "--engine", "eager", "--workers", 1)
+    line = refused("eval", "--run", run, *env, *options)
+    assert "has a control period of 0.02 s, the policy was trained for 0.1 s" in line
+    assert call("eval", "--run", run, *env, *options, "--control-dt", 0.02).code == 0
