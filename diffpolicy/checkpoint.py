@@ -92,7 +92,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise DiffpolicyError(
             f"there is no {path.name} in {path.parent}; expected a run folder, after the first "
-            "checkpoint of its training"
+            "checkpoint of its training, or a policy of others after `diffpolicy import-policy`"
         )
     try:
         with safe_open(path, framework="pt") as file:

@@ -47,7 +47,9 @@ def facts(result: OfflineResult) -> Iterator[str]:
         f"observations, {about.samples} chunk{'s' * (about.samples != 1)} for each; 95 % intervals "
         "over episodes."
     )
-    if count < FEWEST:
+    if count == 1:
+        yield "One episode has no interval."
+    elif count < FEWEST:
         yield f"With fewer than {FEWEST} episodes the intervals are too narrow."
     yield (
         f"Without a policy: holding the last action has an error of {shown(references.hold)} over "

@@ -31,6 +31,7 @@ from diffpolicy.eval.measure.open_loop import open_loop, paired_ticks
 from diffpolicy.eval.measure.result_files import read_result
 from diffpolicy.eval.measure.samples import read_samples
 from diffpolicy.eval.offline import offline
+from diffpolicy.eval.report.offline_page import facts
 from diffpolicy.specification import FLAT, NO_ENVIRONMENT, Horizons
 from diffpolicy.training.preparation import split_episodes
 from diffpolicy.training.train import train
@@ -261,6 +262,7 @@ def test_a_run_with_an_environment_needs_it_no_more(tiny_run, tmp_path, monkeypa
     found = offline(OfflineConfig(run=tiny_run, out=tmp_path, **QUICK))
     assert len(found.provenance.episodes) == 1
     assert found.rows[0].error.ci is None
+    assert "One episode has no interval." in list(facts(found))
 
 
 def test_all_episodes_of_another_store_count(run, tmp_path):
