@@ -58,7 +58,7 @@ def _wanted(there: list[str]) -> list[str]:
 
 def _flags(data: Any) -> np.ndarray:
     values = rows(data)
-    return values.any(axis=tuple(range(1, values.ndim)))
+    return np.asarray(values.any(axis=tuple(range(1, values.ndim))))
 
 
 def ends_of(last: np.ndarray, path: Path) -> tuple[np.ndarray, list[str]]:
