@@ -50,7 +50,7 @@ def _remove(out: Path, only_dead: bool) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _shown(source: Source) -> Source:
+def _shown(source: Source) -> Opened:
     """The source with a bar of progress."""
 
     def read(start: int) -> Iterator[Demonstration]:
