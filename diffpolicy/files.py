@@ -80,10 +80,11 @@ def remove_partial_folders(target: Path) -> None:
 
 def _abandoned(folder: Path) -> list[Path]:
     found = [(path, path.name.split(".")[-2]) for path in folder.glob(".*.partial")]
-    return [path for path, process in found if process.isdecimal() and not _alive(int(process))]
+    return [path for path, process in found if process.isdecimal() and not is_alive(int(process))]
 
 
-def _alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """True for a process of this machine, of any user."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -85,7 +85,7 @@ def _fill(
     config: RecordConfig,
 ) -> int:
     """Record until the store is full; return the number of seeds tried."""
-    seed = writer.seeds[-1] + 1 if writer.seeds else config.seed
+    seed = writer.next_seed(config.seed)
     failures = 0
     with tqdm(
         total=config.episodes, initial=len(writer.seeds), desc="record", unit="episode"
@@ -103,7 +103,7 @@ def _fill(
                     f"of success. {len(writer.seeds)} episodes were kept"
                 )
             seed += 1
-    return (writer.seeds[-1] if writer.seeds else config.seed - 1) - config.seed + 1
+    return writer.next_seed(config.seed) - config.seed
 
 
 def expert_maker(env, reference: str | None, camera: bool = False) -> Callable[[int], Expert]:

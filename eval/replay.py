@@ -19,12 +19,13 @@ from diffpolicy.checked import validate
 from diffpolicy.config import TICKS
 from diffpolicy.data.attributes import attribute
 from diffpolicy.data.demonstration import Demonstration, Source
+from diffpolicy.data.formats import open_without_options
 from diffpolicy.environment.boundary import describe_error
 from diffpolicy.environment.monitored import by_key
 from diffpolicy.environment.outcome import new_outcome
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import ACTION, FLAT, NO_ENVIRONMENT
-from diffpolicy.stores.copying import opened, seeds_of
+from diffpolicy.stores.copying import seeds_of
 
 from .data_config import ReplayConfig
 from .measure.differences import Played, compared, with_differences
@@ -56,7 +57,7 @@ def replay(config: ReplayConfig) -> None:
     """Print the share of episodes that succeed and the differences; write JSON on request."""
     if config.json:
         check_outputs(ReplayResult, config.json)
-    source = opened(config.store)
+    source = open_without_options(config.store)
     plan = _plan(config, source)
     camera = attribute(source.attributes, "camera")
     env = environment.make(plan.env_id, plan.kwargs, plan.limit, camera=camera)

@@ -5,7 +5,7 @@ bytes, its JSON, a member of its archive, an array or link of its HDF5, its tabl
 opens it and reads every episode, in a child process whose machine seems to have 1 GiB of memory.
 Allowed: a read of well-formed episodes, one DiffpolicyError of one line, or a system error, such as
 that of a loop of links, which commands print in one line as well. Faults: another exception, a
-crash, more than 30 s, more than 1 GiB of memory, or a new file outside the data set.
+crash, more than 30 s, more than 1 GiB of memory of its own, or a new file outside the data set.
 A case is repeated by its number: `python tests/fuzz_sources.py --only 1234`.
 """
 
@@ -268,7 +268,8 @@ def run_case(samples: Path, number: int, seed: int = 0) -> Outcome:
         told = json.loads(report.read_text()) if report.exists() else {}
         extra = sorted(p.name for p in place.iterdir() if p.name not in ("set", "report.json"))
     refusal = told.get("refusal", "")
-    fault = told.get("fault", "") or _judge(code, seconds, 1024 * usage.ru_maxrss, extra, refusal)
+    size = 1024 * (usage.ru_maxrss - told.get("held", 0))
+    fault = told.get("fault", "") or _judge(code, seconds, size, extra, refusal)
     return Outcome(number, name, told.get("damaged", "?"), refusal, fault)
 
 
@@ -284,7 +285,7 @@ def _judge(code: int, seconds: float, size: int, extra: list[str], refusal: str)
 
 def _become(samples: Path, name: str, place: Path, report: Path, rng) -> None:
     """Damage and read in the child; never return."""
-    told: dict[str, str] = {}
+    told: dict[str, Any] = {"held": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
     os.setpgid(0, 0)
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
     os.dup2(1, 2)

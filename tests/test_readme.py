@@ -9,6 +9,7 @@ from pathlib import Path
 import gymnasium
 import pytest
 import tyro
+from foreign_data import samples
 
 import diffpolicy.envs
 from diffpolicy import cli
@@ -19,11 +20,12 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = (  # in this order: later commands use what earlier ones wrote
     *("README.md", "eval/README.md", "diffpolicy/engines/README.md"),
     *("diffpolicy/control/README.md", "diffpolicy/interfaces/README.md"),
-    *("diffpolicy/teleop/README.md", "envs/README.md", "datasets/README.md"),
-    *("eval/POLICIES.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+    *("diffpolicy/policies/README.md", "diffpolicy/teleop/README.md", "envs/README.md"),
+    *("datasets/README.md", "eval/POLICIES.md", "CONTRIBUTING.md", "CHANGELOG.md"),
 )
 MOST_BYTES = 10_240  # of README.md
 HUMAN = "pusht_cchi_v7_replay.zarr"
+THEIRS = "lerobot_diffusion_state"
 IN_SMALL = {
     "minutes": 0.001,
     "steps": 20,
@@ -98,7 +100,7 @@ def chains() -> dict[str, list[tuple[str, ...]]]:
     found: dict[str, list[tuple[str, ...]]] = {}
     for command in commands():
         text = " ".join(command)
-        data = ("pusht", "balance", "door", "--policy")
+        data = ("pusht", "balance", "door", "--policy", "theirs")
         name = next((name for name in data if name in text), command[0])
         found.setdefault(name, []).append(command)
     return found
@@ -127,6 +129,8 @@ def test_commands_run(chain, folder, monkeypatch, request):
         pytest.importorskip("gymnasium_robotics", reason="gymnasium-robotics is not installed")
         monkeypatch.setenv("DIFFPOLICY_DEMOS", str(request.getfixturevalue("demos").resolve()))
         monkeypatch.syspath_prepend(ROOT / "datasets")
+    if chain == "theirs":
+        (folder / THEIRS).symlink_to((samples() / THEIRS).resolve())
     for name, code in files().items():
         (folder / name).write_text(code)
     for command in chains()[chain]:

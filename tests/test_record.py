@@ -532,3 +532,12 @@ def test_a_store_from_before_cameras_is_continued(tmp_path):
     del attributes["camera"]
     (out / ".zattrs").write_text(json.dumps(attributes))
     assert len(toss(out, 3).episode_ends) == 3
+
+
+def test_recording_continues_after_all_stored_seeds(tmp_path):
+    """An episode whose seed is unknown, as after `filter --idle`, does not start over."""
+    with closing(DemonstrationWriter(tmp_path / "s.zarr", {})) as writer:
+        assert writer.next_seed(5) == 5
+        for seed in (5, 8, -1):
+            writer.append({"action": np.zeros((2, 1))}, seed)
+        assert writer.next_seed(5) == 9

@@ -3,13 +3,13 @@
 Shapes: B batch, T_o observation horizon, T_p prediction horizon, D_a action dimensions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.specification import Horizons, ObservationSpec
+from diffpolicy.specification import Horizons
 
 
 class ChunkSource(Protocol):
@@ -38,9 +38,12 @@ class ChunkSource(Protocol):
 
 @runtime_checkable
 class Observing(Protocol):
-    """Optional part of a chunk source: the keys that it observes; else it gets all."""
+    """Optional part of a chunk source: the keys that it observes; else it gets all.
 
-    observations: Mapping[str, ObservationSpec]
+    A mapping gives the `ObservationSpec` of each.
+    """
+
+    observations: Collection[str]
 
 
 def observed_by(

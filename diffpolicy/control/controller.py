@@ -176,15 +176,14 @@ class Controller:
 
     def _check(self, key: str, value: np.ndarray) -> None:
         """Raise DiffpolicyError for a value of another shape or kind, or one not finite."""
-        shape, kind = value.shape, value.dtype.kind
-        if key in self._history:
-            before = self._history[key][-1]
-            shape, kind = before.shape, before.dtype.kind
-        elif isinstance(self.policy, Observing):
-            spec = self.policy.observations[key]
-            shape, kind = spec.shape, "u" if spec.is_picture else "f"
-        if value.shape != shape or (value.dtype.kind != kind and "u" in (value.dtype.kind, kind)):
-            expected = f"{'pictures uint8' if kind == 'u' else 'numbers'} {list(shape)}"
+        like = self._history[key][-1] if key in self._history else value
+        shape, pictures = like.shape, like.dtype == np.uint8
+        specs = self.policy.observations if isinstance(self.policy, Observing) else ()
+        if isinstance(specs, Mapping):
+            shape, pictures = specs[key].shape, specs[key].is_picture
+        unlike = value.shape != shape or (value.dtype == np.uint8) != pictures
+        if unlike or value.dtype.kind not in "biuf":
+            expected = f"{'pictures uint8' if pictures else 'numbers'} {list(shape)}"
             got = f"{value.dtype} {list(value.shape)}"
             raise DiffpolicyError(f"{key} at tick {self.tick} must be {expected}; got {got}")
         if value.dtype.kind == "f" and not np.isfinite(value).all():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from diffpolicy.checked import shown
-from diffpolicy.data.demonstration import OUTCOME_TYPES, OUTCOMES, REWARD, Demonstration
+from diffpolicy.data.demonstration import OUTCOMES, Demonstration, as_outcome, check_alike, fits
 from diffpolicy.data.demonstrations import ENDS, SEEDS, Contents, read_array
 from diffpolicy.data.episode_facts import FINAL, FORMS, NAMES, fact_array
 from diffpolicy.data.pictures import BLOCK_BYTES
@@ -121,14 +121,8 @@ def as_demonstration(episode: Demonstration | Mapping[str, Any]) -> Demonstratio
         outcomes = {name: episode[name] for name in OUTCOMES if name in episode}
         episode = Demonstration(arrays, outcomes)
     arrays = {name: np.asarray(values) for name, values in episode.arrays.items()}
-    outcomes = {name: _outcome(name, np.asarray(x)) for name, x in episode.outcomes.items()}
+    outcomes = {name: as_outcome(name, np.asarray(x)) for name, x in episode.outcomes.items()}
     return replace(episode, arrays=arrays, outcomes=outcomes)
-
-
-def _outcome(name: str, values: np.ndarray) -> np.ndarray:
-    """[T]; rewards of 64 bits keep them."""
-    kind = np.float64 if name == REWARD and values.dtype == np.float64 else OUTCOME_TYPES[name]
-    return values.astype(kind, copy=False)
 
 
 def check_episode(episode: Demonstration) -> None:
@@ -147,20 +141,29 @@ def check_episode(episode: Demonstration) -> None:
             raise DiffpolicyError(f"an episode's {name!r} is not finite (NaN or inf)")
 
 
-def check_alike(episode: Demonstration, stored: Mapping[str, Any], path: Path) -> None:
-    """Raise DiffpolicyError unless the episode has the stored arrays, in rows of their shape.
+def as_stored(episode: Demonstration, stored: Mapping[str, Any], path: Path) -> Demonstration:
+    """The episode in the types of the stored arrays, which are given by name, outcomes too.
 
-    Their types may differ if nothing but the precision of floats is lost.
+    Raises DiffpolicyError unless it has them, see `check_alike`, and for numbers beyond their type.
     """
-    arrays = {**episode.arrays, **episode.outcomes}
-    found = {name: values.shape[1:] for name, values in arrays.items()}
-    expected = {name: array.shape[1:] for name, array in stored.items()}
-    if found != expected:
-        raise DiffpolicyError(f"{path} holds rows of {expected}; this episode has {found}")
-    for name, array in stored.items():
-        casting = "same_kind" if array.dtype.kind == "f" else "safe"
-        if not np.can_cast(arrays[name].dtype, array.dtype, casting):
-            raise DiffpolicyError(
-                f"{path} holds {name!r} as {array.dtype}; this episode has {arrays[name].dtype}; "
-                "give every episode in one type"
+    check_alike(episode, stored, path)
+    for key, value in episode.final.items():
+        if key in stored and not fits(np.asarray(value).dtype, stored[key].dtype):
+            raise DiffpolicyError(f"an episode's final {key!r} is not {stored[key].dtype}")
+    try:
+        with np.errstate(over="raise"):
+            return replace(
+                episode,
+                arrays=_in_types_of(stored, episode.arrays),
+                outcomes=_in_types_of(stored, episode.outcomes),
+                final=_in_types_of(stored, episode.final),
             )
+    except FloatingPointError as error:
+        raise DiffpolicyError(f"an episode has numbers beyond the type in {path}") from error
+
+
+def _in_types_of(
+    stored: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    kinds = {key: stored[key].dtype if key in stored else None for key in arrays}
+    return {key: np.asarray(values, kinds[key]) for key, values in arrays.items()}

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from diffpolicy.errors import DiffpolicyError
+
 REWARD, TERMINATED, TRUNCATED = OUTCOMES = ("reward", "terminated", "truncated")
 BATCH_BYTES = 2**25
 OUTCOME_TYPES = {REWARD: np.float32, TERMINATED: np.bool_, TRUNCATED: np.bool_}
@@ -48,7 +50,7 @@ class Source(Protocol):
 
     attributes: those of `StoreAttributes` that the source declares (env_id, env_kwargs,
     control_dt_s, position_targets), and nothing that it does not. notes: sentences about everything
-    that a store cannot hold, or that the source does not say.
+    that a store cannot hold, or that is in doubt.
     """
 
     format: str
@@ -66,6 +68,49 @@ class Source(Protocol):
         Raises DiffpolicyError for damaged content.
         """
         ...
+
+
+def as_outcome(name: str, values: np.ndarray) -> np.ndarray:
+    """Values of one of `OUTCOMES` in its type; rewards in float64 if float32 would change them."""
+    kind = OUTCOME_TYPES[name]
+    if name == REWARD and not np.can_cast(values.dtype, kind):
+        kind = np.float64
+    return values.astype(kind, copy=False)
+
+
+def fits(given: np.dtype, stored: np.dtype) -> bool:
+    """True if nothing is lost in the stored type but the precision of floats."""
+    return np.can_cast(given, stored, "same_kind" if stored.kind == "f" else "safe")
+
+
+def check_alike(
+    episode: Demonstration, first: Mapping[str, Any], path: Path, name: str = "this episode"
+) -> None:
+    """Raise DiffpolicyError unless the episode has the first one's arrays, in rows of their shape.
+
+    first: arrays by name, outcomes too. path and name: of the data and the episode in messages.
+    """
+    arrays = {**episode.arrays, **episode.outcomes}
+    found = {key: values.shape[1:] for key, values in arrays.items()}
+    expected = {key: array.shape[1:] for key, array in first.items()}
+    if found != expected:
+        raise DiffpolicyError(f"{path} holds rows of {expected}; {name} has rows of {found}")
+    for key, array in first.items():
+        if not fits(arrays[key].dtype, array.dtype):
+            raise DiffpolicyError(
+                f"{path} holds {key!r} as {array.dtype}; {name} has {arrays[key].dtype}; give "
+                "every episode in one type"
+            )
+
+
+def alike(source: Source) -> Iterator[Demonstration]:
+    """Episodes of a source. Raises DiffpolicyError if one has other arrays than the first."""
+    first: Mapping[str, Any] = {}
+    for number, episode in enumerate(source.episodes()):
+        arrays = {**episode.arrays, **episode.outcomes}
+        first = first or {key: np.empty((0, *x.shape[1:]), x.dtype) for key, x in arrays.items()}
+        check_alike(episode, first, source.path, f"episode {number}")
+        yield episode
 
 
 def batches(

@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from diffpolicy.data.appending import (
     NO_SEED,
     as_demonstration,
-    check_alike,
+    as_stored,
     check_appendable,
     check_episode,
     check_origin,
@@ -44,11 +44,14 @@ class DemonstrationWriter:
 
     Opening checks everything and changes nothing. The first append removes what a crash left, and
     consolidated metadata, which no append keeps up to date. The first append decides the arrays of
-    the store: later episodes have the same, but success, task and name may be unknown.
+    the store: later episodes have the same, but success, task and name may be unknown. facts: names
+    of such arrays (`FORMS`) that a new store has although the first episode may not need them.
     """
 
-    def __init__(self, path: str | Path, attributes: Mapping[str, Any]):
-        self.path = Path(path)
+    def __init__(
+        self, path: str | Path, attributes: Mapping[str, Any], facts: Collection[str] = ()
+    ):
+        self.path, self.facts = Path(path), facts
         self.attributes = {VERSION: FORMAT_VERSION, **attributes}
         self.seeds: list[int] = []
         self._store: ZarrStore | None = None
@@ -68,6 +71,10 @@ class DemonstrationWriter:
     def keeps_outcomes(self) -> bool:
         """False for a store that holds episodes without outcomes and final observations."""
         return not self._names or any(name.startswith("final/") for name in self._names)
+
+    def next_seed(self, first: int) -> int:
+        """Seed after those of all stored episodes, and not below `first`."""
+        return max([first - 1, *self.seeds]) + 1
 
     def append(
         self, episode: Demonstration | Mapping[str, np.ndarray], seed: int = NO_SEED
@@ -90,14 +97,17 @@ class DemonstrationWriter:
         made = [as_demonstration(episode) for episode in episodes]
         for episode in made:
             check_episode(episode)
-        wanted, tasks = self._wanted(made), list(self._tasks)
-        facts = packed(made, wanted, tasks)
         # Empty chunks are written too, so a chunk that is absent from the disk is always a loss.
         with writing(self.path), zarr.config.set({"array.write_empty_chunks": True}):
-            store = self._store or self._create(made, facts, tasks)
-            stored = {name: store.array(name) for name in self._names}
+            held = {name: self._store.array(name) for name in self._names} if self._store else {}
+            rows = {n.removeprefix("data/"): x for n, x in held.items() if n.startswith("data/")}
+            rows = rows or {**made[0].arrays, **made[0].outcomes}
+            made = [as_stored(episode, rows, self.path) for episode in made]
+            wanted, tasks = self._wanted(made), list(self._tasks)
+            facts = packed(made, wanted, tasks)
+            store = self._store or self._create(rows, facts, tasks)
+            stored = held or {name: store.array(name) for name in self._names}
             stored_seeds, stored_ends = store.array(SEEDS), store.array(ENDS)
-            self._check_alike(made, stored)
             ends = self._finished(stored_ends)
             self._remove_leftovers()
             self._keep_tasks(tasks)
@@ -106,7 +116,7 @@ class DemonstrationWriter:
                 if name in facts:
                     _extend(array, count, facts[name])
                 else:
-                    _extend(array, end, _joined(made, name.removeprefix("data/"), array.dtype))
+                    _extend(array, end, _joined(made, name.removeprefix("data/")))
             seeds = [NO_SEED] * len(made) if seeds is None else seeds
             _extend(stored_seeds, count, np.array(seeds))
             new_ends = end + np.cumsum([len(episode) for episode in made])
@@ -124,7 +134,7 @@ class DemonstrationWriter:
         """Names of the arrays of facts to write; DiffpolicyError for those the store lacks."""
         known = known_facts(episodes)
         if not self._names:
-            return sorted(known)
+            return sorted({*known, *self.facts})
         if missing := sorted(known - set(self._names)):
             raise DiffpolicyError(
                 f"{self.path} holds no {', '.join(missing)}, which this episode has; every episode "
@@ -132,20 +142,15 @@ class DemonstrationWriter:
             )
         return [name for name in self._names if not name.startswith("data/")]
 
-    def _check_alike(self, episodes: Sequence[Demonstration], stored: Mapping[str, Any]) -> None:
-        arrays = {n.removeprefix("data/"): x for n, x in stored.items() if n.startswith("data/")}
-        for episode in episodes:
-            check_alike(episode, arrays, self.path)
-
     def _create(
-        self, episodes: Sequence[Demonstration], facts: Mapping[str, np.ndarray], tasks: list[str]
+        self,
+        arrays: Mapping[str, np.ndarray],
+        facts: Mapping[str, np.ndarray],
+        tasks: list[str],
     ) -> ZarrStore:
         """Create the empty store under another name, so that a crash leaves no part of one."""
         import zarr
 
-        first = episodes[0]
-        for episode in episodes:
-            check_alike(episode, {**first.arrays, **first.outcomes}, self.path)
         temporary = self.path.with_name(f".{self.path.name}.partial")
         self.close()
         if temporary.exists():
@@ -158,7 +163,7 @@ class DemonstrationWriter:
             temporary.rmdir()
             raise DiffpolicyError(f"{self.path} was made by another writer; choose another --out")
         group: Any = zarr.create_group(temporary, zarr_format=2)
-        rows = {f"data/{name}": x for name, x in {**first.arrays, **first.outcomes}.items()}
+        rows = {f"data/{name}": values for name, values in arrays.items()}
         for name, values in {**rows, **facts}.items():
             group.create_array(
                 name,
@@ -240,10 +245,10 @@ def layout(values: np.ndarray, most_rows: int = CHUNK_ROWS) -> dict[str, Any]:
     return {"chunks": (rows, *row), "compressors": Blosc("zstd", 5, Blosc.NOSHUFFLE)}
 
 
-def _joined(episodes: Sequence[Demonstration], name: str, kind: np.dtype) -> np.ndarray:
-    """[Σ T, …] rows of one array, in the type of the store."""
+def _joined(episodes: Sequence[Demonstration], name: str) -> np.ndarray:
+    """[Σ T, …] rows of one array."""
     values = [{**episode.arrays, **episode.outcomes}[name] for episode in episodes]
-    return np.concatenate(values, dtype=kind, casting="same_kind") if len(values) > 1 else values[0]
+    return np.concatenate(values) if len(values) > 1 else values[0]
 
 
 def _parts(start: int, count: int) -> Iterator[slice]:

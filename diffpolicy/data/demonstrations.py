@@ -22,8 +22,7 @@ import numpy as np
 
 from diffpolicy.data.attributes import VERSION
 from diffpolicy.data.demonstration import OUTCOMES
-from diffpolicy.data.formats import open_source, recognised
-from diffpolicy.data.formats.options import OptionNeeded
+from diffpolicy.data.formats import open_without_options, recognised
 from diffpolicy.data.held import hold
 from diffpolicy.data.pictures import NotPictures, read_pictures
 from diffpolicy.data.precision import lost_changes
@@ -129,7 +128,12 @@ def contents(path: str | Path, writable: bool = False) -> Contents:
     """
     if not writable and recognised(Path(path)) not in (None, "zarr"):
         return _held(Path(path))
-    store = open_store(Path(path), writable)
+    return contents_of_zarr(Path(path), writable)
+
+
+def contents_of_zarr(path: Path, writable: bool = False) -> Contents:
+    """Names, ends and attributes of a store."""
+    store = open_store(path, writable)
     found = store.names("data")
     names, outcomes = _sorted_out(found)
     if "episode_ends" not in store.names("meta") or not names:
@@ -151,12 +155,7 @@ def contents(path: str | Path, writable: bool = False) -> Contents:
 
 def _held(path: Path) -> Contents:
     """Contents of a data set in another format."""
-    try:
-        source = open_source(path)
-    except OptionNeeded as error:
-        raise DiffpolicyError(
-            f"{error}; convert it first: diffpolicy import {path} --out STORE, with that option"
-        ) from error
+    source = open_without_options(path)
     store, ends = hold(source)
     names, outcomes = _sorted_out(sorted(store.arrays))
     return Contents(store, names, ends, False, source.notes, outcomes)

@@ -5,7 +5,7 @@
     meta/success [E] int8               1, 0, or -1 for unknown
     meta/episode_tasks [E] int64        index into the attribute "tasks", or -1 without a task
     meta/episode_names [E, 256] uint8   name in the source: UTF-8, filled up with zeros
-    meta/episode_hashes [E, 16] uint8   BLAKE2b of the episode's arrays, beside its name
+    meta/episode_hashes [E, 16] uint8   BLAKE2b of the episode's arrays, see `content_hash`
 
 Shapes: N rows, E episodes. Readers of Diffusion Policy from before December 2024 take every item of
 meta/ for an array, so that the group of final observations stands beside it.
@@ -35,10 +35,15 @@ UNKNOWN = -1
 
 
 def content_hash(episode: Demonstration) -> bytes:
-    """BLAKE2b, 16 bytes, of names, types, shapes and bytes of the episode's arrays."""
+    """BLAKE2b, 16 bytes, of names, types, shapes and bytes of the episode's arrays.
+
+    They are those of observations and actions, outcomes and final observations.
+    """
     digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(episode.arrays):
-        values = np.ascontiguousarray(episode.arrays[name])
+    finals = {f"{FINAL}/{key}": values for key, values in episode.final.items()}
+    arrays = {**episode.arrays, **episode.outcomes, **finals}
+    for name in sorted(arrays):
+        values = np.ascontiguousarray(arrays[name])
         digest.update(repr((name, values.dtype.str, values.shape)).encode())
         digest.update(values.data)
     return digest.digest()

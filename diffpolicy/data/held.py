@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from diffpolicy.data.demonstration import Source
+from diffpolicy.data.demonstration import Source, alike
 from diffpolicy.data.zarr_store import check_held
 from diffpolicy.errors import DiffpolicyError
 
@@ -87,15 +87,9 @@ def hold(source: Source) -> tuple[HeldStore, np.ndarray]:
     lengths = []
     bar = tqdm(total=len(source), desc="read", unit="episode", delay=QUICK_S, leave=False)
     with bar:
-        for episode in source.episodes():
+        for episode in alike(source):
             arrays = {**episode.arrays, **episode.outcomes}
-            rows = {name: np.shape(values)[1:] for name, values in arrays.items()}
             grown = grown or {n: _Growing(np.asarray(x)) for n, x in arrays.items()}
-            if rows != {name: values.row for name, values in grown.items()}:
-                raise DiffpolicyError(
-                    f"{source.path}: episode {len(lengths)} has rows of {rows}; the first one has "
-                    f"{ {name: values.row for name, values in grown.items()} }"
-                )
             for name, values in arrays.items():
                 grown[name].append(np.asarray(values))
             check_held(sum(values.nbytes for values in grown.values()), source.path)

@@ -1,9 +1,9 @@
 """Unpickle numbers, texts, lists, dicts and NumPy arrays; everything else is refused by its name.
 
 A pickle is a program. Its opcodes are read before any runs: those outside a list, lengths beyond
-the file and far entries of the memo are refused, so memory is bounded by the size of the file. The
-functions that it names are replaced by ones that check their arguments; none of NumPy's own is
-called with them.
+the file and far entries of the memo are refused, so memory is bounded by the size of the file; and
+tuples of tuples without end, whose hash would end the process or never end. The functions that it
+names are replaced by ones that check their arguments; none of NumPy's own is called with them.
 """
 
 import io
@@ -29,6 +29,10 @@ OPCODES = frozenset(
     )
 )
 MEMO = {"PUT", "BINPUT", "LONG_BINPUT"}
+RECALL = {"GET", "BINGET", "LONG_BINGET"}
+TUPLES = {"EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
+LARGEST_TUPLE = 10_000  # values, with those of the tuples in it, each time that they are in it
+CALLS = {"REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX", "OBJ", "INST", "BINPERSID"}  # may give arguments
 ORDERS = ("<", "=", "|")  # of the bytes of a number
 
 Admitted = Mapping[tuple[str, str], Callable[..., Any]]
@@ -145,6 +149,7 @@ def check_opcodes(content: bytes, opcodes: frozenset[str] = OPCODES) -> None:
     Lengths are those of their bytes in the content, or reading them fails.
     """
     argument: Any
+    tuples = _Tuples()
     for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         if opcode.name not in opcodes:
             raise DiffpolicyError(f"the pickle has the opcode {opcode.name}, which is not admitted")
@@ -152,6 +157,44 @@ def check_opcodes(content: bytes, opcodes: frozenset[str] = OPCODES) -> None:
             raise DiffpolicyError(f"the pickle numbers its {count}th opcode {argument}")
         if opcode.name == "FRAME" and argument > len(content):
             raise DiffpolicyError("the pickle is truncated")
+        tuples.see(opcode, argument)
+
+
+class _Tuples:
+    """Size of the tuple in each entry of the stack and the memo, else 1; None for a mark."""
+
+    def __init__(self):
+        self.stack: list[int | None] = []
+        self.memo: dict[int, int | None] = {}
+
+    def see(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
+        """Follow one opcode. Raises DiffpolicyError at a tuple that is too large."""
+        if opcode.name == "MARK":
+            self.stack.append(None)
+        elif opcode.name in MEMO or opcode.name == "MEMOIZE":
+            place = len(self.memo) if opcode.name == "MEMOIZE" else argument
+            self.memo[place] = self.stack[-1] if self.stack else 1
+        elif opcode.name in RECALL:
+            self.stack.append(self.memo.get(argument, 1))
+        elif opcode.name == "DUP":
+            self.stack += self.stack[-1:]
+        else:
+            taken = self._taken(opcode)
+            size = 1 + sum(taken) if opcode.name in TUPLES | CALLS else 1
+            if size > LARGEST_TUPLE:
+                raise DiffpolicyError(f"the pickle has a tuple of over {LARGEST_TUPLE} values")
+            self.stack += [size] * len(opcode.stack_after)
+
+    def _taken(self, opcode: pickletools.OpcodeInfo) -> list[int]:
+        """Sizes of the entries that an opcode takes from the stack."""
+        before, taken = opcode.stack_before, []
+        if pickletools.markobject in before:
+            while self.stack and (size := self.stack.pop()) is not None:
+                taken.append(size)
+            before = before[: before.index(pickletools.markobject)]
+        for _ in before[: len(self.stack)]:
+            taken.append(self.stack.pop() or 1)
+        return taken
 
 
 def unpickle(content: bytes, what: object, admitted: Admitted = ARRAYS) -> Any:

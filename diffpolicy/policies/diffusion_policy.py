@@ -29,7 +29,7 @@ from diffpolicy.policies.foreign import (
     take,
 )
 from diffpolicy.policies.lerobot import ENCODER
-from diffpolicy.policies.pickled import TorchFile, plain
+from diffpolicy.policies.pickled import TorchFile
 from diffpolicy.policies.unet import DIFFUSION_POLICY, unet_weights
 from diffpolicy.specification import ACTION, FLAT, Horizons, ObservationSpec, picture
 
@@ -78,7 +78,10 @@ class Meta:
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """Options of a policy that matter to control."""
+    """Options that matter to control, with the defaults of a policy of pictures.
+
+    eta and use_clipped_model_output are given to the scheduler.
+    """
 
     horizon: int
     n_obs_steps: int
@@ -86,17 +89,25 @@ class PolicyConfig:
     noise_scheduler: dict[str, Any]
     num_inference_steps: int | None = None
     obs_as_global_cond: bool = True
+    eta: float = 0.0
+    use_clipped_model_output: bool = False
+    shape_meta: dict[str, Any] = field(default_factory=dict)
+    crop_shape: tuple[int, int] | None = (76, 76)
+    obs_encoder_group_norm: bool = False
+    eval_fixed_crop: bool = False
+
+
+@dataclass(frozen=True)
+class LowdimConfig(PolicyConfig):
+    """Options of a policy of vectors, with its defaults."""
+
+    obs_as_global_cond: bool = False
     obs_as_local_cond: bool = False
     pred_action_steps_only: bool = False
-    oa_step_convention: bool = True
-    use_clipped_model_output: bool = False
+    oa_step_convention: bool = False
     obs_dim: int = 0
     action_dim: int = 0
     model: dict[str, Any] = field(default_factory=dict)
-    shape_meta: dict[str, Any] = field(default_factory=dict)
-    crop_shape: tuple[int, int] | None = None
-    obs_encoder_group_norm: bool = False
-    eval_fixed_crop: bool = False
 
 
 def read(path: Path) -> Foreign:
@@ -106,11 +117,12 @@ def read(path: Path) -> Foreign:
     options = document["policy"]
     kind = str(options.get("_target_")).rpartition(".")[2]
     refuse_others(where, "the policy", kind, (LOWDIM, HYBRID))
-    config: PolicyConfig = validate(PolicyConfig, options, f"{where}: policy", others=True)
-    _check(config, kind, where)
-    specs, actions = _observations(config, kind, where)
+    expected = LowdimConfig if kind == LOWDIM else PolicyConfig
+    config: PolicyConfig = validate(expected, options, f"{where}: policy", others=True)
+    _check(config, where)
+    specs, actions = _observations(config, where)
     scheduler, rederive = _scheduler(config, where)
-    network = _network(config, kind, options, where)
+    network = _network(config, options, where)
     model = ModelConfig(
         **scheduler.process(where),
         denoiser="unet",
@@ -145,7 +157,7 @@ def _content(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
     """Configuration, tensors and name of the state dict of a checkpoint."""
     file = TorchFile(path)
     payload = file.payload if isinstance(file.payload, dict) else {}
-    document, states = plain(payload.get("cfg")), payload.get("state_dicts")
+    document, states = file.plain(payload.get("cfg")), payload.get("state_dicts")
     options = document.get("policy") if isinstance(document, dict) else None
     if not isinstance(options, dict) or not isinstance(states, dict):
         raise DiffpolicyError(
@@ -156,29 +168,28 @@ def _content(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
     return document, {n: as_float32(tensor) for n, tensor in tensors.items()}, name
 
 
-def _network(config: PolicyConfig, kind: str, options: dict[str, Any], where: str) -> Network:
+def _network(config: PolicyConfig, options: dict[str, Any], where: str) -> Network:
     """Options of the UNet, which stand in `model` or among those of the policy."""
-    given = (Unet, config.model) if kind == LOWDIM else (Network, options)
+    given = (Unet, config.model) if isinstance(config, LowdimConfig) else (Network, options)
     found: Network = validate(*given, where, others=True)
     refuse_others(where, "n_groups", found.n_groups, (FINAL_GROUPS,))
     return found
 
 
-def _check(config: PolicyConfig, kind: str, where: str) -> None:
+def _check(config: PolicyConfig, where: str) -> None:
     """Refuse what the network here does not have."""
     refuse_others(where, "obs_as_global_cond", config.obs_as_global_cond, (True,))
-    refuse_others(where, "obs_as_local_cond", config.obs_as_local_cond, (False,))
-    refuse_others(where, "pred_action_steps_only", config.pred_action_steps_only, (False,))
-    refuse_others(where, "oa_step_convention", config.oa_step_convention, (True,))
-    if kind == HYBRID:
+    if isinstance(config, LowdimConfig):
+        refuse_others(where, "obs_as_local_cond", config.obs_as_local_cond, (False,))
+        refuse_others(where, "pred_action_steps_only", config.pred_action_steps_only, (False,))
+        refuse_others(where, "oa_step_convention", config.oa_step_convention, (True,))
+    else:
         refuse_others(where, "obs_encoder_group_norm", config.obs_encoder_group_norm, (True,))
 
 
-def _observations(
-    config: PolicyConfig, kind: str, where: str
-) -> tuple[dict[str, ObservationSpec], int]:
+def _observations(config: PolicyConfig, where: str) -> tuple[dict[str, ObservationSpec], int]:
     """Observations in the order of the conditioning, and D_a."""
-    if kind == LOWDIM:
+    if isinstance(config, LowdimConfig):
         return {FLAT: ObservationSpec((config.obs_dim,))}, config.action_dim
     meta: Meta = validate(Meta, config.shape_meta, f"{where}: shape_meta", others=True)
     specs = {key: _spec(config, key, found, where) for key, found in meta.obs.items()}
@@ -205,7 +216,8 @@ def _notes(
     """Sentences about the policy's own sampler and crop."""
     kind = str(config.noise_scheduler.get("_target_")).rpartition(".")[2]
     steps = config.num_inference_steps or scheduler.num_train_timesteps
-    eta = " --eta 1" if SCHEDULERS[kind] else ""
+    η = 1.0 if SCHEDULERS[kind] else config.eta
+    eta = f" --eta {η:g}" if η else ""
     yield f"Diffusion Policy samples this policy by {kind} with --ddim-steps {steps}{eta}"
     cropped = any(spec.crop for spec in specs.values()) and config.crop_shape
     if cropped and not config.eval_fixed_crop:

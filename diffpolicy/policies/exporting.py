@@ -214,6 +214,7 @@ def contract(policy: Policy) -> dict[str, Any]:
         "observations": observations,
         NOISE: None if policy.regression else noise,
         ACTIONS: {"shape": [1, policy.horizons.usable, task.action_dim], "dtype": "float32"},
+        "order": "observations from the oldest to the newest; actions from that of the newest on",
         "horizons": asdict(policy.horizons),
         "control_dt_s": task.control_dt_s,
         "position_targets": task.position_targets,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from diffpolicy import environment
-from diffpolicy.checked import validate
+from diffpolicy.checked import parse_json, validate
 from diffpolicy.checkpoint import (
     Checkpoint,
     check_finite,
@@ -129,7 +129,7 @@ def _keys(observations: dict[str, ObservationSpec]) -> str:
 
 def _check(checkpoint: Checkpoint, source: Path) -> None:
     """Raise DiffpolicyError for a policy that could not be loaded again; before it is written."""
-    header = json.loads(json.dumps(asdict(checkpoint.specification)))
+    header = parse_json(json.dumps(asdict(checkpoint.specification)), str(source))
     validate(Specification, header, str(source))
     with torch.device("meta"):
         network = build_network(checkpoint.specification)

@@ -228,9 +228,12 @@ def _normalizer(statistics: Statistics, key: str, spec: ObservationSpec, mode: s
 def _weights(
     tensors: dict[str, Tensor], config: LeRobotConfig, model: ModelConfig, where: str
 ) -> dict[str, Tensor]:
-    """Weights of the UNet and the cameras by our names."""
+    """Weights of the UNet and the cameras by our names.
+
+    Those of a network under torch.compile have `_orig_mod` in theirs.
+    """
     theirs = {
-        name.removeprefix("diffusion."): tensor
+        name.removeprefix("diffusion.").replace("._orig_mod.", "."): tensor
         for name, tensor in tensors.items()
         if name.startswith("diffusion.") and not name.endswith("pos_grid")  # a constant
     }

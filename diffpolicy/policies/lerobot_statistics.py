@@ -121,11 +121,13 @@ def read_statistics(
     """
     if not (folder / next(iter(PROCESSORS))).exists():
         return _from_weights(folder, modes, tensors)
-    (options, values), (_, action) = (_processor(folder, *item) for item in PROCESSORS.items())
+    (options, values), (back, action) = (_processor(folder, *item) for item in PROCESSORS.items())
+    ours = {kind: mode for kind, mode in options.norm_map.items() if kind != ACTION.upper()}
+    theirs = {kind: mode for kind, mode in back.norm_map.items() if kind == ACTION.upper()}
     return Statistics(
         values,
         action.get(ACTION, {}),
-        {kind: mode.upper() for kind, mode in options.norm_map.items()},
+        {kind: mode.upper() for kind, mode in (ours | theirs).items()},
         options.eps,
         older=False,
         where=str(folder),

@@ -9,9 +9,8 @@ import math
 import pickle
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,6 +31,9 @@ TYPES = {  # of the numbers of a storage
     "BoolStorage": torch.bool,
 }
 DEEPEST = 50  # greatest nesting of a configuration
+REPEATED = 8  # sizes of the file that all of its content may take: a pickle can list parts twice
+DAMAGE = (KeyError, zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError)  # of a zip
+VALUE = 100  # bytes that a value of a configuration takes, about
 
 
 class Sealed(type):
@@ -52,8 +54,7 @@ class Node(Bag):
     """Node of an OmegaConf configuration: `_content` of a dict or list, `_val` of a value."""
 
 
-@dataclass(frozen=True)
-class Numbers:
+class Numbers(NamedTuple):
     """Reference to a storage: type and count of its numbers, and the name of its file."""
 
     dtype: torch.dtype
@@ -120,10 +121,10 @@ class Restricted(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Numbers:
         """Return the reference to a storage: ("storage", type, key, device, count)."""
-        kind, dtype, key, _, count = pid
-        if kind != "storage" or dtype not in TYPES or not str(key).isdecimal() or count < 0:
-            raise DiffpolicyError("its pickle refers to a damaged storage")
-        return Numbers(TYPES[dtype], key, count)
+        match pid:
+            case "storage", str(dtype), str(key), _, int(count) if dtype in TYPES:
+                return Numbers(TYPES[dtype], key, count)
+        raise DiffpolicyError("its pickle refers to a damaged storage")
 
 
 class TorchFile:
@@ -137,12 +138,14 @@ class TorchFile:
         try:
             self._zip = zipfile.ZipFile(path)
             [pickled] = [n for n in self._zip.namelist() if n.count("/") == 1 and _is_pickle(n)]
-        except (zipfile.BadZipFile, ValueError, OSError) as error:
+        except DAMAGE as error:
             raise DiffpolicyError(
                 f"{path} is not a checkpoint of PyTorch; expected a zip with one data.pkl, as "
                 "torch.save writes it since 1.6"
             ) from error
         self._root = pickled.rpartition("/")[0]
+        self._storages: dict[str, bytearray] = {}
+        self._left = REPEATED * path.stat().st_size
         self.payload = self._unpickle(self._read(pickled))
 
     def _unpickle(self, content: bytes) -> Any:
@@ -161,16 +164,17 @@ class TorchFile:
             if self._zip.getinfo(name).compress_type != zipfile.ZIP_STORED:
                 raise DiffpolicyError(f"{self.path}: {name} is compressed; torch.save does not")
             return self._zip.read(name)
-        except (KeyError, zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+        except DAMAGE as error:
             raise DiffpolicyError(f"{self.path}: {name} cannot be read: {error}") from error
 
     def tensor(self, found: Slice) -> Tensor:
         """The numbers of a tensor of the payload."""
         match vars(found):
             case {"storage": Numbers() as s, "offset": int(offset), "size": size, "stride": stride}:
-                content = self._read(f"{self._root}/data/{s.key}")
+                content = self._storage(s.key)
                 if _fits(s, len(content), offset, size, stride):
-                    whole = torch.frombuffer(bytearray(content) or bytearray(8), dtype=s.dtype)
+                    self._spend(4 * math.prod(size))  # in float32
+                    whole = torch.frombuffer(content or bytearray(8), dtype=s.dtype)
                     return whole.as_strided(size, stride, offset).clone()
         raise DiffpolicyError(f"{self.path} holds a damaged tensor")
 
@@ -179,6 +183,40 @@ class TorchFile:
         if not isinstance(found, Mapping):
             raise DiffpolicyError(f"{self.path} holds a damaged state dict")
         return {str(k): self.tensor(x) for k, x in found.items() if isinstance(x, Slice)}
+
+    def plain(self, node: Any, deeper: int = DEEPEST) -> Any:
+        """A configuration of OmegaConf as dicts, lists and values that JSON can hold.
+
+        deeper: levels that it may have. NaN and inf are texts. Raises DiffpolicyError.
+        """
+        self._spend(VALUE + (len(node) if isinstance(node, str) else 0))
+        if deeper < 0:
+            raise DiffpolicyError(f"{self.path}: its configuration is nested too deeply")
+        if isinstance(node, Node):
+            attributes = vars(node)
+            return self.plain(attributes.get("_content", attributes.get("_val")), deeper - 1)
+        if isinstance(node, dict):
+            return {_key(key): self.plain(value, deeper - 1) for key, value in node.items()}
+        if isinstance(node, list | tuple):
+            return [self.plain(value, deeper - 1) for value in node]
+        if isinstance(node, float) and not math.isfinite(node):
+            return str(node)
+        if node is None or isinstance(node, str | float) or _is_short(node):
+            return node
+        raise DiffpolicyError(f"{self.path}: its configuration holds more than plain values")
+
+    def _storage(self, key: str) -> bytearray:
+        """Numbers of a storage, which is read once."""
+        if key not in self._storages:
+            self._storages[key] = bytearray(self._read(f"{self._root}/data/{key}"))
+            self._spend(len(self._storages[key]))
+        return self._storages[key]
+
+    def _spend(self, count: int) -> None:
+        """Count bytes of the content. Raises DiffpolicyError for far more than the file has."""
+        self._left -= count
+        if self._left < 0:
+            raise DiffpolicyError(f"{self.path} is refused: its content repeats without end")
 
 
 def _is_pickle(name: str) -> bool:
@@ -203,17 +241,12 @@ def _fits(storage: Numbers, size_bytes: int, offset: int, size: Any, stride: Any
     )
 
 
-def plain(node: Any, left: int = DEEPEST) -> Any:
-    """A configuration of OmegaConf as dicts, lists and values. Raises DiffpolicyError."""
-    if left < 0:
-        raise DiffpolicyError("the configuration of the checkpoint is nested too deeply")
-    if isinstance(node, Node):
-        attributes = vars(node)
-        return plain(attributes.get("_content", attributes.get("_val")), left - 1)
-    if isinstance(node, dict):
-        return {str(key): plain(value, left - 1) for key, value in node.items()}
-    if isinstance(node, list | tuple):
-        return [plain(value, left - 1) for value in node]
-    if node is None or isinstance(node, str | int | float):
-        return node
-    raise DiffpolicyError("the configuration of the checkpoint holds more than plain values")
+def _is_short(node: Any) -> bool:
+    """True for an integer that JSON readers can hold."""
+    return isinstance(node, int) and abs(node) < 2**63
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str) and not _is_short(key):
+        raise DiffpolicyError(f"a key of its configuration is a {type(key).__name__}, not a text")
+    return str(key)

@@ -9,7 +9,7 @@ import numpy as np
 from diffpolicy.data.attributes import VERSION
 from diffpolicy.data.demonstration import Demonstration, Source
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.stores.copying import SOURCES
+from diffpolicy.stores.copying import IMPORTED, SOURCES
 
 EQUAL = {  # attribute: its name in messages
     "env_id": "environment",
@@ -91,7 +91,7 @@ def _left_out(sources: Sequence[Source], episodes: Sequence[Demonstration]) -> l
 
 def common(sources: Sequence[Source]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Attributes that all sources share, and for each source those that differ."""
-    hidden = {VERSION}
+    hidden = {VERSION, *IMPORTED}
     names = dict.fromkeys(name for source in sources for name in source.attributes)
     values = {name: [source.attributes.get(name) for source in sources] for name in names}
     equal = {

@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import Positional
 
 from diffpolicy.checked import NOT_EMPTY, Checked, Range
-from diffpolicy.config import SEED, TICKS
+from diffpolicy.config import CONTROL_DT, SEED, TICKS
 from diffpolicy.data.formats.options import ExportOptions, SourceOptions
 
 
@@ -19,6 +19,10 @@ class ImportConfig(SourceOptions):
     """File or folder to read; nothing is downloaded."""
     out: Path = field(kw_only=True)
     """Store to write, or to continue."""
+    control_dt: Annotated[float | None, CONTROL_DT] = None
+    """Control period in seconds; by default as the source declares it."""
+    position_targets: bool | None = None
+    """True if actions are position targets; by default as the source declares it."""
 
 
 @dataclass(frozen=True)

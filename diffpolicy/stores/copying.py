@@ -11,14 +11,14 @@ from typing import Any
 from diffpolicy.data.appending import NO_SEED, stored_seeds
 from diffpolicy.data.demonstration import BATCH_BYTES, Demonstration, Source
 from diffpolicy.data.demonstration_writer import DemonstrationWriter
-from diffpolicy.data.formats import open_source
-from diffpolicy.data.formats.options import OptionNeeded
+from diffpolicy.data.episode_facts import FORMS
 from diffpolicy.data.formats.stored import StoredSource
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import remove_partial_folders
 
 MOST_EPISODES = 256  # written at once
 SOURCES = "sources"  # attribute: a list with the origin of the episodes, one entry a source
+IMPORTED = ("source", "format", "options", "source_episodes")  # attributes of a store as imported
 
 
 @dataclass
@@ -56,7 +56,7 @@ def new_store(path: Path, attributes: Mapping[str, Any]) -> Iterator[Copies]:
     check_new(path)
     remove_partial_folders(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    writer = DemonstrationWriter(temporary, attributes)
+    writer = DemonstrationWriter(temporary, attributes, facts=FORMS)
     try:
         copies = Copies(writer)
         yield copies
@@ -77,16 +77,6 @@ def check_new(path: Path) -> None:
         raise DiffpolicyError(f"{path} exists, and nothing is overwritten; choose another --out")
 
 
-def opened(path: Path) -> Source:
-    """A data set of any format; DiffpolicyError for one that needs an option of `import`."""
-    try:
-        return open_source(path)
-    except OptionNeeded as error:
-        raise DiffpolicyError(
-            f"{error}; convert it first: diffpolicy import {path} --out STORE, with that option"
-        ) from error
-
-
 def seeds_of(source: Source) -> Sequence[int]:
     """Reset seed of each episode [E]; NO_SEED for one without."""
     if isinstance(source, StoredSource) and source.contents.recorded_here:
@@ -95,8 +85,10 @@ def seeds_of(source: Source) -> Sequence[int]:
 
 
 def origin(source: Source, **more: Any) -> dict[str, Any]:
-    """Entry of a source in the attribute `sources`."""
-    return {"path": str(source.path), "format": source.format, "episodes": len(source), **more}
+    """Entry of a source in the attribute `sources`; imported: where it was itself imported from."""
+    entry = {"path": str(source.path.resolve()), "format": source.format, "episodes": len(source)}
+    imported = {name: source.attributes[name] for name in IMPORTED if name in source.attributes}
+    return {**entry, **({"imported": imported} if imported else {}), **more}
 
 
 def derived(source: Source, **more: Any) -> dict[str, Any]:
@@ -106,7 +98,8 @@ def derived(source: Source, **more: Any) -> dict[str, Any]:
     """
     before = source.attributes.get(SOURCES, [])
     history = [*before] if isinstance(before, list) else []
-    return {**source.attributes, SOURCES: [*history, origin(source, **more)]}
+    kept = {name: value for name, value in source.attributes.items() if name not in IMPORTED}
+    return {**kept, SOURCES: [*history, origin(source, **more)]}
 
 
 def part(episode: Demonstration, start: int, end: int) -> Demonstration:

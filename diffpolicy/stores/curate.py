@@ -11,7 +11,9 @@ from tqdm import tqdm
 
 from diffpolicy.data import facts
 from diffpolicy.data.appending import NO_SEED
+from diffpolicy.data.attributes import attribute
 from diffpolicy.data.demonstration import Demonstration, Source
+from diffpolicy.data.formats import open_without_options
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.stores.alike import check_alike, common
 from diffpolicy.stores.config import FilterConfig, MergeConfig, SplitConfig
@@ -20,7 +22,6 @@ from diffpolicy.stores.copying import (
     check_new,
     derived,
     new_store,
-    opened,
     origin,
     part,
     seeds_of,
@@ -36,7 +37,7 @@ def merge(config: MergeConfig) -> None:
     Attributes that differ between the stores are kept in the list `sources`.
     """
     check_new(config.out)
-    sources = [opened(path) for path in config.stores]
+    sources = [open_without_options(path) for path in config.stores]
     shared = check_alike(sources)
     attributes, differing = common(sources)
     entries = [origin(source, **own) for source, own in zip(sources, differing, strict=True)]
@@ -54,7 +55,7 @@ def split(config: SplitConfig) -> None:
     """Write two stores: a random share of the episodes, and the others, both in their order."""
     if config.out[0].resolve() == config.out[1].resolve():
         raise DiffpolicyError(f"--out needs two different stores; got {config.out[0]} twice")
-    source = opened(config.store)
+    source = open_without_options(config.store)
     chosen = first_part(len(source), config.fraction, config.seed, str(config.store))
     about = {"fraction": config.fraction, "seed": config.seed}
     with ExitStack() as stack:
@@ -87,7 +88,7 @@ def filter_store(config: FilterConfig) -> None:
     ends with the observation of the next row and counts as truncated.
     """
     check_new(config.out)
-    source = opened(config.store)
+    source = open_without_options(config.store)
     chosen = numbers_of(config.episodes, len(source))
     ranges = None if config.idle is None else spans(source)
     dropped, cut = Counter(), 0
@@ -126,7 +127,7 @@ def _moving(
 ) -> tuple[int, int]:
     if share is None or ranges is None:
         return 0, len(episode)
-    stretch = facts.idle_stretch(source.attributes.get("control_dt_s"))
+    stretch = facts.idle_stretch(attribute(source.attributes, "control_dt_s"))
     return facts.moving_part(facts.idle_rows(vectors(episode), ranges, stretch, share))
 
 

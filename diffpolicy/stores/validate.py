@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from diffpolicy.data.attributes import READ, attribute
 from diffpolicy.data.demonstration import Demonstration, Source
-from diffpolicy.data.formats import open_source
+from diffpolicy.data.formats import open_source, open_without_options
 from diffpolicy.data.formats.options import SourceOptions
 from diffpolicy.data.formats.stored import StoredSource
 from diffpolicy.data.precision import lost_changes
@@ -20,7 +20,7 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import ACTION, picture_shape
 from diffpolicy.stores.config import ValidateConfig
 from diffpolicy.stores.content import Content
-from diffpolicy.stores.copying import opened, seeds_of
+from diffpolicy.stores.copying import seeds_of
 from diffpolicy.stores.findings import Findings, Place
 from diffpolicy.stores.motion import MOST_COMPARED, Motion
 from diffpolicy.stores.space import action_limits
@@ -32,12 +32,13 @@ def validate(config: ValidateConfig) -> None:
 
     Raises DiffpolicyError for data that cannot be opened at all.
     """
-    source = opened(config.path)
+    source = open_without_options(config.path)
     findings = Findings()
     for note in source.notes:
         print(f"note: {note}")
     _check_attributes(source.attributes, findings)
     _check_seeds(source, findings)
+    _check_ended(source, findings)
     content = _content(source, findings)
     unchecked = _check_motion(source, content, findings, config.env)
     findings.show()
@@ -71,6 +72,14 @@ def _check_seeds(source: Source, findings: Findings) -> None:
             text = f"it has seed {seed}, as episode {first[seed]}"
             findings.warn("seeds", text, Place(episode, 0))
         first.setdefault(seed, episode)
+
+
+def _check_ended(source: Source, findings: Findings) -> None:
+    """Warn of an import that was interrupted."""
+    expected = source.attributes.get("source_episodes")
+    if type(expected) is int and expected != len(source):
+        text = f"{len(source):,} of {expected:,} episodes are imported; call import again"
+        findings.warn("unfinished", text)
 
 
 def _content(source: Source, findings: Findings) -> Content:

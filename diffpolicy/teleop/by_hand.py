@@ -67,7 +67,7 @@ class _Teleoperation:
         check_drivable(env)
         self.env, self.writer, self.new_outcome = env, writer, new_outcome
         self.control_dt_s, self.first_seed = control_dt_s, seed
-        self.next_seed = writer.seeds[-1] + 1 if writer.seeds else seed
+        self.next_seed = writer.next_seed(seed)
         self.session = Session[tuple[Demonstration, int]](
             lambda held: self.save(*held), episodes, len(writer.seeds)
         )

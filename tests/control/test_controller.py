@@ -215,6 +215,25 @@ def test_an_observation_that_does_not_fit_changes_nothing():
     assert list(source.calls[0]) == ["camera", "place"]
 
 
+class Naming(Gated):
+    observations = ("place",)
+
+
+def test_a_policy_may_name_its_keys_alone():
+    source = Naming(gated=False)
+    wrong = {
+        r"place at tick 1 must be numbers \[2\]; got <U1": np.array(["a", "b"]),
+        "got complex128": at(0) * 1j,
+        "got uint8": np.zeros(2, np.uint8),
+    }
+    with Controller(source, control_dt_s=DT_S) as controller:
+        np.testing.assert_array_equal(controller.act({"place": at(3), "other": "text"}), (3, 0))
+        for message, value in wrong.items():
+            with pytest.raises(DiffpolicyError, match=message):
+                controller.act(value)
+    assert list(source.calls[0]) == ["place"]
+
+
 def test_missed_periods_are_counted_once(monkeypatch):
     from diffpolicy.control import controller as module
 

@@ -233,3 +233,17 @@ def test_damaged_facts_are_refused(tmp_path, name, values, message):
     zarr.open_group(path, mode="r+").create_array(name, data=values)
     with pytest.raises(DiffpolicyError, match=message):
         open_source(path)
+
+
+@pytest.mark.parametrize(
+    ("final", "message"), [(np.full(3, 1.5), "final 'count' is not int64"), (np.ones(3, int), None)]
+)
+def test_a_final_observation_is_not_rounded(tmp_path, final, message):
+    arrays = {"count": np.ones((2, 3), int), "action": np.zeros((2, 1))}
+    writer = DemonstrationWriter(tmp_path / "s.zarr", ATTRIBUTES)
+    writer.append(Demonstration(arrays, final={"count": np.ones(3, int)}))
+    if message is None:
+        writer.append(Demonstration(arrays, final={"count": final}))
+        return
+    with pytest.raises(DiffpolicyError, match=message):
+        writer.append(Demonstration(arrays, final={"count": final}))

@@ -7,7 +7,7 @@ import pytest
 from stores import EPISODES
 
 from diffpolicy.config import InfoConfig
-from diffpolicy.data import demonstrations, zarr_store
+from diffpolicy.data import demonstrations, formats, zarr_store
 from diffpolicy.data.demonstration import Demonstration
 from diffpolicy.data.demonstrations import contents, open_demonstrations
 from diffpolicy.data.formats.options import OptionNeeded
@@ -52,7 +52,7 @@ def opened(monkeypatch, tmp_path):
     def make(episodes=GIVEN):
         source = Elsewhere(tmp_path, episodes)
         monkeypatch.setattr(demonstrations, "recognised", lambda path: "lerobot")
-        monkeypatch.setattr(demonstrations, "open_source", lambda path: source)
+        monkeypatch.setattr(formats, "open_source", lambda path: source)
         return tmp_path
 
     return make
@@ -89,11 +89,20 @@ def test_a_missing_option_is_told_with_the_command_that_takes_it(opened, monkeyp
         raise OptionNeeded(f"{path} needs --map")
 
     path = opened()
-    monkeypatch.setattr(demonstrations, "open_source", fail)
+    monkeypatch.setattr(formats, "open_source", fail)
     with pytest.raises(DiffpolicyError, match=rf"needs --map; .*diffpolicy import {path} --out"):
         contents(path)
 
 
 def test_episodes_that_differ_are_refused(opened):
-    with pytest.raises(DiffpolicyError, match="episode 1 has rows of"):
+    with pytest.raises(DiffpolicyError, match=r"holds rows of .*; episode 1 has rows of"):
         contents(opened([GIVEN[0], Demonstration(EPISODES[1])]))
+
+
+def test_an_episode_of_another_type_is_refused(opened):
+    """Numbers are never rounded to the whole numbers of the first episode."""
+    arrays = {"observation": np.arange(8).reshape(4, 2), "action": np.arange(8).reshape(4, 2)}
+    other = {**arrays, "observation": arrays["observation"] + 0.5}
+    path = opened([Demonstration(arrays), Demonstration(other)])
+    with pytest.raises(DiffpolicyError, match="'observation' as int64; episode 1 has float64"):
+        contents(path)

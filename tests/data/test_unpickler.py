@@ -81,6 +81,12 @@ def test_anything_but_arrays_is_refused_by_its_name(thing, name, tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
+def test_tuples_of_a_usual_size_are_read():
+    content = {(1, (2.0, "x")): [tuple(range(5000)), ((),)]}
+    for protocol in range(6):
+        assert unpickle(pickle.dumps([content, content], protocol), "it") == [content, content]
+
+
 def memo(number: int) -> bytes:
     return b"\x80\x04Nr" + struct.pack("<I", number) + b"."
 
@@ -107,6 +113,9 @@ def memo(number: int) -> bytes:
         b"\x80\x02cnumpy\ndtype\n)\x81.",
         b"(inumpy\nndarray\n.",
         b"\x80\x04(((((",
+        b"\x80\x04})" + 10**6 * b"\x85" + b"Ns.",  # a key whose hash would exhaust the stack
+        b"\x80\x04})" + 60 * b"2\x86" + b"Ns.",  # one of 2^60 values
+        b"\x80\x04}" + b")" + 60 * b"\x94h\x00h\x00\x86q\x00" + b"Ns.",
         b"\x82\x01.",
     ],
 )

@@ -2,9 +2,11 @@
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +17,7 @@ from foreign_weights import CONDITION, unet
 
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.policies import diffusion_policy
 from diffpolicy.policies.config import ImportPolicyConfig
 from diffpolicy.policies.importing import import_policy
 from diffpolicy.policies.pickled import TorchFile
@@ -188,6 +191,8 @@ def test_code_is_refused_by_its_name_and_does_not_run(tmp_path, place, function,
         b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R.",
         b"(S'storage'\nS'FloatStorage'\nS'../x'\nS'cpu'\nI4\ntQ.",
         b"(S'module'\nNNNNtQ.",
+        b"(S'storage'\nS'FloatStorage'\nS'0'\nS'cpu'\nI1\ntQ}(S'dtype'\nI1\nub.",  # changes it
+        b"})" + 10**6 * b"\x85" + b"Ns.",  # a key whose hash would exhaust the stack
         b"",
     ],
 )
@@ -196,6 +201,49 @@ def test_hostile_pickles_are_refused(tmp_path, program):
     rewritten(source, lambda name, old: program if name.endswith("data.pkl") else old)
     with pytest.raises(DiffpolicyError, match=r"a\.ckpt"):
         bring(source, tmp_path / "run")
+
+
+def test_a_configuration_that_repeats_without_end_is_refused(tmp_path):
+    value = node(1)
+    for _ in range(12):
+        inside, value = value, node([])
+        value._content = 10 * [inside]
+    with pytest.raises(DiffpolicyError, match="content repeats without end"):
+        bring(write(tmp_path / "a.ckpt", payload() | {"cfg": value}), tmp_path / "run")
+
+
+def test_numbers_in_many_tensors_are_refused(tmp_path):
+    x = torch.zeros(100_000)
+    file = TorchFile(write(tmp_path / "a.ckpt", {str(n): x for n in range(50)}))
+    with pytest.raises(DiffpolicyError, match="content repeats without end"):
+        file.tensors(file.payload)
+
+
+def test_a_configuration_is_kept_as_json_can_hold_it(tmp_path):
+    content = payload()
+    content["cfg"] = node({"policy": POLICY, "lr": float("inf"), "n": {1: None}})
+    run = bring(write(tmp_path / "a.ckpt", content), tmp_path / "run")
+    kept = load_policy(run).specification.training["config"]
+    assert (kept["lr"], kept["n"]) == ("inf", {"1": None})
+    content["cfg"] = node({"policy": POLICY, "n": 10**5000})
+    with pytest.raises(DiffpolicyError, match="more than plain values"):
+        bring(write(tmp_path / "b.ckpt", content), tmp_path / "other")
+
+
+def test_options_that_are_left_out_have_the_defaults_of_diffusion_policy(tmp_path):
+    for name in ("obs_as_global_cond", "oa_step_convention"):
+        content = payload()
+        content["cfg"] = node({"policy": {k: v for k, v in POLICY.items() if k != name}})
+        with pytest.raises(DiffpolicyError, match=f"{name} False is not supported"):
+            bring(write(tmp_path / "a.ckpt", content), tmp_path / "run")
+    pictures = diffusion_policy.PolicyConfig(8, 2, 4, SCHEDULER)
+    assert (pictures.crop_shape, pictures.obs_as_global_cond) == ((76, 76), True)
+
+
+def test_the_eta_of_a_policy_is_told(tmp_path, capsys):
+    changes = {"noise_scheduler": SCHEDULER | {"_target_": "x.DDIMScheduler"}, "eta": 0.5}
+    bring(write(tmp_path / "a.ckpt", payload(changes)), tmp_path / "run")
+    assert "by DDIMScheduler with --ddim-steps 100 --eta 0.5\n" in capsys.readouterr().out
 
 
 def test_damaged_bytes_are_read_or_refused(tmp_path):
@@ -231,6 +279,19 @@ def test_other_files_are_refused(tmp_path, content, message):
     (tmp_path / "a.ckpt").write_bytes(content)
     with pytest.raises(DiffpolicyError, match=message):
         bring(tmp_path / "a.ckpt", tmp_path / "run")
+
+
+def test_damaged_zips_are_read_or_refused(tmp_path):
+    source, rng = tmp_path / "a.ckpt", np.random.default_rng(0)
+    whole = write(source).read_bytes()
+    headers = [place.start() for place in re.finditer(b"PK[\1\3][\2\4]", whole)]
+    for header in rng.choice(headers, 150):
+        damaged = bytearray(whole)
+        damaged[header + rng.integers(4, 46)] ^= 1 << rng.integers(8)
+        source.write_bytes(damaged)
+        with suppress(DiffpolicyError):
+            file = TorchFile(source)
+            file.tensors(file.payload["state_dicts"]["model"])
 
 
 def test_compressed_and_short_storages_are_refused(tmp_path):

@@ -303,6 +303,25 @@ def test_a_conditioning_that_only_shifts_scales_by_one(tmp_path):
     np.testing.assert_array_equal(*found)
 
 
+def test_weights_of_a_compiled_network_are_the_same(tmp_path):
+    one, other = write(tmp_path / "one"), write(tmp_path / "other")
+    weights = load_file(other / "model.safetensors")
+    renamed = {name.replace(".unet.", ".unet._orig_mod."): w for name, w in weights.items()}
+    save_file(renamed, other / "model.safetensors")
+    runs = [load_policy(bring(folder, tmp_path / f"{folder.name} run")) for folder in (one, other)]
+    torch.testing.assert_close(*(run.weights for run in runs), rtol=0, atol=0)
+
+
+def test_actions_are_unnormalised_as_the_postprocessor_does(tmp_path):
+    source = write(tmp_path / "source")
+    modes = {"norm_map": {"ACTION": "IDENTITY", "STATE": "MEAN_STD"}}
+    change_processor(source, "policy_postprocessor", lambda steps: steps[0]["config"].update(modes))
+    checkpoint = load_policy(bring(source, tmp_path / "run"))
+    np.testing.assert_array_equal(checkpoint.action_normalizer.scale, [1, 1])
+    found = checkpoint.observation_normalizers[STATE]
+    np.testing.assert_allclose(found.normalize(np.float32([[-1, 2]])), [[-1, -1]])
+
+
 def test_dimensions_without_change_are_constant(tmp_path, capsys):
     still = {f"{STATE}.max": [3.0, 2.0], "action.max": [-2.0, 1.0]}
     run = bring(write(tmp_path / "source", statistics=still), tmp_path / "run")

@@ -205,3 +205,13 @@ def test_numbers_and_ranges_name_episodes():
     for text in ("10", "3:3", "5:4", "0:11"):
         with pytest.raises(DiffpolicyError, match="outside the store, whose episodes are 0 to 9"):
             numbers_of((text,), 10)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_order_of_stores_with_and_without_facts_does_not_matter(tmp_path, call, order):
+    plain = replace(demonstration(0), success=None, task="", name="")
+    one, two = write(tmp_path / "one", [plain]), write(tmp_path / "two", [demonstration(1)])
+    paths = [(one, two)[i] for i in order]
+    assert call("merge", *paths, "--out", tmp_path / "out").code == 0
+    assert contents_of(tmp_path / "out") == contents_of(paths[0]) + contents_of(paths[1])
+    assert call("validate", tmp_path / "out").code == 0

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from foreign_data import a_source
 from stores import ATTRIBUTES, ENDS, EPISODES, joined, write_plainly
 
 from diffpolicy.data.demonstration import Demonstration
 from diffpolicy.data.demonstration_writer import DemonstrationWriter
 from diffpolicy.data.formats import diffusion_policy, open_source
+from diffpolicy.data.formats.options import ExportOptions
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.stores.config import ExportConfig
 from diffpolicy.stores.exporting import export_store
@@ -110,7 +112,7 @@ def test_leftovers_of_killed_exports_are_removed(tmp_path, store):
 
 def test_what_exists_is_not_overwritten(tmp_path, store, snapshot):
     before = snapshot(store)
-    with pytest.raises(DiffpolicyError, match="exists; choose another --out"):
+    with pytest.raises(DiffpolicyError, match="exists, and nothing is overwritten"):
         exported(store, store)
     assert snapshot(store) == before
 
@@ -123,3 +125,35 @@ def test_names_that_are_equal_without_their_groups_are_refused(tmp_path):
     with pytest.raises(DiffpolicyError, match="are not unique without their groups"):
         exported(tmp_path / "s.zarr", tmp_path / "out.zarr")
     assert names(tmp_path) == {"s.zarr"}
+
+
+@pytest.mark.parametrize("change", [{"more": np.zeros(4)}, {"count": np.full(4, 0.5)}])
+def test_episodes_unlike_the_first_are_not_written_in_part(tmp_path, change):
+    arrays = {"count": np.arange(4), "action": np.zeros((4, 2))}
+    source = a_source([Demonstration(arrays), Demonstration(arrays | change)])
+    options = ExportOptions(format="zarr", out=tmp_path / "out.zarr")
+    with pytest.raises(DiffpolicyError, match="episode 1 has"):
+        diffusion_policy.write(source, options, tmp_path / "partial")
+
+
+def test_seeds_that_no_format_holds_are_named(tmp_path, store, capsys):
+    exported(store, tmp_path / "without.zarr")
+    assert "reset seeds" not in capsys.readouterr().out
+    with closing(DemonstrationWriter(store, ATTRIBUTES)) as writer:
+        writer.append(full(9), seed=7)
+    exported(store, tmp_path / "with.zarr")
+    assert "not in zarr: the reset seeds of the episodes" in capsys.readouterr().out
+
+
+def test_a_file_that_appeared_meanwhile_is_kept(tmp_path, store, monkeypatch):
+    out = tmp_path / "out.zarr"
+
+    def write(source, options, partial):
+        partial.write_text("ours")
+        out.write_text("theirs")
+        return []
+
+    monkeypatch.setattr(diffusion_policy, "write", write)
+    with pytest.raises(DiffpolicyError, match="exists, and nothing is overwritten"):
+        exported(store, out)
+    assert out.read_text() == "theirs" and names(tmp_path) == {"out.zarr", "s.zarr"}

@@ -7,21 +7,25 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from foreign_data import a_source
 from stores import ATTRIBUTES, ENDS, EPISODES, joined, write_plainly
 
 from diffpolicy.data import demonstration
+from diffpolicy.data.demonstration import Demonstration
 from diffpolicy.data.demonstration_writer import NO_SEED, DemonstrationWriter
 from diffpolicy.data.demonstrations import contents, open_demonstrations
 from diffpolicy.data.episode_facts import content_hash, stored_facts
 from diffpolicy.data.formats import open_source
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.stores.config import ImportConfig
+from diffpolicy.stores import importing
+from diffpolicy.stores.config import FilterConfig, ImportConfig
+from diffpolicy.stores.curate import filter_store
 from diffpolicy.stores.importing import import_store
 
 
@@ -184,9 +188,84 @@ def test_many_short_episodes_are_written_in_few_changes(tmp_path, monkeypatch):
     plain = write_plainly(tmp_path / "plain", {"action": values}, np.arange(2, 5001, 2))
     extend, calls = DemonstrationWriter.extend, []
     monkeypatch.setattr(
-        DemonstrationWriter, "extend", lambda self, batch: (calls.append(1), extend(self, batch))
+        DemonstrationWriter, "extend", lambda self, *batch: (calls.append(1), extend(self, *batch))
     )
     out = imported(plain, tmp_path / "s.zarr")
     assert len(calls) == 1
     np.testing.assert_array_equal(open_demonstrations(out).action, values)
     assert json.loads((out / "meta/episode_ends/.zarray").read_text())["shape"] == [2500]
+
+
+def test_reset_seeds_are_kept(tmp_path, small_batches):
+    with closing(DemonstrationWriter(tmp_path / "a.zarr", ATTRIBUTES)) as writer:
+        for number, episode in enumerate(EPISODES):
+            writer.append(episode, seed=10 + number)
+    out = imported(tmp_path / "a.zarr", tmp_path / "b.zarr")
+    assert DemonstrationWriter(out, {}).seeds == [10, 11, 12, 13]
+
+
+def test_facts_that_only_later_episodes_have_are_kept(tmp_path, small_batches, monkeypatch):
+    given = [
+        Demonstration(EPISODES[0]),
+        Demonstration(EPISODES[1], success=False, task="lift", name="late"),
+    ]
+    monkeypatch.setattr(importing, "open_source", lambda *_: a_source(given))
+    found = list(open_source(imported("test", tmp_path / "s.zarr")).episodes())
+    assert [(e.success, e.task, e.name) for e in found] == [
+        (None, "", "0"),
+        (False, "lift", "late"),
+    ]
+
+
+def test_floats_of_another_precision_are_stored_hashed_and_continued(tmp_path, monkeypatch, call):
+    precise = {name: x.astype(np.float64) for name, x in EPISODES[1].items()}
+    given = [Demonstration(EPISODES[0]), Demonstration(precise)]
+    monkeypatch.setattr(importing, "open_source", lambda *_: a_source(given))
+    out = imported("test", tmp_path / "s.zarr")
+    assert_holds(out, 2)
+    assert call("validate", out).code == 0
+    imported("test", out)
+    huge = {name: 1e300 + x for name, x in precise.items()}
+    monkeypatch.setattr(
+        importing, "open_source", lambda *_: a_source([*given[:1], Demonstration(huge)])
+    )
+    with pytest.raises(DiffpolicyError, match="numbers beyond the type"):
+        imported("test", tmp_path / "t.zarr")
+
+
+def test_an_unfinished_import_is_told_by_validate(tmp_path, plain, call):
+    out = imported(plain, tmp_path / "s.zarr")
+    assert "are imported" not in call("validate", out).out
+    attributes = json.loads((out / ".zattrs").read_text())
+    (out / ".zattrs").write_text(json.dumps({**attributes, "source_episodes": 9}))
+    assert "warning: 4 of 9 episodes are imported; call import again" in call("validate", out).out
+
+
+def test_a_part_of_an_import_is_no_unfinished_import(tmp_path, plain, snapshot):
+    """Its origin is kept, but import does not continue it."""
+    out = imported(plain, tmp_path / "s.zarr")
+    filter_store(FilterConfig(out, tmp_path / "part.zarr", episodes=("0:2",)))
+    attributes = open_source(tmp_path / "part.zarr").attributes
+    assert "source_episodes" not in attributes
+    [entry] = attributes["sources"]
+    assert entry["path"] == str(out) and entry["imported"]["source"] == str(plain)
+    before = snapshot(tmp_path / "part.zarr")
+    with pytest.raises(DiffpolicyError, match="was made with source = None"):
+        imported(plain, tmp_path / "part.zarr")
+    assert snapshot(tmp_path / "part.zarr") == before
+    again = open_source(imported(out, tmp_path / "again.zarr")).attributes
+    assert again["source"] == str(out)
+    assert again["sources"][0]["imported"]["source"] == str(plain)
+
+
+def test_facts_that_the_source_does_not_declare_are_named_until_they_are_given(
+    tmp_path, plain, capsys
+):
+    imported(plain, tmp_path / "a.zarr", position_targets=False)
+    told = capsys.readouterr().out
+    assert "does not declare its control period: give --control-dt SECONDS" in told
+    assert "meaning of its actions" not in told
+    imported(plain, tmp_path / "b.zarr", control_dt=0.1)
+    told = capsys.readouterr().out
+    assert "the meaning of its actions: give --position-targets" in told
+    assert "control period" not in told

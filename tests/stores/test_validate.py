@@ -57,6 +57,8 @@ FAULTS = {
     "final": (put("final/observation", (4, 0), np.inf), "the final observation is not", 4, None),
     "terminated": (put("data/terminated", row(1, 5), True), "terminated before the last", 1, 5),
     "hash": (put("data/action", (row(3, 7), 0), 0.1234), "its arrays differ", 3, None),
+    "changed reward": (put("data/reward", row(0, 9), 7), "its arrays differ", 0, None),
+    "changed final": (put("final/camera", (3, 0, 0, 0), 9), "its arrays differ", 3, None),
     "reward": (put("data/reward", row(0, 9), np.nan), "reward is not finite", 0, 9),
     "picture": (put("data/camera", row(5, 2), 17), "its arrays differ", 5, None),
     "chunk": (damage_chunk, "action cannot be read", 0, None),

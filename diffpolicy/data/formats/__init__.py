@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from diffpolicy.data.demonstration import Source
-from diffpolicy.data.formats.options import SourceOptions
+from diffpolicy.data.formats.options import OptionNeeded, SourceOptions
 from diffpolicy.errors import DiffpolicyError
 
 MODULES = {  # format: module of this room, in the order of recognition
@@ -56,7 +56,7 @@ def open_source(path: str | Path, options: SourceOptions | None = None) -> Sourc
     if not path.exists():
         raise DiffpolicyError(f"no demonstrations at {path}")
     if name is None:
-        raise DiffpolicyError(
+        raise OptionNeeded(
             f"{path} is not a data set of a known format; expected one of {', '.join(MODULES)}; "
             "if it is one, name it with --format"
         )
@@ -67,6 +67,16 @@ def open_source(path: str | Path, options: SourceOptions | None = None) -> Sourc
         if value and name != only:
             raise DiffpolicyError(f"--{option} is for --format {only}; {path} is read as {name}")
     return module(MODULES[name]).open_source(path, options)
+
+
+def open_without_options(path: str | Path) -> Source:
+    """As `open_source`, for commands without its options: an error names the one that has them."""
+    try:
+        return open_source(path)
+    except OptionNeeded as error:
+        raise DiffpolicyError(
+            f"{error}; convert it first: diffpolicy import {path} --out STORE, with that option"
+        ) from error
 
 
 def recognised(path: Path) -> str | None:

@@ -33,8 +33,7 @@ def open_source(path: Path, options: SourceOptions) -> Opened:
     """Read a file. Raises DiffpolicyError for anything but arrays."""
     kept_names([FLAT], options.skip, str(path))
     episodes = read_episodes(path)
-    notes = ["the file says neither environment, control period nor the meaning of actions"]
-    notes.append("the observation after the last action is unknown")
+    notes = ["the observation after the last action is unknown"]
     if others := sorted({str(key) for key in episodes[0]} - READ):
         notes.append(f"left out of each episode: {', '.join(others)}")
 

@@ -15,7 +15,7 @@ import numpy as np
 from diffpolicy.data.demonstration import REWARD, TERMINATED, TRUNCATED, Demonstration
 from diffpolicy.data.formats.hdf5_files import dataset, is_hdf5, links, open_hdf5, root_names, rows
 from diffpolicy.data.formats.opened import Opened, demonstration, kept_names
-from diffpolicy.data.formats.options import SourceOptions
+from diffpolicy.data.formats.options import OptionNeeded, SourceOptions
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import FLAT
 
@@ -65,7 +65,7 @@ def ends_of(last: np.ndarray, path: Path) -> tuple[np.ndarray, list[str]]:
     """Cumulative ends [E] of episodes from marks of their last rows [N], and notes on the rest."""
     ends = np.flatnonzero(last) + 1
     if not len(ends):
-        raise DiffpolicyError(
+        raise OptionNeeded(
             f"{path} marks no row as the last one of an episode; give the ends with "
             "--format arrays --map observation=… action=… episode_ends=…"
         )
@@ -77,7 +77,7 @@ def ends_of(last: np.ndarray, path: Path) -> tuple[np.ndarray, list[str]]:
 
 def _doubts(arrays: dict[str, Any], ends: np.ndarray, there: list[str]) -> list[str]:
     """Notes on ends that may be wrong, and on arrays that are left out."""
-    notes = ["the file says neither environment, control period nor the meaning of actions"]
+    notes = []
     if "timeouts" not in there:
         notes.append("without timeouts, episodes end only at terminal rows; check their lengths")
     if NEXT in arrays:

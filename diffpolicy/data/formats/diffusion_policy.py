@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from diffpolicy.data.demonstration import Demonstration, Source, batches
+from diffpolicy.data.demonstration import Demonstration, Source, alike, batches
 from diffpolicy.data.demonstration_writer import layout
 from diffpolicy.data.formats.options import ExportOptions
 from diffpolicy.errors import DiffpolicyError
@@ -41,12 +41,12 @@ def _write_folder(source: Source, folder: Path) -> list[str]:
     arrays: dict[str, Any] = {}
     lengths, lost = [], set()
     with zarr.config.set({"array.write_empty_chunks": True}):
-        for batch in batches(source.episodes()):
+        for batch in batches(alike(source)):
             first = {**batch[0].arrays, **batch[0].outcomes}
             names = names or _flat(first)
             arrays = arrays or {name: _create(root, names[name], x) for name, x in first.items()}
             for name, array in arrays.items():
-                array.append(_rows(batch, name, source))
+                array.append(_rows(batch, name, array.dtype))
             lengths += [len(episode) for episode in batch]
             lost |= {sentence for episode in batch for sentence in _lost(episode)}
         root.create_array("meta/episode_ends", data=np.cumsum(lengths, dtype=np.int64))
@@ -67,12 +67,10 @@ def _create(root: Any, name: str, values: np.ndarray) -> Any:
     return root.create_array(f"data/{name}", shape=shape, dtype=values.dtype, **layout(values))
 
 
-def _rows(batch: Sequence[Demonstration], name: str, source: Source) -> np.ndarray:
+def _rows(batch: Sequence[Demonstration], name: str, kind: np.dtype) -> np.ndarray:
     """[Σ T, …] rows of one array of several episodes."""
-    try:
-        return np.concatenate([{**e.arrays, **e.outcomes}[name] for e in batch])
-    except (KeyError, ValueError) as error:
-        raise DiffpolicyError(f"{source.path}: episodes differ in {name}: {error}") from error
+    rows = [{**episode.arrays, **episode.outcomes}[name] for episode in batch]
+    return np.concatenate(rows, dtype=kind, casting="same_kind")
 
 
 def _lost(episode: Demonstration) -> list[str]:

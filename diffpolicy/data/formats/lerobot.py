@@ -15,10 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from diffpolicy.data.demonstration import (
-    OUTCOME_TYPES,
-    Demonstration,
-)
+from diffpolicy.data.demonstration import Demonstration, as_outcome
 from diffpolicy.data.formats import lerobot_layout as layout
 from diffpolicy.data.formats.lerobot_checks import HELD, check, notes
 from diffpolicy.data.formats.lerobot_episodes import Episode, read_episodes, read_tasks
@@ -56,7 +53,7 @@ def open_source(path: Path, options: SourceOptions | None = None) -> "LeRobotSou
     source = LeRobotSource(
         path,
         {"control_dt_s": 1 / info.fps, **sidecar.attributes},
-        notes(path, info, sidecar, features, episodes, options),
+        notes(path, info, features, episodes),
         info.fps,
         {n: f for n, f in features.items() if f.dtype in HELD},
         read_tasks(path, info),
@@ -134,7 +131,7 @@ class LeRobotSource:
             else:
                 values = found[name]
             if outcome := _outcome(name, feature):
-                outcomes[outcome] = values.reshape(-1).astype(OUTCOME_TYPES[outcome])
+                outcomes[outcome] = as_outcome(outcome, values.reshape(-1))
             else:
                 key = self.sidecar.names.get(name, name)
                 arrays[key] = values[:, 0] if name in self.sidecar.scalars else values
@@ -190,7 +187,8 @@ def _check_derived(rows: dict[str, np.ndarray], episode: Episode, fps: float, wh
         raise DiffpolicyError(f"{where}: frame_index does not count its frames from 0")
     if "index" in rows and not np.array_equal(rows["index"].reshape(-1), frames + episode.first):
         raise DiffpolicyError(
-            f"{where}: index does not count from {episode.first}; --skip index leaves it unchecked"
+            f"{where}: index does not count from {episode.first}; import --skip index leaves it "
+            "unchecked"
         )
     if "timestamp" in rows:
         _check_times(rows["timestamp"].reshape(-1), frames / fps, where)
@@ -203,5 +201,5 @@ def _check_times(times: np.ndarray, expected: np.ndarray, where: str) -> None:
         frame = int(wrong.argmax())
         raise DiffpolicyError(
             f"{where}: frame {frame} is at {times[frame]:g} s; expected {expected[frame]:g} s by "
-            "the fps of meta/info.json; --skip timestamp leaves it unchecked"
+            "the fps of meta/info.json; import --skip timestamp leaves it unchecked"
         )

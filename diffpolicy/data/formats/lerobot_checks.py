@@ -8,7 +8,7 @@ from diffpolicy.data.demonstration import OUTCOME_TYPES
 from diffpolicy.data.formats import lerobot_layout as layout
 from diffpolicy.data.formats.lerobot_episodes import Episode
 from diffpolicy.data.formats.lerobot_video import is_installed
-from diffpolicy.data.formats.options import SourceOptions
+from diffpolicy.data.formats.options import OptionNeeded
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import ACTION
 
@@ -30,19 +30,11 @@ def check(
 def notes(
     path: Path,
     info: layout.Info,
-    sidecar: layout.Sidecar,
     features: Mapping[str, layout.Feature],
     episodes: list[Episode],
-    options: SourceOptions,
 ) -> tuple[str, ...]:
-    """Sentences about everything that a store cannot hold, and that the data set does not say."""
-    declared = "position_targets" in sidecar.attributes or options.position_targets is not None
-    undeclared = (
-        "LeRobot does not declare if actions are position targets (--position-targets True or "
-        "False)"
-    )
-    found = (*_lost(path, features), *_facts(info), *_counted(info, episodes))
-    return found if declared else (*found, undeclared)
+    """Sentences about everything that a store cannot hold, or that is in doubt."""
+    return (*_lost(path, features), *_facts(info), *_counted(info, episodes))
 
 
 def _check_names(path: Path, features: Mapping[str, layout.Feature], skip: tuple[str, ...]) -> None:
@@ -63,7 +55,7 @@ def _check_keys(path: Path, keys: list[str]) -> None:
         if not key.isprintable() or {"", ".", ".."} & set(parts) or keys.count(key) > 1:
             raise DiffpolicyError(f"{path}: {shown(key)} is not the name of one array")
         if key in OUTCOME_TYPES:
-            raise DiffpolicyError(
+            raise OptionNeeded(
                 f"{path}: a store keeps another array as {key}; --skip {key} leaves it out"
             )
 
@@ -72,17 +64,17 @@ def _check_pictures(path: Path, features: Mapping[str, layout.Feature]) -> None:
     """Raise DiffpolicyError for pictures that are not [H, W, C], depths, and absent decoders."""
     for name, feature in features.items():
         if feature.dtype in layout.PICTURES and not feature.picture:
-            raise DiffpolicyError(
+            raise OptionNeeded(
                 f"{path}: {name} has the shape {list(feature.shape)}; expected a picture "
                 f"[H, W, C]; --skip {name} leaves it out"
             )
         if feature.dtype == "video" and feature.is_depth:
-            raise DiffpolicyError(
+            raise OptionNeeded(
                 f"{path}: {name} is a depth, no picture of 8 bit; --skip {name} leaves it out"
             )
     videos = [name for name, feature in features.items() if feature.dtype == "video"]
     if videos and not is_installed():
-        raise DiffpolicyError(
+        raise OptionNeeded(
             f"the videos {', '.join(videos)} need av; install it with pip install "
             f"'diffpolicy[lerobot]', or leave them out with --skip {' '.join(videos)}"
         )

@@ -8,11 +8,10 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from diffpolicy.data.attributes import READ
+from diffpolicy.data.attributes import READ, attribute
 from diffpolicy.data.demonstration import Demonstration, Source
 from diffpolicy.data.formats import lerobot_stats as statistics
 from diffpolicy.data.formats.lerobot_layout import (
@@ -25,6 +24,7 @@ from diffpolicy.data.formats.lerobot_layout import (
 )
 from diffpolicy.data.formats.lerobot_rows import parquet
 from diffpolicy.data.formats.lerobot_tables import CHUNK_FILES, Facts, Version3, Version21, table
+from diffpolicy.data.formats.opened import without_place
 from diffpolicy.data.formats.options import ExportOptions
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import ACTION, FLAT, picture_shape
@@ -102,7 +102,7 @@ class Seen:
 
 
 def _fps(source: Source, options: ExportOptions) -> int:
-    period = source.attributes.get("control_dt_s")
+    period = attribute(source.attributes, "control_dt_s")
     if options.fps:
         return options.fps
     if not period:
@@ -239,11 +239,9 @@ def _notes(source: Source, columns: Sequence[Column], seen: Seen) -> Iterator[st
     if known and all(column.name != SUCCESS for column in columns):
         yield f"the success of {known:,} episodes is left out, as that of the first is unknown"
     kept = [name for name in source.attributes if name in KEPT]
-    left = [name for name in source.attributes if name not in (*KEPT, "control_dt_s")]
     if kept:
         yield f"kept in {SIDECAR}, which LeRobot does not read: {', '.join(kept)}"
-    if left:
-        yield f"left out: {', '.join(left)}, and reset seeds if there are any"
+    yield from without_place(source.attributes)
     arrays = [c for c in columns if c.key and c.name not in OUTCOMES]
     renamed = [f"{c.key} is {c.name}" for c in arrays if c.key != c.name]
     if renamed:
@@ -256,6 +254,6 @@ def _notes(source: Source, columns: Sequence[Column], seen: Seen) -> Iterator[st
 
 
 def _rate_notes(source: Source, fps: int) -> Iterator[str]:
-    period: Any = source.attributes.get("control_dt_s")
+    period = attribute(source.attributes, "control_dt_s")
     if period and abs(1 / period - fps) > FPS_TOLERANCE * fps:
         yield f"written at {fps} frames per second; the control rate is {1 / period:.6g} Hz"

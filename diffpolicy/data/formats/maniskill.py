@@ -89,12 +89,10 @@ def _declared(facts: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if isinstance(info.get("env_id"), str) and info["env_id"]:
         attributes |= {"env_id": info["env_id"], "env_kwargs": kwargs}
         notes.append("the environment is named without the module that registers it: use --env")
-    mode = str(kwargs.get("control_mode", ""))[:80]
-    found = [target for word, target in TARGETS.items() if word in mode.split("_")]
+    words = str(kwargs.get("control_mode", "")).split("_")
+    found = [target for word, target in TARGETS.items() if word in words]
     if found:
         attributes["position_targets"] = found[0]
-    else:
-        notes.append(f"the control mode {mode!r} does not say if actions are position targets")
     return attributes, notes
 
 

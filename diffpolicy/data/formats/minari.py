@@ -163,14 +163,15 @@ def _declared(dataset: Any, own: Mapping[str, Any]) -> tuple[dict[str, Any], lis
     if spec and "env_id" not in attributes:
         attributes |= {"env_id": str(spec.id), "env_kwargs": dict(spec.kwargs or {})}
         notes.append(f"{spec.id} is made by {spec.entry_point}; name its module with --env")
-    if "control_dt_s" not in attributes:
-        notes.append("the metadata say neither control period nor the meaning of actions")
     return attributes, notes
 
 
 def _losses(dataset: Any, metadata: Mapping[str, Any], raw: bool) -> list[str]:
     """Notes on pictures that are not the recorded ones, and on what a store does not hold."""
-    notes = [f"success of an episode is any true row of infos/{SUCCESS}; other infos are left out"]
+    notes = [
+        f"success of an episode is any true row of infos/{SUCCESS}; other infos, options and seeds "
+        "of resets are left out"
+    ]
     if (
         metadata.get("jpeg_encoding", True)
         and not raw

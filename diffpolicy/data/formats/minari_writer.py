@@ -13,9 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from diffpolicy.data.demonstration import REWARD, TERMINATED, TRUNCATED, Demonstration, Source
+from diffpolicy.data.attributes import READ
+from diffpolicy.data.demonstration import (
+    REWARD,
+    TERMINATED,
+    TRUNCATED,
+    Demonstration,
+    Source,
+    alike,
+)
 from diffpolicy.data.formats.minari import OWN, SUCCESS
-from diffpolicy.data.formats.opened import DECLARED, alike, one_line
+from diffpolicy.data.formats.opened import one_line, without_place
 from diffpolicy.data.formats.options import ExportOptions
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import ACTION, FLAT, NO_ENVIRONMENT
@@ -107,9 +115,9 @@ def _write(minari: Any, source: Source, name: str) -> set[str]:
             env.close()
     if dataset is None:
         raise DiffpolicyError(f"{source.path} holds no episode")
-    own = {n: source.attributes[n] for n in DECLARED if n in source.attributes}
+    own = {name: source.attributes[name] for name in READ if name in source.attributes}
     dataset.storage.update_metadata({OWN: {"attributes": own, "unknown": sorted(unknown)}})
-    return lost
+    return lost | set(without_place(source.attributes))
 
 
 def _environment(attributes: Mapping[str, Any]) -> tuple[Any, set[str]]:
@@ -206,13 +214,16 @@ UNKNOWN = {
 
 
 def _outcomes(episode: Demonstration, steps: int) -> dict[str, np.ndarray]:
-    """Outcomes [T], with the stand-ins of `UNKNOWN`."""
+    """Outcomes [T], with the stand-ins of `UNKNOWN`; an episode that is cut off is truncated."""
     stand_in = {
         REWARD: np.full(steps, np.nan, np.float32),
         TERMINATED: np.zeros(steps, bool),
         TRUNCATED: np.arange(1, steps + 1) == steps,
     }
-    return {**stand_in, **{name: values[:steps] for name, values in episode.outcomes.items()}}
+    found = {name: values[:steps].copy() for name, values in episode.outcomes.items()}
+    if steps < len(episode) and TRUNCATED in found:
+        found[TRUNCATED][-1] = True
+    return {**stand_in, **found}
 
 
 def _infos(success: bool | None, steps: int) -> dict[str, np.ndarray] | None:

@@ -20,12 +20,14 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import FLAT
 
 NAMES = ("observations", "actions", "terminals")
+OF_D4RL = ("rewards", "timeouts", "next_observations")  # its terminals end T rows, not T + 1
 BLOCK = 2**20  # rows of terminals that are read at once
 
 
 def matches(path: Path) -> bool:
-    """True for an npz with observations, actions and terminals."""
-    return set(names_in(path)) >= set(NAMES)
+    """True for an npz with observations, actions and terminals, and nothing that is D4RL's."""
+    found = set(names_in(path))
+    return found >= set(NAMES) and not found & set(OF_D4RL)
 
 
 def open_source(path: Path, options: SourceOptions) -> Opened:
@@ -38,7 +40,6 @@ def open_source(path: Path, options: SourceOptions) -> Opened:
     kept = np.flatnonzero(lengths > 1)
     if len(kept) < len(ends):
         notes.append(f"{len(ends) - len(kept)} trajectories without an action are left out")
-    notes.append("the file says neither environment, control period nor the meaning of actions")
     if others := sorted(set(names_in(path)) - set(NAMES)):
         notes.append(f"left out: {', '.join(others)}")
 

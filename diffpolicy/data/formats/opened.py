@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from diffpolicy.data.attributes import attribute
-from diffpolicy.data.demonstration import OUTCOMES, REWARD, Demonstration, Source
+from diffpolicy.data.attributes import READ, attribute
+from diffpolicy.data.demonstration import OUTCOMES, Demonstration, as_outcome
+from diffpolicy.data.formats.options import OptionNeeded
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import ACTION, FLAT
 
 LONGEST_NAME = 200
-DECLARED = ("env_id", "env_kwargs", "control_dt_s", "position_targets")
 LARGEST_EPISODE_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
 NAME = re.compile(r"[^/\x00-\x1f\x7f]+(/[^/\x00-\x1f\x7f]+)*")  # parts between single slashes
 
@@ -69,21 +69,11 @@ def demonstration(
     if steps + 1 in seen.values():
         known["final"] = {key: values[steps] for key, values in observations.items()}
     arrays = {key: values[:steps] for key, values in observations.items()}
-    as_bool = {k: v if k == REWARD else np.asarray(v) != 0 for k, v in outcomes.items()}
-    return Demonstration({**arrays, ACTION: actions}, as_bool, **known)
-
-
-def alike(source: Source) -> Iterator[Demonstration]:
-    """Episodes of a source. Raises DiffpolicyError if one has other arrays than the first."""
-    first = None
-    for number, episode in enumerate(source.episodes()):
-        found = {name: x.shape[1:] for name, x in {**episode.arrays, **episode.outcomes}.items()}
-        first = first or found
-        if found != first or (set(episode.final) - set(episode.arrays)):
-            raise DiffpolicyError(
-                f"{source.path}: episode {number} has {found}; the first one has {first}"
-            )
-        yield episode
+    arrays = {**arrays, ACTION: actions}
+    if any(0 in values.shape[1:] for values in arrays.values()):
+        raise DiffpolicyError(f"{what} has rows without numbers")
+    outcomes = {key: as_outcome(key, np.asarray(values)) for key, values in outcomes.items()}
+    return Demonstration(arrays, outcomes, **known)
 
 
 def check_episode_bytes(needed: int, what: object) -> None:
@@ -103,7 +93,7 @@ def check_names(names: Iterable[str], what: str) -> None:
         if not NAME.fullmatch(name) or hidden or len(name) > LONGEST_NAME:
             raise DiffpolicyError(f"{what} has an observation named {name[:80]!r}; rename it")
         if parts[0] in (ACTION, *OUTCOMES):
-            raise DiffpolicyError(
+            raise OptionNeeded(
                 f"{what} has an observation named {name!r}, a name that stores use for something "
                 "else; rename it, or leave it out with --skip"
             )
@@ -129,7 +119,13 @@ def flat_or_named(names: Sequence[str], single: bool) -> dict[str, str]:
 def declared(own: Any) -> dict[str, Any]:
     """Attributes that an export of this project kept besides, checked."""
     found = own if isinstance(own, dict) else {}
-    return {name: attribute(found, name) for name in DECLARED if name in found}
+    return {name: attribute(found, name) for name in READ if name in found}
+
+
+def without_place(attributes: Mapping[str, Any]) -> list[str]:
+    """Sentence about the attributes of a store that exports do not keep."""
+    left = [name for name in attributes if name not in READ]
+    return [f"attributes of the store: {', '.join(left)}"] if left else []
 
 
 def one_line(error: Exception) -> str:

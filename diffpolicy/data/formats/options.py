@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from diffpolicy.checked import Checked, Range
-from diffpolicy.config import CONTROL_DT
 from diffpolicy.errors import DiffpolicyError
 
 FormatName = Literal[
@@ -39,10 +38,6 @@ class SourceOptions(Checked):
     """robomimic: name of the list under mask/ to read; by default every demonstration."""
     skip: tuple[str, ...] = ()
     """Observation keys to leave out, such as videos without an installed decoder."""
-    control_dt: Annotated[float | None, CONTROL_DT] = None
-    """Control period in seconds, if the source does not declare it."""
-    position_targets: bool | None = None
-    """True if actions are position targets, if the source does not declare it."""
 
 
 @dataclass(frozen=True)

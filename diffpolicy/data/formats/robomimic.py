@@ -22,6 +22,7 @@ from diffpolicy.data.formats.hdf5_files import (
     dataset,
     is_hdf5,
     leaves,
+    leaves_of_any_type,
     links,
     open_hdf5,
     root_names,
@@ -74,12 +75,12 @@ def _ordered(file: Any, subset: str | None) -> list[str]:
     """Names of the demonstrations, or of those in a list, by their number."""
     found = [name for name in links(child(file, "data")) if DEMO.fullmatch(name)]
     if subset is not None:
-        masks = links(child(file, "mask")) if "mask" in links(file) else []
+        masks = leaves_of_any_type(child(file, "mask")) if "mask" in links(file) else {}
         if subset not in masks:
             raise DiffpolicyError(
                 f"{file.filename} has no list mask/{subset}; it has: {', '.join(masks) or 'none'}"
             )
-        listed = _names_in_list(child(file, "mask")[subset])
+        listed = _names_in_list(masks[subset])
         if absent := sorted(listed - set(found)):
             raise DiffpolicyError(f"{file.filename}: mask/{subset} names absent {absent[:5]}")
         found = [name for name in found if name in listed]
@@ -115,8 +116,6 @@ def _declared(data: Any) -> tuple[dict[str, Any], list[str]]:
         attributes["position_targets"] = not deltas.pop()
     if own := text(data, OWN):
         attributes |= declared(parse_json(own, f"{where}: {OWN}"))
-    if "position_targets" not in attributes:
-        notes.append("env_args does not say if actions are position targets or deltas")
     return attributes, notes
 
 
@@ -137,7 +136,9 @@ def _losses(file: Any, first: Any, subset: str | None) -> list[str]:
     notes = []
     if subset is None and "mask" in links(file):
         masks = ", ".join(links(child(file, "mask")))
-        notes.append(f"every demonstration is read; --subset reads one of the lists: {masks}")
+        notes.append(
+            f"every demonstration is read; import --subset takes one of the lists: {masks}"
+        )
     if others := sorted(set(links(first)) - READ):
         notes.append(f"left out of each demonstration: {', '.join(others)}")
     if "next_obs" not in links(first):

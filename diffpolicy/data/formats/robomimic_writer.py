@@ -10,14 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from diffpolicy.data.demonstration import REWARD, TERMINATED, TRUNCATED, Demonstration, Source
-from diffpolicy.data.formats.opened import alike
+from diffpolicy.data.attributes import READ
+from diffpolicy.data.demonstration import (
+    REWARD,
+    TERMINATED,
+    TRUNCATED,
+    Demonstration,
+    Source,
+    alike,
+)
+from diffpolicy.data.formats.opened import without_place
 from diffpolicy.data.formats.options import ExportOptions
 from diffpolicy.data.formats.robomimic import GYM, OWN
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import ACTION, NO_ENVIRONMENT
 
-BESIDES = ("control_dt_s", "position_targets")  # attributes that env_args do not hold
+BESIDES = tuple(name for name in READ if name not in ("env_id", "env_kwargs"))
 PICTURE = 3  # dimensions of a row that is compressed
 
 
@@ -42,7 +50,7 @@ def write(source: Source, options: ExportOptions, partial: Path) -> Sequence[str
         data.attrs[OWN] = json.dumps(own)
     if source.attributes.get("env_id") in (None, NO_ENVIRONMENT):
         lost.add(f"an environment, which is unknown and named {NO_ENVIRONMENT!r}")
-    return sorted(lost)
+    return sorted({*lost, *without_place(source.attributes)})
 
 
 def _env_args(attributes: Any) -> dict[str, Any]:
@@ -57,6 +65,8 @@ def _write_demo(demo: Any, episode: Demonstration) -> set[str]:
     observations = {key: x for key, x in episode.arrays.items() if key != ACTION}
     demo.attrs["num_samples"] = steps
     demo.create_dataset("actions", data=_rows(episode.arrays[ACTION]))
+    if episode.arrays[ACTION].ndim == 1:
+        lost.add("rows of actions without dimensions, written as [T, 1]")
     rewards = episode.outcomes.get(REWARD)
     if rewards is None:
         lost.add("rewards, which are unknown and written as NaN")

@@ -14,7 +14,7 @@ import numpy as np
 
 from diffpolicy.data.attributes import VERSION
 from diffpolicy.data.demonstration import OUTCOMES, Demonstration
-from diffpolicy.data.demonstrations import Contents, contents
+from diffpolicy.data.demonstrations import Contents, contents_of_zarr
 from diffpolicy.data.episode_facts import TASKS, EpisodeFacts, stored_facts
 from diffpolicy.data.formats.options import SourceOptions
 from diffpolicy.data.zarr_store import check_bytes, reading
@@ -40,7 +40,7 @@ def matches(path: Path) -> bool:
 
 def open_source(path: Path, options: SourceOptions | None = None) -> "StoredSource":
     """Open a store; raises DiffpolicyError for one that is damaged or has no data/action."""
-    source, skip = contents(path), (options or SourceOptions()).skip
+    source, skip = contents_of_zarr(path), (options or SourceOptions()).skip
     _check_usable(source, skip)
     outcomes, notes = _outcomes(source)
     names = [name for name in (*source.names, *outcomes) if name not in skip]
@@ -53,11 +53,18 @@ def open_source(path: Path, options: SourceOptions | None = None) -> "StoredSour
     facts, attributes = NO_FACTS, dict(source.store.attributes)
     if source.recorded_here:
         facts = stored_facts(source.store, len(source.ends))
-    elif TASKS in attributes:
-        notes.append(f"the attribute {TASKS} is left out")
+    else:
+        notes += _others(source)
     attributes = {n: v for n, v in attributes.items() if n not in (VERSION, TASKS)}
     every = (*source.notes, *notes, *absent, *unread)
     return StoredSource(path, attributes, every, source, arrays, facts)
+
+
+def _others(source: Contents) -> list[str]:
+    """Notes on everything beside data/ and the ends in a store of others."""
+    found = [f"meta/{name}" for name in source.store.names("meta") if name != "episode_ends"]
+    found += [f"the attribute {TASKS}"] if TASKS in source.store.attributes else []
+    return [f"left out: {', '.join(found)}"] if found else []
 
 
 def _check_usable(source: Contents, skip: Collection[str]) -> None:

@@ -285,3 +285,13 @@ def test_older_files_with_plain_pictures_are_read(copied):
     change(jpeg_encoding=None, minari_version="0.5.3")
     [found] = minari.open_source(place, SourceOptions()).episodes()
     assert np.array_equal(found.arrays["top"], expected.arrays["top"])
+
+
+def test_a_list_of_robomimic_in_another_file_is_not_followed(tmp_path):
+    shutil.copyfile(samples() / "robomimic.hdf5", tmp_path / "robomimic.hdf5")
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["names"] = np.array([b"demo_0"])
+    with h5py.File(tmp_path / "robomimic.hdf5", "r+") as file:
+        file["mask/outside"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "names")
+    options = SourceOptions(subset="outside")
+    assert "link to another place" in refused(robomimic, tmp_path / "robomimic.hdf5", options)

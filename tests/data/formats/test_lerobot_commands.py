@@ -8,7 +8,7 @@ import pytest
 from lerobot_sets import FACTS, Made, assert_equal, episodes
 
 from diffpolicy.data.demonstration_writer import DemonstrationWriter
-from diffpolicy.data.formats import open_source
+from diffpolicy.data.formats import lerobot_checks, open_source
 
 
 @pytest.fixture
@@ -53,3 +53,13 @@ def test_a_sample_is_opened_as_it_is(kind, call):
     code, out, _ = call("info", Path(folder) / f"lerobot_{kind}")
     assert code == 0
     assert "observation.state" in out
+
+
+def test_a_command_without_options_names_the_one_that_skips_videos(monkeypatch, refused):
+    folder = os.environ.get("DIFFPOLICY_SAMPLES")
+    if not folder:
+        pytest.skip("DIFFPOLICY_SAMPLES does not name the folder of samples")
+    monkeypatch.setattr(lerobot_checks, "is_installed", lambda: False)
+    path = Path(folder) / "lerobot_v3.0_mp4"
+    told = refused("info", path)
+    assert f"diffpolicy import {path} --out STORE, with that option" in told

@@ -1,6 +1,7 @@
 """LeRobot data sets that are written: exact round trips, files, statistics."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -104,6 +105,8 @@ def test_the_rate_is_a_whole_number(tmp_path):
         exported(tmp_path / "out", source=slow)
     with pytest.raises(DiffpolicyError, match="give --fps"):
         exported(tmp_path / "out", source=Made(episodes(), {}))
+    with pytest.raises(DiffpolicyError, match="control_dt_s is not a positive number; got 'fast'"):
+        exported(tmp_path / "out", source=Made(episodes(), {"control_dt_s": "fast"}))
     assert not (tmp_path / "out").exists()
     notes = exported(tmp_path / "out", source=slow, fps=12)
     assert "written at 12 frames per second; the control rate is 12.5 Hz" in notes
@@ -128,7 +131,7 @@ def test_losses_are_named(tmp_path):
         "the names of 1 episodes are left out",
         "the success of 1 episodes is left out",
         "kept in meta/diffpolicy.json, which LeRobot does not read: position_targets, env_id",
-        "left out: expert",
+        "attributes of the store: expert",
     ):
         assert part in notes
 
@@ -153,3 +156,11 @@ def test_episodes_must_be_alike(tmp_path):
         held = [episode(0, 3), Demonstration({**other.arrays, **arrays}, other.outcomes)]
         with pytest.raises(DiffpolicyError, match="episode 1 holds"):
             exported(tmp_path / f"out{len(arrays)}{next(iter(arrays))}", source=Made(held))
+
+
+def test_rewards_of_64_bits_return_exactly(tmp_path):
+    made = episode(0, 5)
+    made = replace(made, outcomes={**made.outcomes, "reward": np.arange(5) / 3})
+    exported(tmp_path / "out", source=Made([made]))
+    [found] = open_source(tmp_path / "out").episodes()
+    np.testing.assert_array_equal(found.outcomes["reward"], np.arange(5) / 3, strict=True)

@@ -103,7 +103,7 @@ def test_robomimic_reads_demonstrations_by_number_and_lists_by_name():
 def test_what_is_declared_and_what_is_not():
     robomimic = opened("robomimic", "robomimic.hdf5")
     assert robomimic.attributes["env_id"] == "diffpolicy.envs:Balance-v0"
-    assert any("position targets or deltas" in note for note in robomimic.notes)
+    assert "position_targets" not in robomimic.attributes
     assert any("dones" in note for note in robomimic.notes)
     assert any("states" in note for note in robomimic.notes)
     maniskill = opened("maniskill", "maniskill.h5")
@@ -159,3 +159,12 @@ def test_a_sample_matches_one_format_only():
         assert [n for n, m in modules.items() if m.matches(samples() / file)] == [name]
         assert not modules[name].matches(Path("/absent"))
         assert not modules[name].matches(samples())
+
+
+def test_d4rl_in_an_npz_is_not_taken_for_ogbench(tmp_path):
+    """Its terminals end T rows, so that no action may be left out."""
+    rows = {"observations": np.zeros((4, 3)), "actions": np.zeros((4, 2))}
+    ends = {"terminals": np.zeros(4), "timeouts": np.arange(4) == 3}
+    np.savez(tmp_path / "flat.npz", **rows, **ends)
+    with pytest.raises(OptionNeeded, match="--map"):
+        open_source(tmp_path / "flat.npz")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from stores import ENDS, EPISODES, joined, write_plainly
 
 from diffpolicy.data.formats import open_source, recognised, stored
@@ -109,3 +110,14 @@ def test_other_zips_are_not_stores(tmp_path):
     (tmp_path / "folder" / "text").write_text("nothing")
     packed = shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "folder")
     assert recognised(Path(packed)) is None
+
+
+def test_another_format_is_not_read_under_the_name_of_zarr(tmp_path):
+    with pytest.raises(DiffpolicyError, match="no demonstration store at"):
+        open_source(sample("robomimic.hdf5"), SourceOptions(format="zarr"))
+
+
+def test_arrays_of_others_under_meta_are_named(tmp_path):
+    path = write_plainly(tmp_path / "s", joined(), ENDS)
+    zarr.open_group(path, mode="r+").create_array("meta/weights", data=np.ones(4))
+    assert open_source(path).notes == ("left out: meta/weights",)

@@ -105,3 +105,27 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
         exported("minari", source, out)
     assert list(out.parent.iterdir()) == []
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_attributes_that_training_reads_return_and_others_are_named(tmp_path, name):
+    facts = {**FACTS, "camera": 96, "observation_keys": ["a", "b"]}
+    source = a_source([an_episode(3)], **facts, expert="me", max_steps=5)
+    found, said = exported(name, source, tmp_path / "n0" / "x-v1")
+    assert found.attributes == facts
+    assert "attributes of the store: expert, max_steps" in said
+
+
+def test_an_episode_without_its_last_action_is_truncated_in_minari(tmp_path):
+    outcomes = {"truncated": np.zeros(6, bool), "terminated": np.arange(6) == 5}
+    episode = an_episode(6, final={}, outcomes=outcomes)
+    found, _ = exported("minari", a_source([episode]), tmp_path / "n0" / "x-v1")
+    [got] = found.episodes()
+    assert got.outcomes["truncated"].tolist() == [False] * 4 + [True]
+    assert not got.outcomes["terminated"].any() and not outcomes["truncated"].any()
+
+
+def test_rows_of_actions_without_dimensions_are_named(tmp_path):
+    arrays = {"observation": np.ones((4, 3)), "action": np.arange(4.0)}
+    _, said = exported("robomimic", a_source([Demonstration(arrays)]), tmp_path / "n0" / "x-v1")
+    assert "rows of actions without dimensions, written as [T, 1]" in said
