@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from diffpolicy.config import ModelConfig
 from diffpolicy.data.normalizer import Normalizer, pixels
 from diffpolicy.denoisers.pictures import CNN, SpatialSoftmax
-from diffpolicy.denoisers.resnet import ResNet18
+from diffpolicy.denoisers.resnet import FoldedResNet18, ResNet18
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import ObservationSpec
 
-BACKBONES = {"cnn": CNN, "resnet18": ResNet18}
+BACKBONES = {"cnn": CNN, "resnet18": ResNet18, "resnet18-folded": FoldedResNet18}
 
 
 class Encoder(nn.Module):

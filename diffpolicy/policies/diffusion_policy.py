@@ -29,6 +29,7 @@ from diffpolicy.policies.foreign import (
     as_float32,
     centred_crop,
     check_all_taken,
+    fold_batch_norms,
     refuse_others,
     share_seen,
     take,
@@ -127,8 +128,9 @@ def read(path: Path) -> Foreign:
         unet_channels=network.down_dims,
         unet_kernel=network.kernel_size,
         unet_groups=network.n_groups,
-        encoder="resnet18",
+        encoder="resnet18" if (encoder or config).obs_encoder_group_norm else "resnet18-folded",
         keypoints=0 if encoder else KEYPOINTS,
+        share_encoder=encoder is not None and encoder.share_rgb_model,
         crop=share_seen(specs),
     )
     theirs = {FLAT: OBS} if kind == LOWDIM else {}
@@ -180,8 +182,6 @@ def _check(config: PolicyConfig, kind: str, where: str) -> None:
     refuse_others(where, "obs_as_local_cond", config.obs_as_local_cond, (False,))
     refuse_others(where, "pred_action_steps_only", config.pred_action_steps_only, (False,))
     refuse_others(where, "oa_step_convention", config.oa_step_convention, (True,))
-    if kind == HYBRID:
-        refuse_others(where, "obs_encoder_group_norm", config.obs_encoder_group_norm, (True,))
 
 
 def _observations(
@@ -273,8 +273,9 @@ def _weights(
     unet = {n.removeprefix("model."): t for n, t in theirs.items() if n.startswith("model.")}
     rest = {n: t for n, t in theirs.items() if not n.startswith("model.")}
     found = unet_weights(unet, DIFFUSION_POLICY, model, scales)
-    for number, key in enumerate(key for key, spec in specs.items() if spec.is_picture):
+    keys = [key for key, spec in specs.items() if spec.is_picture]
+    for number, key in enumerate(["rgb"] if model.share_encoder else keys):
         camera = visual_core if model.keypoints else resnet
         found |= camera(rest, key, f"encoder.cameras.{number}")
     check_all_taken(unet | rest, where)
-    return found
+    return fold_batch_norms(found)

@@ -37,6 +37,11 @@ class MultiImage:
         """Height and width that the network sees; without random crops it sees the whole."""
         return self.crop_shape if self.random_crop else None
 
+    @property
+    def obs_encoder_group_norm(self) -> bool:
+        """GroupNorm takes the place of BatchNorm; a shared network keeps its BatchNorm."""
+        return self.use_group_norm and not self.share_rgb_model
+
     def normalizer(self, key: str, first: Normalizer) -> Normalizer:
         """The normaliser [C] of the policy, then that of ImageNet. Raises DiffpolicyError."""
         if not self.imagenet_norm:
@@ -55,8 +60,6 @@ def multi_image(options: dict[str, Any], where: str) -> MultiImage:
     model = str(found.rgb_model.get("_target_")).rpartition(".")[2]
     refuse_others(where, "rgb_model", model, (RESNET,))
     refuse_others(where, "rgb_model.name", found.rgb_model.get("name"), ("resnet18",))
-    refuse_others(where, "share_rgb_model", found.share_rgb_model, (False,))
-    refuse_others(where, "use_group_norm", found.use_group_norm, (True,))
     return found
 
 

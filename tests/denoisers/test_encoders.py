@@ -17,6 +17,7 @@ from diffpolicy.policies.lerobot import encoder_weights
 from diffpolicy.specification import ObservationSpec, picture
 
 CNN, RESNET = ModelConfig(encoder="cnn", keypoints=4), ModelConfig(encoder="resnet18", keypoints=4)
+FOLDED = replace(RESNET, encoder="resnet18-folded")
 MIXED = {"state": ObservationSpec((2,)), "front": picture(16, 16), "side": picture(16, 16)}
 
 
@@ -118,7 +119,7 @@ def test_floats_of_0_to_255_are_the_same_picture_and_are_kept():
     assert torch.equal(floats, picture.float())
 
 
-@pytest.mark.parametrize("model", [CNN, RESNET, replace(RESNET, keypoints=0)])
+@pytest.mark.parametrize("model", [CNN, RESNET, replace(RESNET, keypoints=0), FOLDED])
 def test_every_weight_and_every_pixel_of_the_crop_counts(model):
     observations = {"front": picture(40, 34, 4)}
     network = encoder(replace(model, crop=1.0), observations)

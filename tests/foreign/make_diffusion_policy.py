@@ -3,10 +3,11 @@
     python make_diffusion_policy.py OUT
 
 writes OUT/lowdim.ckpt, OUT/ddim.ckpt, OUT/hybrid.ckpt (state and a picture) and OUT/image.ckpt (two
-pictures and three vectors), and for each an npz with observations, noise and actions. It needs its
-own environment: the folder `diffusion_policy` of https://github.com/real-stanford/diffusion_policy
-on the path, torch, torchvision, diffusers, einops, hydra-core, omegaconf, dill, zarr<3, robomimic
-0.3 and their requirements.
+pictures and three vectors), OUT/batch_norm.ckpt (hybrid) and OUT/shared.ckpt (image) with
+BatchNorm, and for each an npz with observations, noise and actions. It needs its own environment:
+the folder `diffusion_policy` of https://github.com/real-stanford/diffusion_policy on the path,
+torch, torchvision, diffusers, einops, hydra-core, omegaconf, dill, zarr<3, robomimic 0.3 and their
+requirements.
 """
 
 import copy
@@ -85,6 +86,18 @@ def image():
     return cfg, {key: draw[len(shape)](shape) for key, shape in shapes.items()}
 
 
+def shared():
+    cfg, observations = image()
+    cfg.policy.obs_encoder.share_rgb_model = True
+    return cfg, observations
+
+
+def batch_norm():
+    cfg, observations = hybrid()
+    cfg.policy.obs_encoder_group_norm = False
+    return cfg, observations
+
+
 def ddim():
     cfg, observations = lowdim()
     options = OmegaConf.load(CONFIGS / "train_diffusion_unet_ddim_lowdim_workspace.yaml").policy
@@ -105,6 +118,16 @@ def normalizer_of(observations, actions):
     return normalizer
 
 
+def measure(policy, observations):
+    """Set the statistics of BatchNorm, if any, to those of the observations."""
+    norms = [module for module in policy.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the mean over all calls
+    if norms:
+        with torch.no_grad():
+            policy.train().obs_encoder(policy.normalizer.normalize(observations))
+
+
 def write(name, make, out):
     torch.manual_seed(1)
     cfg, observations = make()
@@ -114,6 +137,7 @@ def write(name, make, out):
     workspace = Workspace(cfg)
     for policy in (workspace.model, workspace.ema_model):
         policy.set_normalizer(normalizer_of(observations, actions))
+        measure(policy, observations)
     workspace.save_checkpoint(out / f"{name}.ckpt", use_thread=False)
     policy = workspace.ema_model.eval()
     seen = {k: x[: 2 * BATCH].unflatten(0, (BATCH, 2)) for k, x in observations.items()}
@@ -132,5 +156,5 @@ if __name__ == "__main__":
     folder.mkdir(exist_ok=True)
     # The first has no operators beside a torch for CPUs alone; the others draw pictures.
     leave_out("torchvision._meta_registrations", "matplotlib", "matplotlib.pyplot")
-    for make in (lowdim, ddim, hybrid, image):
+    for make in (lowdim, ddim, hybrid, batch_norm, image, shared):
         write(make.__name__, make, folder)
