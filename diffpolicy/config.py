@@ -60,10 +60,12 @@ class ModelConfig(Checked):
     """Train the same network without diffusion to predict the mean chunk in one evaluation."""
     normalizer: Normalization = "limits"
     """limits: scale the data to [-1, 1]. gaussian: to mean 0 and standard deviation 1."""
-    encoder: Literal["cnn", "resnet18"] = "cnn"
-    """Pictures: network that encodes them; cnn is small and trains on a CPU."""
-    keypoints: Annotated[int, Range(1, 4096)] = 32
-    """Pictures: keypoints of the spatial softmax, each with x and y."""
+    encoder: Literal["cnn", "resnet18", "resnet18-folded"] = "cnn"
+    """Pictures: network that encodes them; cnn is small and trains on a CPU. resnet18-folded has no
+    norms and is for imported policies."""
+    keypoints: Annotated[int, Range(0, 4096)] = 32
+    """Pictures: keypoints of the spatial softmax, each with x and y; 0 is the average over all
+    places instead."""
     share_encoder: bool = False
     """Pictures: one encoder for all cameras; by default one for each."""
     crop: Annotated[float, Range(0.1, 1)] = 0.875

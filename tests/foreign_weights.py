@@ -1,6 +1,7 @@
 """Weights of small networks by the names of other libraries, drawn at random."""
 
 import torch
+from torch import nn
 
 CONDITION, KERNEL = 8, 5
 Weights = dict[str, torch.Tensor]
@@ -57,3 +58,34 @@ def unet(
     found |= _layer("final_conv.0.block.0", channels[0], channels[0], KERNEL)
     found |= _norm("final_conv.0.block.1", channels[0])
     return found | _layer("final_conv.1", action_dim, channels[0], 1)
+
+
+class Block(nn.Module):
+    """Block of a ResNet-18 with BatchNorm, by torchvision's names."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1, self.bn2 = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        shrink = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        narrower = stride > 1
+        self.downsample = nn.Sequential(shrink, nn.BatchNorm2d(outputs)) if narrower else None
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        return torch.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+def resnet18() -> nn.Sequential:
+    """In evaluation, with statistics drawn at random; places are numbered as in LeRobot."""
+    start = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
+    sizes = (64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)
+    layers = (nn.Sequential(Block(a, b, s), Block(b, b, 1)) for a, b, s in sizes)
+    network = nn.Sequential(*start, nn.ReLU(), nn.MaxPool2d(3, 2, 1), *layers)
+    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
+        for name, tensor in norm.state_dict().items():
+            if tensor.is_floating_point():
+                around = 1.0 if name in ("weight", "running_var") else 0.0
+                tensor.copy_(around + 0.2 * (2 * torch.rand_like(tensor) - 1))
+    return network.eval()

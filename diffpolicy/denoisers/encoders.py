@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from diffpolicy.config import ModelConfig
 from diffpolicy.data.normalizer import Normalizer, pixels
 from diffpolicy.denoisers.pictures import CNN, SpatialSoftmax
-from diffpolicy.denoisers.resnet import ResNet18
+from diffpolicy.denoisers.resnet import FoldedResNet18, ResNet18
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import ObservationSpec
 
-BACKBONES = {"cnn": CNN, "resnet18": ResNet18}
+BACKBONES = {"cnn": CNN, "resnet18": ResNet18, "resnet18-folded": FoldedResNet18}
 
 
 class Encoder(nn.Module):
@@ -50,7 +50,7 @@ class Encoder(nn.Module):
         )
         self.places = {key: (i, i % len(self.cameras)) for i, key in enumerate(pictures)}
         self.size = sum(
-            2 * model.keypoints if spec.is_picture else spec.size for spec in observations.values()
+            _features(model) if spec.is_picture else spec.size for spec in observations.values()
         )
 
     def forward(self, observation: Mapping[str, Tensor]) -> Tensor:
@@ -69,17 +69,25 @@ class Encoder(nn.Module):
 
 
 class Camera(nn.Module):
-    """[N, C, h, w] -> [N, 2 · keypoints], as in Diffusion Policy (arXiv 2303.04137, sec. 3.2)."""
+    """[N, C, h, w] -> [N, 2 · keypoints], as in Diffusion Policy (arXiv 2303.04137, sec. 3.2).
+
+    Without keypoints: [N, channels of the backbone], the average over all places.
+    """
 
     def __init__(self, model: ModelConfig, channels: int):
         super().__init__()
         self.backbone = BACKBONES[model.encoder](channels)
-        self.pool = SpatialSoftmax(self.backbone.channels, model.keypoints)
-        self.out = nn.Linear(2 * model.keypoints, 2 * model.keypoints)
+        self.pool = self.out = None
+        if model.keypoints:
+            self.pool = SpatialSoftmax(self.backbone.channels, model.keypoints)
+            self.out = nn.Linear(_features(model), _features(model))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of the places of the keypoints."""
-        return torch.relu(self.out(self.pool(self.backbone(x))))
+        """Features of the places of the keypoints, or the average."""
+        found = self.backbone(x)
+        if self.pool is None or self.out is None:
+            return found.mean((2, 3))
+        return torch.relu(self.out(self.pool(found)))
 
 
 class Floats(nn.Module):
@@ -129,6 +137,11 @@ def layer_outputs(model: ModelConfig, observations: Mapping[str, ObservationSpec
         for key in encoder.crops:
             encoder.features(key, torch.empty(1, 1, *observations[key].shape))
     return counts
+
+
+def _features(model: ModelConfig) -> int:
+    """Features of a picture."""
+    return 2 * model.keypoints or BACKBONES[model.encoder].channels
 
 
 def _crop(model: ModelConfig, key: str, spec: ObservationSpec) -> tuple[int, int, int, int]:

@@ -5,7 +5,7 @@ payload["state_dicts"]["ema_model"] averaged weights, with the normaliser; or ["
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,12 @@ from diffpolicy.checked import shown, validate
 from diffpolicy.config import ModelConfig
 from diffpolicy.data.normalizer import Normalizer
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.policies.diffusion_policy_cameras import (
+    MultiImage,
+    multi_image,
+    resnet,
+    visual_core,
+)
 from diffpolicy.policies.foreign import (
     FINAL_GROUPS,
     Foreign,
@@ -23,17 +29,17 @@ from diffpolicy.policies.foreign import (
     as_float32,
     centred_crop,
     check_all_taken,
-    move,
+    fold_batch_norms,
     refuse_others,
     share_seen,
     take,
 )
-from diffpolicy.policies.lerobot import ENCODER
 from diffpolicy.policies.pickled import TorchFile
 from diffpolicy.policies.unet import DIFFUSION_POLICY, unet_weights
 from diffpolicy.specification import ACTION, FLAT, Horizons, ObservationSpec, picture
 
 LOWDIM, HYBRID = "DiffusionUnetLowdimPolicy", "DiffusionUnetHybridImagePolicy"
+IMAGE = "DiffusionUnetImagePolicy"
 OBS = "obs"  # the only observation of a policy of vectors
 SCHEDULERS = {"DDPMScheduler": True, "DDIMScheduler": False}  # ε̂ is read from the clipped x̂0
 VARIANCES = ("fixed_small", "fixed_small_log")
@@ -95,6 +101,7 @@ class PolicyConfig:
     crop_shape: tuple[int, int] | None = (76, 76)
     obs_encoder_group_norm: bool = False
     eval_fixed_crop: bool = False
+    obs_encoder: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,11 +123,14 @@ def read(path: Path) -> Foreign:
     document, tensors, averaged = _content(path)
     options = document["policy"]
     kind = str(options.get("_target_")).rpartition(".")[2]
-    refuse_others(where, "the policy", kind, (LOWDIM, HYBRID))
+    refuse_others(where, "the policy", kind, (LOWDIM, HYBRID, IMAGE))
     expected = LowdimConfig if kind == LOWDIM else PolicyConfig
     config: PolicyConfig = validate(expected, options, f"{where}: policy", others=True)
     _check(config, where)
-    specs, actions = _observations(config, where)
+    encoder = multi_image(config.obs_encoder, where) if kind == IMAGE else None
+    if encoder:
+        config = replace(config, crop_shape=encoder.crop)
+    specs, actions = _observations(config, encoder, where)
     scheduler, rederive = _scheduler(config, where)
     network = _network(config, options, where)
     model = ModelConfig(
@@ -130,8 +140,9 @@ def read(path: Path) -> Foreign:
         unet_channels=network.down_dims,
         unet_kernel=network.kernel_size,
         unet_groups=network.n_groups,
-        encoder="resnet18",
-        keypoints=KEYPOINTS,
+        encoder="resnet18" if (encoder or config).obs_encoder_group_norm else "resnet18-folded",
+        keypoints=0 if encoder else KEYPOINTS,
+        share_encoder=encoder is not None and encoder.share_rgb_model,
         crop=share_seen(specs),
     )
     theirs = {FLAT: OBS} if kind == LOWDIM else {}
@@ -142,14 +153,15 @@ def read(path: Path) -> Foreign:
         action_dim=actions,
         clip_range=scheduler.clip_range,
         observation_normalizers={
-            key: _normalizer(tensors, theirs.get(key, key), spec) for key, spec in specs.items()
+            key: _normalizer(tensors, theirs.get(key, key), spec, encoder)
+            for key, spec in specs.items()
         },
         action_normalizer=_normalizer(tensors, ACTION, ObservationSpec((actions,))),
         weights=_weights(tensors, specs, model, network.cond_predict_scale, where),
         grid="leading",
         rederive=rederive,
         origin={"format": "diffusion_policy", "config": document, "weights": averaged},
-        notes=(f"weights of {averaged}", *_notes(config, scheduler, specs)),
+        notes=(f"weights of {averaged}", *_notes(config, kind, scheduler, specs)),
     )
 
 
@@ -183,16 +195,22 @@ def _check(config: PolicyConfig, where: str) -> None:
         refuse_others(where, "obs_as_local_cond", config.obs_as_local_cond, (False,))
         refuse_others(where, "pred_action_steps_only", config.pred_action_steps_only, (False,))
         refuse_others(where, "oa_step_convention", config.oa_step_convention, (True,))
-    else:
-        refuse_others(where, "obs_encoder_group_norm", config.obs_encoder_group_norm, (True,))
 
 
-def _observations(config: PolicyConfig, where: str) -> tuple[dict[str, ObservationSpec], int]:
+def _observations(
+    config: PolicyConfig, encoder: MultiImage | None, where: str
+) -> tuple[dict[str, ObservationSpec], int]:
     """Observations in the order of the conditioning, and D_a."""
     if isinstance(config, LowdimConfig):
         return {FLAT: ObservationSpec((config.obs_dim,))}, config.action_dim
     meta: Meta = validate(Meta, config.shape_meta, f"{where}: shape_meta", others=True)
-    specs = {key: _spec(config, key, found, where) for key, found in meta.obs.items()}
+    keys = list(meta.obs)
+    if encoder:  # pictures first, each group by name
+        keys.sort(key=lambda key: (meta.obs[key].type != "rgb", key))
+    specs = {key: _spec(config, key, meta.obs[key], where) for key in keys}
+    resized = encoder.resize_shape if encoder else None
+    for shape in (spec.shape for spec in specs.values() if spec.is_picture):
+        refuse_others(where, "resize_shape", resized, (None, shape[:2]))
     if len(meta.action.shape) != 1:
         raise DiffpolicyError(f"{where}: an action has the shape {shown(meta.action.shape)}")
     return specs, meta.action.shape[0]
@@ -211,16 +229,16 @@ def _spec(config: PolicyConfig, key: str, found: Key, where: str) -> Observation
 
 
 def _notes(
-    config: PolicyConfig, scheduler: Scheduler, specs: dict[str, ObservationSpec]
+    config: PolicyConfig, kind: str, scheduler: Scheduler, specs: dict[str, ObservationSpec]
 ) -> Iterator[str]:
     """Sentences about the policy's own sampler and crop."""
-    kind = str(config.noise_scheduler.get("_target_")).rpartition(".")[2]
+    sampler = str(config.noise_scheduler.get("_target_")).rpartition(".")[2]
     steps = config.num_inference_steps or scheduler.num_train_timesteps
-    η = 1.0 if SCHEDULERS[kind] else config.eta
+    η = 1.0 if SCHEDULERS[sampler] else config.eta
     eta = f" --eta {η:g}" if η else ""
-    yield f"Diffusion Policy samples this policy by {kind} with --ddim-steps {steps}{eta}"
+    yield f"Diffusion Policy samples this policy by {sampler} with --ddim-steps {steps}{eta}"
     cropped = any(spec.crop for spec in specs.values()) and config.crop_shape
-    if cropped and not config.eval_fixed_crop:
+    if kind == HYBRID and cropped and not config.eval_fixed_crop:
         yield "its crop is random also in control (eval_fixed_crop: False); here it is the centre"
 
 
@@ -234,7 +252,9 @@ def _scheduler(config: PolicyConfig, where: str) -> tuple[Scheduler, bool]:
     return found, SCHEDULERS[kind] or config.use_clipped_model_output
 
 
-def _normalizer(tensors: dict[str, Tensor], key: str, spec: ObservationSpec) -> Normalizer:
+def _normalizer(
+    tensors: dict[str, Tensor], key: str, spec: ObservationSpec, encoder: MultiImage | None = None
+) -> Normalizer:
     """scale · x + offset of a key; that of a picture takes numbers in [0, 1] there."""
     parts = (take(tensors, f"normalizer.params_dict.{key}.{part}") for part in ("scale", "offset"))
     scale, offset = (part.double().numpy() for part in parts)
@@ -244,9 +264,11 @@ def _normalizer(tensors: dict[str, Tensor], key: str, spec: ObservationSpec) -> 
         raise DiffpolicyError(
             f"the normaliser of {key} has {len(scale)} numbers; expected {spec.normalized_shape[0]}"
         ) from None
-    if spec.is_picture:
-        scale = scale / 255
-    return Normalizer(scale.astype(np.float32), offset.astype(np.float32))
+    found = Normalizer(scale.astype(np.float32), offset.astype(np.float32))
+    if not spec.is_picture:
+        return found
+    found = encoder.normalizer(key, found) if encoder else found
+    return replace(found, scale=(found.scale / np.float64(255)).astype(np.float32))
 
 
 def _weights(
@@ -265,28 +287,9 @@ def _weights(
     unet = {n.removeprefix("model."): t for n, t in theirs.items() if n.startswith("model.")}
     rest = {n: t for n, t in theirs.items() if not n.startswith("model.")}
     found = unet_weights(unet, DIFFUSION_POLICY, model, scales)
-    for number, key in enumerate(key for key, spec in specs.items() if spec.is_picture):
-        found |= _camera(rest, key, f"encoder.cameras.{number}")
+    keys = [key for key, spec in specs.items() if spec.is_picture]
+    for number, key in enumerate(["rgb"] if model.share_encoder else keys):
+        camera = visual_core if model.keypoints else resnet
+        found |= camera(rest, key, f"encoder.cameras.{number}")
     check_all_taken(unet | rest, where)
-    return found
-
-
-def _camera(theirs: dict[str, Tensor], key: str, ours: str) -> dict[str, Tensor]:
-    """Weights of robomimic's VisualCore: ResNet18Conv, SpatialSoftmax, Linear.
-
-    It lists its parts twice: by their names, and in `nets`, in order.
-    """
-    prefix = f"obs_encoder.obs_nets.{key}."
-    mine = {n.removeprefix(prefix): theirs.pop(n) for n in list(theirs) if n.startswith(prefix)}
-    found = move(mine, "nets.3", f"{ours}.out")
-    for name in list(mine):
-        place = name.replace("backbone.nets.", "backbone.", 1)
-        for start, of_ours in ENCODER.items():
-            if place.startswith(f"{start}."):
-                found[f"{ours}.{of_ours}{place.removeprefix(start)}"] = mine.pop(name)
-                break
-    twice = [name for name in mine if name.startswith(("nets.0.nets.", "nets.1.nets."))]
-    for name in twice:
-        del mine[name]
-    check_all_taken(mine, prefix.rstrip("."))
-    return found
+    return fold_batch_norms(found)

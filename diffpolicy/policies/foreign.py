@@ -3,6 +3,7 @@
 Shapes: T timesteps.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ SCHEDULE_NAMES = {
     "scaled_linear": "scaled_linear",
 }
 PREDICTION_NAMES = {"epsilon": "epsilon", "sample": "x0", "v_prediction": "v"}
+BATCH_EPSILON = 1e-5  # of BatchNorm in PyTorch
 FINAL_GROUPS = 8  # of the last block of both libraries' UNets, whatever n_groups is
 
 
@@ -144,6 +146,28 @@ def move(theirs: dict[str, Tensor], name: str, ours: str) -> dict[str, Tensor]:
     found = {f"{ours}.weight": take(theirs, f"{name}.weight")}
     if f"{name}.bias" in theirs:
         found[f"{ours}.bias"] = theirs.pop(f"{name}.bias")
+    return found
+
+
+def fold_batch_norms(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a ResNet-18 by our names with each BatchNorm, if any, in its convolution.
+
+    In control y = γ (w ∗ x - μ) / √(σ² + ε) + β (Ioffe & Szegedy, arXiv 1502.03167), a
+    convolution with a bias. Raises DiffpolicyError for parts that do not fit.
+    """
+    found = dict(weights)
+    for name in [name for name in weights if name.endswith(".running_mean")]:
+        norm = name.removesuffix(".running_mean")
+        inner = re.sub(r"bn(\d)$", r"conv\1", re.sub(r"downsample\.1$", "downsample.0", norm))
+        parts = ("weight", "bias", "running_mean", "running_var")
+        scale, shift, mean, variance = (take(found, f"{norm}.{part}").double() for part in parts)
+        found.pop(f"{norm}.num_batches_tracked", None)
+        kernel = take(found, f"{inner}.weight").double()
+        if {x.shape for x in (scale, shift, mean, variance)} != {kernel.shape[:1]}:
+            raise DiffpolicyError(f"{norm} does not have one number for each output of {inner}")
+        scale = scale / (variance + BATCH_EPSILON).sqrt()
+        found[f"{inner}.weight"] = (kernel * scale.view(-1, 1, 1, 1)).float()
+        found[f"{inner}.bias"] = (shift - mean * scale).float()
     return found
 
 

@@ -23,6 +23,7 @@ from diffpolicy.policies.foreign import (
     centred_crop,
     check_all_taken,
     constants,
+    fold_batch_norms,
     read_tensors,
     refuse_others,
     share_seen,
@@ -168,7 +169,6 @@ def _check(config: LeRobotConfig, cameras: list[str], where: str) -> None:
     refuse_others(where, "n_groups", config.n_groups, (FINAL_GROUPS,))
     if cameras:
         refuse_others(where, "vision_backbone", config.vision_backbone, ("resnet18",))
-        refuse_others(where, "use_group_norm", config.use_group_norm, (True,))
 
 
 def _modes(config: LeRobotConfig) -> dict[str, str]:
@@ -198,7 +198,7 @@ def _sizes(config: LeRobotConfig) -> dict[str, Any]:
         "unet_channels": config.down_dims,
         "unet_kernel": config.kernel_size,
         "unet_groups": config.n_groups,
-        "encoder": "resnet18",
+        "encoder": "resnet18" if config.use_group_norm else "resnet18-folded",
         "keypoints": config.spatial_softmax_num_keypoints,
         "share_encoder": not config.use_separate_rgb_encoder_per_camera,
     }
@@ -248,7 +248,8 @@ def _weights(
 def encoder_weights(theirs: dict[str, Tensor], separate: bool = False) -> dict[str, Tensor]:
     """Weights of the cameras of an encoder by our names, removed from theirs.
 
-    theirs: by the names inside `diffusion`. separate: each camera has weights of its own.
+    theirs: by the names inside `diffusion`. separate: each camera has weights of its own. BatchNorm
+    is folded into its convolutions.
     """
     found = {}
     for name in list(theirs):
@@ -259,7 +260,7 @@ def encoder_weights(theirs: dict[str, Tensor], separate: bool = False) -> dict[s
                 ours_name = f"encoder.cameras.{number}.{ours}{rest.removeprefix(place)}"
                 found[ours_name] = theirs.pop(name)
                 break
-    return found
+    return fold_batch_norms(found)
 
 
 def _notes(config: LeRobotConfig, ignored: list[str]) -> list[str]:

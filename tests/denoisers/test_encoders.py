@@ -17,6 +17,7 @@ from diffpolicy.policies.lerobot import encoder_weights
 from diffpolicy.specification import ObservationSpec, picture
 
 CNN, RESNET = ModelConfig(encoder="cnn", keypoints=4), ModelConfig(encoder="resnet18", keypoints=4)
+FOLDED = replace(RESNET, encoder="resnet18-folded")
 MIXED = {"state": ObservationSpec((2,)), "front": picture(16, 16), "side": picture(16, 16)}
 
 
@@ -79,6 +80,18 @@ def test_cameras_have_weights_of_their_own_or_the_same():
     assert len(shared.cameras) == 1 and torch.equal(front, side)
 
 
+def test_without_keypoints_a_picture_becomes_the_average_over_its_places():
+    network, observation = encoder(replace(CNN, keypoints=0)), histories()
+    assert network.size == 2 + 2 * 64
+    front = network(observation).unflatten(1, (2, -1))[..., 2:66]
+    features = network.get_submodule("cameras.0.backbone")(
+        network.inputs[0](observation["front"].flatten(0, 1))
+    )
+    torch.testing.assert_close(front, features.flatten(2).mean(-1).unflatten(0, (3, 2)))
+    assert all("backbone" in name for name, _ in network.named_parameters())
+    assert layer_outputs(replace(CNN, keypoints=0), MIXED) == 2 * [588, 784, 512, 256, 256]
+
+
 def test_an_observation_of_vectors_has_no_weights():
     vectors = {"b": ObservationSpec((3,)), "a": ObservationSpec((1,))}
     network = encoder(observations=vectors)
@@ -106,7 +119,7 @@ def test_floats_of_0_to_255_are_the_same_picture_and_are_kept():
     assert torch.equal(floats, picture.float())
 
 
-@pytest.mark.parametrize("model", [CNN, replace(RESNET, crop=1.0)])
+@pytest.mark.parametrize("model", [CNN, RESNET, replace(RESNET, keypoints=0), FOLDED])
 def test_every_weight_and_every_pixel_of_the_crop_counts(model):
     observations = {"front": picture(40, 34, 4)}
     network = encoder(replace(model, crop=1.0), observations)

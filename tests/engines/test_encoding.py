@@ -241,6 +241,16 @@ def test_features_within_the_tolerance_are_out_if_the_chain_multiplies_them(monk
     assert auto.choose_stages(cameras.policy().job())[0].name.startswith("onnx")
 
 
+@pytest.mark.parametrize("engine", ["native", "onnx"])
+def test_features_averaged_over_all_places_are_those_of_eager(monkeypatch, engine):
+    monkeypatch.setitem(cameras.SMALL, "keypoints", 0)
+    if engine == "onnx":
+        pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    eager, other = cameras.policy(), cameras.policy(engine)
+    inputs = cameras.observation(2), cameras.noise(eager, 2)
+    np.testing.assert_allclose(other(*inputs), eager(*inputs), rtol=0, atol=1e-4)
+
+
 # Bad input
 
 

@@ -2,10 +2,12 @@
 
     python make_diffusion_policy.py OUT
 
-writes OUT/lowdim.ckpt, OUT/hybrid.ckpt (state and a picture) and OUT/ddim.ckpt, and for each an npz
-with observations, noise and actions. It needs its own environment: the folder `diffusion_policy` of
-https://github.com/real-stanford/diffusion_policy on the path, torch, torchvision, diffusers,
-einops, hydra-core, omegaconf, dill, zarr<3, robomimic 0.3 and their requirements.
+writes OUT/lowdim.ckpt, OUT/ddim.ckpt, OUT/hybrid.ckpt (state and a picture) and OUT/image.ckpt (two
+pictures and three vectors), OUT/batch_norm.ckpt (hybrid) and OUT/shared.ckpt (image) with
+BatchNorm, and for each an npz with observations, noise and actions. It needs its own environment:
+the folder `diffusion_policy` of https://github.com/real-stanford/diffusion_policy on the path,
+torch, torchvision, diffusers, einops, hydra-core, omegaconf, dill, zarr<3, robomimic 0.3 and their
+requirements.
 """
 
 import copy
@@ -69,12 +71,31 @@ def leave_out(*names):
 
 
 def hybrid():
-    # The first has no operators beside a torch for CPUs alone; the others draw pictures.
-    leave_out("torchvision._meta_registrations", "matplotlib", "matplotlib.pyplot")
     cfg = configuration("train_diffusion_unet_hybrid_workspace", "pusht_image")
     cfg.policy.update(SMALL | {"crop_shape": [85, 77]})
     pictures = torch.randint(256, (64, 3, 96, 96)) / 255
     return cfg, {"image": pictures, "agent_pos": torch.randn(64, 2) * 100 + 256}
+
+
+def image():
+    cfg = configuration("train_diffusion_unet_image_workspace", "lift_image_abs")
+    cfg.policy.update(SMALL)
+    cfg.policy.obs_encoder.crop_shape = [75, 67]
+    shapes = {key: tuple(found.shape) for key, found in cfg.shape_meta.obs.items()}
+    draw = {1: lambda s: torch.randn(64, *s), 3: lambda s: torch.randint(256, (64, *s)) / 255}
+    return cfg, {key: draw[len(shape)](shape) for key, shape in shapes.items()}
+
+
+def shared():
+    cfg, observations = image()
+    cfg.policy.obs_encoder.share_rgb_model = True
+    return cfg, observations
+
+
+def batch_norm():
+    cfg, observations = hybrid()
+    cfg.policy.obs_encoder_group_norm = False
+    return cfg, observations
 
 
 def ddim():
@@ -90,25 +111,37 @@ def normalizer_of(observations, actions):
     normalizer = LinearNormalizer()
     vectors = {k: x for k, x in observations.items() if x.ndim == 2}
     normalizer.fit({**vectors, "action": actions})
-    if "image" in observations:
+    for key in observations.keys() - vectors:
         from diffusion_policy.common.normalize_util import get_image_range_normalizer
 
-        normalizer["image"] = get_image_range_normalizer()
+        normalizer[key] = get_image_range_normalizer()
     return normalizer
+
+
+def measure(policy, observations):
+    """Set the statistics of BatchNorm, if any, to those of the observations."""
+    norms = [module for module in policy.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the mean over all calls
+    if norms:
+        with torch.no_grad():
+            policy.train().obs_encoder(policy.normalizer.normalize(observations))
 
 
 def write(name, make, out):
     torch.manual_seed(1)
     cfg, observations = make()
     OmegaConf.resolve(cfg)  # as its train.py does
-    actions = 2 * torch.rand(64, 2) - 1
+    action_dim = cfg.task.get("action_dim") or cfg.task.shape_meta.action.shape[0]
+    actions = 2 * torch.rand(64, action_dim) - 1
     workspace = Workspace(cfg)
     for policy in (workspace.model, workspace.ema_model):
         policy.set_normalizer(normalizer_of(observations, actions))
+        measure(policy, observations)
     workspace.save_checkpoint(out / f"{name}.ckpt", use_thread=False)
     policy = workspace.ema_model.eval()
     seen = {k: x[: 2 * BATCH].unflatten(0, (BATCH, 2)) for k, x in observations.items()}
-    shape = (BATCH, policy.horizon, 2)
+    shape = (BATCH, policy.horizon, action_dim)
     torch.manual_seed(2)
     noise = torch.stack([torch.randn(shape) for _ in range(1 + policy.num_inference_steps)])
     torch.manual_seed(2)
@@ -121,5 +154,7 @@ def write(name, make, out):
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     folder.mkdir(exist_ok=True)
-    for name, make in {"lowdim": lowdim, "ddim": ddim, "hybrid": hybrid}.items():
-        write(name, make, folder)
+    # The first has no operators beside a torch for CPUs alone; the others draw pictures.
+    leave_out("torchvision._meta_registrations", "matplotlib", "matplotlib.pyplot")
+    for make in (lowdim, ddim, hybrid, batch_norm, image, shared):
+        write(make.__name__, make, folder)

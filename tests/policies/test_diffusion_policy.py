@@ -16,13 +16,15 @@ import torch
 from foreign_weights import CONDITION, unet
 
 from diffpolicy.checkpoint import load_policy
+from diffpolicy.config import ModelConfig
+from diffpolicy.denoisers.encoders import Encoder
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policies import diffusion_policy
 from diffpolicy.policies.config import ImportPolicyConfig
 from diffpolicy.policies.importing import import_policy
 from diffpolicy.policies.pickled import TorchFile
 from diffpolicy.policy import Policy
-from diffpolicy.specification import FLAT
+from diffpolicy.specification import FLAT, picture
 
 LOWDIM = "diffusion_policy.policy.diffusion_unet_lowdim_policy.DiffusionUnetLowdimPolicy"
 SCHEDULER = {
@@ -370,6 +372,92 @@ def test_other_checkpoints_are_refused(tmp_path, content):
         bring(write(tmp_path / "a.ckpt", content), tmp_path / "run")
 
 
+IMAGE = {
+    "_target_": "x.DiffusionUnetImagePolicy",
+    "shape_meta": {
+        "obs": {
+            "speed": {"shape": [3]},
+            "wrist": {"shape": [3, 40, 44], "type": "rgb"},
+            "front": {"shape": [3, 40, 44], "type": "rgb"},
+            "pose": {"shape": [2], "type": "low_dim"},
+        },
+        "action": {"shape": [2]},
+    },
+    "obs_encoder": {
+        "_target_": "x.MultiImageObsEncoder",
+        "rgb_model": {"_target_": "x.get_resnet", "name": "resnet18", "weights": None},
+        **{"resize_shape": [40, 44], "crop_shape": [35, 37], "random_crop": True},
+        **{"use_group_norm": True, "share_rgb_model": False, "imagenet_norm": True},
+    },
+    **{k: v for k, v in POLICY["model"].items() if isinstance(v, int | list)},
+}
+RGB, VECTORS = ("front", "wrist"), {"pose": 2, "speed": 3}
+
+
+def images(encoder=None, **policy) -> dict:
+    """A checkpoint of two cameras and two vectors, which MultiImageObsEncoder joins by name."""
+    torch.manual_seed(3)
+    weights = {f"model.{n}": w for n, w in unet(2 * (2 * 512 + 5), 2, **NAMES).items()}
+    model = ModelConfig(encoder="resnet18", keypoints=0, crop=1.0)
+    cameras = Encoder(model, {key: picture(40, 44) for key in RGB}, {}).state_dict()
+    for name, weight in cameras.items():
+        number, _, rest = name.removeprefix("cameras.").partition(".backbone.")
+        weights[f"obs_encoder.key_model_map.{RGB[int(number)]}.{rest}"] = weight
+    for key, size in {"action": 2, **VECTORS, "front": 1, "wrist": 1}.items():
+        pair = (2.0, -1.0) if key in RGB else (1.0, 0.5)
+        for part, value in zip(("scale", "offset"), pair, strict=True):
+            weights[f"normalizer.params_dict.{key}.{part}"] = torch.full((size,), value)
+    weights["obs_encoder._dummy_variable"] = torch.zeros(0)
+    options = IMAGE | {"obs_encoder": IMAGE["obs_encoder"] | (encoder or {})} | policy
+    return payload(options, state_dicts={"ema_model": weights})
+
+
+def test_cameras_of_an_image_policy_come_first_and_are_averaged(tmp_path):
+    """Pictures in [-1, 1] have ImageNet's mean and deviation; keys are sorted by name."""
+    policy = Policy.load(bring(write(tmp_path / "a.ckpt", images()), tmp_path / "run"))
+    assert list(policy.observations) == [*RGB, *VECTORS]
+    assert policy.observations["wrist"].crop == (2, 4, 35, 37)
+    rng = np.random.default_rng(0)
+    seen = {key: rng.integers(0, 256, (1, 2, 40, 44, 3), np.uint8) for key in RGB}
+    vectors = {key: np.zeros((1, 2, size), np.float32) for key, size in VECTORS.items()}
+    encoded = policy.encode({**seen, **vectors}).unflatten(1, (2, -1))
+    crop = torch.from_numpy(seen["wrist"])[0, :, 2:37, 4:41].movedim(-1, 1) / 255
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    backbone = policy._denoiser.get_submodule("encoder.cameras.1.backbone")
+    with torch.inference_mode():
+        expected = backbone((2 * crop - 1 - mean) / std).mean((2, 3))
+    torch.testing.assert_close(encoded[0, :, 512:1024], expected, rtol=0, atol=1e-5)
+    assert (encoded[..., 1024:] == 0.5).all()
+
+
+def test_without_random_crops_the_whole_picture_is_seen(tmp_path):
+    """MultiImageObsEncoder overwrites its centre crop."""
+    source = write(tmp_path / "a.ckpt", images({"random_crop": False}))
+    policy = Policy.load(bring(source, tmp_path / "run"))
+    assert policy.observations["front"].crop == (0, 0, 40, 44)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"_target_": "x.TimmObsEncoder"}, "the encoder 'TimmObsEncoder' is not supported"),
+        ({"rgb_model": {"_target_": "x.get_r3m"}}, "rgb_model 'get_r3m' is not supported"),
+        ({"rgb_model": IMAGE["obs_encoder"]["rgb_model"] | {"name": "resnet34"}}, "'resnet34' is"),
+        ({"share_rgb_model": True}, "has no tensor|belongs to no layer"),
+        ({"use_group_norm": False}, r"bn1\.bias' does not fit"),
+        ({"resize_shape": [32, 32]}, r"resize_shape \(32, 32\) is not supported"),
+        ({"crop_shape": [64, 64]}, "a crop is the top, left, height"),
+        ({"crop_shape": {"front": [35, 37]}}, r"obs_encoder\.crop_shape must be a list"),
+    ],
+)
+def test_encoders_of_pictures_that_are_not_supported_are_refused(tmp_path, changes, message):
+    source = write(tmp_path / "a.ckpt", images(changes))
+    with pytest.raises(DiffpolicyError, match=message):
+        bring(source, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """Folder of checkpoints that Diffusion Policy wrote, with its actions."""
@@ -382,7 +470,13 @@ def made(tmp_path_factory) -> Path:
     return out
 
 
-@pytest.mark.parametrize(("name", "eta"), [("lowdim", 1.0), ("hybrid", 1.0), ("ddim", 0.0)])
+@pytest.mark.parametrize(
+    ("name", "eta"),
+    [
+        *[("lowdim", 1.0), ("ddim", 0.0), ("hybrid", 1.0), ("batch_norm", 1.0)],
+        *[("image", 1.0), ("shared", 1.0)],
+    ],
+)
 def test_the_actions_are_those_of_diffusion_policy(made, tmp_path, name, eta):
     """In all the steps and with the noise of its own scheduler; actions in [-1, 1]."""
     run, expected = bring(made / f"{name}.ckpt", tmp_path / "run"), np.load(made / f"{name}.npz")

@@ -9,19 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from foreign_weights import CONDITION, unet
+from foreign_weights import CONDITION, Block, resnet18, unet
 from safetensors.torch import load_file, save_file
 
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.data.normalizer import identity
 from diffpolicy.denoisers.encoders import Encoder
+from diffpolicy.denoisers.pictures import SpatialSoftmax
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval.config import SweepConfig
 from diffpolicy.eval.measure.budgets import load_budgets
 from diffpolicy.eval.measure.diffusers_loop import DiffusersLoop
 from diffpolicy.policies import lerobot
 from diffpolicy.policies.config import ImportPolicyConfig
-from diffpolicy.policies.foreign import centred_crop
+from diffpolicy.policies.foreign import centred_crop, fold_batch_norms
 from diffpolicy.policies.importing import import_policy
 from diffpolicy.policy import Policy
 from diffpolicy.specification import ObservationSpec
@@ -382,6 +383,46 @@ def test_cameras_have_one_encoder_or_several(samples, tmp_path, separate):
     assert not torch.equal(encoded[:, 2:66], other[:, 2:66])
 
 
+def test_batch_norm_is_folded_into_the_convolutions(tmp_path):
+    """A ResNet-18 with BatchNorm of random statistics and LeRobot's names gives the same."""
+    source, (key, camera) = write(tmp_path / "source"), next(iter(CAMERAS.items()))
+    features = {STATE: CONFIG["input_features"][STATE], key: camera}
+    config = CONFIG | {"input_features": features, "use_group_norm": False}
+    (source / "config.json").write_text(json.dumps(config))
+    weights = {f"diffusion.unet.{n}": w for n, w in unet(2 * (2 + 8), 2).items()}
+    backbone, out = resnet18(), torch.nn.Linear(8, 8)
+    pool = SpatialSoftmax(512, 4)
+    parts = {"backbone": backbone, "pool": pool, "out": out}
+    for part, module in parts.items():
+        found = module.state_dict()
+        weights |= {f"diffusion.rgb_encoder.{part}.{n}": w.clone() for n, w in found.items()}
+    save_file(weights, source / "model.safetensors")
+    policy = Policy.load(bring(source, tmp_path / "run"))
+    assert policy.specification.model.encoder == "resnet18-folded"
+    picture = np.random.default_rng(0).integers(0, 256, (1, 2, 48, 40, 3), np.uint8)
+    encoded = policy.encode({STATE: np.zeros((1, 2, 2)), key: picture}).view(2, -1)
+    with torch.inference_mode():
+        x = policy._denoiser.get_submodule("encoder.inputs.0")(torch.from_numpy(picture[0]))
+        expected = torch.relu(out(pool(backbone(x))))
+    assert expected.std() > 0.01
+    torch.testing.assert_close(encoded[:, 2:], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("bn1.running_var", torch.ones(32), "bn1 does not have one number for each output of"),
+        ("bn1.weight", None, "has no tensor backbone.layer1.0.bn1.weight"),
+        ("conv1.weight", torch.ones(()), "bn1 does not have one number for each output of"),
+    ],
+)
+def test_a_batch_norm_that_does_not_fit_is_refused(name, tensor, message):
+    weights = {f"backbone.layer1.0.{n}": w for n, w in Block(64, 64, 1).state_dict().items()}
+    weights[f"backbone.layer1.0.{name}"] = tensor
+    with pytest.raises(DiffpolicyError, match=message):
+        fold_batch_norms({name: w for name, w in weights.items() if w is not None})
+
+
 VISUAL = {STATE: CONFIG["input_features"][STATE], **CAMERAS}
 
 
@@ -402,7 +443,7 @@ VISUAL = {STATE: CONFIG["input_features"][STATE], **CAMERAS}
         ({"normalization_mapping": {"ENV": "MIN_MAX"}}, "needs min and max of 3 finite numbers"),
         ({"input_features": {STATE: VISUAL[STATE]}}, "observes observation.state and pictures or"),
         ({"input_features": VISUAL, "vision_backbone": "resnet34"}, "vision_backbone 'resnet34'"),
-        ({"input_features": VISUAL, "use_group_norm": False}, "use_group_norm False is not supp"),
+        ({"input_features": VISUAL, "use_group_norm": False}, "got nothing"),
         ({"input_features": VISUAL, "resize_shape": [32, 32]}, r"resize_shape \(32, 32\) is not"),
         ({"input_features": VISUAL, "crop_shape": [64, 64]}, "a crop is the top, left, height"),
         ({"input_features": VISUAL}, "expected torch.float32 \\[64\\], got nothing"),
