@@ -85,7 +85,8 @@ def unrecognised(path: Path) -> DiffpolicyError:
     if inside := inner(path):
         return DiffpolicyError(f"{reason}; it holds {', '.join(inside)}: give one of them")
     return DiffpolicyError(
-        f"{reason}; expected one of {', '.join(MODULES)}; if it is one, name it with --format"
+        f"{reason}; expected one of {', '.join(MODULES)}; if it is one: diffpolicy import {path} "
+        "--out STORE --format FORMAT"
     )
 
 

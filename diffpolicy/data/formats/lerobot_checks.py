@@ -8,7 +8,7 @@ from diffpolicy.data.demonstration import OUTCOME_TYPES
 from diffpolicy.data.formats import lerobot_layout as layout
 from diffpolicy.data.formats.lerobot_episodes import Episode
 from diffpolicy.data.formats.lerobot_video import is_installed
-from diffpolicy.data.formats.options import SourceOptions
+from diffpolicy.data.formats.options import OptionNeeded, SourceOptions
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import ACTION
 
@@ -77,12 +77,12 @@ def _check_pictures(path: Path, features: Mapping[str, layout.Feature]) -> None:
                 f"[H, W, C]; --skip {name} leaves it out"
             )
         if feature.dtype == "video" and feature.is_depth:
-            raise DiffpolicyError(
+            raise OptionNeeded(
                 f"{path}: {name} is a depth, no picture of 8 bit; --skip {name} leaves it out"
             )
     videos = [name for name, feature in features.items() if feature.dtype == "video"]
     if videos and not is_installed():
-        raise DiffpolicyError(
+        raise OptionNeeded(
             f"the videos {', '.join(videos)} need av; install it with pip install "
             f"'diffpolicy[lerobot]', or leave them out with --skip {' '.join(videos)}"
         )
