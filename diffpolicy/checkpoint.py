@@ -90,9 +90,11 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
+        foreign = (path.parent / "model.safetensors").is_file()
+        advice = f"; bring a policy of LeRobot in: diffpolicy import-policy {path.parent} --out RUN"
         raise DiffpolicyError(
             f"there is no {path.name} in {path.parent}; expected a run folder, after the first "
-            "checkpoint of its training, or a policy of others after `diffpolicy import-policy`"
+            f"checkpoint of its training{advice if foreign else ''}"
         )
     try:
         with safe_open(path, framework="pt") as file:

@@ -104,13 +104,15 @@ def _title(path: Path, found: Any) -> str:
 
 
 def _check_kind(path: Path) -> None:
-    """Refuse a folder that holds stores and run folders; name them."""
-    marks = ("*/.zgroup", "*/zarr.json", "*/*.safetensors")
-    inside = sorted({found.parent for mark in marks for found in path.glob(mark)})
-    if inside and not any((path / name).exists() for name in (".zgroup", "zarr.json")):
+    """Refuse a folder that holds data sets and run folders; name them."""
+    from diffpolicy.checkpoint import POLICY_FILE
+    from diffpolicy.data.formats import inner, recognised
+
+    runs = [str(found.parent) for found in path.glob(f"*/{POLICY_FILE}")]
+    if runs and not recognised(path):
         raise DiffpolicyError(
-            f"{path} is neither a store nor a run folder; it holds {', '.join(map(str, inside))}: "
-            "give one of them"
+            f"{path} is neither a data set nor a run folder; it holds "
+            f"{', '.join(sorted({*runs, *inner(path)}))}: give one of them"
         )
 
 

@@ -47,11 +47,11 @@ def words(command, at):
 
 BAD = [
     # stores
-    ("info nowhere", "no demonstration store at nowhere"),
-    ("info {file}", "no demonstration store at file"),
-    ("info .", ". is neither a store nor a run folder; it holds run, store: give one of them"),
-    (f"train --data nowhere --out {{out}} {SIZE}", "no demonstration store at nowhere"),
-    (f"train --data {{run}} --out {{out}} {SIZE}", "run cannot be read"),
+    ("info nowhere", "no demonstrations at nowhere: there is no such file or folder"),
+    ("info {file}", "file is not a data set of a known format; expected one of zarr, lerobot"),
+    ("info .", ". is neither a data set nor a run folder; it holds run, store: give one of them"),
+    (f"train --data nowhere --out {{out}} {SIZE}", "no demonstrations at nowhere"),
+    (f"train --data {{run}} --out {{out}} {SIZE}", "run is not a data set of a known format"),
     # numbers
     *((f"{command} --ddim-steps 0", "ddim_steps must lie") for command in (EVAL, SWEEP, LATENCY)),
     *((f"{command} --ddim-steps -1", "got -1") for command in (EVAL, SWEEP, LATENCY)),

@@ -22,7 +22,7 @@ import numpy as np
 
 from diffpolicy.data.attributes import VERSION
 from diffpolicy.data.demonstration import OUTCOMES
-from diffpolicy.data.formats import open_without_options, recognised
+from diffpolicy.data.formats import open_without_options, recognised, unrecognised
 from diffpolicy.data.held import hold
 from diffpolicy.data.pictures import NotPictures, read_pictures
 from diffpolicy.data.precision import lost_changes
@@ -126,7 +126,10 @@ def contents(path: str | Path, writable: bool = False) -> Contents:
 
     Raises DiffpolicyError for anything else, and for data that cannot be read without an option.
     """
-    if not writable and recognised(Path(path)) not in (None, "zarr"):
+    kind = "zarr" if writable else recognised(Path(path))
+    if kind is None:
+        raise unrecognised(Path(path))
+    if kind != "zarr":
         return _held(Path(path))
     return contents_of_zarr(Path(path), writable)
 

@@ -195,8 +195,9 @@ def check_installed() -> None:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError as error:
+        absent = error.name or error
         raise EngineUnavailable(
-            f"the onnx engine needs `pip install diffpolicy[onnx]`: {error}"
+            f"ONNX graphs need {absent}; install it with pip install 'diffpolicy[onnx]'"
         ) from error
 
 

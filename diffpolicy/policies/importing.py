@@ -98,14 +98,12 @@ def _facts(config: ImportPolicyConfig, foreign: Foreign) -> tuple[dict[str, Any]
             notes = _differences(env, foreign)
         finally:
             env.close()
-    if dt is None:
+    asked = ["--control-dt SECONDS"] if dt is None else []
+    asked += ["--position-targets True or False"] if targets is None else []
+    if asked:
         raise DiffpolicyError(
-            f"{config.source} does not say how long a control tick lasts; give --control-dt SECONDS"
-        )
-    if targets is None:
-        raise DiffpolicyError(
-            f"{config.source} does not say whether its actions are position targets; give "
-            "--position-targets True or False"
+            f"{config.source} does not say how long a control tick lasts, and if its actions are "
+            f"targets of positions, such as joint angles; give {' and '.join(asked)}"
         )
     facts = {"env_id": config.env or NO_ENVIRONMENT, "env_kwargs": kwargs}
     return {**facts, "control_dt_s": dt, "position_targets": bool(targets)}, notes

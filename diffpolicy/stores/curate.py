@@ -136,7 +136,8 @@ def _reason(config: FilterConfig, episode: Demonstration, chosen: bool, length: 
     if not chosen:
         return "not among --episodes"
     if config.success is not None and episode.success is not config.success:
-        return "of unknown success" if episode.success is None else "of the other success"
+        known = {None: "of unknown success", True: "with success", False: "without success"}
+        return known[episode.success]
     if not length:
         return "idle from start to end"
     return f"shorter than {config.shortest} steps" if length < config.shortest else ""

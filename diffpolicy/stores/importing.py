@@ -39,7 +39,8 @@ def import_store(config: ImportConfig) -> None:
         done = len(writer.seeds)
         _check_continued(source, config.out, done)
         rows = sum(_append(writer, batch, seeds) for batch in batches(_named(source, done)))
-    print(f"{config.out}: {len(source):,} episodes, {rows:,} steps added to {done:,} episodes")
+    before = f" to the {done:,} that it had" if done else ""
+    print(f"{config.out}: {len(source) - done:,} episodes, {rows:,} steps added{before}")
 
 
 def _attributes(source: Source, config: ImportConfig) -> dict[str, Any]:

@@ -43,9 +43,9 @@ def train(config: TrainConfig) -> Path:
         print(f"warning: --resume: {config.out} holds no checkpoint; training from scratch")
     device = choose_device(config.device)
     torch.set_num_threads(config.threads or torch.get_num_threads())
+    prepared = prepare(config, started, start)
     if device.type == "cpu" and (warning := busy_cores_warning()):
         print(f"warning: {warning}")
-    prepared = prepare(config, started, start)
     for note in prepared.notes:
         print(f"warning: {note}")
     trainer = Trainer(config, prepared, device)

@@ -168,6 +168,14 @@ def test_what_cannot_be_exported_is_refused(
     assert not list(tmp_path.glob("*.onnx"))
 
 
+def test_an_absent_package_is_named_with_its_extra(runs, tmp_path, refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    out = tmp_path / "policy.onnx"
+    message = refused("export-policy", runs["vectors"](), "--ddim-steps", 1, "--out", out)
+    assert "ONNX graphs need onnx; install it with pip install 'diffpolicy[onnx]'" in message
+    assert not out.exists()
+
+
 def test_an_observation_named_as_the_noise_is_refused(tmp_path, refused):
     checkpoint = two_vectors()
     task = replace(checkpoint.specification.task, observations={"noise": ObservationSpec((1,))})

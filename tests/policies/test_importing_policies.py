@@ -23,8 +23,10 @@ def test_a_policy_without_an_environment_takes_its_facts_from_options(tmp_path, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (TARGETS, "does not say how long a control tick lasts; give --control-dt SECONDS"),
-        (DT, "whether its actions are position targets; give --position-targets True or False"),
+        ((), "how long a control tick lasts, and if its actions are targets of positions"),
+        ((), "give --control-dt SECONDS and --position-targets True or False"),
+        (TARGETS, "give --control-dt SECONDS"),
+        (DT, "give --position-targets True or False"),
     ],
 )
 def test_a_missing_fact_is_named_with_its_option(tmp_path, call, options, message):

@@ -149,7 +149,7 @@ def test_episodes_are_chosen_by_number_success_and_length(store, tmp_path, call)
     for line in (
         "2 of 7 episodes kept",
         "left out 2: not among --episodes",
-        "left out 1: of the other success",
+        "left out 1: without success",
         "left out 1: of unknown success",
         "left out 1: shorter than 23 steps",
     ):

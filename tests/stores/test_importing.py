@@ -164,7 +164,7 @@ def test_a_finished_import_adds_nothing(tmp_path, plain, snapshot, capsys):
     before = snapshot(out)
     imported(plain, out)
     assert snapshot(out) == before
-    assert "4 episodes, 0 steps added to 4 episodes" in capsys.readouterr().out
+    assert "0 episodes, 0 steps added to the 4 that it had" in capsys.readouterr().out
 
 
 def test_what_a_store_cannot_hold_is_told(tmp_path, capsys):

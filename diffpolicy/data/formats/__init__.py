@@ -19,6 +19,7 @@ Packages of a format are imported where they are used; an absent one is named wi
 """
 
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ WRITERS = {  # export format: module of this room
     "minari": "minari_writer",
     "robomimic": "robomimic_writer",
 }
+LEVELS = 4  # of folders above a file of a data set
+MOST_LOOKED_AT, MOST_NAMED = 1_000, 10
 
 
 def open_source(path: str | Path, options: SourceOptions | None = None) -> Source:
@@ -53,13 +56,8 @@ def open_source(path: str | Path, options: SourceOptions | None = None) -> Sourc
     """
     path, options = Path(path), options or SourceOptions()
     name = options.format or recognised(path)
-    if not path.exists():
-        raise DiffpolicyError(f"no demonstrations at {path}")
-    if name is None:
-        raise OptionNeeded(
-            f"{path} is not a data set of a known format; expected one of {', '.join(MODULES)}; "
-            "if it is one, name it with --format"
-        )
+    if name is None or not path.exists():
+        raise unrecognised(path)
     for value, option, only in (
         (options.subset, "subset", "robomimic"),
         (options.map, "map", "arrays"),
@@ -84,6 +82,30 @@ def recognised(path: Path) -> str | None:
     if not path.exists():
         return None
     return next((n for n, file in MODULES.items() if module(file).matches(path)), None)
+
+
+def unrecognised(path: Path) -> DiffpolicyError:
+    """Error for a path that is no data set; names the data set that it is in, or those in it."""
+    if not path.exists():
+        return DiffpolicyError(f"no demonstrations at {path}: there is no such file or folder")
+    above = path.absolute().parents[:LEVELS]
+    if outer := next((folder for folder in above if recognised(folder)), None):
+        return DiffpolicyError(f"{path} is a part of the data set {outer}; give that")
+    reason = f"{path} is not a data set of a known format"
+    if inside := inner(path):
+        return DiffpolicyError(f"{reason}; it holds {', '.join(inside)}: give one of them")
+    return DiffpolicyError(
+        f"{reason}; expected one of {', '.join(MODULES)}; if it is one: diffpolicy import {path} "
+        "--out STORE --format FORMAT"
+    )
+
+
+def inner(folder: Path) -> list[str]:
+    """Paths of data sets in a folder and in its folders, of the first `MOST_LOOKED_AT` paths."""
+    for pattern in ("*", "*/*"):
+        if found := [str(p) for p in islice(folder.glob(pattern), MOST_LOOKED_AT) if recognised(p)]:
+            return sorted(found)[:MOST_NAMED]
+    return []
 
 
 def module(name: str) -> Any:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from lerobot_sets import Made, assert_equal, episodes, exported
 
+from diffpolicy.data.demonstrations import contents
 from diffpolicy.data.formats import lerobot_checks
 from diffpolicy.data.formats.lerobot import matches, open_source
 from diffpolicy.data.formats.lerobot_layout import Feature
@@ -126,6 +127,8 @@ def test_videos_need_a_decoder_or_are_skipped(samples, monkeypatch):
     path = samples / "lerobot_v3.0_mp4"
     with pytest.raises(DiffpolicyError, match=rf"{TOP}.*'diffpolicy\[lerobot\]'.*--skip {TOP}"):
         open_source(path)
+    with pytest.raises(DiffpolicyError, match=r"import .* --out STORE, with that option"):
+        contents(path)  # as --data, which has no --skip
     [first, *_] = open_source(path, SourceOptions(skip=(TOP,))).episodes()
     assert set(first.arrays) == {"observation.state", "action"}
 

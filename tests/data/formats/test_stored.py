@@ -9,6 +9,7 @@ import pytest
 import zarr
 from stores import ENDS, EPISODES, joined, write_plainly
 
+from diffpolicy.data.demonstrations import contents
 from diffpolicy.data.formats import open_source, recognised, stored
 from diffpolicy.data.formats.options import SourceOptions
 from diffpolicy.errors import DiffpolicyError
@@ -103,6 +104,19 @@ def test_what_is_no_data_set_is_refused(tmp_path):
     ):
         with pytest.raises(DiffpolicyError, match=message):
             open_source(path)
+
+
+def test_the_data_set_around_a_path_and_those_in_it_are_named(tmp_path):
+    store = write_plainly(tmp_path / "sets" / "inner" / "s", joined(), ENDS)
+    (store / "notes").mkdir()
+    for path, message in (
+        (store / "notes", f"is a part of the data set {store}; give that"),
+        (tmp_path / "sets", f"it holds {store}: give one of them"),
+    ):
+        with pytest.raises(DiffpolicyError, match=message):
+            open_source(path)
+        with pytest.raises(DiffpolicyError, match=message):
+            contents(path)
 
 
 def test_other_zips_are_not_stores(tmp_path):
