@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from diffpolicy.data.store_files import Folder, Zip
-from diffpolicy.errors import DiffpolicyError
+from diffpolicy.errors import DiffpolicyError, one_line
 
 CODECS = {  # none of them runs code of the store; imagecodecs_* are allowed too
     *("blosc", "zstd", "lz4", "gzip", "zlib", "bz2", "lzma", "pcodec", "zfpy", "base64"),
@@ -38,19 +38,24 @@ INDEX_BYTES = 64  # more, for each chunk inside a shard
 
 
 @contextmanager
-def reading(what: object) -> Iterator[None]:
-    """Turn everything that zarr and its codecs raise on damaged files into one DiffpolicyError."""
+def as_one_error(what: object) -> Iterator[None]:
+    """Turn everything that a library raises on damaged files into one DiffpolicyError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     except DiffpolicyError:
         raise
     except MemoryError as error:
         raise DiffpolicyError(f"{what} cannot be read: there is not enough memory") from error
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DiffpolicyError(f"{what} cannot be read: {reason}") from error
+        raise DiffpolicyError(f"{what} cannot be read: {one_line(error)}") from error
+
+
+@contextmanager
+def reading(what: object) -> Iterator[None]:
+    """As `as_one_error`, without the warnings of zarr and its codecs."""
+    with as_one_error(what), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import numpy as np
 from diffpolicy.data.formats.opened import (
     LARGEST_EPISODE_BYTES,
     check_episode_bytes,
-    one_line,
 )
+from diffpolicy.data.zarr_store import as_one_error
 from diffpolicy.errors import DiffpolicyError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -47,19 +47,6 @@ def root_names(path: Path, group: str = "") -> list[str]:
 
 
 @contextmanager
-def reading_hdf5(what: object) -> Iterator[None]:
-    """Turn everything that h5py raises on damaged files into one DiffpolicyError."""
-    try:
-        yield
-    except DiffpolicyError:
-        raise
-    except MemoryError as error:
-        raise DiffpolicyError(f"{what} cannot be read: there is not enough memory") from error
-    except Exception as error:
-        raise DiffpolicyError(f"{what} cannot be read: {one_line(error)}") from error
-
-
-@contextmanager
 def open_hdf5(path: Path) -> Iterator[Any]:
     """The root group of a file, open for reading. Errors inside name the file."""
     try:
@@ -70,7 +57,7 @@ def open_hdf5(path: Path) -> Iterator[Any]:
         ) from None
     if not path.is_file():
         raise DiffpolicyError(f"{path} is not a file; expected HDF5")
-    with reading_hdf5(path), h5py.File(path, "r") as file:
+    with as_one_error(path), h5py.File(path, "r") as file:
         yield file
 
 

@@ -17,7 +17,6 @@ import numpy as np
 
 from diffpolicy.checked import read_json
 from diffpolicy.data.demonstration import REWARD, TERMINATED, TRUNCATED, Demonstration
-from diffpolicy.data.formats.hdf5_files import reading_hdf5
 from diffpolicy.data.formats.minari_files import (
     MAIN_FILE,
     check_episode,
@@ -33,6 +32,7 @@ from diffpolicy.data.formats.opened import (
     kept_names,
 )
 from diffpolicy.data.formats.options import SourceOptions
+from diffpolicy.data.zarr_store import as_one_error
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import FLAT
 
@@ -94,7 +94,7 @@ def _library(path: Path) -> Any:
 @contextmanager
 def _reading(what: object) -> Iterator[None]:
     """Errors of the library as one DiffpolicyError, and none of its warnings."""
-    with reading_hdf5(what), warnings.catch_warnings():
+    with as_one_error(what), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 

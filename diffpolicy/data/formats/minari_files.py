@@ -13,9 +13,9 @@ from diffpolicy.data.formats.hdf5_files import (
     leaves_of_any_type,
     links,
     open_hdf5,
-    reading_hdf5,
 )
 from diffpolicy.data.formats.opened import LARGEST_EPISODE_BYTES, check_episode_bytes
+from diffpolicy.data.zarr_store import as_one_error
 from diffpolicy.errors import DiffpolicyError
 
 MAIN_FILE = "main_data.hdf5"
@@ -70,7 +70,7 @@ def check_episode(folder: Path, number: int, storage: Any) -> int | None:
     Raises DiffpolicyError for an episode that takes more memory than it should.
     """
     what = f"{folder}: episode {number}"
-    with reading_hdf5(what):
+    with as_one_error(what):
         if storage.FORMAT != HDF5:
             return _checked_files(folder / str(number), storage, what)
         with open_hdf5(folder / MAIN_FILE) as file:

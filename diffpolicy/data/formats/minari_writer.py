@@ -23,9 +23,9 @@ from diffpolicy.data.demonstration import (
     alike,
 )
 from diffpolicy.data.formats.minari import OWN, SUCCESS
-from diffpolicy.data.formats.opened import one_line, without_place
+from diffpolicy.data.formats.opened import without_place
 from diffpolicy.data.formats.options import ExportOptions
-from diffpolicy.errors import DiffpolicyError
+from diffpolicy.errors import DiffpolicyError, one_line
 from diffpolicy.specification import ACTION, FLAT, NO_ENVIRONMENT
 
 ROOT = "MINARI_DATASETS_PATH"

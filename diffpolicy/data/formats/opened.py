@@ -126,9 +126,3 @@ def without_place(attributes: Mapping[str, Any]) -> list[str]:
     """Sentence about the attributes of a store that exports do not keep."""
     left = [name for name in attributes if name not in READ]
     return [f"attributes of the store: {', '.join(left)}"] if left else []
-
-
-def one_line(error: Exception) -> str:
-    """Message of a foreign library's exception, without line breaks, of at most 300 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:297]}..."
