@@ -25,15 +25,19 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_atomically
 from diffpolicy.specification import ACTION, FLAT, Specification, Task
 
-FORMAT_VERSION = 5  # see `_migrate` for the older ones
+FORMAT_VERSION = 6  # see `_migrate` for the older ones
 POLICY_FILE = "policy.safetensors"
 TRAINING_FILE = "training.safetensors"
 HEADER = "diffpolicy"
-WITHOUT_PICTURES = {  # fields of a model that versions before 4 do not have
-    field.name: field.default
-    for field in fields(ModelConfig)
-    if field.name in ("encoder", "keypoints", "share_encoder", "crop")
-}
+
+
+def _defaults(*names: str) -> dict[str, Any]:
+    """Fields of a model that older versions do not have."""
+    return {field.name: field.default for field in fields(ModelConfig) if field.name in names}
+
+
+WITHOUT_PICTURES = _defaults("encoder", "keypoints", "share_encoder", "crop")  # before version 4
+WITHOUT_OBJECTIVE = _defaults("mip_timestep", "time_sampling", "prefix_max")  # before version 6
 
 
 @dataclass(frozen=True)
@@ -113,11 +117,11 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _migrate(header: dict[str, Any], version: Any) -> dict[str, Any]:
-    """Convert a header of an older version to version 5; leave misplaced fields to validation.
+    """Convert a header of an older version to version 6; leave misplaced fields to validation.
 
     Version 1 has no constants in its normalisers and no target in its training state; versions 1
     and 2 have one observation, a vector; version 3 has no pictures; version 4 has no crop of one
-    camera, no grid of its own and always re-derives ε̂.
+    camera, no grid of its own and always re-derives ε̂; version 5 is either regression or not.
     """
     match header:
         case {"specification": {"task": {**task}, "model": {**model}, **others}}:
@@ -129,17 +133,28 @@ def _migrate(header: dict[str, Any], version: Any) -> dict[str, Any]:
             if version < 5:
                 task = _without_crops(task)
                 others = {"grid": "trailing", "rederive": True, **others}
+            if version < 6:
+                others, model = {"schedules": [], **others}, _with_objective(model)
             return {**header, "specification": {**others, "task": task, "model": model}}
         case {"identity": {**identity}}:
             target = {"steps": None, "minutes": None} if version == 1 else {}
             if version < 4:
                 identity = {**WITHOUT_PICTURES, "colour_jitter": 0.0, **identity}
+            if version < 6:
+                identity = _with_objective(identity)
             match identity:
                 case {"task": {**task}} if version < 5:
                     task = _by_key(task, identity) if version < 4 else task
                     identity["task"] = _without_crops(task)
             return {**header, **target, "identity": identity}
     return header
+
+
+def _with_objective(model: dict[str, Any]) -> dict[str, Any]:
+    """Convert a model that is regression or not to one with an objective."""
+    regression = model.pop("regression", None)
+    objective = {True: "regression", False: "denoising"}.get(regression, regression)
+    return {**WITHOUT_OBJECTIVE, "objective": objective, **model}
 
 
 def _by_key(task: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:

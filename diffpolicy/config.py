@@ -26,6 +26,7 @@ THREADS = Range(1, 1024)
 CAMERA = Range(8, 4096)  # px
 BATCH, PICTURE_BATCH = 256, 64  # windows of a training step
 Device = Literal["auto", "cpu", "cuda"]
+Objective = Literal["denoising", "regression", "mip", "distilled"]
 Normalization = Literal["limits", "gaussian"]
 
 
@@ -56,8 +57,18 @@ class ModelConfig(Checked):
     """Prediction target: the noise ε, the clean actions x0, or the velocity v."""
     clip: bool = True
     """Clip the predicted clean actions to the range of the training data."""
-    regression: bool = False
-    """Train the same network without diffusion to predict the mean chunk in one evaluation."""
+    objective: Objective = "denoising"
+    """Objective of training. denoising: diffusion, or flow matching. regression: the same network
+    without diffusion predicts the mean chunk in one evaluation. mip: two evaluations without noise
+    (arXiv 2512.01809). distilled: made by `distill` alone."""
+    mip_timestep: Annotated[int, LEVEL] = 5
+    """MIP: timestep of the second evaluation."""
+    time_sampling: Literal["uniform", "logit-normal", "beta"] = "uniform"
+    """Timesteps that training draws: uniform, logit-normal(0, 1) (arXiv 2403.03206), or
+    Beta(1.5, 1), with more noise."""
+    prefix_max: Annotated[int, Range(0, 100)] = 0
+    """Condition on up to so many committed actions, those that will be executed before a late chunk
+    arrives (--late prefix). 0: none."""
     normalizer: Normalization = "limits"
     """limits: scale the data to [-1, 1]. gaussian: to mean 0 and standard deviation 1."""
     encoder: Literal["cnn", "resnet18", "resnet18-folded"] = "cnn"
@@ -70,6 +81,11 @@ class ModelConfig(Checked):
     """Pictures: one encoder for all cameras; by default one for each."""
     crop: Annotated[float, Range(0.1, 1)] = 0.875
     """Pictures: share of each side that is kept, at random in training, the centre in control."""
+
+    @property
+    def regression(self) -> bool:
+        """True for a network that was trained without diffusion to predict the mean chunk."""
+        return self.objective == "regression"
 
 
 @dataclass(frozen=True)
@@ -94,6 +110,10 @@ class Sampling(Checked):
     training. 0 disables clipping."""
     sampler: str = "ddim"
     """Sampling method: ddim."""
+    start_scale: Annotated[float, Range(0, 1000)] = 1.0
+    """Factor κ on the noise that sampling starts from."""
+    late: str = "drop"
+    """Strategy for late chunks: drop."""
 
 
 def sampling_of(config: Sampling) -> Sampling:

@@ -1,9 +1,7 @@
 """Policy: observation history → action chunk, numpy in and numpy out."""
 
 import logging
-import math
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,7 +13,6 @@ from torch import Tensor
 from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.denoisers import Denoiser, build_network
-from diffpolicy.denoisers.encoders import layer_outputs
 from diffpolicy.device import check_memory, choose_device
 from diffpolicy.engines import Encode, build_encoder
 from diffpolicy.engines.auto import choose_stages
@@ -23,6 +20,9 @@ from diffpolicy.engines.eager import EagerEngine
 from diffpolicy.engines.job import Job
 from diffpolicy.engines.stages import Stages, build_stages, portable
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.late import parse_late
+from diffpolicy.late.drop import Sampled
+from diffpolicy.late.plan import Plan, gather_plans
 from diffpolicy.sampling.chain import make_chain
 from diffpolicy.sampling.steps import noise_count
 from diffpolicy.specification import ObservationSpec
@@ -52,8 +52,12 @@ class Policy:
     ):
         self.specification = spec = checkpoint.specification
         self.horizons, self.task = spec.horizons, spec.task
-        chain = make_chain(spec.model, spec.clip_range, sampling, spec.grid, spec.rederive)
+        chain = make_chain(
+            spec.model, spec.clip_range, sampling, spec.grid, spec.rederive, spec.schedules
+        )
         self.chain, self.sampling = chain, chain.sampling
+        self.late = parse_late(sampling.late)
+        self.late.check(spec)
         self._draws = noise_count(self.chain.rows)  # once: it looks at every step
         self.device = choose_device(device)
         self.observations = spec.task.observations
@@ -64,6 +68,7 @@ class Policy:
         self.precision = precision
         self.name = uuid4().hex  # identity across worker processes (cache key)
         self._engines: dict[tuple[int, int], Stages] = {}
+        self._sampled: dict[tuple[int, int], Sampled] = {}  # with plans; not pickled
         self._encoders: dict[tuple[int, int], Encode] = {}  # from another process
         self._rng = np.random.default_rng(seed)
 
@@ -107,7 +112,9 @@ class Policy:
         """The same policy on another engine."""
         other = type(self).__new__(type(self))
         kept = {key: engine for key, engine in self._engines.items() if engine.name == name}
-        vars(other).update(vars(self), _engine=name, _engines=kept, name=f"{self.name} {name}")
+        vars(other).update(
+            vars(self), _engine=name, _engines=kept, _sampled={}, name=f"{self.name} {name}"
+        )
         return other
 
     def _network(self, weights: Mapping[str, Tensor]) -> Denoiser:
@@ -120,7 +127,7 @@ class Policy:
         weights = {name: w.cpu().numpy() for name, w in self._denoiser.state_dict().items()}
         engines = {k: e for k, e in self._engines.items() if e.portable}
         encoders = {k: e.encode for k, e in self._engines.items() if portable(e.encode)}
-        new = {"_denoiser": weights, "_engines": engines, "_encoders": encoders}
+        new = {"_denoiser": weights, "_engines": engines, "_encoders": encoders, "_sampled": {}}
         return {**vars(self), **new}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -140,21 +147,8 @@ class Policy:
             precision=self.precision,
         )
         what = f"a batch of {batch} for {self.ddim_steps} steps"
-        check_memory(self._bytes_needed(job), self.device, what)
+        check_memory(job.bytes_needed(self.specification.model), self.device, what)
         return job
-
-    def _bytes_needed(self, job: Job) -> int:
-        """Least memory of a call: noise, pictures, the encoded observation and the largest layer.
-
-        A layer of the encoder counts with its input.
-        """
-        ticks = self.horizons.observation
-        pictures = sum(spec.size for spec in self.observations.values() if spec.is_picture)
-        layers = layer_outputs(self.specification.model, self.observations)
-        encoding = job.dtype.itemsize * ticks * max(map(sum, pairwise(layers)), default=0)
-        widest = max(len(weight) for weight in self._denoiser.parameters())
-        row = ticks * pictures + 4 * self._denoiser.condition + max(encoding, 4 * widest)
-        return 4 * math.prod(job.noise_shape) + job.batch * row
 
     @property
     def ddim_steps(self) -> int:
@@ -169,7 +163,12 @@ class Policy:
     @property
     def network_evals(self) -> int:
         """Network evaluations a chunk (NFE)."""
-        return len(self.chain.rows)
+        return self.late.evaluations(len(self.chain.rows))[0]
+
+    @property
+    def gradient_evals(self) -> int:
+        """Gradients through the network a chunk."""
+        return self.late.evaluations(len(self.chain.rows))[1]
 
     @property
     def parameters(self) -> int:
@@ -180,17 +179,36 @@ class Policy:
         """[1, B, T_p, D_a], or [1 + K, B, T_p, D_a] if the sampler injects noise."""
         return self._draws, batch, self.horizons.prediction, self.task.action_dim
 
-    def __call__(self, observation: Observation, noise: np.ndarray | None = None) -> np.ndarray:
+    def __call__(
+        self,
+        observation: Observation,
+        noise: np.ndarray | None = None,
+        plans: Sequence[Plan | None] | None = None,
+    ) -> np.ndarray:
         """Observation histories {key: [B, T_o, …]} -> actions [B, T_p - T_o + 1, D_a] float32.
 
         One array [B, T_o, D_o] serves for a single key. The first action belongs to the newest
         observation; a controller executes T_a of them. Standard normal noise of `noise_shape(B)`
-        makes the result repeatable; by default the policy draws it from its own seed. Raises
+        makes the result repeatable; by default the policy draws it from its own seed. plans: of
+        each row, for a strategy of `late` that depends on them; by default none. Raises
         DiffpolicyError on other shapes.
         """
         histories, drawn = self._inputs(observation, noise)
+        if self.late.plans:
+            given = plans or [None] * drawn.shape[1]
+            return self._actions(self._with_plans(histories, drawn, given))
         engine = self.engine(drawn.shape[1])
         return self._actions(engine(engine.encode(histories), drawn))
+
+    def _with_plans(
+        self, histories: dict[str, Tensor], noise: Tensor, plans: Sequence[Plan | None]
+    ) -> Tensor:
+        """The normalised chunk [B, T_p, D_a] of the strategy for late chunks."""
+        key = len(plans), torch.get_num_threads()
+        if key not in self._sampled:
+            self._sampled[key] = self.late.sampled(self, len(plans))
+        about = self.horizons, self.action_normalizer, self.task.action_dim
+        return self._sampled[key](histories, noise, gather_plans(plans, *about))
 
     def encode(self, observation: Observation) -> Tensor:
         """The encoded observation [B, C] of a call, on the device of its encoder."""
@@ -221,9 +239,9 @@ class Policy:
         noise = np.asarray(noise, np.float32)
         if noise.shape != shape:
             raise DiffpolicyError(f"noise must be {list(shape)}; got {list(noise.shape)}")
-        if self.regression:
-            noise = np.zeros_like(noise)  # a regression network was trained with zero input
-        return histories, torch.from_numpy(np.ascontiguousarray(noise))
+        drawn = torch.tensor(noise)
+        drawn[0] *= self.chain.start_scale
+        return histories, drawn
 
     def _normalised(self, observation: Observation) -> dict[str, Tensor]:
         """Histories {key: [B, T_o, …]}, checked and normalised."""

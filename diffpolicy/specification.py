@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from diffpolicy.checked import NOT_EMPTY, Range
-from diffpolicy.config import CAMERA, CONTROL_DT, DIMENSIONS, HORIZON, ModelConfig, Normalization
+from diffpolicy.config import (
+    CAMERA,
+    CONTROL_DT,
+    DIMENSIONS,
+    HORIZON,
+    LEVEL,
+    ModelConfig,
+    Normalization,
+)
 from diffpolicy.errors import DiffpolicyError
 
 FLAT = "observation"  # key of an observation that is one vector
@@ -165,7 +173,8 @@ class Specification:
     """Everything but the weights that rebuilds a policy.
 
     grid: timestep grid of its samplers, unless another is asked for. rederive: where x̂0 is clipped,
-    ε̂ is read from the clipped x̂0 instead of the network's output (see `ddim_row`).
+    ε̂ is read from the clipped x̂0 instead of the network's output (see `ddim_row`). schedules: lists
+    of falling timesteps, one for a budget, that the grid "optimised" takes by their length.
     """
 
     model: ModelConfig
@@ -173,5 +182,6 @@ class Specification:
     task: Task
     clip_range: Annotated[float | None, Range(1e-30, 1e6)]  # in normalised units
     training: dict[str, Any]  # provenance: data, fingerprint, seed, steps, versions
-    grid: Literal["trailing", "leading", "linspace", "loop", "quadratic"] = "trailing"
+    grid: Literal["trailing", "leading", "linspace", "loop", "quadratic", "optimised"] = "trailing"
     rederive: bool = True
+    schedules: tuple[tuple[Annotated[int, LEVEL], ...], ...] = ()

@@ -232,8 +232,8 @@ class SweepConfig(Latencies, TaskConfig):
     clocks: Annotated[tuple[ClockName, ...], NOT_EMPTY] = ("paused", "simulated")
     """paused: zero latency. simulated: actions are late by the latency. wall: real time."""
     regression: str = "auto"
-    """Run folder of a regression policy (train --regression) with the same data and network, to
-    compare with. auto: RUN/regression if it exists. none: no comparison."""
+    """Run folder of a regression policy (train --objective regression) with the same data and
+    network, to compare with. auto: RUN/regression if it exists. none: no comparison."""
     ddpm: bool = True
     """Evaluate ancestral (DDPM) sampling with all T steps as well."""
     margin: Annotated[float, Range(1e-6, 1e6)] = 0.05

@@ -81,8 +81,23 @@ def rewrite(file: Path, change) -> None:
     save_file(whole, file, {"diffpolicy": text or json.dumps(header)})
 
 
+def as_version_5(header, tensors) -> None:
+    """Change to format 5: regression or not, in place of an objective and its options."""
+    header["format_version"] = 5
+    options = ("mip_timestep", "time_sampling", "prefix_max")
+    if "specification" in header:
+        del header["specification"]["schedules"]
+        model = header["specification"]["model"]
+    else:
+        model = header["identity"]
+    model["regression"] = model.pop("objective") == "regression"
+    for name in options:
+        del model[name]
+
+
 def as_version_4(header, tensors) -> None:
     """Change to format 4: no grid of the run, no crop of one camera."""
+    as_version_5(header, tensors)
     header["format_version"] = 4
     within = header.get("specification", header.get("identity"))
     for name in ("grid", "rederive"):

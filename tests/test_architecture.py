@@ -242,7 +242,7 @@ def test_every_package_is_installed():
             "diffpolicy.specification:Specification",
             "grid",
             "diffpolicy.sampling.grids:SPACINGS",
-            (),
+            ("optimised",),
         ),
         ("diffpolicy.eval.config:EvalConfig", "engine", "diffpolicy.engines:ENGINES", ("auto",)),
         (f"{FORMATS}.options:SourceOptions", "format", f"{FORMATS}:MODULES", ()),

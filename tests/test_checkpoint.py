@@ -19,7 +19,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import as_version_1, as_version_2, as_version_3, as_version_4, rewrite
+from conftest import (
+    as_version_1,
+    as_version_2,
+    as_version_3,
+    as_version_4,
+    as_version_5,
+    rewrite,
+)
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -321,7 +328,9 @@ def test_clip_and_its_range_belong_together(tiny_run, tmp_path):
         load_policy(tmp_path / "run")
 
 
-@pytest.mark.parametrize("as_older", [as_version_1, as_version_2, as_version_3, as_version_4])
+@pytest.mark.parametrize(
+    "as_older", [as_version_1, as_version_2, as_version_3, as_version_4, as_version_5]
+)
 def test_a_checkpoint_of_an_older_format_gives_the_same_actions(tiny_run, tmp_path, as_older):
     shutil.copytree(tiny_run, tmp_path / "run")
     for name in (POLICY_FILE, TRAINING_FILE):

@@ -15,10 +15,10 @@ import numpy as np
 
 from diffpolicy.control.chunk_source import ChunkSource, Observing, build_engine, observed_by
 from diffpolicy.control.episode import ask
-from diffpolicy.control.late import DropHead
 from diffpolicy.control.latency import LatencyProfile, percentiles
 from diffpolicy.control.receding_horizon import RecedingHorizon
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.late.drop import DropHead
 from diffpolicy.specification import FLAT
 
 Neutral = Callable[[np.ndarray | None], np.ndarray]

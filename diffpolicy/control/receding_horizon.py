@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from diffpolicy.control.late import DropHead
+from diffpolicy.late.drop import DropHead
 
 
 @dataclass(frozen=True)

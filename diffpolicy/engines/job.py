@@ -1,11 +1,15 @@
 """Job: everything that an engine is built from."""
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from diffpolicy.config import ModelConfig
 from diffpolicy.denoisers import Denoiser
+from diffpolicy.denoisers.encoders import layer_outputs
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.sampling.chain import Chain
 from diffpolicy.sampling.steps import noise_count
@@ -71,3 +75,16 @@ class Job:
         """[noise_count, B, T_p, D_a], of an engine's noise."""
         count = noise_count(self.chain.rows)
         return count, self.batch, self.horizons.prediction, self.action_dim
+
+    def bytes_needed(self, model: ModelConfig) -> int:
+        """Least memory of a call: noise, pictures, the encoded observation and the largest layer.
+
+        A layer of the encoder counts with its input.
+        """
+        ticks = self.horizons.observation
+        pictures = sum(spec.size for spec in self.observations.values() if spec.is_picture)
+        layers = layer_outputs(model, self.observations)
+        encoding = self.dtype.itemsize * ticks * max(map(sum, pairwise(layers)), default=0)
+        widest = max(len(weight) for weight in self.denoiser.parameters())
+        row = ticks * pictures + 4 * self.denoiser.condition + max(encoding, 4 * widest)
+        return 4 * math.prod(self.noise_shape) + self.batch * row

@@ -50,7 +50,9 @@ def import_policy(config: ImportPolicyConfig) -> None:
     spec = checkpoint.specification
     count = sum(weight.numel() for weight in checkpoint.weights.values())
     print(f"wrote {out}: a policy of {count:,} parameters")
-    chain = make_chain(spec.model, spec.clip_range, Sampling(), spec.grid, spec.rederive)
+    chain = make_chain(
+        spec.model, spec.clip_range, Sampling(), spec.grid, spec.rederive, spec.schedules
+    )
     for line in (audit_line(chain), *foreign.notes, *notes):
         print(f"  {line}")
 

@@ -1,5 +1,6 @@
 """A step budget worked out for one model: its grid, its step table, its name and its summary."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -7,11 +8,13 @@ from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.sampling import grids
 from diffpolicy.sampling.ddim import ddim
-from diffpolicy.sampling.noise import CLEAN, alpha_bar_table
+from diffpolicy.sampling.noise import alpha_bar_table
 from diffpolicy.sampling.steps import Row
 
 SAMPLERS = {"ddim": ddim}
-USUAL_GRID = "trailing"
+USUAL_GRID, OPTIMISED = "trailing", "optimised"
+WITHOUT_NOISE = ("regression", "mip")  # objectives whose networks start from zero
+NAMES = {"regression": "regression", "mip": "MIP"}  # of budgets, by objective
 SHOWN = 12  # timesteps that an audit line prints
 
 
@@ -19,8 +22,8 @@ SHOWN = 12  # timesteps that an audit line prints
 class Chain:
     """All that an engine needs besides the network and the noise.
 
-    grid: (t, s) of each row. start_signal: √ᾱ at the first timestep. regression: the network is
-    evaluated once at zero noise, without denoising. ddpm: ancestral sampling over all T timesteps.
+    grid: (t, s) of each row. start_signal: √ᾱ at the first timestep. objective: that of training;
+    regression and mip start from zero. ddpm: ancestral sampling over all T timesteps.
     own_grid: name of the run's grid. rederive: ε̂ is read from x̂0 wherever that is clipped.
     """
 
@@ -28,10 +31,20 @@ class Chain:
     grid: grids.Grid
     rows: list[Row]
     start_signal: float
-    regression: bool = False
+    objective: str = "denoising"
     ddpm: bool = False
     own_grid: str = USUAL_GRID
     rederive: bool = True
+
+    @property
+    def regression(self) -> bool:
+        """True if the network is evaluated once, without denoising."""
+        return self.objective == "regression"
+
+    @property
+    def start_scale(self) -> float:
+        """κ, the factor on the noise that sampling starts from."""
+        return 0.0 if self.objective in WITHOUT_NOISE else self.sampling.start_scale
 
     @property
     def steps(self) -> int:
@@ -41,8 +54,8 @@ class Chain:
     @property
     def name(self) -> str:
         """The name in tables: "10 steps", "10 steps, leading, η 0.5", "DDPM 100", "regression"."""
-        if self.regression:
-            return "regression"
+        if self.objective in NAMES:
+            return NAMES[self.objective]
         if self.ddpm:
             return f"DDPM {self.steps}"
         return ", ".join(filter(None, [f"{self.steps} step{'s' * (self.steps > 1)}", self.variant]))
@@ -52,7 +65,7 @@ class Chain:
         """The name of its line in a plot: "DDPM", "regression", or the variant."""
         if self.ddpm:
             return "DDPM"
-        return "regression" if self.regression else self.variant
+        return NAMES.get(self.objective, self.variant)
 
     @property
     def variant(self) -> str:
@@ -65,7 +78,9 @@ class Chain:
             f"end {s.end}": s.end != usual.end,
             f"η {s.eta:g}": s.eta != usual.eta,
             f"noise × {s.noise_scale:g}": s.noise_scale != usual.noise_scale,
+            f"start × {s.start_scale:g}": s.start_scale != usual.start_scale,
             f"clip {s.clip}": s.clip is not None,
+            s.late: s.late != usual.late,
         }
         return ", ".join(text for text, differs in parts.items() if differs)
 
@@ -76,6 +91,7 @@ def make_chain(
     sampling: Sampling,
     own_grid: str = USUAL_GRID,
     rederive: bool = True,
+    schedules: Sequence[Sequence[int]] = (),
 ) -> Chain:
     """The chain of a model under `sampling`; the rest as in its `Specification`.
 
@@ -91,14 +107,14 @@ def make_chain(
     sampling = replace(sampling, grid=sampling.grid or own_grid)
     ddpm = sampling == replace(usual, ddim_steps=timesteps, eta=1.0)
     table = alpha_bar_table(model.schedule, timesteps)
-    if model.regression:
-        _refuse_options(sampling, usual)
-        grid, prediction, clip = [(timesteps - 1, CLEAN)], "x0", clip_range
+    times = [timesteps - 1, model.mip_timestep] if model.objective == "mip" else [timesteps - 1]
+    if model.objective in WITHOUT_NOISE:
+        _refuse_options(model, sampling, usual)
+        grid, clip = grids.listed_grid(timesteps, times), clip_range
     else:
-        ends = sampling.start, sampling.end
-        grid = grids.parse_grid(timesteps, str(sampling.grid), sampling.ddim_steps, *ends)
-        prediction = model.prediction
+        grid = _grid(timesteps, sampling, schedules)
         clip = clip_range if sampling.clip is None else sampling.clip or None
+    prediction = model.prediction if model.objective == "denoising" else "x0"
     rows = SAMPLERS[sampling.sampler](
         table,
         grid,
@@ -111,17 +127,35 @@ def make_chain(
     start = float(table[grid[0][0]]) ** 0.5
     reads_clipped = clip is None or rederive or ddpm
     return Chain(
-        sampling, grid, rows, start, model.regression, ddpm, own_grid, rederive=reads_clipped
+        sampling, grid, rows, start, model.objective, ddpm, own_grid, rederive=reads_clipped
     )
 
 
-def _refuse_options(sampling: Sampling, usual: Sampling) -> None:
-    """Raise DiffpolicyError if a regression policy is given the options of a sampler."""
-    if sampling not in (usual, replace(usual, ddim_steps=0)):
-        given = {k: v for k, v in asdict(sampling).items() if v != getattr(usual, k)}
+def _grid(timesteps: int, sampling: Sampling, schedules: Sequence[Sequence[int]]) -> grids.Grid:
+    """The grid of the options; an optimised one by its number of steps, by default the largest."""
+    if sampling.grid != OPTIMISED:
+        ends = sampling.start, sampling.end
+        return grids.parse_grid(timesteps, str(sampling.grid), sampling.ddim_steps, *ends)
+    by_steps = {len(times): times for times in schedules}
+    wanted = max(by_steps, default=0) if sampling.ddim_steps is None else sampling.ddim_steps
+    if wanted not in by_steps:
+        held = ", ".join(map(str, sorted(by_steps))) or "no number of"
         raise DiffpolicyError(
-            "this is a regression policy, without denoising steps; give it --ddim-steps 0, or "
-            f"nothing, and no other sampler's option; got {given}"
+            f"the run has optimised grids for {held} steps; got --ddim-steps {wanted}"
+        )
+    return grids.listed_grid(timesteps, by_steps[wanted])
+
+
+def _refuse_options(model: ModelConfig, sampling: Sampling, usual: Sampling) -> None:
+    """Raise DiffpolicyError if a policy without noise is given the options of a sampler."""
+    steps = {"regression": 0, "mip": 2}[model.objective]
+    usual = replace(usual, late=sampling.late)
+    if sampling not in (usual, replace(usual, ddim_steps=steps)):
+        given = {k: v for k, v in asdict(sampling).items() if v != getattr(usual, k)}
+        kind = "regression policy, without denoising steps" if not steps else "MIP policy"
+        raise DiffpolicyError(
+            f"this is a {kind}; give it --ddim-steps {steps}, or nothing, and no other sampler's "
+            f"option; got {given}"
         )
 
 

@@ -56,7 +56,7 @@ def describe_budgets(config: SweepConfig, policies: Sequence[Budget]) -> Iterato
         yield f"regression trained for {_effort(ours[0])}; diffusion for {_effort(ours[-1])}"
     elif ours and config.regression == "auto":
         where = Run(run_of(config)).regression
-        yield f"no regression policy in {where} (diffpolicy train --regression)"
+        yield f"no regression policy in {where} (diffpolicy train --objective regression)"
     yield from (describe(policy).line for policy in policies)
 
 
@@ -93,7 +93,7 @@ def _comparable(checkpoint: Checkpoint) -> dict[str, object]:
     specification = checkpoint.specification
     return {
         "regression": specification.model.regression,
-        "network": replace(specification.model, regression=True),
+        "network": replace(specification.model, objective="regression"),
         "horizons": specification.horizons,
         "task": replace(specification.task, observation_keys=None),  # older runs have none
         "data": specification.training.get("fingerprint"),

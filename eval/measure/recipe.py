@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffpolicy.checkpoint import TRAINING_FILE, policy_path
-from diffpolicy.config import RecordConfig, TrainConfig
+from diffpolicy.config import Objective, RecordConfig, TrainConfig
 from diffpolicy.data.demonstrations import contents
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.record import record
@@ -31,13 +31,14 @@ def make_run(recipe: Recipe, out: Path, seed: int) -> Path:
     store, run = out / "demonstrations.zarr", out / "run"
     _check_store(store, run, recipe.demonstrations)
     record(RecordConfig(recipe.env, recipe.demonstrations, store, seed=seed))
-    for folder, regression in ((run, False), (Run(run).regression, True)):
+    objectives: dict[Path, Objective] = {run: "denoising", Run(run).regression: "regression"}
+    for folder, objective in objectives.items():
         train(
             TrainConfig(
                 data=store,
                 out=folder,
                 seed=seed,
-                regression=regression,
+                objective=objective,
                 resume=(folder / TRAINING_FILE).exists(),
                 **recipe.training,
             )

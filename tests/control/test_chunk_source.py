@@ -9,13 +9,13 @@ from gymnasium import spaces
 
 from diffpolicy.control.chunk_source import Engined
 from diffpolicy.control.episode import RolloutOptions
-from diffpolicy.control.late import DropHead
 from diffpolicy.control.latency import PAUSED, LatencyProfile
 from diffpolicy.control.ranges import training_range
 from diffpolicy.control.receding_horizon import RecedingHorizon
 from diffpolicy.control.rollout import run_episodes
 from diffpolicy.control.wall import run_on_wall_clock
 from diffpolicy.control.workers import Workers
+from diffpolicy.late.drop import DropHead
 from diffpolicy.specification import Horizons
 
 TICKS, DT_S = 12, 0.02

@@ -250,7 +250,7 @@ def test_a_policy_whose_chunks_do_not_overlap_has_no_seams(config, store, tmp_pa
 
 
 def test_regression_has_one_row_and_no_spread(config, tmp_path):
-    run = replace(config, out=tmp_path / "run", regression=True)
+    run = replace(config, out=tmp_path / "run", objective="regression")
     train(run)
     [row] = offline(OfflineConfig(run=run.out, **QUICK)).rows
     assert (row.ddim_steps, row.spread, row.distance.mean) == (0, None, 0)

@@ -42,13 +42,13 @@ def saved(folder: Path, checkpoint: Checkpoint) -> Path:
     return folder
 
 
-def two_vectors(regression=False) -> Checkpoint:
+def two_vectors(objective="denoising") -> Checkpoint:
     """Two vectors, one of them without a normaliser; constant dimensions in and out."""
     before = image_checkpoint("place").specification
     observations = {"a/b": ObservationSpec((3,)), "observation.state": ObservationSpec((2,))}
     observations["raw"] = ObservationSpec((1,), normalizer=None)
     task = replace(before.task, observations=observations, action_dim=3)
-    model = replace(before.model, regression=regression)
+    model = replace(before.model, objective=objective)
     specification = replace(before, task=task, model=model)
     rows = np.array([[0, 7, -3], [500, 7, 9]], np.float32)
     normalizers = {"a/b": fit_limits(rows), "observation.state": identity(2)}
@@ -62,7 +62,7 @@ def runs(tiny_run, tmp_path):
         "vector": lambda: tiny_run,
         "picture": lambda: saved(tmp_path / "a", image_checkpoint("image", "place")),
         "vectors": lambda: saved(tmp_path / "b", two_vectors()),
-        "regression": lambda: saved(tmp_path / "c", two_vectors(regression=True)),
+        "regression": lambda: saved(tmp_path / "c", two_vectors(objective="regression")),
     }
 
 

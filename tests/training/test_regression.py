@@ -47,14 +47,14 @@ def learned(steps: int, **model) -> Policy:
 
 def test_regression_goes_between_two_ways_and_diffusion_takes_one():
     still = np.zeros((64, 1, 1), np.float32)
-    between, taken = learned(200, regression=True)(still), learned(600)(still)
+    between, taken = learned(200, objective="regression")(still), learned(600)(still)
     assert np.abs(between).max() < 0.2
     assert np.abs(np.abs(taken) - 1).mean() < 0.2
     assert 0.2 < (taken[:, 0] > 0).mean() < 0.8
 
 
 def test_the_loss_is_the_squared_error_of_one_evaluation_that_sees_no_chunk():
-    config = ModelConfig(hidden=8, blocks=1, regression=True)
+    config = ModelConfig(hidden=8, blocks=1, objective="regression")
     learner = Learner(
         Specification(config, HORIZONS, TASK, 1.0, {}),
         torch.device("cpu"),
@@ -74,7 +74,9 @@ def run_with_baseline(tiny_run, balance_store, tmp_path_factory):
     run = tmp_path_factory.mktemp("both") / "run"
     shutil.copytree(tiny_run, run)
     options = {"steps": 19, "hidden": 32, "blocks": 1, "device": "cpu"}
-    train(TrainConfig(data=balance_store, out=run / "regression", regression=True, **options))
+    train(
+        TrainConfig(data=balance_store, out=run / "regression", objective="regression", **options)
+    )
     return run
 
 
@@ -121,7 +123,7 @@ def test_a_sweep_has_the_baseline_as_its_first_row(run_with_baseline, tmp_path):
 
 def test_a_baseline_of_another_network_is_refused(run_with_baseline, balance_store, tmp_path):
     options = {"steps": 1, "hidden": 16, "blocks": 1, "device": "cpu"}
-    train(TrainConfig(data=balance_store, out=tmp_path / "r", regression=True, **options))
+    train(TrainConfig(data=balance_store, out=tmp_path / "r", objective="regression", **options))
     config = SweepConfig(run=run_with_baseline, regression=str(tmp_path / "r"), **SMALL)
     with pytest.raises(DiffpolicyError, match=r"cannot be the regression policy of .* network"):
         load_budgets(config)

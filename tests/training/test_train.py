@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from conftest import as_version_1, as_version_3, as_version_4, rewrite
+from conftest import as_version_1, as_version_3, as_version_4, as_version_5, rewrite
 
 from diffpolicy.checkpoint import POLICY_FILE, TRAINING_FILE, Checkpoint, load_tensors, save_policy
 from diffpolicy.config import ModelConfig, TrainConfig
@@ -223,7 +223,7 @@ def test_lines_of_a_log_that_are_none_are_left_out(tmp_path, line):
     assert (tmp_path / "log.jsonl").read_bytes() == good + good
 
 
-@pytest.mark.parametrize("as_older", [as_version_1, as_version_3, as_version_4])
+@pytest.mark.parametrize("as_older", [as_version_1, as_version_3, as_version_4, as_version_5])
 def test_a_run_of_an_older_format_is_resumed_bit_for_bit(config, uninterrupted, tmp_path, as_older):
     """The target of format 1 is stored in its policy."""
     config = replace(config, out=tmp_path / "run")
@@ -305,8 +305,8 @@ def test_one_folder_is_for_one_training(config, tmp_path, snapshot):
     training.train(replace(config, out=run, steps=1))
 
 
-@pytest.mark.parametrize("regression", [False, True])
-def test_a_constant_comes_out_exactly_and_goes_in_as_nothing(tmp_path, regression):
+@pytest.mark.parametrize("objective", ["denoising", "regression"])
+def test_a_constant_comes_out_exactly_and_goes_in_as_nothing(tmp_path, objective):
     """True for every budget and engine, after saving and loading."""
     rng = np.random.default_rng(0)
     observations, actions = rng.standard_normal((2, 70, 3)).astype(np.float32)
@@ -315,7 +315,7 @@ def test_a_constant_comes_out_exactly_and_goes_in_as_nothing(tmp_path, regressio
     normal = {FLAT: of_observation.normalize(observations)}, of_action.normalize(actions)
     windows = make_windows(*normal, np.array([30, 70]), HORIZONS)
     task = Task("none", 0.1, False, flat_observation(3), 3)
-    model = ModelConfig(hidden=32, blocks=1, regression=regression)
+    model = ModelConfig(hidden=32, blocks=1, objective=objective)
     learner = Learner(Specification(model, HORIZONS, task, 1.0, {}), torch.device("cpu"))
     for _ in range(300):
         learner.learn(windows, 64, 0.0)
@@ -324,7 +324,7 @@ def test_a_constant_comes_out_exactly_and_goes_in_as_nothing(tmp_path, regressio
     save_policy(tmp_path / POLICY_FILE, policy)
     history = observations[:4].reshape(2, 2, 3)
     other = history + np.float32([0, 0, 1e6])
-    for steps in (0,) if regression else (1, 2, 100):
+    for steps in (0,) if objective == "regression" else (1, 2, 100):
         for engine in ("eager", "native"):
             policy = Policy.load(tmp_path, ddim_steps=steps, engine=engine)
             noise = rng.standard_normal(policy.noise_shape(2), np.float32)

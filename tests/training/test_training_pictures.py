@@ -109,7 +109,7 @@ def test_learning_from_pictures_lowers_the_loss():
     task = replace(TASK, observations={"image": picture(16, 16)})
     data = windows()
     del data.observations["state"]
-    learner = Learner(specification(replace(MODEL, regression=True), task), CPU, lr=3e-3)
+    learner = Learner(specification(replace(MODEL, objective="regression"), task), CPU, lr=3e-3)
     before = learner.validation_loss(data)
     for _ in range(250):
         learner.learn(data, 32, 0.0)
