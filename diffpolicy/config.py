@@ -51,10 +51,11 @@ class ModelConfig(Checked):
     """UNet: number of groups of GroupNorm."""
     train_timesteps: Annotated[int, Range(1, 10_000)] = 100
     """Number T of timesteps of the diffusion process."""
-    schedule: Literal["squaredcos", "linear", "scaled_linear"] = "squaredcos"
-    """Noise schedule."""
-    prediction: Literal["epsilon", "x0", "v"] = "epsilon"
-    """Prediction target: the noise ε, the clean actions x0, or the velocity v."""
+    schedule: Literal["squaredcos", "linear", "scaled_linear", "flow"] = "squaredcos"
+    """Noise schedule; flow is that of flow matching, x = (1 - u) x0 + u ε."""
+    prediction: Literal["epsilon", "x0", "v", "velocity"] = "epsilon"
+    """Prediction target: the noise ε, the clean actions x0, v, or the velocity ε - x0 of flow
+    matching."""
     clip: bool = True
     """Clip the predicted clean actions to the range of the training data."""
     objective: Objective = "denoising"
@@ -95,10 +96,10 @@ class Sampling(Checked):
     ddim_steps: int | None = None
     """Denoising steps for each chunk; by default 10, and 0 for a regression policy."""
     grid: str | None = None
-    """Timestep grid: trailing, leading, linspace, loop, quadratic, or a list such as 85,20; by
-    default that of the run, which is trailing unless the run was imported."""
+    """Timestep grid: trailing, leading, linspace, loop, quadratic, lambda, karras, optimised, or a
+    list such as 85,20; by default that of the run: trailing, unless imported or distilled."""
     start: Annotated[int | None, LEVEL] = None
-    """First timestep of a named grid; by default T - 1."""
+    """First timestep of a named grid; by default T - 1, or 10/11 of it for lambda and karras."""
     end: Annotated[int, LEVEL] = 0
     """Lowest timestep of a named grid."""
     eta: Annotated[float, Range(0, 1)] = 0.0
@@ -109,7 +110,8 @@ class Sampling(Checked):
     """Clip the predicted clean actions to ± this value, in normalised units; by default as in
     training. 0 disables clipping."""
     sampler: str = "ddim"
-    """Sampling method: ddim."""
+    """Sampling method: ddim, dpm++ (2M; its stochastic form if η > 0), unipc, heun, or midpoint for
+    flow matching."""
     start_scale: Annotated[float, Range(0, 1000)] = 1.0
     """Factor κ on the noise that sampling starts from."""
     late: str = "drop"

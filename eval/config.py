@@ -216,10 +216,10 @@ class SweepConfig(Latencies, TaskConfig):
     ddim_steps: Annotated[tuple[int, ...], NOT_EMPTY] = (1, 2, 4, 8, 16, 32, 100)
     """Step budgets."""
     grid: tuple[str, ...] = ()
-    """Timestep grids: trailing, leading, linspace, loop, quadratic, or lists such as 85,20; by
-    default that of the run."""
+    """Timestep grids: trailing, leading, linspace, loop, quadratic, lambda, karras, optimised, or
+    lists such as 85,20; by default that of the run."""
     start: Annotated[tuple[int, ...], LEVEL] = ()
-    """First timesteps of a named grid; by default T - 1."""
+    """First timesteps of a named grid; by default T - 1, or 10/11 of it for lambda and karras."""
     end: Annotated[tuple[int, ...], LEVEL, NOT_EMPTY] = (0,)
     """Lowest timesteps of a named grid."""
     eta: Annotated[tuple[float, ...], Range(0, 1), NOT_EMPTY] = (0.0,)
@@ -254,7 +254,8 @@ class SweepConfig(Latencies, TaskConfig):
     accept_disturbed: bool = False
     """Recommend also from latencies that other processes disturbed."""
     sampler: Annotated[tuple[str, ...], NOT_EMPTY] = ("ddim",)
-    """Sampling methods: ddim."""
+    """Sampling methods: ddim, dpm++ (2M; its stochastic form if η > 0), unipc, heun, or midpoint
+    for flow matching."""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from diffpolicy.sampling.noise import levels_of
 
 RAMP = (torch.arange(768, dtype=torch.float32) / 768).reshape(3, 8, 8, 4).permute(3, 0, 1, 2)
 REVERSED = (torch.arange(768).flip(0) / 768).reshape(3, 8, 8, 4).permute(3, 0, 1, 2)
@@ -18,14 +21,18 @@ def half(x, *_):
 
 
 def gaussian(table, mean, std=0.0, prediction="epsilon") -> Callable[..., Tensor]:
-    """The exact denoiser (x [B, …], t or [B]) of data ~ N(mean, std²); with std 0, of a point."""
+    """The exact denoiser (x [B, …], t or [B]) of data ~ N(mean, std²); with std 0, of a point.
+
+    table: ᾱ [T], or levels.
+    """
+    levels = table if isinstance(table, list) else levels_of(np.asarray(table))
+    both = torch.tensor(levels, dtype=torch.float64)
 
     def denoise(x, t, *_):
-        ᾱ = torch.as_tensor(table)[t].to(x).view(-1, *[1] * (x.ndim - 1))
-        a, b = ᾱ.sqrt(), (1 - ᾱ).sqrt()
+        a, b = both[t].to(x).view(-1, 2).T.reshape(2, -1, *[1] * (x.ndim - 1))
         x0 = mean + a * std**2 / (a**2 * std**2 + b**2) * (x - a * mean)
         ε = (x - a * x0) / b
-        return {"epsilon": ε, "x0": x0, "v": a * ε - b * x0}[prediction]
+        return {"epsilon": ε, "x0": x0, "v": a * ε - b * x0, "velocity": ε - x0}[prediction]
 
     return denoise
 

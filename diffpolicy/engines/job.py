@@ -37,8 +37,11 @@ class Job:
     precision: str = "float32"
 
     def __post_init__(self):
-        if self.chain.rows[0].previous:
-            raise DiffpolicyError("the first row of a step table cannot use the previous x̂0")
+        first, *others = self.chain.rows[:2]
+        if first.previous or any(row.earlier for row in (first, *others)):
+            raise DiffpolicyError(
+                "the first rows of a step table cannot use the x̂0 of rows before them"
+            )
 
     @property
     def dtype(self) -> torch.dtype:

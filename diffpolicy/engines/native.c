@@ -47,14 +47,14 @@ typedef struct {
 } operation;
 
 typedef struct {
-    float read_x, read_y, read_divisor, clip, x, y, x0, previous, z;
+    float read_x, read_y, read_divisor, clip, x, y, x0, previous, earlier, z;
 } row;
 
 typedef struct {
     tensor *tensors;
     operation *observe, *denoise;
     int64_t observe_count, denoise_count;
-    int64_t observation, film, x, output, previous; /* tensors */
+    int64_t observation, film, x, output, previous, earlier; /* tensors */
     const float *time_films;                        /* [K][F] */
     const row *rows;                                /* [K] */
     int64_t row_count, threads;
@@ -248,17 +248,20 @@ static void add(const program *p, const operation *op) {
 }
 
 /* One row of the step table in place: the sample x and the network's output y -> the next sample.
-   x̂0 is kept for the next row; z is any finite noise where the row's factor is 0. */
+   x̂0 is kept for the next two rows; z is any finite noise where the row's factor is 0. */
 static void move(const program *p, const row *k, const float *z) {
     const tensor *x = p->tensors + p->x, *y = p->tensors + p->output;
-    const tensor *previous = p->tensors + p->previous;
+    const tensor *previous = p->tensors + p->previous, *earlier = p->tensors + p->earlier;
     for (int64_t t = 0; t < x->rows; t++, z += x->channels) {
         float *xs = x->data + t * x->pitch, *before = previous->data + t * previous->pitch;
+        float *long_before = earlier->data + t * earlier->pitch;
         const float *ys = y->data + t * y->pitch;
         for (int64_t c = 0; c < x->channels; c++) {
             float x0 = (k->read_x * xs[c] + k->read_y * ys[c]) / k->read_divisor;
             x0 = x0 > k->clip ? k->clip : x0 < -k->clip ? -k->clip : x0; /* NaN stays NaN */
-            xs[c] = k->x * xs[c] + k->y * ys[c] + k->x0 * x0 + k->previous * before[c] + k->z * z[c];
+            xs[c] = k->x * xs[c] + k->y * ys[c] + k->x0 * x0 + k->previous * before[c] +
+                    k->earlier * long_before[c] + k->z * z[c];
+            long_before[c] = before[c];
             before[c] = x0;
         }
     }

@@ -53,7 +53,10 @@ class ProgramStruct(ctypes.Structure):
         ("observe", ctypes.POINTER(Operation)),
         ("denoise", ctypes.POINTER(Operation)),
         *((name, ctypes.c_int64) for name in ("observe_count", "denoise_count")),
-        *((name, ctypes.c_int64) for name in ("observation", "film", "x", "output", "previous")),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("observation", "film", "x", "output", "previous", "earlier")
+        ),
         ("time_films", FLOATS),
         ("rows", ctypes.POINTER(RowStruct)),
         *((name, ctypes.c_int64) for name in ("row_count", "threads")),
@@ -85,6 +88,7 @@ class NativeEngine:
             x=program.x,
             output=program.output,
             previous=program.previous,
+            earlier=program.earlier,
             time_films=program.memory(films),
             rows=_array([RowStruct(*row[1:]) for row in rows]),
             row_count=len(rows),

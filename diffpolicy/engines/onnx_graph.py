@@ -132,15 +132,16 @@ def add_chain(
     rename_constants(observe, "observe/")
     rename_constants(denoise, "denoise/")
     given = g.insert(observe, observation=names[0])
-    x = previous = g.node("Gather", names[1], g.constant(0), axis=0)
+    x = previous = earlier = g.node("Gather", names[1], g.constant(0), axis=0)
     for k, row in enumerate(chain.rows):
         y = g.insert(denoise, x=x, film=g.node("Add", given, g.constant(films[k : k + 1].numpy())))
         x0 = _sum(g, (row.read_x, x), (row.read_y, y))
         x0 = g.node("Div", x0, g.constant(row.read_divisor))
         x0 = g.node("Clip", x0, g.constant(-row.clip), g.constant(row.clip))
         z = g.node("Gather", names[1], g.constant(k + 1 if row.z else 0), axis=0)
-        terms = (row.x, x), (row.y, y), (row.x0, x0), (row.previous, previous), (row.z, z)
-        x, previous = _sum(g, *terms), x0
+        before = (row.previous, previous), (row.earlier, earlier)
+        x = _sum(g, (row.x, x), (row.y, y), (row.x0, x0), *before, (row.z, z))
+        previous, earlier = x0, previous
     return x
 
 

@@ -60,7 +60,8 @@ class Program:
         self.ops = self.observe
         self.observation = self.tensor(1, observation)
         self.film, self.given = self.tensor(1, film), self.tensor(1, film)
-        self.x, self.output, self.previous = (self.tensor(rows, channels) for _ in range(3))
+        self.x, self.output = (self.tensor(rows, channels) for _ in range(2))
+        self.previous, self.earlier = (self.tensor(rows, channels) for _ in range(2))
 
     def memory(self, values: np.ndarray) -> Any:
         """A copy of the values that starts on a cache line."""

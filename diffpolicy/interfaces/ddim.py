@@ -88,7 +88,9 @@ def ddim_step(
 
 def _table(schedule: Schedule, grid: grids.Grid, eta: float) -> list[steps.Row]:
     """x̂0 is clipped to ±1, ε̂ is not derived again from it."""
-    return ddim(schedule.alphas_cumprod.numpy(), grid, clip=1.0, rederive=False, eta=eta)
+    return ddim(
+        noise.levels_of(schedule.alphas_cumprod.numpy()), grid, clip=1.0, rederive=False, eta=eta
+    )
 
 
 def ddim_sample(

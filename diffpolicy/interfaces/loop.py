@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffpolicy.sampling import grids, steps
 from diffpolicy.sampling.ddim import ddim
+from diffpolicy.sampling.noise import levels_of
 from diffpolicy.sampling.wrappers import self_conditioned
 
 OBJECTIVES = {"pred_noise": "epsilon", "pred_x0": "x0", "pred_v": "v"}
@@ -36,7 +37,9 @@ def ddim_sample(
     eta = ddim_sampling_eta if sampling_timesteps < timesteps else 1.0
     grid = grids.make_grid(timesteps, sampling_timesteps, "loop")
     prediction = OBJECTIVES[objective]
-    rows = ddim(alphas_cumprod, grid, prediction=prediction, clip=1.0, rederive=True, eta=eta)
+    rows = ddim(
+        levels_of(alphas_cumprod), grid, prediction=prediction, clip=1.0, rederive=True, eta=eta
+    )
 
     def denoise(x: Tensor, k: int, *x_self_cond: Tensor | None) -> Tensor:
         return model(x, torch.full((len(x),), rows[k].t, device=x.device), *x_self_cond)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffpolicy.sampling import grids, steps
 from diffpolicy.sampling.ddim import ddim
+from diffpolicy.sampling.noise import levels_of
 from diffpolicy.sampling.wrappers import reuse
 
 
@@ -48,7 +49,7 @@ def ddim_sample(
     at every = 3 and 145 at every = 10.
     """
     grid = grids.pairs(range(len(alphas_cumprod) - 1, 0, -1), final=0)
-    rows = ddim(alphas_cumprod, grid, clip=clip, eta=eta)
+    rows = ddim(levels_of(alphas_cumprod), grid, clip=clip, eta=eta)
     reused = reused_steps(len(rows), dense, every)
 
     def denoise(x: Tensor, k: int) -> Tensor:

@@ -194,11 +194,11 @@ class DDIMScheduler:
         formula = t - self.num_train_timesteps // self.num_inference_steps
         return formula if self.prev_timestep == "formula" else self._next.get(t, formula)
 
-    def _level(self, t: int) -> float:
+    def _level(self, t: int) -> noise.Level:
         ᾱ = float(self._table[t]) if t >= 0 else self._final
         if not 0 <= ᾱ <= 1:
             raise ValueError(f"ᾱ at timestep {t} is {ᾱ:.3g}: every β must lie between 0 and 1")
-        return ᾱ
+        return noise.level_of(ᾱ)
 
     def _get_variance(self, timestep: int, prev_timestep: int) -> Tensor:
         """σ² at η = 1 (eq. 16)."""
@@ -210,17 +210,20 @@ class DDIMScheduler:
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_t of x0 [B, …] and ε [B, …] at timesteps [B]."""
         level = self._levels(timesteps, original_samples)
-        return parameterisation.add_noise(original_samples, noise, level).to(original_samples.dtype)
+        return parameterisation.add_noise(original_samples, noise, *level).to(
+            original_samples.dtype
+        )
 
     def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """v of x0 [B, …] and ε [B, …] at timesteps [B]."""
         level = self._levels(timesteps, sample)
-        return parameterisation.target(sample, noise, level, "v").to(sample.dtype)
+        return parameterisation.target(sample, noise, *level, "v").to(sample.dtype)
 
-    def _levels(self, timesteps: Tensor, like: Tensor) -> Tensor:
-        """ᾱ [B, 1, …], float64."""
-        level = torch.as_tensor(self._table, device=like.device)[timesteps.to(like.device)]
-        return level.view(-1, *[1] * (like.ndim - 1))
+    def _levels(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """√ᾱ and √(1-ᾱ), each [B, 1, …], float64."""
+        ᾱ = torch.as_tensor(self._table, device=like.device)[timesteps.to(like.device)]
+        ᾱ = ᾱ.view(-1, *[1] * (like.ndim - 1))
+        return ᾱ.sqrt(), (1 - ᾱ).sqrt()
 
     # Configuration
 

@@ -17,7 +17,7 @@ from diffpolicy.checked import shown
 from diffpolicy.config import ModelConfig
 from diffpolicy.data.normalizer import Normalizer
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.sampling.noise import MAX_BETA, SCHEDULES, alpha_bar_of, alpha_bar_table
+from diffpolicy.sampling.noise import BETAS, MAX_BETA, alpha_bar_of, alpha_bar_table
 from diffpolicy.specification import Horizons, ObservationSpec
 
 SCHEDULE_NAMES = {
@@ -95,7 +95,7 @@ class Scheduler:
     def _check_betas(self, where: str) -> None:
         """Compare the noise levels ᾱ [T] with ours: a linear schedule has its range of β there."""
         name, timesteps = SCHEDULE_NAMES[self.beta_schedule], self.num_train_timesteps
-        betas = SCHEDULES[name](timesteps, self.beta_start, self.beta_end)
+        betas = BETAS[name](timesteps, self.beta_start, self.beta_end)
         ours = alpha_bar_table(name, timesteps)
         if not np.allclose(alpha_bar_of(np.minimum(betas, MAX_BETA)), ours, rtol=1e-6, atol=0):
             raise DiffpolicyError(

@@ -8,11 +8,21 @@ from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.sampling import grids
 from diffpolicy.sampling.ddim import ddim
-from diffpolicy.sampling.noise import alpha_bar_table
+from diffpolicy.sampling.dpm import dpm_solver
+from diffpolicy.sampling.heun import heun
+from diffpolicy.sampling.midpoint import midpoint
+from diffpolicy.sampling.noise import Level, make_levels
 from diffpolicy.sampling.steps import Row
+from diffpolicy.sampling.unipc import unipc
 
-SAMPLERS = {"ddim": ddim}
-USUAL_GRID, OPTIMISED = "trailing", "optimised"
+SAMPLERS = {
+    "ddim": ddim,
+    "dpm++": dpm_solver,
+    "unipc": unipc,
+    "heun": heun,
+    "midpoint": midpoint,
+}
+USUAL_GRID = "trailing"
 WITHOUT_NOISE = ("regression", "mip")  # objectives whose networks start from zero
 NAMES = {"regression": "regression", "mip": "MIP"}  # of budgets, by objective
 SHOWN = 12  # timesteps that an audit line prints
@@ -22,8 +32,9 @@ SHOWN = 12  # timesteps that an audit line prints
 class Chain:
     """All that an engine needs besides the network and the noise.
 
-    grid: (t, s) of each row. start_signal: √ᾱ at the first timestep. objective: that of training;
-    regression and mip start from zero. ddpm: ancestral sampling over all T timesteps.
+    grid: (t, s) of each step of the solver. start_signal: a = √ᾱ at the first timestep.
+    objective: that of training; regression and mip start from zero. ddpm: ancestral sampling over
+    all T timesteps.
     own_grid: name of the run's grid. rederive: ε̂ is read from x̂0 wherever that is clipped.
     """
 
@@ -49,7 +60,7 @@ class Chain:
     @property
     def steps(self) -> int:
         """K, the steps of the solver; 0 for regression."""
-        return 0 if self.regression else len(self.rows)
+        return 0 if self.regression else len(self.grid)
 
     @property
     def name(self) -> str:
@@ -106,17 +117,17 @@ def make_chain(
     timesteps, usual = model.train_timesteps, Sampling(grid=own_grid)
     sampling = replace(sampling, grid=sampling.grid or own_grid)
     ddpm = sampling == replace(usual, ddim_steps=timesteps, eta=1.0)
-    table = alpha_bar_table(model.schedule, timesteps)
+    levels = make_levels(model.schedule, timesteps)
     times = [timesteps - 1, model.mip_timestep] if model.objective == "mip" else [timesteps - 1]
     if model.objective in WITHOUT_NOISE:
         _refuse_options(model, sampling, usual)
         grid, clip = grids.listed_grid(timesteps, times), clip_range
     else:
-        grid = _grid(timesteps, sampling, schedules)
+        grid = _grid(levels, sampling, schedules)
         clip = clip_range if sampling.clip is None else sampling.clip or None
     prediction = model.prediction if model.objective == "denoising" else "x0"
     rows = SAMPLERS[sampling.sampler](
-        table,
+        levels,
         grid,
         prediction=prediction,
         clip=clip,
@@ -124,18 +135,20 @@ def make_chain(
         eta=sampling.eta,
         noise_scale=sampling.noise_scale,
     )
-    start = float(table[grid[0][0]]) ** 0.5
+    start = levels[grid[0][0]].signal
     reads_clipped = clip is None or rederive or ddpm
     return Chain(
         sampling, grid, rows, start, model.objective, ddpm, own_grid, rederive=reads_clipped
     )
 
 
-def _grid(timesteps: int, sampling: Sampling, schedules: Sequence[Sequence[int]]) -> grids.Grid:
+def _grid(
+    levels: Sequence[Level], sampling: Sampling, schedules: Sequence[Sequence[int]]
+) -> grids.Grid:
     """The grid of the options; an optimised one by its number of steps, by default the largest."""
-    if sampling.grid != OPTIMISED:
+    if sampling.grid != grids.OPTIMISED:
         ends = sampling.start, sampling.end
-        return grids.parse_grid(timesteps, str(sampling.grid), sampling.ddim_steps, *ends)
+        return grids.parse_grid(levels, str(sampling.grid), sampling.ddim_steps, *ends)
     by_steps = {len(times): times for times in schedules}
     wanted = max(by_steps, default=0) if sampling.ddim_steps is None else sampling.ddim_steps
     if wanted not in by_steps:
@@ -143,7 +156,7 @@ def _grid(timesteps: int, sampling: Sampling, schedules: Sequence[Sequence[int]]
         raise DiffpolicyError(
             f"the run has optimised grids for {held} steps; got --ddim-steps {wanted}"
         )
-    return grids.listed_grid(timesteps, by_steps[wanted])
+    return grids.listed_grid(len(levels), by_steps[wanted])
 
 
 def _refuse_options(model: ModelConfig, sampling: Sampling, usual: Sampling) -> None:
@@ -162,10 +175,12 @@ def _refuse_options(model: ModelConfig, sampling: Sampling, usual: Sampling) -> 
 def audit(chain: Chain) -> dict[str, Any]:
     """The timesteps, evaluations, starting signal and injected noise of a chain, for results."""
     return {
-        "timesteps": [t for t, _ in chain.grid],
+        "solver_steps": chain.steps,
+        "timesteps": [row.t for row in chain.rows],
         "network_evals": len(chain.rows),
         "sqrt_alpha_bar_start": chain.start_signal,
         "duplicates": grids.duplicates(chain.grid),
+        "start_scale": chain.start_scale,
         "noise_injected": sum(row.z > 0 for row in chain.rows),
     }
 

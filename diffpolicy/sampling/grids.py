@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.sampling.noise import CLEAN
+from diffpolicy.sampling.noise import CLEAN, Level
 
 Grid = list[tuple[int, int]]
 
@@ -52,6 +52,55 @@ def quadratic(n: int, k: int) -> list[int]:
 
 DEFAULT_STEPS = 10
 SPACINGS = {f.__name__: f for f in (trailing, leading, linspace, loop, quadratic)}
+START_SHARE = 10 / 11  # of T - 1, where grids in σ start: 90 of 0 … 99
+MOST_SIGMA = 80.0  # of their start (arXiv 2206.00364, table 1)
+KARRAS_ρ = 7.0
+
+
+def log_snr_times(levels: Sequence[Level], k: int) -> list[int]:
+    """K timesteps evenly spaced in λ = ln(a/b) from the last level to the first (2211.01095)."""
+    λ = np.array([level.log_snr for level in levels])
+    return _falling(np.linspace(λ[-1], λ[0], k), λ)
+
+
+def karras_times(levels: Sequence[Level], k: int) -> list[int]:
+    """K timesteps evenly spaced in σ^(1/7), σ = b/a, from the last level (2206.00364, eq. 5)."""
+    λ = np.array([level.log_snr for level in levels])
+    ends = np.exp(-λ[[-1, 0]]) ** (1 / KARRAS_ρ)
+    return _falling(-KARRAS_ρ * np.log(np.linspace(*ends, k)), λ)
+
+
+def _falling(wanted: np.ndarray, λ: np.ndarray) -> list[int]:
+    """The nearest timesteps in λ [T], strictly falling: a repeated one moves down."""
+    times = [int(np.abs(λ - at).argmin()) for at in wanted]
+    for i in range(1, len(times)):
+        times[i] = min(times[i], times[i - 1] - 1)
+    for i in reversed(range(len(times))):  # and up again at the end of the chain
+        times[i] = max(times[i], len(times) - 1 - i)
+    return times
+
+
+LEVEL_SPACINGS = {"lambda": log_snr_times, "karras": karras_times}
+OPTIMISED = "optimised"
+NAMED = (*SPACINGS, *LEVEL_SPACINGS, OPTIMISED)
+
+
+def make_level_grid(
+    levels: Sequence[Level], ddim_steps: int, spacing: str, start: int | None = None, end: int = 0
+) -> Grid:
+    """K pairs spaced by noise level from `start`, by default 10/11 of T - 1, down to `end`.
+
+    From the end of the squaredcos schedule, where σ is 2029, most steps would stay above t = 95.
+    Raises DiffpolicyError for a start with σ > 80, and as `make_grid`.
+    """
+    start = round(START_SHARE * (len(levels) - 1)) if start is None else start
+    make_grid(len(levels), ddim_steps, start=start, end=end)  # the same limits
+    if levels[start].sigma > MOST_SIGMA:
+        raise DiffpolicyError(
+            f"the grid {spacing} must start at a noise σ of at most {MOST_SIGMA:g}; t = {start} "
+            f"has {levels[start].sigma:.4g}; leave out --start, or give a smaller one"
+        )
+    return pairs([end + t for t in LEVEL_SPACINGS[spacing](levels[end : start + 1], ddim_steps)])
 
 
 def pairs(times: Sequence[int], final: int = CLEAN) -> Grid:
@@ -98,19 +147,21 @@ def listed_grid(timesteps: int, times: Sequence[int], final: int = CLEAN) -> Gri
 
 
 def parse_grid(
-    timesteps: int, text: str, ddim_steps: int | None, start: int | None, end: int
+    levels: Sequence[Level], text: str, ddim_steps: int | None, start: int | None, end: int
 ) -> Grid:
     """The grid of a spacing's name (by default 10 steps) or of a list of timesteps like "85,20".
 
     A list fixes steps and ends. Raises DiffpolicyError for other texts and misfits.
     """
+    timesteps, steps = len(levels), DEFAULT_STEPS if ddim_steps is None else ddim_steps
     if text in SPACINGS:
-        steps = DEFAULT_STEPS if ddim_steps is None else ddim_steps
         return make_grid(timesteps, steps, text, start, end)
+    if text in LEVEL_SPACINGS:
+        return make_level_grid(levels, steps, text, start, end)
     try:
         times = [int(part) for part in text.split(",")]
     except ValueError:
-        names = ", ".join(SPACINGS)
+        names = ", ".join(NAMED)
         raise DiffpolicyError(
             f"a grid must be one of {names}, or timesteps like 85,20; got {text!r}"
         ) from None

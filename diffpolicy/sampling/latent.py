@@ -8,31 +8,35 @@ such as prediction and clip.
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from diffpolicy.sampling.ddim import ddim
 from diffpolicy.sampling.grids import Grid
+from diffpolicy.sampling.noise import Level
 from diffpolicy.sampling.steps import sample
 
 DenoiseAt = Callable[[Tensor, int], Tensor]
 
 
-def decode(denoise: DenoiseAt, x_T: Tensor, table: np.ndarray, grid: Grid, **options) -> Tensor:
-    """x_T [B, T_p, D_a] -> x_0, down the grid over the ᾱ table [T]."""
-    rows = ddim(table, grid, **options)
+def decode(
+    denoise: DenoiseAt, x_T: Tensor, levels: Sequence[Level], grid: Grid, **options
+) -> Tensor:
+    """x_T [B, T_p, D_a] -> x_0, down the grid over the levels [T]."""
+    rows = ddim(levels, grid, **options)
     return sample(lambda x, k: denoise(x, rows[k].t), x_T[None], rows)
 
 
-def encode(denoise: DenoiseAt, x_0: Tensor, table: np.ndarray, grid: Grid, **options) -> Tensor:
+def encode(
+    denoise: DenoiseAt, x_0: Tensor, levels: Sequence[Level], grid: Grid, **options
+) -> Tensor:
     """x_0 [B, T_p, D_a] -> x_T: the grid backwards, the same ordinary differential equation.
 
     A network knows no level below timestep 0, so x_0 counts as a sample at ᾱ_0. The error shrinks
     with the number of steps; values that were clipped in decoding cannot be recovered.
     """
-    levels = [0, *sorted({t for t, _ in grid} - {0})]
-    return decode(denoise, x_0, table, list(pairwise(levels)), **options)
+    times = [0, *sorted({t for t, _ in grid} - {0})]
+    return decode(denoise, x_0, levels, list(pairwise(times)), **options)
 
 
 def slerp(a: Tensor, b: Tensor, fraction: float) -> Tensor:
@@ -49,10 +53,12 @@ def interpolate(
     one: Tensor,
     other: Tensor,
     fractions: Sequence[float],
-    table: np.ndarray,
+    levels: Sequence[Level],
     grid: Grid,
     **options,
 ) -> Tensor:
     """Chunks [F, B, T_p, D_a] at the given fractions of the way between two, by their latents."""
-    a, b = (encode(denoise, x, table, grid, **options) for x in (one, other))
-    return torch.stack([decode(denoise, slerp(a, b, f), table, grid, **options) for f in fractions])
+    a, b = (encode(denoise, x, levels, grid, **options) for x in (one, other))
+    return torch.stack(
+        [decode(denoise, slerp(a, b, f), levels, grid, **options) for f in fractions]
+    )

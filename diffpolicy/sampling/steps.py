@@ -21,11 +21,12 @@ class Row(NamedTuple):
     """One evaluation of the network, y = f(x, t), as Python floats (float64).
 
         x̂0 = clip((read_x x + read_y y) / read_divisor, ± clip)
-        x  ← x x + y y + x0 x̂0 + previous x̂0_previous + z z
+        x  ← x x + y y + x0 x̂0 + previous x̂0_previous + earlier x̂0_earlier + z z
 
     The division comes last because 1/√ᾱ reaches 2029 at the end of the squaredcos schedule: the
     small difference x - √(1-ᾱ) ε̂ is taken first, and at √ᾱ = 0 a clipped x̂0 is ± clip.
-    x̂0_previous is the x̂0 of the row before; the first row must not use it.
+    x̂0_previous is the x̂0 of the row before, x̂0_earlier that of the one before it; the first row
+    must use neither, the second one not x̂0_earlier.
     """
 
     t: int
@@ -37,6 +38,7 @@ class Row(NamedTuple):
     y: float = 0.0
     x0: float = 0.0
     previous: float = 0.0
+    earlier: float = 0.0
     z: float = 0.0
 
 
@@ -53,16 +55,18 @@ def move(
     row: Row,
     previous: Tensor | None = None,
     z: Tensor | None = None,
+    earlier: Tensor | None = None,
 ) -> Tensor:
-    """The next sample [B, …]; previous: x̂0 of the row before, z: noise, if the row uses them.
+    """The next sample [B, …]; previous, earlier: x̂0 of the rows before, z: noise, if it uses them.
 
-    Raises ValueError if one of the two is needed and missing.
+    Raises ValueError if one of them is needed and missing.
     """
     if row.z and z is None:
         raise ValueError("a step with η > 0 needs the noise z")
-    if row.previous and previous is None:
-        raise ValueError("the first row of a table cannot use the previous x̂0")
-    optional = [(c, v) for c, v in ((row.previous, previous), (row.z, z)) if v is not None]
+    if (row.previous and previous is None) or (row.earlier and earlier is None):
+        raise ValueError("the first rows of a table cannot use the x̂0 of rows before")
+    given = (row.previous, previous), (row.earlier, earlier), (row.z, z)
+    optional = [(c, v) for c, v in given if v is not None]
     return _sum((row.x, x), (row.y, y), (row.x0, x0), *optional)
 
 
@@ -76,11 +80,12 @@ def states(denoise: Denoise, noise: Tensor, rows: Sequence[Row]) -> Iterator[tup
 
     noise: [noise_count(rows), B, T_p, D_a].
     """
-    x, previous = noise[0], None
+    x, previous, earlier = noise[0], None, None
     for k, row in enumerate(rows):
         y = denoise(x, k)
         x0 = read(x, y, row)
-        x, previous = move(x, y, x0, row, previous, noise[k + 1] if row.z else None), x0
+        x = move(x, y, x0, row, previous, noise[k + 1] if row.z else None, earlier)
+        previous, earlier = x0, previous
         yield x, x0
 
 

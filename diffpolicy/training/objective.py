@@ -10,24 +10,25 @@ import torch
 from torch import Tensor
 
 from diffpolicy.config import ModelConfig
-from diffpolicy.sampling.noise import alpha_bar_table
+from diffpolicy.sampling.noise import make_levels
 from diffpolicy.sampling.parameterisation import add_noise, target
 
 
 @dataclass(frozen=True)
 class Denoising:
-    """Predict ε, x0 or v of x_t at a random timestep; alpha_bar [T] float64."""
+    """Predict ε, x0, v or velocity of x_t at a random timestep; signal and noise [T] float32."""
 
     prediction: str
-    alpha_bar: Tensor
+    signal: Tensor
+    noise: Tensor
 
     def pair(self, x0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """x_t [B, T_p, D_a], t [B] and the target [B, T_p, D_a] for the chunks x0."""
         shape, device = x0.shape, x0.device
-        t = torch.randint(len(self.alpha_bar), shape[:1], generator=generator, device=device)
+        t = torch.randint(len(self.signal), shape[:1], generator=generator, device=device)
         ε = torch.randn(shape, generator=generator, device=device)
-        level = self.alpha_bar[t].float()[:, None, None]
-        return add_noise(x0, ε, level), t, target(x0, ε, level, self.prediction)
+        level = self.signal[t][:, None, None], self.noise[t][:, None, None]
+        return add_noise(x0, ε, *level), t, target(x0, ε, *level, self.prediction)
 
 
 @dataclass(frozen=True)
@@ -46,5 +47,5 @@ def make_objective(model: ModelConfig, device: torch.device) -> Denoising | Regr
     """The objective that a configuration names."""
     if model.regression:
         return Regression(model.train_timesteps)
-    table = alpha_bar_table(model.schedule, model.train_timesteps)
-    return Denoising(model.prediction, torch.as_tensor(table, device=device))
+    levels = torch.tensor(make_levels(model.schedule, model.train_timesteps), device=device)
+    return Denoising(model.prediction, *levels.float().T)

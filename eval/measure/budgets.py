@@ -11,7 +11,7 @@ from diffpolicy.config import Sampling, sampling_of
 from diffpolicy.control.external import External
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
-from diffpolicy.sampling.grids import DEFAULT_STEPS, SPACINGS
+from diffpolicy.sampling.grids import DEFAULT_STEPS, NAMED
 
 from ..config import DelaysConfig, EvalConfig, SweepConfig
 from .description import Budget, describe
@@ -147,6 +147,6 @@ def combinations(config: SweepConfig) -> list[Sampling]:
 
 def _effective(sampling: Sampling) -> Sampling:
     """Drop options that have no effect: a list fixes steps and ends; η = 0 ignores noise_scale."""
-    if sampling.grid not in (None, *SPACINGS):
+    if sampling.grid not in (None, *NAMED):
         sampling = replace(sampling, ddim_steps=None, start=None, end=0)
     return sampling if sampling.eta else replace(sampling, noise_scale=1.0)

@@ -70,13 +70,15 @@ class Percentiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """Timesteps and coefficients that a budget really uses."""
+    """Timesteps of the evaluations and coefficients that a budget really uses."""
 
+    solver_steps: int | None = None
     timesteps: list[int]
     network_evals: int
     sqrt_alpha_bar_start: float
     duplicates: int
     noise_injected: int
+    start_scale: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from tables import dpm_solver_2m
 
 from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.denoisers import build
@@ -21,7 +20,6 @@ from diffpolicy.errors import DiffpolicyError, EngineUnavailable
 from diffpolicy.eval.config import EngineName
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import make_chain
-from diffpolicy.sampling.noise import alpha_bar_table
 from diffpolicy.specification import Horizons, flat_observation
 
 NETWORKS = {
@@ -80,33 +78,40 @@ def test_native_is_eager(network, model, sampling, threads):
     agrees("native", make_job(network, model, sampling, threads=threads))
 
 
-def multistep(prediction: str, steps: int = 6) -> Job:
-    """A job whose rows use the x̂0 of the row before: DPM-Solver++ 2M."""
-    job = make_job("mlp", {"prediction": prediction}, Sampling(steps, start=60))
-    rows = dpm_solver_2m(alpha_bar_table("squaredcos", 100), job.chain.grid, prediction, clip=1.0)
-    assert any(row.previous for row in rows)
-    return replace(job, chain=replace(job.chain, rows=rows))
+def of_higher_order(sampler: str, prediction: str = "v", steps: int = 6) -> Job:
+    """A job whose rows use the x̂0 of rows before."""
+    schedule = "flow" if sampler == "midpoint" else "squaredcos"
+    model = {"prediction": prediction, "schedule": schedule}
+    eta = 0.5 if sampler == "dpm++" else 0.0
+    job = make_job("mlp", model, Sampling(steps, start=60, sampler=sampler, eta=eta))
+    assert any(row.previous for row in job.chain.rows)
+    return job
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "x0", "v"])
-def test_native_runs_a_multistep_table(prediction):
-    agrees("native", multistep(prediction))
+SAMPLERS = ["dpm++", "unipc", "heun", "midpoint"]
 
 
-def test_onnx_runs_a_multistep_table():
+@pytest.mark.parametrize("prediction", ["epsilon", "x0", "v", "velocity"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_native_runs_samplers_of_higher_order(sampler, prediction):
+    agrees("native", of_higher_order(sampler, prediction))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_onnx_runs_samplers_of_higher_order(sampler):
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    agrees("onnx", multistep("v"))
+    agrees("onnx", of_higher_order(sampler))
 
 
 def test_no_engine_runs_a_first_row_that_uses_the_x0_before():
-    job = multistep("v")
+    job = of_higher_order("dpm++")
     chain = replace(job.chain, rows=job.chain.rows[2:])
-    with pytest.raises(DiffpolicyError, match="first row"):
+    with pytest.raises(DiffpolicyError, match="first rows"):
         replace(job, chain=chain)
 
 
 def test_a_multistep_table_is_not_its_first_order():
-    job = multistep("v")
+    job = of_higher_order("dpm++")
     rows = [row._replace(x0=row.x0 + row.previous, previous=0.0) for row in job.chain.rows]
     other = replace(job, chain=replace(job.chain, rows=rows))
     second, first = (build_engine("eager", j)(*inputs(job)) for j in (job, other))
@@ -121,7 +126,7 @@ def test_onnx_is_eager(network, model, sampling):
 
 
 def test_compiled_is_eager():
-    agrees("compiled", multistep("epsilon", steps=3))
+    agrees("compiled", of_higher_order("dpm++", "epsilon", steps=3))
 
 
 @pytest.mark.gpu

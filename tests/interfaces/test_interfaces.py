@@ -15,7 +15,7 @@ from diffpolicy.config import TrainConfig
 from diffpolicy.interfaces import ddim, loop, notebook
 from diffpolicy.sampling.ddim import ddim as ddim_table
 from diffpolicy.sampling.grids import make_grid
-from diffpolicy.sampling.noise import CLEAN, alpha_bar_of, alpha_bar_table, linear_betas
+from diffpolicy.sampling.noise import CLEAN, alpha_bar_of, alpha_bar_table, levels_of, linear_betas
 from diffpolicy.sampling.steps import read, sample
 from diffpolicy.training.train import train
 
@@ -203,7 +203,7 @@ def test_the_loop_feeds_the_last_x0_back():
         return 0.3 * x
 
     loop.ddim_sample(model, RAMP, LINEAR, 4, self_condition=True, auto_normalize=False)
-    rows = ddim_table(LINEAR, make_grid(1000, 4, "loop"), clip=1.0)
+    rows = ddim_table(levels_of(LINEAR), make_grid(1000, 4, "loop"), clip=1.0)
     assert seen[0] is None and len(seen) == 4
     torch.testing.assert_close(seen[1], read(RAMP, 0.3 * RAMP, rows[0]))
 
@@ -243,7 +243,7 @@ def test_the_notebook_s_budgets(every, evals):
 def test_nothing_reused_is_the_plain_sampler():
     table = LINEAR[:30]
     grid = [(t, t - 1) for t in range(29, 0, -1)]
-    rows = ddim_table(table, grid)
+    rows = ddim_table(levels_of(table), grid)
     plain = sample(by_row(golden_model, rows), RAMP[None], rows)
     torch.testing.assert_close(notebook.ddim_sample(by_time, RAMP, table, every=1).sample, plain)
     shorter = notebook.ddim_sample(by_time, RAMP, table, dense=5, every=3)
@@ -269,7 +269,7 @@ def test_all_four_agree_where_they_can():
     for t in scheduler.timesteps:
         x = scheduler.step(by_time(x, t[None]), t, x, use_clipped_model_output=True).prev_sample
     looped = loop.ddim_sample(by_time, RAMP, LINEAR, 10, auto_normalize=False)
-    rows = ddim_table(LINEAR, make_grid(1000, 10), clip=1.0, rederive=True)
+    rows = ddim_table(levels_of(LINEAR), make_grid(1000, 10), clip=1.0, rederive=True)
     core = sample(by_row(golden_model, rows), RAMP[None], rows)
     assert torch.equal(looped, core)
     torch.testing.assert_close(x, core)

@@ -163,7 +163,7 @@ def test_where_diffusers_leaves_the_grid(spacing):
     grid = ours.timesteps.tolist()
     left = 0
     for t, s in pairwise(grid):
-        row = ddim_row(ours._table[t], ours._table[s], clip=1.0)
+        row = ddim_row(ours._level(t), ours._level(s), clip=1.0)
         core = move(x, output, read(x, output, row), row)
         torch.testing.assert_close(ours.step(output, t, x).prev_sample, core)
         left += t - 100 // 7 != s

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from diffpolicy.sampling.ddim import ddim, ddim_row, sigma
 from diffpolicy.sampling.grids import make_grid
-from diffpolicy.sampling.noise import CLEAN, SCHEDULES, alpha_bar_of, alpha_bar_table
+from diffpolicy.sampling.noise import (
+    BETAS,
+    CLEAN,
+    Level,
+    alpha_bar_of,
+    alpha_bar_table,
+    level_of,
+    levels_of,
+)
 from diffpolicy.sampling.parameterisation import (
     add_noise,
     epsilon_coefficients,
@@ -22,17 +30,19 @@ from diffpolicy.sampling.steps import move, noise_count, read, sample, states, w
 
 T = 100
 TABLE = alpha_bar_table("squaredcos", T)
+LEVELS, LEVEL, NOTHING = levels_of(TABLE), level_of(0.3), (level_of(0.0), level_of(0.5))
+CLEAR = Level(1.0, 0.0)
 CLIPPED = {"clip": 1.0, "rederive": True}
-PREDICTIONS = ["epsilon", "x0", "v"]
+PREDICTIONS = ["epsilon", "x0", "v", "velocity"]
 
 predictions = st.sampled_from(PREDICTIONS)
 etas = st.sampled_from([0.0, 0.5, 1.0])
-levels = st.floats(1e-4, 1 - 1e-4)
+levels = st.floats(1e-4, 1 - 1e-4).map(level_of)
 unhurried = settings(deadline=None)  # torch's first call is slow
 
 
 def trailing(k: int, **options):
-    return ddim(TABLE, make_grid(T, k), **options)
+    return ddim(LEVELS, make_grid(T, k), **options)
 
 
 def step(x, y, row, z=None):
@@ -48,11 +58,11 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @unhurried
 @given(levels, predictions, st.integers(0, 100))
-def test_every_prediction_says_the_same_of_x0_and_noise(alpha_bar, prediction, seed):
+def test_every_prediction_says_the_same_of_x0_and_noise(level, prediction, seed):
     x0, ε = normal(2, 3, seed=seed)
-    level = torch.tensor(alpha_bar, dtype=torch.float64)
-    a, b = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
-    x, y = add_noise(x0, ε, level), target(x0, ε, level, prediction)
+    a, b = level
+    level = torch.tensor(level, dtype=torch.float64)
+    x, y = add_noise(x0, ε, *level), target(x0, ε, *level, prediction)
     p, q, divisor = x0_coefficients(prediction, a, b)
     torch.testing.assert_close((p * x + q * y) / divisor, x0)
     p, q = epsilon_coefficients(prediction, a, b)
@@ -61,9 +71,9 @@ def test_every_prediction_says_the_same_of_x0_and_noise(alpha_bar, prediction, s
 
 @unhurried
 @given(levels, etas, predictions, st.sampled_from([{}, CLIPPED]))
-def test_a_step_to_the_same_level_changes_nothing(alpha_bar, eta, prediction, clip):
+def test_a_step_to_the_same_level_changes_nothing(level, eta, prediction, clip):
     x, y, z = normal(3, 8)
-    row = ddim_row(alpha_bar, alpha_bar, prediction=prediction, eta=eta, **clip)
+    row = ddim_row(level, level, prediction=prediction, eta=eta, **clip)
     torch.testing.assert_close(step(x, y, row, z), x)
 
 
@@ -72,8 +82,8 @@ def test_a_step_to_the_same_level_changes_nothing(alpha_bar, eta, prediction, cl
 def test_a_step_keeps_the_variance_of_its_level(one, other, eta):
     earlier, later = max(one, other), min(one, other)
     row = ddim_row(later, earlier, eta=eta)
-    assert row.y**2 + row.z**2 == pytest.approx(1 - earlier)  # x0 and ε: row.x is 0
-    assert (row.x, row.x0) == (0, math.sqrt(earlier))
+    assert row.y**2 + row.z**2 == pytest.approx(earlier.noise**2)  # x0 and ε: row.x is 0
+    assert (row.x, row.x0) == (0, earlier.signal)
     assert (row.z > 0) == (eta > 0 and earlier > later)
 
 
@@ -82,7 +92,7 @@ def test_a_step_keeps_the_variance_of_its_level(one, other, eta):
 def test_injected_noise_is_proportional_to_eta(one, other, eta):
     t, s = min(one, other), max(one, other)
     assert sigma(t, s, eta) == pytest.approx(eta * sigma(t, s, 1.0))
-    assert sigma(1.0, 1.0, eta) == sigma(t, 1.0, eta) == 0
+    assert sigma(CLEAR, CLEAR, eta) == sigma(t, CLEAR, eta) == 0
 
 
 @unhurried
@@ -97,16 +107,16 @@ def test_epsilon_derived_again_from_an_unbounded_x0_is_the_same(one, other, eta,
 
 def test_a_clipped_x0_and_its_noise_describe_one_sample():
     x, y = 3 * normal(2, 50)
-    unclipped = read(x, y, ddim_row(0.3, 0.3))
+    unclipped = read(x, y, ddim_row(LEVEL, LEVEL))
     assert (unclipped.abs() > 1).any()
-    torch.testing.assert_close(step(x, y, ddim_row(0.3, 0.3, **CLIPPED)), x)
-    last = ddim_row(0.3, 1.0, **CLIPPED)
+    torch.testing.assert_close(step(x, y, ddim_row(LEVEL, LEVEL, **CLIPPED)), x)
+    last = ddim_row(LEVEL, level_of(1.0), **CLIPPED)
     torch.testing.assert_close(step(x, y, last), unclipped.clamp(-1, 1))
 
 
 def test_epsilon_is_derived_again_only_where_asked():
     x, y = 3 * normal(2, 50, 2)
-    again, kept = (ddim_row(0.3, 0.6, clip=1.0, rederive=r) for r in (True, False))
+    again, kept = (ddim_row(LEVEL, level_of(0.6), clip=1.0, rederive=r) for r in (True, False))
     x0 = read(x, y, kept)
     assert torch.equal(x0, read(x, y, again)) and (x0.abs() == 1).any()
     torch.testing.assert_close(step(x, y, kept), 0.6**0.5 * x0 + 0.4**0.5 * y)
@@ -125,9 +135,9 @@ def test_the_noise_scale_touches_the_injected_noise_alone(one, other, eta, scale
 def test_epsilon_at_zero_snr_is_refused_unless_x0_is_clipped():
     x, y = normal(2, 1, 4, 1)
     with pytest.raises(ValueError, match="zero terminal SNR"):
-        ddim_row(0.0, 0.5)
+        ddim_row(*NOTHING)
     for options in (CLIPPED, {"clip": 1.0}, {"prediction": "x0"}, {"prediction": "v"}):
-        assert step(x, y, ddim_row(0.0, 0.5, **options)).isfinite().all()
+        assert step(x, y, ddim_row(*NOTHING, **options)).isfinite().all()
 
 
 # Exact denoisers
@@ -175,7 +185,7 @@ def test_one_step_is_right_from_the_end_of_the_chain_and_wrong_from_its_start():
     noise = normal(1, 200_000, 1, 1)
 
     def one_step(t: int) -> tuple[float, float]:
-        rows = ddim(TABLE, [(t, CLEAN)], **CLIPPED)
+        rows = ddim(LEVELS, [(t, CLEAN)], **CLIPPED)
         x = sample(by_row(gaussian(TABLE, 0.5, 0.2), rows), noise, rows)
         return x.mean().item(), x.std().item()
 
@@ -188,7 +198,7 @@ def test_one_step_is_right_from_the_end_of_the_chain_and_wrong_from_its_start():
 def test_added_noise_is_taken_away_again(start):
     rows = trailing(10)[start:]
     x0, ε = normal(2, 4, 16, 2).clamp(-1, 1)
-    x = add_noise(x0, ε, torch.tensor(TABLE[rows[0].t]))
+    x = add_noise(x0, ε, *torch.tensor(LEVELS[rows[0].t], dtype=torch.float64))
     found = sample(lambda x, k: ε, x[None], rows)
     torch.testing.assert_close(found, x0)
 
@@ -235,12 +245,12 @@ def test_a_given_start_is_completed_by_whatever_is_injected():
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+@pytest.mark.parametrize("schedule", sorted(BETAS))
 def test_all_steps_with_eta_1_are_ancestral_ddpm(schedule, clip):
     """Ho et al., arXiv 2006.11239: x_{t-1} = μ̃(x_t, x̂0) + √β̃ z, eqs. 6 and 7."""
     ᾱ = alpha_bar_table(schedule, T)
     β = 1 - ᾱ / np.array([1.0, *ᾱ[:-1]])
-    rows = ddim(ᾱ, make_grid(T, T), clip=clip, rederive=clip is not None, eta=1.0)
+    rows = ddim(levels_of(ᾱ), make_grid(T, T), clip=clip, rederive=clip is not None, eta=1.0)
     noise = normal(T + 1, 3, 4, 2)
     x = noise[0]
     for k, t in enumerate(reversed(range(T))):
@@ -266,8 +276,8 @@ def test_states_end_with_the_sample_and_the_last_x0():
 
 # Golden numbers: diffusers' own suite, and others worked out independently in its setup
 
-LINEAR = alpha_bar_of(SCHEDULES["linear"](1000))
-STEEP = alpha_bar_of(SCHEDULES["linear"](1000, 0.01, 0.02))
+LINEAR = alpha_bar_of(BETAS["linear"](1000))
+STEEP = alpha_bar_of(BETAS["linear"](1000, 0.01, 0.02))
 AS_DIFFUSERS = {"clip": 1.0}
 VELOCITY = {"prediction": "v", "clip": 1.0}
 
@@ -290,7 +300,7 @@ VELOCITY = {"prediction": "v", "clip": 1.0}
     ],
 )
 def test_golden_sums(model, table, grid, options, eta, total):
-    rows = ddim(table, grid, eta=eta, **options)
+    rows = ddim(levels_of(table), grid, eta=eta, **options)
     noise = torch.stack([RAMP, *[REVERSED] * len(grid)])
     x = sample(by_row(model, rows), noise, rows)
     assert x.dtype == torch.float32
@@ -299,8 +309,8 @@ def test_golden_sums(model, table, grid, options, eta, total):
 
 
 def test_golden_sum_from_noise_added_on_the_way():
-    rows = ddim(LINEAR, make_grid(1000, 10, "leading")[8:], **AS_DIFFUSERS)
-    x = add_noise(RAMP, REVERSED, torch.tensor(LINEAR[100], dtype=torch.float32))
+    rows = ddim(levels_of(LINEAR), make_grid(1000, 10, "leading")[8:], **AS_DIFFUSERS)
+    x = add_noise(RAMP, REVERSED, *torch.tensor(level_of(LINEAR[100])))
     found = sample(by_row(by_time, rows), x[None], rows)
     assert found.abs().sum().item() == pytest.approx(354.5418, abs=1e-2)
 
@@ -310,4 +320,6 @@ def test_golden_sum_from_noise_added_on_the_way():
     [(0, 0, 0), (420, 400, 0.14771), (980, 960, 0.32460), (487, 486, 0.00979), (999, 998, 0.02)],
 )
 def test_golden_variances(t, s, variance):
-    assert sigma(LINEAR[t], LINEAR[s], eta=1.0) ** 2 == pytest.approx(variance, abs=1e-5)
+    assert sigma(level_of(LINEAR[t]), level_of(LINEAR[s]), eta=1.0) ** 2 == pytest.approx(
+        variance, abs=1e-5
+    )

@@ -17,9 +17,10 @@ from diffpolicy.sampling.grids import (
     pairs,
     parse_grid,
 )
-from diffpolicy.sampling.noise import CLEAN
+from diffpolicy.sampling.noise import CLEAN, make_levels
 
 spacings = st.sampled_from(sorted(SPACINGS))
+LEVELS = make_levels("squaredcos", 100)
 chains = st.integers(1, 1000)
 budgets = chains.flatmap(lambda T: st.tuples(st.just(T), st.integers(1, T)))
 parts = st.tuples(st.integers(0, 999), st.integers(0, 999)).map(sorted)
@@ -104,7 +105,7 @@ def test_duplicates_are_counted():
 def test_a_falling_list_is_a_grid(times):
     times.sort(reverse=True)
     assert listed_grid(100, times) == pairs(times)
-    assert parse_grid(100, ",".join(map(str, times)), None, None, 0) == pairs(times)
+    assert parse_grid(LEVELS, ",".join(map(str, times)), None, None, 0) == pairs(times)
 
 
 @pytest.mark.parametrize("times", [[], [100], [5, -1], [5, 5], [5, 7], [0, 99]])
@@ -116,7 +117,7 @@ def test_a_list_that_does_not_fall_in_range_is_refused(times):
 @pytest.mark.parametrize("text", ["uniform", "", "85;20", "8.5,2"])
 def test_what_is_neither_a_spacing_nor_a_list_is_refused(text):
     with pytest.raises(DiffpolicyError, match=r"one of trailing, leading, .* or timesteps like"):
-        parse_grid(100, text, None, None, 0)
+        parse_grid(LEVELS, text, None, None, 0)
 
 
 @given(chains, st.integers(0, 1000))

@@ -6,9 +6,10 @@ from golden import gaussian
 
 from diffpolicy.sampling.grids import make_grid
 from diffpolicy.sampling.latent import decode, encode, interpolate, slerp
-from diffpolicy.sampling.noise import alpha_bar_table
+from diffpolicy.sampling.noise import alpha_bar_table, levels_of
 
 TABLE = alpha_bar_table("squaredcos", 1000)
+LEVELS = levels_of(TABLE)
 MEAN, STD = 0.3, 0.5
 
 
@@ -28,7 +29,7 @@ def test_the_latent_of_a_gaussian_is_its_standard_score(prediction):
     x_T = encode(
         gaussian(TABLE, MEAN, STD, prediction),
         MEAN + STD * z,
-        TABLE,
+        LEVELS,
         far(990),
         prediction=prediction,
     )
@@ -39,8 +40,8 @@ def test_decoding_what_was_encoded_gives_it_back_the_better_the_more_steps():
     model, x_0 = gaussian(TABLE, MEAN, STD), MEAN + STD * normal()
     errors = []
     for k in (10, 50, 250, 990):
-        x_T = encode(model, x_0, TABLE, far(k))
-        errors.append((decode(model, x_T, TABLE, far(k)) - x_0).abs().max().item())
+        x_T = encode(model, x_0, LEVELS, far(k))
+        errors.append((decode(model, x_T, LEVELS, far(k)) - x_0).abs().max().item())
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.01 < errors[0]
 
@@ -61,7 +62,7 @@ def test_slerp_stays_on_the_sphere_and_keeps_its_ends():
 
 def test_interpolation_goes_from_one_chunk_to_the_other():
     one, other = MEAN + STD * normal(1), MEAN + STD * normal(2)
-    path = interpolate(gaussian(TABLE, MEAN, STD), one, other, (0.0, 0.5, 1.0), TABLE, far(990))
+    path = interpolate(gaussian(TABLE, MEAN, STD), one, other, (0.0, 0.5, 1.0), LEVELS, far(990))
     assert path.shape == (3, 2, 16, 2)
     torch.testing.assert_close(path[[0, 2]], torch.stack([one, other]), atol=0.02, rtol=0)
     middle = MEAN + STD * slerp(normal(1), normal(2), 0.5)

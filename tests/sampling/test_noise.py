@@ -8,15 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffpolicy.sampling.noise import (
+    BETAS,
     CLEAN,
-    SCHEDULES,
-    alpha_bar_at,
     alpha_bar_of,
     alpha_bar_table,
+    level_at,
+    levels_of,
     zero_terminal_snr,
 )
 
-schedules = st.sampled_from(sorted(SCHEDULES))
+schedules = st.sampled_from(sorted(BETAS))
 chains = st.integers(1, 1000)
 
 
@@ -35,8 +36,9 @@ def test_every_chain_starts_from_noise_alone(schedule, timesteps):
 
 def test_the_clean_level_lies_below_timestep_0():
     table = alpha_bar_table("squaredcos", 100)
-    assert alpha_bar_at(table, CLEAN) == 1
-    assert alpha_bar_at(table, 0) == table[0] < 1
+    levels = levels_of(table)
+    assert level_at(levels, CLEAN) == (1, 0)
+    assert level_at(levels, 0).signal == pytest.approx(table[0] ** 0.5)
 
 
 def test_squaredcos_is_the_squared_cosine():
@@ -50,7 +52,7 @@ def test_the_first_squaredcos_step_multiplies_errors_by_2029():
 
 
 def test_linear_is_the_paper_s_at_1000_steps_and_rescaled_below():
-    assert np.array_equal(SCHEDULES["linear"](1000), np.linspace(1e-4, 0.02, 1000))
+    assert np.array_equal(BETAS["linear"](1000), np.linspace(1e-4, 0.02, 1000))
     assert 1 - alpha_bar_table("linear", 100)[0] == pytest.approx(1e-3)
     unscaled = np.cumprod(1 - np.linspace(1e-4, 0.02, 100))[-1]
     assert math.sqrt(unscaled) == pytest.approx(0.603, abs=1e-3)
@@ -58,14 +60,14 @@ def test_linear_is_the_paper_s_at_1000_steps_and_rescaled_below():
 
 
 def test_scaled_linear_is_linear_in_the_root():
-    betas = SCHEDULES["scaled_linear"](1000, 0.00085, 0.012)
+    betas = BETAS["scaled_linear"](1000, 0.00085, 0.012)
     assert betas[[0, -1]] == pytest.approx([0.00085, 0.012])
     assert np.diff(np.sqrt(betas)) == pytest.approx(np.diff(np.sqrt(betas))[0])
 
 
 @given(schedules, st.integers(2, 1000))
 def test_zero_terminal_snr_ends_in_noise_alone_and_begins_where_it_did(schedule, timesteps):
-    table = alpha_bar_of(SCHEDULES[schedule](timesteps))
+    table = alpha_bar_of(BETAS[schedule](timesteps))
     rescaled = zero_terminal_snr(table)
     assert rescaled[-1] == 0
     assert rescaled[0] == pytest.approx(table[0])

@@ -5,7 +5,7 @@ from golden import by_row
 
 from diffpolicy.sampling.ddim import ddim
 from diffpolicy.sampling.grids import make_grid
-from diffpolicy.sampling.noise import alpha_bar_table
+from diffpolicy.sampling.noise import alpha_bar_table, levels_of
 from diffpolicy.sampling.steps import move, read, states
 from diffpolicy.sampling.wrappers import dynamic_threshold, reuse, self_conditioned
 
@@ -13,7 +13,7 @@ TABLE = alpha_bar_table("squaredcos", 100)
 
 
 def rows_of(k: int, **options):
-    return ddim(TABLE, make_grid(100, k), **options)
+    return ddim(levels_of(TABLE), make_grid(100, k), **options)
 
 
 def crooked(x, t):
