@@ -105,6 +105,10 @@ class Engined(Protocol):
         """The engine for calls of this batch size."""
         ...
 
+    def prepare(self, batch: int = 1) -> str:
+        """Build all that calls of this batch size need; the name of the engine."""
+        ...
+
     def with_engine(self, name: str) -> Self:
         """The same source on another engine."""
         ...
@@ -112,7 +116,7 @@ class Engined(Protocol):
 
 def build_engine(source: ChunkSource, batch: int = 1) -> str | None:
     """Build the engine for a batch size now and return its name; None without engines."""
-    return source.engine(batch).name if isinstance(source, Engined) else None
+    return source.prepare(batch) if isinstance(source, Engined) else None
 
 
 def on_one_engine(source: ChunkSource, batch: int = 1) -> ChunkSource:
