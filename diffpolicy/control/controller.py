@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -21,8 +20,9 @@ from diffpolicy.control.chunk_source import (
     observed_by,
 )
 from diffpolicy.control.episode import ask
-from diffpolicy.control.latency import LatencyProfile, delay_ticks, percentiles
+from diffpolicy.control.latency import delay_ticks
 from diffpolicy.control.receding_horizon import Neutral, new_controller
+from diffpolicy.control.statistics import Statistics
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.late.plan import Plan
 from diffpolicy.specification import FLAT
@@ -32,30 +32,6 @@ HOLD = "hold"
 
 class ActionsNotFinite(DiffpolicyError):
     """A chunk with NaN or infinity."""
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """One episode so far.
-
-    ages: ticks since its observation, of each action of a chunk. delay_ticks, expected_ticks: of
-    each chunk but one that was waited for. latency_ms: of each inference but that one. late_ms: of
-    each call but the first. missed_ticks: whole control periods that passed without a call.
-    """
-
-    ticks: int
-    starved_ticks: int
-    missed_ticks: int
-    ages: tuple[int, ...]
-    delay_ticks: tuple[int, ...]
-    latency_ms: tuple[float, ...]
-    late_ms: tuple[float, ...]
-    expected_ticks: tuple[int, ...]
-
-    def latency_percentiles(self) -> dict[str, float | int | None] | None:
-        """p50, p90, p99, p99.9, max and jitter in ms (`latency.percentiles`); None without any."""
-        samples = np.array(self.latency_ms)
-        return percentiles(LatencyProfile(samples, "controller")) if len(samples) else None
 
 
 class Controller:

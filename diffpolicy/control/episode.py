@@ -13,6 +13,7 @@ import numpy as np
 from diffpolicy import environment
 from diffpolicy.control.chunk_source import ChunkSource, observed_by, planning
 from diffpolicy.control.external import PolicyFailure
+from diffpolicy.control.noise import noise_batch
 from diffpolicy.control.ranges import OVERFLOW, TrainingRange, training_range
 from diffpolicy.control.receding_horizon import (
     RecedingHorizon,
@@ -24,9 +25,6 @@ from diffpolicy.environment.monitored import EnvironmentFailure, Monitored, plac
 from diffpolicy.environment.outcome import Outcome, new_outcome
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.late.plan import Plan
-
-# NumPy pads seeds with zeros, so [seed, 0] would be the environment's own stream.
-NOISE_STREAM = 0x401
 
 
 @dataclass(frozen=True)
@@ -45,13 +43,13 @@ class Episode:
     replans: int
     starved_ticks: int
     delay_ticks: tuple[int, ...]
+    expected_ticks: tuple[int, ...]
     ages: tuple[int, ...]
     seam_jumps: tuple[float, ...]  # in units of the actions
     seam_jerks: tuple[float, ...]  # in units of the actions / s³
     failure: str | None = None
     success_tick: int | None = None
     broken: bool = False  # the environment raised, ended its process, or hung
-    expected_ticks: tuple[int, ...] = ()
     observed: int = 0
     far: tuple[int, ...] = ()
     lowest: tuple[float, ...] = ()
@@ -63,7 +61,7 @@ class Episode:
     @property
     def prefix_misses(self) -> int:
         """Chunks that came later than expected, so after the actions that their plan counts on."""
-        pairs = zip(self.delay_ticks, self.expected_ticks, strict=False)
+        pairs = zip(self.delay_ticks, self.expected_ticks, strict=True)
         return sum(delay > expected for delay, expected in pairs)
 
 
@@ -227,7 +225,7 @@ def _forgive(error: EnvironmentFailure, env: Monitored, options: RolloutOptions)
 
 def failed_episode(seed: int, tick: int, failure: str) -> Episode:
     """An episode of which nothing is known but that the environment broke it."""
-    return Episode(seed, False, 0.0, tick, 0, 0, (), (), (), (), failure, broken=True)
+    return Episode(seed, False, 0.0, tick, 0, 0, (), (), (), (), (), failure, broken=True)
 
 
 def observe(episodes: Sequence[RunningEpisode], batch: int) -> dict[str, np.ndarray]:
@@ -275,20 +273,3 @@ def ask(
     except PolicyFailure as error:
         more = f", or in one of {len(keys) - 1} other episodes" if len(keys) > 1 else ""
         raise DiffpolicyError(f"{error}, {place(*keys[0])}{more}") from error
-
-
-def noise_batch(source: ChunkSource, keys: Sequence[tuple[int, int]], batch: int) -> np.ndarray:
-    """Noise [draws, batch, …] of one call, by the (seed, tick) of each row; other rows are zero."""
-    count, _, *chunk = source.noise_shape(batch)
-    noise = np.zeros((count, batch, *chunk), np.float32)
-    for row, (seed, tick) in enumerate(keys):
-        noise[:, row] = episode_noise(seed, tick, (count, *chunk))
-    return noise
-
-
-def episode_noise(seed: int, tick: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Standard normal noise of one replan, from (episode seed, tick) alone.
-
-    x_T comes first, so budgets and samplers with more draws share it.
-    """
-    return np.random.default_rng([seed, tick, NOISE_STREAM]).standard_normal(shape, np.float32)
