@@ -124,7 +124,7 @@ class RecedingHorizon:
         """Step 3: the action of this tick, or the neutral one if the chunk has run out."""
         left = self.remaining(tick)
         if self.current is not None and len(left):
-            self.ages.append(tick - self.current.observed)
+            self.ages.append(self.current.age(tick))
             action = left[0]
         else:
             self.starved_ticks += 1

@@ -40,6 +40,11 @@ class Chunk:
         """Actions [≤ n, D_a] from this tick on, which is not before `first`."""
         return self.actions[tick - self.first :]
 
+    def age(self, tick: int) -> int:
+        """Ticks since the observation of this tick's action; the rounded mean of its parts."""
+        of = [part.observed for part in self.parts if len(part.since(tick))] or [self.observed]
+        return round(tick - sum(of) / len(of))
+
 
 @dataclass(frozen=True)
 class DropHead:

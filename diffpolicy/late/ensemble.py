@@ -18,8 +18,8 @@ RATE = 0.01  # m of the paper
 class Ensemble(DropHead):
     """Begin a chunk at every tick, and execute the mean of those that have arrived.
 
-    One inference runs at a time, so chunks begin every max(1, d) ticks. Ages are those of the
-    newest chunk.
+    One inference runs at a time, so chunks begin every max(1, d) ticks. The age of an action is the
+    mean of its parts.
     """
 
     text: str = "ensemble"

@@ -39,6 +39,7 @@ def run(delays, usable=USABLE):
 def test_every_tick_executes_the_mean_of_all_chunks_that_have_arrived_for_it(delays, usable):
     """The equation of the paper, tick by tick: weights e^{-0.01 i}, i = 0 for the oldest."""
     executed, flights, controller = run(iter(delays), usable)
+    ages = iter(controller.ages)
     for tick, action in enumerate(executed):
         have = [at for at, arrival in flights if arrival <= tick < at + usable]
         if not have:
@@ -47,6 +48,7 @@ def test_every_tick_executes_the_mean_of_all_chunks_that_have_arrived_for_it(del
         weights = [np.exp(-RATE * i) for i in range(len(have))]
         found = [values(at, usable)[tick - at, 0] for at in sorted(have)]
         assert action == pytest.approx(np.average(found, weights=weights), abs=1e-9)
+        assert next(ages) == round(tick - np.mean(have))
     assert controller.starved_ticks == np.isnan(executed).sum()
 
 
