@@ -19,7 +19,8 @@ from diffpolicy.eval.config import SweepConfig
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (  # in this order: later commands use what earlier ones wrote
     *("README.md", "eval/README.md", "diffpolicy/engines/README.md"),
-    *("diffpolicy/control/README.md", "diffpolicy/interfaces/README.md"),
+    *("diffpolicy/control/README.md", "diffpolicy/late/README.md"),
+    "diffpolicy/interfaces/README.md",
     *("diffpolicy/policies/README.md", "diffpolicy/teleop/README.md", "envs/README.md"),
     *("datasets/README.md", "eval/POLICIES.md", "CONTRIBUTING.md", "CHANGELOG.md"),
 )
