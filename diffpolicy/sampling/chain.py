@@ -10,10 +10,11 @@ from diffpolicy.sampling import grids
 from diffpolicy.sampling.ddim import ddim
 from diffpolicy.sampling.noise import alpha_bar_table
 from diffpolicy.sampling.steps import Row
+from diffpolicy.specification import Specification
 
 SAMPLERS = {"ddim": ddim}
 USUAL_GRID, OPTIMISED = "trailing", "optimised"
-WITHOUT_NOISE = ("regression", "mip")  # objectives whose networks start from zero
+WITHOUT_NOISE = {"regression": 0, "mip": 2}  # steps of the objectives that start from zero
 NAMES = {"regression": "regression", "mip": "MIP"}  # of budgets, by objective
 SHOWN = 12  # timesteps that an audit line prints
 
@@ -131,6 +132,19 @@ def make_chain(
     )
 
 
+def own_budgets(specification: Specification) -> tuple[int, ...] | None:
+    """The only budgets of a run: 0 for regression, 2 for MIP, 1 and 2 if distilled; None for any.
+
+    They are `ddim_steps` on the grid of the run, and ancestral sampling is not among them.
+    """
+    objective = specification.model.objective
+    if objective in WITHOUT_NOISE:
+        return (WITHOUT_NOISE[objective],)
+    if objective == "distilled":
+        return tuple(sorted(len(times) for times in specification.schedules))
+    return None
+
+
 def _grid(timesteps: int, sampling: Sampling, schedules: Sequence[Sequence[int]]) -> grids.Grid:
     """The grid of the options; an optimised one by its number of steps, by default the largest."""
     if sampling.grid != OPTIMISED:
@@ -148,7 +162,7 @@ def _grid(timesteps: int, sampling: Sampling, schedules: Sequence[Sequence[int]]
 
 def _refuse_options(model: ModelConfig, sampling: Sampling, usual: Sampling) -> None:
     """Raise DiffpolicyError if a policy without noise is given the options of a sampler."""
-    steps = {"regression": 0, "mip": 2}[model.objective]
+    steps = WITHOUT_NOISE[model.objective]
     usual = replace(usual, late=sampling.late)
     if sampling not in (usual, replace(usual, ddim_steps=steps)):
         given = {k: v for k, v in asdict(sampling).items() if v != getattr(usual, k)}
