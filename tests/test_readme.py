@@ -15,12 +15,14 @@ import diffpolicy.envs
 from diffpolicy import cli
 from diffpolicy.eval import quickstart, suite
 from diffpolicy.eval.config import SweepConfig
+from diffpolicy.training import distill
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (  # in this order: later commands use what earlier ones wrote
     *("README.md", "eval/README.md", "diffpolicy/engines/README.md"),
     *("diffpolicy/control/README.md", "diffpolicy/interfaces/README.md"),
     *("diffpolicy/policies/README.md", "diffpolicy/teleop/README.md", "envs/README.md"),
+    "diffpolicy/training/README.md",
     *("datasets/README.md", "eval/POLICIES.md", "CONTRIBUTING.md", "CHANGELOG.md"),
 )
 MOST_BYTES = 10_240  # of README.md
@@ -85,9 +87,9 @@ def run_in_small(name: str, *arguments: str) -> None:
         chosen["ddim_steps"] = 1
     if name == "latency" and "engine" in chosen:
         chosen["engine"] = ("eager",)
-    if name == "train":
+    if name in ("train", "distill"):
         chosen.pop("minutes" if parsed.minutes is None else "steps")
-        chosen.pop("batch")
+        chosen.pop("batch", None)
     if name == "record":
         chosen.pop("max_steps")
     if name == "filter":
@@ -113,6 +115,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(quickstart, "SweepConfig", partial(SweepConfig, ddpm=False, **small))
     monkeypatch.setitem(suite.PROTOCOLS, "quick", SUITE_IN_SMALL)
     monkeypatch.setattr(suite, "TASKS", ("Balance-v0",))
+    monkeypatch.setattr(distill, "PAIRS", 100)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
