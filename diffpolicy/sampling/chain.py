@@ -48,6 +48,11 @@ class Chain:
         return 0.0 if self.objective in WITHOUT_NOISE else self.sampling.start_scale
 
     @property
+    def noiseless(self) -> bool:
+        """True if the chunk depends on no noise."""
+        return self.start_scale == 0 and not any(row.z for row in self.rows)
+
+    @property
     def steps(self) -> int:
         """K, the steps of the solver; 0 for regression."""
         return 0 if self.regression else len(self.rows)

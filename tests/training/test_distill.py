@@ -1,5 +1,6 @@
 """Distillation: pairs of a teacher's chain, and students of one and two evaluations."""
 
+import json
 import shutil
 import signal
 from dataclasses import replace
@@ -13,6 +14,15 @@ from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import DistillConfig, ModelConfig, Sampling, TrainConfig
 from diffpolicy.data.windows import make_windows
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.eval.config import LatencyConfig, SweepConfig
+from diffpolicy.eval.data_config import DenoiseConfig, OfflineConfig
+from diffpolicy.eval.denoise import denoise
+from diffpolicy.eval.latency import latency
+from diffpolicy.eval.measure.steps import steps_of
+from diffpolicy.eval.offline import offline
+from diffpolicy.eval.sweep import sweep
+from diffpolicy.policies.config import ExportPolicyConfig
+from diffpolicy.policies.exporting import export_policy
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import make_chain
 from diffpolicy.sampling.ddim import ddim
@@ -247,3 +257,52 @@ def test_only_a_diffusion_run_with_its_own_data_teaches(teacher, student, tmp_pa
         "distill", "--run", teacher, "--out", out, "--teacher-steps", "1"
     )
     assert not out.exists()
+
+
+EPISODES = {
+    **{"episodes": 2, "envs": 2, "batch": 2, "max_steps": 12, "engine": "eager", "workers": 1},
+    **{"ms_per_step": 2, "pictures": False},
+}
+
+
+@pytest.fixture(scope="module")
+def mip(balance_store, tmp_path_factory):
+    out = tmp_path_factory.mktemp("mip") / "run"
+    options = {"hidden": 32, "blocks": 1, "steps": 20, "objective": "mip", "device": "cpu"}
+    train(TrainConfig(data=balance_store, out=out, batch=32, **options))
+    return out
+
+
+@pytest.mark.parametrize(("kind", "budgets"), [("student", [1, 2]), ("mip", [2])])
+def test_a_sweep_and_offline_take_the_runs_own_budgets(kind, budgets, request, tmp_path):
+    run = request.getfixturevalue(kind)
+    rows = sweep(SweepConfig(run=run, out=tmp_path / "sweep", **EPISODES)).rows
+    assert [row.ddim_steps for row in rows if row.clock == "paused"] == budgets
+    assert [row.network_evals for row in rows if row.clock == "paused"] == budgets
+    small = {"latency_seconds": 0.05, "engine": "eager", "out": tmp_path / "offline"}
+    figures = offline(OfflineConfig(run=run, episodes=1, samples=2, **small))
+    assert [row.ddim_steps for row in figures.rows] == budgets
+
+
+def test_asked_steps_are_chosen_among_those_of_the_run(student, tiny_run):
+    own, any_number = (load_policy(run).specification for run in (student, tiny_run))
+    assert steps_of((1, 4), own) == [1]
+    assert steps_of((4, 8), own) == [1, 2]
+    assert steps_of((4, 1, 4), any_number) == [1, 4]
+
+
+@pytest.mark.parametrize("kind", ["student", "mip"])
+def test_latency_and_denoise_take_such_a_run(kind, request, tmp_path, capsys):
+    run = request.getfixturevalue(kind)
+    latency(LatencyConfig(run=run, engine=("eager", "native"), seconds=0.05))
+    denoise(DenoiseConfig(run=run, out=tmp_path / "found.gif", chunks=2))
+    assert "2 network evaluations" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("kind", "noise"), [("student", True), ("mip", False)])
+def test_an_exported_file_has_noise_where_the_policy_has(kind, noise, request, tmp_path):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    out = tmp_path / "policy.onnx"
+    export_policy(ExportPolicyConfig(run=request.getfixturevalue(kind), out=out))
+    contract = json.loads(out.with_suffix(".json").read_text())
+    assert (contract["noise"] is not None) == noise
