@@ -94,7 +94,8 @@ class Sampling(Checked):
     """Sampling of an action chunk: step budget, timestep grid, η and clipping."""
 
     ddim_steps: int | None = None
-    """Denoising steps for each chunk; by default 10, and 0 for a regression policy."""
+    """Denoising steps for each chunk; by default 10, 0 for a regression policy, 2 for MIP and for a
+    distilled policy."""
     grid: str | None = None
     """Timestep grid: trailing, leading, linspace, loop, quadratic, lambda, karras, optimised, or a
     list such as 85,20; by default that of the run: trailing, unless imported or distilled."""
@@ -188,6 +189,32 @@ class TrainConfig(ModelConfig):
     in the store."""
     picture_memory: Annotated[float, Range(0, 1e6)] = 1.0
     """Most memory for pictures in GB; those of a larger store are read from disk in training."""
+
+
+@dataclass(frozen=True)
+class DistillConfig(Checked):
+    """Train a student that makes in one or two evaluations the chunks of a run's whole chain."""
+
+    run: Path
+    """Run folder of the teacher: a diffusion policy. The student has its network and its data."""
+    out: Path
+    """Run folder to write."""
+    teacher_steps: Annotated[int, Range(2, 10_000)] = 16
+    """Steps of the teacher's chain, which injects no noise."""
+    sampler: str = "ddim"
+    """Sampling method of the teacher: ddim or dpm++."""
+    data: Path | None = None
+    """Demonstrations that the teacher was trained on; by default where they were then."""
+    steps: Annotated[int | None, STEPS] = None
+    """Optimiser steps; by default as many as the teacher had, unless --minutes is given."""
+    minutes: Annotated[float | None, MINUTES] = None
+    """Training time in minutes, without that of the pairs, instead of a number of steps."""
+    device: Device = "auto"
+    """Device to train on; auto uses CUDA if it is available."""
+    threads: Annotated[int | None, THREADS] = None
+    """CPU threads of PyTorch; by default one for each core."""
+    resume: bool = False
+    """Continue the run in --out, to its own target unless --steps or --minutes gives another."""
 
 
 @dataclass(frozen=True)

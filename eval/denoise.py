@@ -23,6 +23,7 @@ from diffpolicy.specification import NO_ENVIRONMENT
 
 from .data_config import DenoiseConfig
 from .measure.held_out import held_out
+from .measure.steps import steps_of
 from .report.figure import png
 
 COLUMNS = 6
@@ -68,7 +69,8 @@ def trace(config: DenoiseConfig) -> list[Trajectory]:
     checkpoint = load_policy(config.run)
     history = _history(config, checkpoint)
     named = config.grid in (None, *SPACINGS)
-    budgets = config.ddim_steps if named else (None,)  # a list fixes its steps
+    steps = steps_of(config.ddim_steps, checkpoint.specification)
+    budgets = steps if named else [None]  # a list fixes its steps
     samplings = [Sampling(ddim_steps=k, grid=config.grid) for k in budgets]
     policies = [Policy(checkpoint, sampling) for sampling in samplings]
     rng = np.random.default_rng(config.seed)

@@ -21,7 +21,7 @@ from diffpolicy.device import choose_device
 from diffpolicy.engines.auto import verify_stages
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
-from diffpolicy.sampling.chain import audit_line
+from diffpolicy.sampling.chain import audit_line, own_budgets
 
 from .config import LatencyConfig
 from .measure.description import Description, describe
@@ -33,6 +33,7 @@ from .measure.provenance import provenance, set_threads
 from .measure.result_files import LatencyFile, LatencyProvenance
 from .measure.results import LatencyResult
 from .measure.rows import percentiles_of
+from .measure.steps import steps_of
 from .measure.timing import (
     MANY_SAMPLES,
     Timed,
@@ -74,7 +75,8 @@ def latency(config: LatencyConfig) -> None:
 def _plan_of_run(config: LatencyConfig) -> Plan:
     """Every budget of a run or a net; without an environment, a net has no control tick."""
     checkpoint = _checkpoint(config)
-    budgets = [_engines_of(config, checkpoint, k) for k in sorted(set(config.ddim_steps))]
+    steps = steps_of(config.ddim_steps, checkpoint.specification)
+    budgets = [_engines_of(config, checkpoint, k) for k in steps]
     tick_ms = None if config.net else 1000 * checkpoint.specification.task.control_dt_s
     return Plan([*_timed(config, checkpoint, budgets)], describe(budgets[0][0]), tick_ms)
 
@@ -123,9 +125,10 @@ def _checkpoint(config: LatencyConfig) -> Checkpoint:
         return fresh_checkpoint(config.net)
     assert config.run
     checkpoint = load_policy(config.run)
-    if config.baseline and checkpoint.specification.model.regression:
+    if config.baseline and own_budgets(checkpoint.specification):
+        objective = checkpoint.specification.model.objective
         raise DiffpolicyError(
-            "a regression policy has no denoising loop to compare with --baseline"
+            f"a {objective} policy has no denoising loop to compare with --baseline"
         )
     return checkpoint
 

@@ -15,6 +15,7 @@ from .measure.offline_results import OfflineProvenance, OfflineResult
 from .measure.open_loop import open_loop
 from .measure.provenance import provenance, set_threads
 from .measure.run import results_folder
+from .measure.steps import steps_of
 from .report.products import check_outputs, save
 
 
@@ -41,9 +42,8 @@ def offline(config: OfflineConfig) -> OfflineResult:
 
 
 def _policies(config: OfflineConfig, checkpoint: Checkpoint) -> list[Policy]:
-    """One policy for each budget, the largest last; regression has a single one."""
-    regression = checkpoint.specification.model.regression
-    budgets = [0] if regression else sorted(set(config.ddim_steps))
+    """One policy for each budget, the largest last; some runs have budgets of their own."""
+    budgets = steps_of(config.ddim_steps, checkpoint.specification)
     found = [Policy(checkpoint, Sampling(k), config.device, engine=config.engine) for k in budgets]
     for policy in found:
         print(audit_line(policy.chain))
@@ -70,7 +70,7 @@ def _provenance(config: OfflineConfig, policy: Policy, figures: Figures) -> Offl
         episodes_in_data=len(figures.data.ends),
         observations=len(loop.index),
         pairs=len(loop.pairs),
-        samples=1 if policy.regression else config.samples,
+        samples=1 if policy.chain.noiseless else config.samples,
         seed=config.seed,
         padded_batch=BATCH,
         control_dt_s=policy.task.control_dt_s,

@@ -156,5 +156,7 @@ def test_a_batch_beyond_the_memory_is_refused_with_its_size(tiny_run):
 
 
 def test_an_unknown_sampler_is_refused_with_the_names_of_all(tiny_run):
-    with pytest.raises(DiffpolicyError, match="'euler' is not a sampler; expected one of: ddim, dpm"):
+    with pytest.raises(
+        DiffpolicyError, match="'euler' is not a sampler; expected one of: ddim, dpm"
+    ):
         Policy.load(tiny_run, sampler="euler")

@@ -15,6 +15,7 @@ import diffpolicy.envs
 from diffpolicy import cli
 from diffpolicy.eval import quickstart, suite
 from diffpolicy.eval.config import SweepConfig
+from diffpolicy.training import distill
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (  # in this order: later commands use what earlier ones wrote
@@ -22,6 +23,7 @@ DOCUMENTS = (  # in this order: later commands use what earlier ones wrote
     *("diffpolicy/control/README.md", "diffpolicy/late/README.md"),
     "diffpolicy/interfaces/README.md",
     *("diffpolicy/policies/README.md", "diffpolicy/teleop/README.md", "envs/README.md"),
+    "diffpolicy/training/README.md",
     *("datasets/README.md", "eval/POLICIES.md", "CONTRIBUTING.md", "CHANGELOG.md"),
 )
 MOST_BYTES = 10_240  # of README.md
@@ -86,9 +88,9 @@ def run_in_small(name: str, *arguments: str) -> None:
         chosen["ddim_steps"] = 1
     if name == "latency" and "engine" in chosen:
         chosen["engine"] = ("eager",)
-    if name == "train":
+    if name in ("train", "distill"):
         chosen.pop("minutes" if parsed.minutes is None else "steps")
-        chosen.pop("batch")
+        chosen.pop("batch", None)
     if name == "record":
         chosen.pop("max_steps")
     if name == "filter":
@@ -114,6 +116,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(quickstart, "SweepConfig", partial(SweepConfig, ddpm=False, **small))
     monkeypatch.setitem(suite.PROTOCOLS, "quick", SUITE_IN_SMALL)
     monkeypatch.setattr(suite, "TASKS", ("Balance-v0",))
+    monkeypatch.setattr(distill, "PAIRS", 100)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

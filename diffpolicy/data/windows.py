@@ -27,7 +27,8 @@ class Windows:
     observations {key: [N, …]} and actions [N, D_a] are numpy arrays, or tensors on any device: the
     same indexing serves both. Pictures may be `StoredPictures`, which are read when indexed.
     newest, first, last [W] are int64 of the same kind: the row of the newest observation and the
-    ends of its episode. history [T_o], chunk [T_p]: rows relative to it.
+    ends of its episode. history [T_o], chunk [T_p]: rows relative to it. trajectories [W, k + 1,
+    T_p, D_a]: the states of a teacher's chain and its end, in place of the actions.
     """
 
     observations: dict[str, Any]
@@ -38,6 +39,7 @@ class Windows:
     history: Any
     chunk: Any
     horizons: Horizons
+    trajectories: Any = None
 
     def __len__(self) -> int:
         """W, the number of windows."""
@@ -51,18 +53,22 @@ class Windows:
     @property
     def nbytes(self) -> int:
         """Bytes of the observations and actions in memory."""
-        return sum(x.nbytes for x in (*self.observations.values(), self.actions))
+        held = [] if self.trajectories is None else [self.trajectories]
+        return sum(x.nbytes for x in (*self.observations.values(), self.actions, *held))
 
     def gather(self, index) -> tuple[dict[str, Any], Any, Any]:
         """index [B] -> observations {key: [B, T_o, …]}, actions [B, T_p, D_a], real [B, T_p] bool.
 
-        `real` is False for an action that repeats the first or the last one of its episode.
+        `real` is False for an action that repeats the first or the last one of its episode. With
+        trajectories, these [B, k + 1, T_p, D_a] are returned instead, and all of it is real.
         """
         newest, first, last = (x[index][:, None] for x in (self.newest, self.first, self.last))
         seen = (newest + self.history).clip(first, last)
         wanted = newest + self.chunk
         rows = wanted.clip(first, last)
         observations = {key: x[seen] for key, x in self.observations.items()}
+        if self.trajectories is not None:
+            return observations, self.trajectories[index], rows >= first
         return observations, self.actions[rows], rows == wanted
 
     def to(self, device) -> "Windows":
@@ -72,7 +78,9 @@ class Windows:
         names = ("actions", "newest", "first", "last", "history", "chunk")
         moved = {name: torch.as_tensor(getattr(self, name), device=device) for name in names}
         seen = {k: torch.as_tensor(x, device=device) for k, x in self.observations.items()}
-        return Windows(seen, **moved, horizons=self.horizons)
+        held = self.trajectories
+        held = None if held is None else torch.as_tensor(held, device=device)
+        return Windows(seen, **moved, horizons=self.horizons, trajectories=held)
 
 
 def make_windows(

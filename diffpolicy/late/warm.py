@@ -4,7 +4,6 @@ RTI-DP, arXiv 2508.05396; STEP, arXiv 2602.08245. Shapes: B batch, T_p predictio
 action dimensions.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -17,7 +16,7 @@ from diffpolicy.engines import build_engine
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.late.drop import DropHead, Sampled
 from diffpolicy.sampling.chain import USUAL_GRID, WITHOUT_NOISE, Chain, make_chain
-from diffpolicy.sampling.noise import alpha_bar_table
+from diffpolicy.sampling.noise import make_levels
 
 if TYPE_CHECKING:
     from diffpolicy.late.plan import Plans
@@ -103,5 +102,5 @@ class Warm(DropHead):
     def begin(self, specification: "Specification", planned: Tensor, z: Tensor) -> Tensor:
         """x_t' of the plan Ŷ [B, T_p, D_a] and noise z of its shape or [1, B, T_p, D_a]."""
         model = specification.model
-        signal = float(alpha_bar_table(model.schedule, model.train_timesteps)[self.timestep])
-        return math.sqrt(signal) * planned + math.sqrt(1 - signal) * z
+        signal, noise = make_levels(model.schedule, model.train_timesteps)[self.timestep]
+        return signal * planned + noise * z

@@ -86,23 +86,23 @@ def export_policy(config: ExportPolicyConfig) -> None:
         "largest difference from eager on %d random inputs: %.2g normalised, %.2g in the units of "
         "the actions; contract in %s; to run it:\n\n%s",
         *(CHECKED, found["normalised"], found["in_units"], contract_path),
-        example(config.out, policy.regression),
+        example(config.out, policy.chain.noiseless),
     )
 
 
-def example(path: Path, regression: bool) -> str:
+def example(path: Path, noiseless: bool) -> str:
     """A program that runs the file with onnxruntime and numpy alone, on observations of zeros.
 
     A history begins with the oldest of its T_o observations.
     """
     contract = str(path.with_suffix(".json"))
-    return EXAMPLE.format(model=str(path), contract=contract, noise="" if regression else DRAW)
+    return EXAMPLE.format(model=str(path), contract=contract, noise="" if noiseless else DRAW)
 
 
 def whole_policy(policy: Policy) -> Any:
     """The ONNX model: {key: [1, T_o, …]} and noise to actions [1, m, D_a], in the robot's units.
 
-    A regression policy has no input for noise: it computes from zero.
+    A policy that starts from zero (regression, MIP) has no input for noise.
     """
     job, g = policy.job(), Graph()
     inputs: dict[str, Any] = {
@@ -117,7 +117,7 @@ def whole_policy(policy: Policy) -> Any:
     rename_constants(encoder, "encode/")
     given = {name: _normalised(g, key, policy) for key, name in names.items()}
     encoded = g.insert(encoder, **given)
-    if policy.regression:
+    if policy.chain.noiseless:
         noise = g.constant(np.zeros(job.noise_shape, np.float32))
     else:
         noise, inputs[NOISE] = NOISE, (np.dtype(np.float32), job.noise_shape)
@@ -161,7 +161,7 @@ def compare(path: Path, policy: Policy) -> dict[str, float]:
     session, worst, in_units = open_session(path.read_bytes(), 1), 0.0, 0.0
     for seed in range(CHECKED):
         observation, noise = _random_inputs(policy, seed)
-        inputs = observation if policy.regression else {**observation, NOISE: noise}
+        inputs = observation if policy.chain.noiseless else {**observation, NOISE: noise}
         [actions] = session.run([ACTIONS], inputs)
         off = np.abs(actions - policy(observation, noise))
         off = np.where(np.isfinite(actions), off, np.inf)
@@ -212,7 +212,7 @@ def contract(policy: Policy) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "observations": observations,
-        NOISE: None if policy.regression else noise,
+        NOISE: None if policy.chain.noiseless else noise,
         ACTIONS: {"shape": [1, policy.horizons.usable, task.action_dim], "dtype": "float32"},
         "order": "observations from the oldest to the newest; actions from that of the newest on",
         "horizons": asdict(policy.horizons),

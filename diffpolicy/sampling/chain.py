@@ -14,6 +14,7 @@ from diffpolicy.sampling.midpoint import midpoint
 from diffpolicy.sampling.noise import Level, make_levels
 from diffpolicy.sampling.steps import Row
 from diffpolicy.sampling.unipc import unipc
+from diffpolicy.specification import Specification
 
 SAMPLERS = {
     "ddim": ddim,
@@ -23,7 +24,7 @@ SAMPLERS = {
     "midpoint": midpoint,
 }
 USUAL_GRID = "trailing"
-WITHOUT_NOISE = ("regression", "mip")  # objectives whose networks start from zero
+WITHOUT_NOISE = {"regression": 0, "mip": 2}  # steps of the objectives that start from zero
 NAMES = {"regression": "regression", "mip": "MIP"}  # of budgets, by objective
 SHOWN = 12  # timesteps that an audit line prints
 
@@ -56,6 +57,11 @@ class Chain:
     def start_scale(self) -> float:
         """κ, the factor on the noise that sampling starts from."""
         return 0.0 if self.objective in WITHOUT_NOISE else self.sampling.start_scale
+
+    @property
+    def noiseless(self) -> bool:
+        """True if the chunk depends on no noise."""
+        return self.start_scale == 0 and not any(row.z for row in self.rows)
 
     @property
     def steps(self) -> int:
@@ -142,6 +148,19 @@ def make_chain(
     )
 
 
+def own_budgets(specification: Specification) -> tuple[int, ...] | None:
+    """The only budgets of a run: 0 for regression, 2 for MIP, 1 and 2 if distilled; None for any.
+
+    They are `ddim_steps` on the grid of the run, and ancestral sampling is not among them.
+    """
+    objective = specification.model.objective
+    if objective in WITHOUT_NOISE:
+        return (WITHOUT_NOISE[objective],)
+    if objective == "distilled":
+        return tuple(sorted(len(times) for times in specification.schedules))
+    return None
+
+
 def _grid(
     levels: Sequence[Level], sampling: Sampling, schedules: Sequence[Sequence[int]]
 ) -> grids.Grid:
@@ -161,7 +180,7 @@ def _grid(
 
 def _refuse_options(model: ModelConfig, sampling: Sampling, usual: Sampling) -> None:
     """Raise DiffpolicyError if a policy without noise is given the options of a sampler."""
-    steps = {"regression": 0, "mip": 2}[model.objective]
+    steps = WITHOUT_NOISE[model.objective]
     usual = replace(usual, late=sampling.late)
     if sampling not in (usual, replace(usual, ddim_steps=steps)):
         given = {k: v for k, v in asdict(sampling).items() if v != getattr(usual, k)}

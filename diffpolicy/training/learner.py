@@ -5,7 +5,7 @@ without the state of a generator in the checkpoint.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -28,7 +28,10 @@ ADAM = ("step", "exp_avg", "exp_avg_sq")
 
 
 class Learner:
-    """State: network, ema {name: tensor}, optimizer (AdamW), step."""
+    """State: network, ema {name: tensor}, optimizer (AdamW), step.
+
+    weights: first weights of the whole network. teacher_times: timesteps of a teacher's states.
+    """
 
     def __init__(
         self,
@@ -40,12 +43,16 @@ class Learner:
         normalizers: Mapping[str, Normalizer] | None = None,
         colour_jitter: float = 0.0,
         encoder_weights: Convolutions | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+        teacher_times: Sequence[int] = (),
     ):
         model, task = specification.model, specification.task
         torch.manual_seed(seed)
         network = build_network(specification, normalizers)
         if encoder_weights:
             load_convolutions(network.encoder, encoder_weights)
+        if weights:
+            network.load_state_dict(weights)
         self.network = network.to(device)
         self.names = [name for name, _ in network.named_parameters()]
         self.parameters = list(network.parameters())
@@ -54,7 +61,7 @@ class Learner:
             self.parameters, lr=lr, weight_decay=weight_decay, fused=True
         )
         self.peak_lr, self.seed, self.device = lr, seed, device
-        self.objective = make_objective(model, device)
+        self.objective = make_objective(model, device, teacher_times)
         self.masked = not task.position_targets
         self.crops, self.colour_jitter = network.encoder.crops, colour_jitter
         self.draws = 1 if model.regression else DRAWS

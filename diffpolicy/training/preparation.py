@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from diffpolicy import environment
 from diffpolicy.checkpoint import Checkpoint
@@ -44,6 +45,8 @@ class Prepared:
     batch: int  # windows of a training step
     notes: tuple[str, ...]  # sentences for the user
     start: Convolutions | None  # weights that the cameras start from
+    weights: Mapping[str, Tensor] | None = None  # that the whole network starts from
+    teacher_times: tuple[int, ...] = ()  # timesteps of the states of a teacher's trajectories
 
 
 def prepare(

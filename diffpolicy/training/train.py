@@ -1,10 +1,7 @@
 """`diffpolicy train`: the loop around the learner, with log, checkpoints, signals and resume."""
 
 import json
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +20,9 @@ from diffpolicy.files import alone_in, remove_partials
 from diffpolicy.specification import Specification
 from diffpolicy.training.learner import WARMUP_STEPS, Learner, bytes_needed
 from diffpolicy.training.log import Log
+from diffpolicy.training.objective import check_objective
 from diffpolicy.training.preparation import Prepared, prepare
+from diffpolicy.training.signals import stop_on_signal
 
 DEFAULT_STEPS = 20_000
 LOG_EVERY, VALIDATE_EVERY, SAVE_EVERY_S = 100, 1000, 30.0
@@ -35,21 +34,26 @@ def train(config: TrainConfig) -> Path:
     Raises DiffpolicyError for bad input, before anything is written, or if training diverges;
     KeyboardInterrupt after a signal, once the checkpoint is saved.
     """
-    _check_options(config)
+    check_options(config)
+    check_objective(config)
     started = _started(config)
-    config = _with_target(config, started)
+    config = with_target(config, started)
     start = encoder_weights(config)
     if config.resume and not (config.out / checkpoints.TRAINING_FILE).exists():
         print(f"warning: --resume: {config.out} holds no checkpoint; training from scratch")
     device = choose_device(config.device)
     torch.set_num_threads(config.threads or torch.get_num_threads())
-    prepared = prepare(config, started, start)
+    return fit(config, prepare(config, started, start), device)
+
+
+def fit(config: TrainConfig, prepared: Prepared, device: torch.device) -> Path:
+    """Train on prepared data, into --out; see `train`."""
     if device.type == "cpu" and (warning := busy_cores_warning()):
         print(f"warning: {warning}")
     for note in prepared.notes:
         print(f"warning: {note}")
     trainer = Trainer(config, prepared, device)
-    if start:
+    if start := prepared.start:
         print(
             f"{start.path}: convolutions for every camera; BatchNorm and fc, which have no place, "
             "ignored"
@@ -70,7 +74,8 @@ def train(config: TrainConfig) -> Path:
     return checkpoints.policy_path(config.out)
 
 
-def _check_options(config: TrainConfig) -> None:
+def check_options(config: TrainConfig) -> None:
+    """Raise DiffpolicyError for options that contradict each other or the run folder."""
     if config.steps is not None and config.minutes is not None:
         raise DiffpolicyError("give --steps or --minutes, not both")
     if not 0 <= config.validation_fraction < 1:
@@ -86,7 +91,7 @@ def _started(config: TrainConfig) -> Checkpoint | None:
     return checkpoints.load_policy(path) if config.resume and path.exists() else None
 
 
-def _with_target(config: TrainConfig, started: Checkpoint | None) -> TrainConfig:
+def with_target(config: TrainConfig, started: Checkpoint | None) -> TrainConfig:
     """The configuration with its target, by default that of the resumed run."""
     if config.steps is not None or config.minutes is not None:
         return config
@@ -145,6 +150,8 @@ class Trainer:
             normalizers=prepared.observation_normalizers,
             colour_jitter=config.colour_jitter,
             encoder_weights=prepared.start,
+            weights=prepared.weights,
+            teacher_times=prepared.teacher_times,
         )
         self.elapsed_s = 0.0
         self.windows, self.validation = prepared.training, prepared.validation
@@ -270,24 +277,9 @@ class Trainer:
             "validation_fraction": config.validation_fraction,
             "colour_jitter": config.colour_jitter,
         }
+        if "teacher" in specification.training:
+            parts["teacher"] = specification.training["teacher"]
         return json.loads(json.dumps(parts))
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[list[int]]:
-    """A list that SIGINT or SIGTERM fills, to end the loop after a step; a second one kills."""
-    received: list[int] = []
-
-    def stop(number: int, frame) -> None:
-        received.append(number)
-        signal.signal(number, previous[signal.Signals(number)])
-
-    previous = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _shown(record: dict[str, Any]) -> dict[str, str]:

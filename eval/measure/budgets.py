@@ -11,12 +11,14 @@ from diffpolicy.config import Sampling, sampling_of
 from diffpolicy.control.external import External
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
+from diffpolicy.sampling.chain import own_budgets
 from diffpolicy.sampling.grids import DEFAULT_STEPS, NAMED
 
 from ..config import DelaysConfig, EvalConfig, SweepConfig
 from .description import Budget, describe
 from .evaluator import policy_of
 from .run import Run, run_of
+from .steps import steps_of
 
 
 def load_budget(config: EvalConfig | DelaysConfig) -> Budget:
@@ -35,10 +37,13 @@ def load_budgets(config: SweepConfig) -> list[Budget]:
 
 def _of_run(config: SweepConfig, checkpoint: Checkpoint) -> list[Policy]:
     own = checkpoint.specification.grid
-    samplings = [replace(s, grid=s.grid or own) for s in combinations(config)]
+    steps = steps_of(config.ddim_steps, checkpoint.specification)
+    found = combinations(replace(config, ddim_steps=tuple(steps)))
+    samplings = [replace(s, grid=s.grid or own) for s in found]
     samplings = list(dict.fromkeys(samplings))
     ancestral = Sampling(checkpoint.specification.model.train_timesteps, own, eta=1.0)
-    if config.ddpm and ancestral not in samplings:
+    any_budget = own_budgets(checkpoint.specification) is None
+    if config.ddpm and any_budget and ancestral not in samplings:
         samplings.append(ancestral)
     if set(samplings) == {ancestral}:
         raise DiffpolicyError(

@@ -37,7 +37,7 @@ class Figures:
         """One row for each policy; the last one is the reference of `distance`."""
         chunks = []
         for policy in policies:
-            samples = 1 if policy.regression else self.samples
+            samples = 1 if policy.chain.noiseless else self.samples
             chunks.append(sample_chunks(policy, self.loop, samples, self.seed, BATCH))
             if not np.isfinite(chunks[-1]).all():
                 raise DiffpolicyError(f"{policy.chain.name} gives actions that are not finite")
