@@ -114,7 +114,9 @@ class Sampling(Checked):
     start_scale: Annotated[float, Range(0, 1000)] = 1.0
     """Factor κ on the noise that sampling starts from."""
     late: str = "drop"
-    """Strategy for late chunks: drop."""
+    """Strategy for late chunks. drop: leave out their stale head. ensemble: a chunk at every tick,
+    and the mean of all. warm:T:K: start from the planned actions with the noise of timestep T, and
+    take K steps."""
 
 
 def sampling_of(config: Sampling) -> Sampling:

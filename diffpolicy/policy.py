@@ -108,6 +108,13 @@ class Policy:
                 self._engines[key] = build_stages(self._engine, job, self._encoders.get(key))
         return self._engines[key]
 
+    def prepare(self, batch: int = 1) -> str:
+        """Build all that calls of this batch size need; the name of the engine."""
+        key = batch, torch.get_num_threads()
+        if self.late.plans and key not in self._sampled:
+            self._sampled[key] = self.late.sampled(self, batch)
+        return self.engine(batch).name
+
     def with_engine(self, name: str) -> "Policy":
         """The same policy on another engine."""
         other = type(self).__new__(type(self))
@@ -204,11 +211,10 @@ class Policy:
         self, histories: dict[str, Tensor], noise: Tensor, plans: Sequence[Plan | None]
     ) -> Tensor:
         """The normalised chunk [B, T_p, D_a] of the strategy for late chunks."""
-        key = len(plans), torch.get_num_threads()
-        if key not in self._sampled:
-            self._sampled[key] = self.late.sampled(self, len(plans))
+        self.prepare(len(plans))
+        sampled = self._sampled[len(plans), torch.get_num_threads()]
         about = self.horizons, self.action_normalizer, self.task.action_dim
-        return self._sampled[key](histories, noise, gather_plans(plans, *about))
+        return sampled(histories, noise, gather_plans(plans, *about))
 
     def encode(self, observation: Observation) -> Tensor:
         """The encoded observation [B, C] of a call, on the device of its encoder."""

@@ -20,7 +20,8 @@ from diffpolicy.training import distill
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (  # in this order: later commands use what earlier ones wrote
     *("README.md", "eval/README.md", "diffpolicy/engines/README.md"),
-    *("diffpolicy/control/README.md", "diffpolicy/interfaces/README.md"),
+    *("diffpolicy/control/README.md", "diffpolicy/late/README.md"),
+    "diffpolicy/interfaces/README.md",
     *("diffpolicy/policies/README.md", "diffpolicy/teleop/README.md", "envs/README.md"),
     "diffpolicy/training/README.md",
     *("datasets/README.md", "eval/POLICIES.md", "CONTRIBUTING.md", "CHANGELOG.md"),

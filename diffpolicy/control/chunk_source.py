@@ -3,12 +3,14 @@
 Shapes: B batch, T_o observation horizon, T_p prediction horizon, D_a action dimensions.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.late.drop import DropHead
+from diffpolicy.late.plan import Plan
 from diffpolicy.specification import Horizons
 
 
@@ -60,6 +62,40 @@ def observed_by(
 
 
 @runtime_checkable
+class Planning(Protocol):
+    """Optional part of a chunk source: a strategy for late chunks, else the stale head is dropped.
+
+    If `late.plans`, its call takes a third argument: the plan of each row, None for a chunk that
+    control waits for.
+    """
+
+    @property
+    def late(self) -> DropHead:
+        """Strategy for late chunks."""
+        ...
+
+    def __call__(
+        self,
+        observation: dict[str, np.ndarray],
+        noise: np.ndarray,
+        plans: Sequence[Plan | None],
+        /,
+    ) -> np.ndarray:
+        """See `ChunkSource`."""
+        ...
+
+
+def late_of(source: ChunkSource) -> DropHead:
+    """Strategy for late chunks of a source; one that has none drops the stale head."""
+    return source.late if isinstance(source, Planning) else DropHead()
+
+
+def planning(source: ChunkSource) -> Planning | None:
+    """The source if its calls depend on plans."""
+    return source if isinstance(source, Planning) and source.late.plans else None
+
+
+@runtime_checkable
 class Engined(Protocol):
     """Optional part of a chunk source: engines that are built before episodes run."""
 
@@ -69,6 +105,10 @@ class Engined(Protocol):
         """The engine for calls of this batch size."""
         ...
 
+    def prepare(self, batch: int = 1) -> str:
+        """Build all that calls of this batch size need; the name of the engine."""
+        ...
+
     def with_engine(self, name: str) -> Self:
         """The same source on another engine."""
         ...
@@ -76,7 +116,7 @@ class Engined(Protocol):
 
 def build_engine(source: ChunkSource, batch: int = 1) -> str | None:
     """Build the engine for a batch size now and return its name; None without engines."""
-    return source.engine(batch).name if isinstance(source, Engined) else None
+    return source.prepare(batch) if isinstance(source, Engined) else None
 
 
 def on_one_engine(source: ChunkSource, batch: int = 1) -> ChunkSource:

@@ -6,50 +6,32 @@ Shapes: T_o observation horizon, T_p prediction horizon, m = T_p - T_o + 1, D_a 
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
-from diffpolicy.control.chunk_source import ChunkSource, Observing, build_engine, observed_by
+from diffpolicy.control.chunk_source import (
+    ChunkSource,
+    Observing,
+    build_engine,
+    late_of,
+    observed_by,
+)
 from diffpolicy.control.episode import ask
-from diffpolicy.control.latency import LatencyProfile, percentiles
-from diffpolicy.control.receding_horizon import RecedingHorizon
+from diffpolicy.control.latency import delay_ticks
+from diffpolicy.control.receding_horizon import Neutral, new_controller
+from diffpolicy.control.statistics import Statistics
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.late.drop import DropHead
+from diffpolicy.late.plan import Plan
 from diffpolicy.specification import FLAT
 
-Neutral = Callable[[np.ndarray | None], np.ndarray]
 HOLD = "hold"
 
 
 class ActionsNotFinite(DiffpolicyError):
     """A chunk with NaN or infinity."""
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """One episode so far.
-
-    ages: ticks since its observation, of each action of a chunk. delay_ticks: of each chunk but one
-    that was waited for. latency_ms: of each inference but that one. late_ms: of each call but the
-    first. missed_ticks: whole control periods that passed without a call.
-    """
-
-    ticks: int
-    starved_ticks: int
-    missed_ticks: int
-    ages: tuple[int, ...]
-    delay_ticks: tuple[int, ...]
-    latency_ms: tuple[float, ...]
-    late_ms: tuple[float, ...]
-
-    def latency_percentiles(self) -> dict[str, float | int | None] | None:
-        """p50, p90, p99, p99.9, max and jitter in ms (`latency.percentiles`); None without any."""
-        samples = np.array(self.latency_ms)
-        return percentiles(LatencyProfile(samples, "controller")) if len(samples) else None
 
 
 class Controller:
@@ -58,7 +40,7 @@ class Controller:
     policy: a `ChunkSource`, such as a `Policy`. neutral: the action of a tick without one, "hold"
     for the last one, an array [D_a], or a function of the last action (or None). The first call of
     an episode waits for its chunk; with cold_start it does not, and needs a neutral action. seed:
-    of the noise, which is keyed by (seed, tick). late: the rule for late chunks, see `late`.
+    of the noise, which is keyed by (seed, tick). Late chunks: by the policy's strategy (`late`).
 
     An exception of the policy is raised by the next call of `act`, and by all later ones until
     `reset`. Raises DiffpolicyError for arguments that are not usable.
@@ -72,7 +54,6 @@ class Controller:
         neutral: str | np.ndarray | Neutral = HOLD,
         cold_start: bool = False,
         seed: int = 0,
-        late: DropHead | None = None,
     ):
         if not 0 < control_dt_s < math.inf:
             raise DiffpolicyError(
@@ -80,7 +61,12 @@ class Controller:
             )
         self.policy, self.control_dt_s = policy, control_dt_s
         self._neutral = _neutral_rule(neutral, cold_start)
-        self._cold_start, self._late = cold_start, late or DropHead()
+        self._cold_start = cold_start
+        if late_of(policy).oracle:
+            raise DiffpolicyError(
+                f"--late {late_of(policy).text} knows delays before they have passed; expected the "
+                "simulated clock"
+            )
         self._closed = False
         build_engine(policy)  # before the clock runs
         self._worker = ThreadPoolExecutor(1, "inference")
@@ -140,14 +126,12 @@ class Controller:
             delay_ticks=tuple(loop.delay_ticks),
             latency_ms=tuple(self._latency_ms),
             late_ms=tuple(self._late_ms),
+            expected_ticks=tuple(loop.expected_ticks),
         )
 
     def _begin_episode(self, seed: int) -> None:
         self.seed, self.tick, self.due_s = seed, 0, 0.0  # due_s: perf_counter of the next call
-        horizons = self.policy.horizons
-        self.loop = RecedingHorizon(
-            horizons.action, None, self._neutral, self._cold_start, self._late
-        )
+        self.loop = new_controller(self.policy, None, self._neutral, self._cold_start)
         self._history: dict[str, deque[np.ndarray]] = {}
         self._work: Future[tuple[np.ndarray, float]] | None = None
         self._failure: Exception | None = None
@@ -204,7 +188,8 @@ class Controller:
         self.loop.begin(self.tick)
         with np.errstate(over="ignore"):  # beyond float32 is infinite: the actions are refused
             given = {k: _history(values) for k, values in self._history.items()}
-        self._work = self._worker.submit(_infer, self.policy, given, self.seed, self.tick)
+        key, plan = (self.seed, self.tick), self.loop.plan(self.tick)
+        self._work = self._worker.submit(_infer, self.policy, given, key, plan)
         if self.loop.free:
             self._collect(wait=True)
 
@@ -215,7 +200,9 @@ class Controller:
         work, self._work = self._work, None
         try:
             chunk, latency_ms = work.result()
-            if not self.loop.free:
+            if self.loop.free:  # all that is known of the delay of the next one
+                self.loop.first_delay = delay_ticks(latency_ms, self.control_dt_s)
+            else:
                 self._latency_ms.append(latency_ms)
             self.loop.finish(_usable(chunk, self.policy.horizons.usable), self.tick)
         except Exception as error:
@@ -274,9 +261,12 @@ def _usable(chunk: np.ndarray, usable: int) -> np.ndarray:
 
 
 def _infer(
-    source: ChunkSource, observation: dict[str, np.ndarray], seed: int, tick: int
+    source: ChunkSource,
+    observation: dict[str, np.ndarray],
+    key: tuple[int, int],
+    plan: Plan | None,
 ) -> tuple[np.ndarray, float]:
     """Actions [1, m, D_a] and their latency in ms, noise included."""
     start = time.perf_counter_ns()
-    chunk = ask(source, observation, [(seed, tick)], 1)
+    chunk = ask(source, observation, [key], 1, [plan])
     return chunk, (time.perf_counter_ns() - start) / 1e6

@@ -11,16 +11,20 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from diffpolicy import environment
-from diffpolicy.control.chunk_source import ChunkSource, observed_by
+from diffpolicy.control.chunk_source import ChunkSource, observed_by, planning
 from diffpolicy.control.external import PolicyFailure
+from diffpolicy.control.noise import noise_batch
 from diffpolicy.control.ranges import OVERFLOW, TrainingRange, training_range
-from diffpolicy.control.receding_horizon import RecedingHorizon, seam_jerks, seam_jumps
+from diffpolicy.control.receding_horizon import (
+    RecedingHorizon,
+    new_controller,
+    seam_jerks,
+    seam_jumps,
+)
 from diffpolicy.environment.monitored import EnvironmentFailure, Monitored, place
 from diffpolicy.environment.outcome import Outcome, new_outcome
 from diffpolicy.errors import DiffpolicyError
-
-# NumPy pads seeds with zeros, so [seed, 0] would be the environment's own stream.
-NOISE_STREAM = 0x401
+from diffpolicy.late.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Episode:
 
     score: see `outcome`. success_tick: ticks until info first reported success, for every rule.
     far, lowest, highest [D_o]: of the normalised observations that the policy was given.
+    delay_ticks, expected_ticks: of each chunk but one that was waited for.
     """
 
     seed: int
@@ -38,6 +43,7 @@ class Episode:
     replans: int
     starved_ticks: int
     delay_ticks: tuple[int, ...]
+    expected_ticks: tuple[int, ...]
     ages: tuple[int, ...]
     seam_jumps: tuple[float, ...]  # in units of the actions
     seam_jerks: tuple[float, ...]  # in units of the actions / s³
@@ -51,6 +57,12 @@ class Episode:
     latency_ms: tuple[float, ...] = ()  # on the wall clock, like the next two
     late_ms: tuple[float, ...] = ()
     missed_ticks: int = 0
+
+    @property
+    def prefix_misses(self) -> int:
+        """Chunks that came later than expected, so after the actions that their plan counts on."""
+        pairs = zip(self.delay_ticks, self.expected_ticks, strict=True)
+        return sum(delay > expected for delay, expected in pairs)
 
 
 @dataclass(frozen=True)
@@ -163,6 +175,7 @@ class RunningEpisode:
             replans=len(c.delay_ticks) + (not c.cold_start),
             starved_ticks=c.starved_ticks,
             delay_ticks=tuple(c.delay_ticks),
+            expected_ticks=tuple(c.expected_ticks),
             ages=tuple(c.ages),
             seam_jumps=tuple(seam_jumps(applied, c.seams)),
             seam_jerks=tuple(seam_jerks(applied, c.seams, self.options.control_dt_s)),
@@ -179,17 +192,19 @@ def begin_episode(
     source: ChunkSource,
     delays: Iterator[int] | None,
     options: RolloutOptions,
+    first_delay: int = 0,
 ) -> RunningEpisode | Episode:
     """Reset the environment; its first observation fills the whole history.
 
-    A reset that fails is a failed Episode or, by the options, an EnvironmentFailure.
+    first_delay: ticks that are expected before any delay has passed. A reset that fails is a failed
+    Episode or, by the options, an EnvironmentFailure.
     """
     try:
         observation, horizons = env.reset(seed), source.horizons
     except EnvironmentFailure as error:
         return failed_episode(seed, 0, _forgive(error, env, options))
     neutral = environment.neutral_rule(env.env, options.neutral)
-    controller = RecedingHorizon(horizons.action, delays, neutral, options.cold_start)
+    controller = new_controller(source, delays, neutral, options.cold_start, first_delay)
     outcome = new_outcome(env.env, options.success_from, options.success, options.score_from)
     length = horizons.observation
     given = observed_by(source, observation)
@@ -210,7 +225,7 @@ def _forgive(error: EnvironmentFailure, env: Monitored, options: RolloutOptions)
 
 def failed_episode(seed: int, tick: int, failure: str) -> Episode:
     """An episode of which nothing is known but that the environment broke it."""
-    return Episode(seed, False, 0.0, tick, 0, 0, (), (), (), (), failure, broken=True)
+    return Episode(seed, False, 0.0, tick, 0, 0, (), (), (), (), (), failure, broken=True)
 
 
 def observe(episodes: Sequence[RunningEpisode], batch: int) -> dict[str, np.ndarray]:
@@ -243,30 +258,18 @@ def ask(
     observation: dict[str, np.ndarray],
     keys: Sequence[tuple[int, int]],
     batch: int,
+    plans: Sequence[Plan | None] = (),
 ) -> np.ndarray:
-    """Chunks [batch, T_p - T_o + 1, D_a]; keys: (seed, tick) of the rows with an episode.
+    """Chunks [batch, T_p - T_o + 1, D_a]; keys, plans: (seed, tick) and plan of each episode's row.
 
     Raises DiffpolicyError with the place where a policy of others failed.
     """
     try:
-        return source(observation, noise_batch(source, keys, batch))
+        noise = noise_batch(source, keys, batch)
+        if (planner := planning(source)) is None:
+            return source(observation, noise)
+        last = plans[-1] if plans else None  # for rows without an episode: nothing more is run
+        return planner(observation, noise, [*plans, *[last] * (batch - len(plans))])
     except PolicyFailure as error:
         more = f", or in one of {len(keys) - 1} other episodes" if len(keys) > 1 else ""
         raise DiffpolicyError(f"{error}, {place(*keys[0])}{more}") from error
-
-
-def noise_batch(source: ChunkSource, keys: Sequence[tuple[int, int]], batch: int) -> np.ndarray:
-    """Noise [draws, batch, …] of one call, by the (seed, tick) of each row; other rows are zero."""
-    count, _, *chunk = source.noise_shape(batch)
-    noise = np.zeros((count, batch, *chunk), np.float32)
-    for row, (seed, tick) in enumerate(keys):
-        noise[:, row] = episode_noise(seed, tick, (count, *chunk))
-    return noise
-
-
-def episode_noise(seed: int, tick: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Standard normal noise of one replan, from (episode seed, tick) alone.
-
-    x_T comes first, so budgets and samplers with more draws share it.
-    """
-    return np.random.default_rng([seed, tick, NOISE_STREAM]).standard_normal(shape, np.float32)

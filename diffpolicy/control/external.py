@@ -16,6 +16,8 @@ import numpy as np
 from diffpolicy import environment
 from diffpolicy.environment.boundary import describe_error
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.late import parse_late
+from diffpolicy.late.drop import DropHead
 from diffpolicy.specification import Horizons
 
 
@@ -27,12 +29,18 @@ class External:
     """The chunk source that factory(steps) made; reference: "module:factory".
 
     It is a function of its arguments alone (see `ChunkSource`). It may have `observations`, the
-    keys that it observes; by default it is given all. Raises PolicyFailure in place of every
-    exception of the factory and of the policy.
+    keys that it observes; by default it is given all. late: a strategy for late chunks that needs
+    no network. Raises PolicyFailure in place of every exception of the factory and of the policy,
+    DiffpolicyError for another strategy.
     """
 
-    def __init__(self, reference: str, steps: int):
-        self.reference, self.steps = reference, steps
+    def __init__(self, reference: str, steps: int, late: str = "drop"):
+        self.reference, self.steps, self.late = reference, steps, parse_late(late)
+        if self.late.of_runs:
+            raise DiffpolicyError(
+                f"--late {late} needs the network of a run; a policy of others takes drop or "
+                "ensemble"
+            )
         factory = self._ask("import", environment.load_function, reference)
         self._source = self._ask(f"factory({steps})", factory, steps)
         if not callable(self._source) or not callable(getattr(self._source, "noise_shape", None)):
@@ -45,13 +53,18 @@ class External:
         if keys is not None:
             self.observations = tuple(self._ask("observations", list, keys))
 
-    def __reduce__(self) -> tuple[Callable[[str, int], "External"], tuple[str, int]]:
-        return external, (self.reference, self.steps)
+    def __reduce__(self) -> tuple[Callable[[str, int, str], "External"], tuple[str, int, str]]:
+        return external, (self.reference, self.steps, self.late.text)
 
     @property
     def name(self) -> str:
-        """The reference and the steps."""
-        return f"{self.reference}({self.steps})"
+        """The reference and the steps, and another strategy for late chunks than dropping."""
+        return f"{self.reference}({self.steps})" + (f", {self.variant}" if self.variant else "")
+
+    @property
+    def variant(self) -> str:
+        """The strategy for late chunks unless it is dropping the stale head."""
+        return "" if self.late == DropHead() else self.late.text
 
     @property
     def digest(self) -> str | None:
@@ -110,9 +123,10 @@ class External:
 _last: list[External] = []  # the process's last one that came by pickle
 
 
-def external(reference: str, steps: int) -> External:
+def external(reference: str, steps: int, late: str = "drop") -> External:
     """The policy of this process; the factory is called again only after another reference."""
-    if not _last or (_last[0].reference, _last[0].steps) != (reference, steps):
+    wanted = reference, steps, late
+    if not _last or (_last[0].reference, _last[0].steps, _last[0].late.text) != wanted:
         _last.clear()  # its connections close before others open
-        _last.append(External(reference, steps))
+        _last.append(External(*wanted))
     return _last[0]

@@ -29,6 +29,10 @@ class LatencyProfile:
             for latency_ms in self.samples_ms[start : start + BLOCK]:
                 yield delay_ticks(float(latency_ms), control_dt_s)
 
+    def first_delay(self, control_dt_s: float) -> int:
+        """Ticks to expect before any delay has passed: those of a slow inference (p99)."""
+        return delay_ticks(slow_ms(self), control_dt_s)
+
     @property
     def disturbed(self) -> bool:
         """True if other processes disturbed the measurement."""

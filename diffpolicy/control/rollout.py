@@ -106,7 +106,8 @@ class _Rollout:
         """The next seed's episode in this environment, unless none is left."""
         for seed in self.waiting:
             delays = self.profile.delays(seed, self.options.control_dt_s)
-            episode = begin_episode(env, seed, self.source, delays, self.options)
+            first = self.profile.first_delay(self.options.control_dt_s)
+            episode = begin_episode(env, seed, self.source, delays, self.options, first)
             if isinstance(episode, RunningEpisode):
                 return [episode]
             self.ended.append(episode)
@@ -134,7 +135,8 @@ class _Rollout:
         for episode in observing:
             episode.controller.begin(episode.tick)
         keys = [(e.seed, e.tick) for e in observing]
-        chunks = ask(self.source, observe(observing, batch), keys, batch)
+        plans = [e.controller.plan(e.tick) for e in observing]
+        chunks = ask(self.source, observe(observing, batch), keys, batch, plans)
         for episode, chunk in zip(observing, chunks, strict=False):
             episode.check_chunk(chunk)
             episode.controller.finish(chunk)

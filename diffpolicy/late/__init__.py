@@ -1,7 +1,9 @@
 """Late chunks: strategies for a chunk that arrives after the tick of its observation.
 
-drop.py   execute the old chunk until the new one arrives, then the new one without its stale head
-plan.py   the actions that are known when an inference starts
+drop.py       execute the old chunk until the new one arrives, then that without its stale head
+ensemble.py   begin a chunk at every tick, and execute the mean of those that have arrived
+warm.py       start from the plan with noise, and take fewer steps
+plan.py       the actions that are known when an inference starts
 
 To add a strategy, write a frozen dataclass like `drop.DropHead` in a new file here, and add it to
 STRATEGIES. It says how a chunk is sampled, given the plan, what that costs, and how chunks join.
@@ -16,7 +18,11 @@ from diffpolicy.errors import DiffpolicyError
 if TYPE_CHECKING:
     from diffpolicy.late.drop import DropHead
 
-STRATEGIES = {"drop": "drop:DropHead"}  # by the name that --late takes: "module:class"
+STRATEGIES = {  # by the name that --late takes: "module:class"
+    "drop": "drop:DropHead",
+    "ensemble": "ensemble:Ensemble",
+    "warm": "warm:Warm",
+}
 
 
 def parse_late(text: str) -> "DropHead":

@@ -1,10 +1,10 @@
 """Dropping the stale head of a late chunk, and what every strategy has.
 
-Shapes: n actions left of the old chunk, m = T_p - T_o + 1 usable actions, D_a action dimensions.
+Shapes: B batch, T_o and T_p horizons, m = T_p - T_o + 1 usable actions, D_a action dimensions.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -20,6 +20,30 @@ if TYPE_CHECKING:
 Sampled = Callable[[dict[str, "Tensor"], "Tensor", "Plans"], "Tensor"]
 """(normalised histories {key: [B, T_o, …]}, noise [noise_count, B, T_p, D_a], plans) -> normalised
 chunk [B, T_p, D_a]."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """actions [n, D_a], one for each tick from `first` on, computed for the tick `observed`.
+
+    As a policy gives it, `first` is `observed`, and it arrives later; joined, `first` is its
+    arrival. parts: the chunks that it is made of, oldest first, if the strategy keeps them.
+    """
+
+    observed: int
+    arrives: int
+    actions: np.ndarray
+    first: int
+    parts: tuple["Chunk", ...] = ()
+
+    def since(self, tick: int) -> np.ndarray:
+        """Actions [≤ n, D_a] from this tick on, which is not before `first`."""
+        return self.actions[tick - self.first :]
+
+    def age(self, tick: int) -> int:
+        """Ticks since the observation of this tick's action; the rounded mean of its parts."""
+        of = [part.observed for part in self.parts if len(part.since(tick))] or [self.observed]
+        return round(tick - sum(of) / len(of))
 
 
 @dataclass(frozen=True)
@@ -45,6 +69,11 @@ class DropHead:
         """True if sampling depends on the plan."""
         return False
 
+    @property
+    def of_runs(self) -> bool:
+        """True if it needs a run's network or files, which a policy of others does not have."""
+        return self.plans
+
     def check(self, specification: "Specification") -> None:
         """Raise DiffpolicyError if the run does not fit the strategy."""
 
@@ -60,9 +89,9 @@ class DropHead:
         """Sampling of a batch of the `Policy` with plans, built for its engine."""
         raise NotImplementedError  # for strategies that depend on the plan
 
-    def join(self, remaining: np.ndarray, chunk: np.ndarray, delay: int) -> np.ndarray:
-        """Actions from the tick of arrival on: chunk [m, D_a] without its first `delay` ones.
+    def join(self, current: Chunk | None, new: Chunk) -> Chunk:
+        """The chunk to use from the arrival of a new one on: here the new one without its head.
 
-        remaining [n, D_a]: the old chunk from that tick on.
+        current: the chunk in use, joined; None before the first one.
         """
-        return chunk[delay:]
+        return replace(new, actions=new.since(new.arrives), first=new.arrives)

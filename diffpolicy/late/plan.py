@@ -9,13 +9,15 @@ Shapes: B batch, T_o observation and T_p prediction horizon, D_a action dimensio
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from diffpolicy.data.normalizer import Normalizer
 from diffpolicy.specification import Horizons
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Plan:
 
     executed: the last actions before it, at most T_o - 1, [n, D_a]; planned: those of the chunk in
     use from this tick on, [m, D_a], none before the first chunk and after starvation. delay:
-    expected delay of the new chunk in ticks.
+    expected delay of the new chunk in ticks. A chunk that control waits for has no plan (None).
     """
 
     executed: np.ndarray
@@ -37,20 +39,24 @@ class Plans:
     """A batch of plans, normalised.
 
     actions [B, T_p, D_a]: rows of the new chunk as the plan has them, the last planned row repeated
-    after the plan, the first known row before it; zeros without a plan. executed, planned [B]:
-    number of known rows before T_o - 1 and from there on. delay [B]: expected delay in ticks.
+    after the plan, the first known row before it; zeros if nothing is planned. executed, planned
+    [B]: number of known rows before T_o - 1 and from there on. delay [B]: expected delay in ticks.
+    waited [B]: True for a chunk that control waits for, which has no plan.
     """
 
-    actions: Tensor
-    executed: Tensor
-    planned: Tensor
-    delay: Tensor
+    actions: "Tensor"
+    executed: "Tensor"
+    planned: "Tensor"
+    delay: "Tensor"
+    waited: "Tensor"
 
 
 def gather_plans(
     plans: Sequence[Plan | None], horizons: Horizons, normalizer: Normalizer, action_dim: int
 ) -> Plans:
-    """The batch of plans; rows without one are zero."""
+    """The batch of plans; the actions and counts of rows that plan nothing are zero."""
+    import torch  # here, as control makes plans without it
+
     ahead = horizons.observation - 1
     actions = np.zeros((len(plans), horizons.prediction, action_dim), np.float32)
     counts = np.zeros((3, len(plans)), np.int64)
@@ -62,4 +68,6 @@ def gather_plans(
         places = np.arange(horizons.prediction) - ahead + len(executed)
         actions[row] = normalizer.normalize(known[places.clip(0, len(known) - 1)])
         counts[:, row] = len(executed), min(len(planned), horizons.usable), plan.delay
-    return Plans(torch.from_numpy(actions), *map(torch.from_numpy, counts))
+    executed, planned, delay = map(torch.from_numpy, counts)
+    waited = torch.tensor([plan is None for plan in plans])
+    return Plans(torch.from_numpy(actions), executed, planned, delay, waited)

@@ -24,7 +24,7 @@ from .steps import steps_of
 def load_budget(config: EvalConfig | DelaysConfig) -> Budget:
     """The policy of a command that evaluates one budget."""
     if config.policy is not None:
-        return External(config.policy, config.ddim_steps or DEFAULT_STEPS)
+        return External(config.policy, config.ddim_steps or DEFAULT_STEPS, config.late)
     return policy_of(config, load_policy(run_of(config)), sampling_of(config))
 
 

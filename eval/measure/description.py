@@ -49,13 +49,15 @@ def describe(budget: Budget) -> Description:
 
 
 def _of_others(policy: External) -> Description:
-    name = f"{policy.steps} step{'s' * (policy.steps > 1)}"
+    steps = f"{policy.steps} step{'s' * (policy.steps > 1)}"
+    name = ", ".join(filter(None, [steps, policy.variant]))
     return Description(
         name=name,
         line=f"{name}: {policy.name}",
         ddim_steps=policy.steps,
         cost=policy.steps,
         policy=policy.reference,
+        variant=policy.variant,
     )
 
 

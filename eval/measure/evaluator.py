@@ -287,4 +287,5 @@ def warn_of_starvation(policy: Budget, profile: LatencyProfile, control_dt_s: fl
 def outruns(policy: Budget, profile: LatencyProfile, control_dt_s: float) -> bool:
     """True if a slow inference (p99) starves the controller."""
     delay = latency.delay_ticks(latency.slow_ms(profile), control_dt_s)
-    return starves(delay, policy.horizons.action, policy.horizons.usable)
+    ticks = policy.late.action_horizon(policy.horizons.action)
+    return starves(delay, ticks, policy.horizons.usable)

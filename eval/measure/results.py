@@ -108,8 +108,10 @@ class BudgetResult:
     """Result of one budget on one clock.
 
     policy: module:factory of a policy of others, whose network_evals, audit and eta are unknown.
-    encoder_ms: median of the part of the latency before the denoising loop, for pictures. ticks:
-    the constant delay, in `delays` only. The fields after it: on the wall clock only.
+    encoder_ms: median of the part of the latency before the denoising loop, for pictures.
+    delay_error: mean of the expected delay less the true one, in ticks. prefix_miss_share: of
+    chunks, those that came later than expected. ticks: the constant delay, in `delays` only. The
+    fields after it: on the wall clock only.
     """
 
     name: Name
@@ -134,6 +136,8 @@ class BudgetResult:
     latency_ms: Percentiles
     encoder_ms: Positive | None = None
     delay_ticks: Positive
+    delay_error: Number | None = None
+    prefix_miss_share: Rate | None = None
     deadline_misses: int | None = None
     starved_ticks: Count
     action_age_ms_p50: Positive | None

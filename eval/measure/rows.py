@@ -27,6 +27,7 @@ def make_row(
     successes, scores = sum(e.success for e in episodes), _scores(episodes)
     ages = [age for e in episodes for age in e.ages]
     delays = [delay for e in episodes for delay in e.delay_ticks]
+    early = [x - d for e in episodes for d, x in zip(e.delay_ticks, e.expected_ticks, strict=True)]
     about = describe(policy)
     return BudgetResult(
         name=about.name,
@@ -51,6 +52,8 @@ def make_row(
         latency_ms=percentiles_of(profile),
         encoder_ms=profile.encoder_ms,
         delay_ticks=float(np.mean(delays)) if delays else 0.0,
+        delay_error=_mean(early),
+        prefix_miss_share=_mean([difference < 0 for difference in early]),
         deadline_misses=sum(delay > 1 for delay in delays),
         starved_ticks=sum(e.starved_ticks for e in episodes),
         action_age_ms_p50=float(np.median(ages)) * 1000 * control_dt_s if ages else None,

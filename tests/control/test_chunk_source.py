@@ -1,7 +1,5 @@
 """Control asks for a chunk source: any plain class, observations by key, on every clock."""
 
-from itertools import pairwise
-
 import gymnasium
 import numpy as np
 import pytest
@@ -15,7 +13,7 @@ from diffpolicy.control.receding_horizon import RecedingHorizon
 from diffpolicy.control.rollout import run_episodes
 from diffpolicy.control.wall import run_on_wall_clock
 from diffpolicy.control.workers import Workers
-from diffpolicy.late.drop import DropHead
+from diffpolicy.late.drop import Chunk, DropHead
 from diffpolicy.specification import Horizons
 
 TICKS, DT_S = 12, 0.02
@@ -112,9 +110,9 @@ def test_the_simulated_delay_is_known_before_the_policy_is_called():
     assert events[:4] == ["call", "delay", "call", "delay"]  # the first chunk is free
 
 
-def test_a_policy_can_see_what_is_left_and_the_delay_that_it_will_have():
+def test_a_policy_can_see_what_is_left_and_the_delay_that_it_is_to_expect():
     """T_a = 4, d = 2: four of eight actions are left at a replan, and two at the arrival."""
-    controller = RecedingHorizon(4, iter([2] * 9), lambda last: np.zeros(1))
+    controller = RecedingHorizon(4, iter([2] * 9), lambda last: np.zeros(1), first_delay=2)
     seen = []
     for tick in range(13):
         controller.deliver(tick)
@@ -126,18 +124,21 @@ def test_a_policy_can_see_what_is_left_and_the_delay_that_it_will_have():
     assert seen == [(0, []), (2, [4, 5, 6, 7]), (2, [8, 9, 10, 11]), (2, [12, 13, 14, 15])]
 
 
-def test_a_measured_clock_expects_the_last_delay():
-    controller = RecedingHorizon(1, None, lambda last: np.zeros(1), cold_start=True)
-    expected = []
-    for begun, done in pairwise([0, 3, 5, 6]):
-        controller.begin(begun)
+def test_the_expected_delay_is_the_largest_of_the_last_ten():
+    controller = RecedingHorizon(1, None, lambda last: np.zeros(1), True, first_delay=5)
+    delays, expected, tick = [3, 2, *[1] * 9, 4, 1], [], 0
+    for delay in delays:
+        controller.begin(tick)
         expected.append(controller.expected_delay)
-        controller.finish(np.zeros((4, 1)), done)
-    assert expected == [None, 3, 2]
+        tick += delay
+        controller.finish(np.zeros((4, 1)), tick)
+    assert expected == [5, *[3] * 10, 2, 4]
+    assert (controller.delay_ticks, controller.expected_ticks) == (delays, expected)
 
 
 def test_drop_head_keeps_what_is_not_yet_past():
-    chunk = np.arange(5.0)[:, None]
+    actions = np.arange(5.0)[:, None]
     for delay in range(7):
-        joined = DropHead().join(np.zeros((3, 1)), chunk, delay)
-        np.testing.assert_array_equal(joined, chunk[delay:])
+        joined = DropHead().join(None, Chunk(10, 10 + delay, actions, 10))
+        np.testing.assert_array_equal(joined.actions, actions[delay:])
+        assert (joined.observed, joined.first) == (10, 10 + delay)

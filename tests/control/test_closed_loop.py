@@ -164,7 +164,7 @@ def test_our_tasks_declare_their_score(tiny_run, call, tmp_path):
 
 def test_a_failed_episode_gains_nothing_by_its_end(run):
     def episode(seed, score, failure=None):
-        return Episode(seed, False, score, 1, 1, 0, (), (), (), (), failure=failure)
+        return Episode(seed, False, score, 1, 1, 0, (), (), (), (), (), failure=failure)
 
     policy = Policy.load(run, ddim_steps=1)
     for scores, worst in (((-3.0, -7.0), -7.0), ((3.0, 7.0), 0.0), ((0.2, 1.0), 0.0)):

@@ -7,7 +7,7 @@ import pytest
 
 from diffpolicy.control import Controller
 from diffpolicy.control.controller import ActionsNotFinite
-from diffpolicy.control.episode import episode_noise
+from diffpolicy.control.noise import episode_noise
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import Horizons, ObservationSpec
 

@@ -10,8 +10,9 @@ from faulty import TICKS, make_faulty
 
 from diffpolicy import environment
 from diffpolicy.control import latency, rollout
-from diffpolicy.control.episode import RolloutOptions, episode_noise
+from diffpolicy.control.episode import RolloutOptions
 from diffpolicy.control.latency import LatencyProfile
+from diffpolicy.control.noise import episode_noise
 from diffpolicy.control.ranges import TrainingRange, far_outside
 from diffpolicy.control.rollout import collect, episodes, run_episodes
 from diffpolicy.data.normalizer import Normalizer
