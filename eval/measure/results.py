@@ -107,7 +107,9 @@ class Outcomes:
 class BudgetResult:
     """Result of one budget on one clock.
 
-    policy: module:factory of a policy of others, whose network_evals, audit and eta are unknown.
+    run: name of the run's folder, where a result has several. policy: module:factory of a policy of
+    others, whose network_evals, gradient_evals, audit and eta are unknown. late: strategy for late
+    chunks. latency_source: in `delays` also the pattern of the delays.
     encoder_ms: median of the part of the latency before the denoising loop, for pictures.
     delay_error: mean of the expected delay less the true one, in ticks. prefix_miss_share: of
     chunks, those that came later than expected. ticks: the constant delay, in `delays` only. The
@@ -115,9 +117,12 @@ class BudgetResult:
     """
 
     name: Name
+    run: Name | None = None
     policy: Name | None = None
     ddim_steps: Count  # 0 for regression
     network_evals: Count | None
+    gradient_evals: Count | None = None
+    late: Name = "drop"
     trained: Training = field(default_factory=Training)
     variant: Name = ""
     audit: Audit | None
@@ -205,6 +210,23 @@ class Comparison:
     p_mcnemar: float | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class AgainstDrop:
+    """Difference name - reference of means at one pattern of delays, over the same episodes.
+
+    reference: the same budget where late chunks lose their head (`--late drop`). delays: the
+    `latency_source` of both rows. difference_ci and p_mcnemar as in `Comparison`.
+    """
+
+    delays: Name
+    name: Name
+    reference: Name
+    metric: Metric
+    difference: Number
+    difference_ci: tuple[Number, Number] | None
+    p_mcnemar: float | None
+
+
 @dataclass(frozen=True)
 class BudgetMean:
     """A budget and its success rate or mean score."""
@@ -214,12 +236,26 @@ class BudgetMean:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SharedTicks:
+    """A sufficient budget that takes as many whole ticks (⌈p95/dt⌉) as a better sufficient one.
+
+    interval: 95 % interval of the difference better - budget.
+    """
+
+    budget: BudgetMean
+    better: BudgetMean
+    ticks: Count
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Decision:
     """Facts of a recommendation.
 
     chosen: the recommended budget, else the best one that meets the deadline, if that decided.
     rival: the budget that `chosen` is least surely non-inferior to; interval: of their difference.
-    one_tick_ms: the control tick, if every latency fits in one.
+    one_tick_ms: the control tick, if every latency fits in one. shared: sufficient budgets that are
+    not recommended, because they would not be any faster than a better one.
     """
 
     verdict: Verdict
@@ -238,6 +274,7 @@ class Decision:
     regression: float | None = None  # its mean
     regression_suffices: bool = False
     one_tick_ms: float | None = None
+    shared: tuple[SharedTicks, ...] = ()
     disturbed: bool = False
 
     @property
