@@ -3,8 +3,8 @@
 import pytest
 
 from diffpolicy.control.latency import constant_ms, constant_ticks, delay_ticks, percentiles
-from diffpolicy.eval.config import DelaysConfig
 from diffpolicy.eval.delays import delays
+from diffpolicy.eval.delays_config import DelaysConfig
 from diffpolicy.eval.measure.result_files import read_result
 
 SMALL = {"episodes": 4, "envs": 4, "batch": 4, "max_steps": 40, "engine": "eager"}
