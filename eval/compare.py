@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .measure.results import BudgetMean, Comparison, Decision, Metric, SharedTicks, Verdict
+from .measure.decisions import BudgetMean, Comparison, Decision, SharedTicks, Verdict
+from .measure.results import Metric
 from .significance import (
     difference_interval,
     episodes_needed,

@@ -10,12 +10,13 @@ from diffpolicy.control.latency import LatencyProfile, constant_ticks, random_ti
 from .compare import compare
 from .delays_config import DelaysConfig
 from .measure.budgets import load_budgets
+from .measure.decisions import AgainstDrop
 from .measure.description import Budget, describe
 from .measure.evaluator import Evaluator
 from .measure.profiles import check_source
 from .measure.provenance import set_threads
 from .measure.result_files import DelaysResult
-from .measure.results import AgainstDrop, BudgetResult, Metric
+from .measure.results import BudgetResult, Metric
 from .measure.run import results_folder
 from .report.products import check_outputs, save
 from .sweep import candidate_of, cost, metric_of

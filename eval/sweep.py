@@ -14,19 +14,13 @@ from diffpolicy.files import check_writable
 from .compare import Candidate, compare, recommend
 from .config import SweepConfig
 from .measure.budgets import combinations, describe_budgets, load_budgets
+from .measure.decisions import Decision, Recommendation
 from .measure.description import Budget, describe
 from .measure.evaluator import Evaluator, outruns
 from .measure.profiles import check_source
 from .measure.provenance import set_threads
 from .measure.result_files import SweepProvenance, SweepResult
-from .measure.results import (
-    BudgetResult,
-    Decision,
-    Metric,
-    Picture,
-    Profile,
-    Recommendation,
-)
+from .measure.results import BudgetResult, Metric, Picture, Profile
 from .measure.run import results_folder
 from .pictures import FOLDER, picture_of
 from .report.products import check_outputs, save
@@ -218,8 +212,8 @@ def costs_of(policies: Sequence[Budget], rows: Sequence[BudgetResult]) -> list[f
 
 def cost(row: BudgetResult) -> int:
     """Evaluations and gradients of a chunk; the steps of a policy of others, of unknown cost."""
-    known = row.network_evals is not None
-    return row.network_evals + (row.gradient_evals or 0) if known else row.ddim_steps
+    evals = row.ddim_steps if row.network_evals is None else row.network_evals
+    return evals + (row.gradient_evals or 0)
 
 
 def whole_ticks(profile: LatencyProfile, dt_s: float) -> int:

@@ -15,17 +15,16 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_text
 
 from .computer import Provenance
+from .decisions import AgainstDrop, Recommendation
 from .offline_results import OfflineResult
 from .replay_results import ReplayResult
 from .results import (
-    AgainstDrop,
     BudgetResult,
     LatencyResult,
     Metric,
     Name,
     Picture,
     Profile,
-    Recommendation,
     Source,
     check_inside,
 )

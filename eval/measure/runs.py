@@ -34,11 +34,9 @@ def load_runs(paths: Sequence[Path]) -> dict[str, Checkpoint]:
 
 def labels(folders: Sequence[Path]) -> list[str]:
     """The last part of each path, or as many as it takes to tell the paths apart."""
-    for parts in range(1, max(len(folder.parts) for folder in folders) + 1):
-        found = ["/".join(folder.parts[-parts:]) for folder in folders]
-        if len(set(found)) == len(found):
-            break
-    return found
+    longest = max(len(folder.parts) for folder in folders)
+    ends = (["/".join(f.parts[-n:]) for f in folders] for n in range(1, longest + 1))
+    return next(found for found in ends if len(set(found)) == len(found))
 
 
 def _check_task(first: str, ours: Task, label: str, theirs: Task) -> None:

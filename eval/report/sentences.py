@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator
 
+from ..measure.decisions import Decision, Recommendation, SharedTicks
 from ..measure.result_files import EvalProvenance, LatencyFile
-from ..measure.results import BudgetResult, Decision, LatencyResult, Recommendation, SharedTicks
+from ..measure.results import BudgetResult, LatencyResult
 
 
 def clock_label(row: BudgetResult | Recommendation) -> str:
