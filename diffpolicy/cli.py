@@ -47,7 +47,7 @@ GROUPS = {  # title in the help: {name: (dataclass of its options, function of t
         "offline": ("diffpolicy.eval.data_config:OfflineConfig", "diffpolicy.eval.offline:offline"),
         "eval": ("diffpolicy.eval.config:EvalConfig", "diffpolicy.eval.evaluate:evaluate_budget"),
         "latency": ("diffpolicy.eval.config:LatencyConfig", "diffpolicy.eval.latency:latency"),
-        "delays": ("diffpolicy.eval.config:DelaysConfig", "diffpolicy.eval.delays:delays"),
+        "delays": ("diffpolicy.eval.delays_config:DelaysConfig", "diffpolicy.eval.delays:delays"),
         "denoise": ("diffpolicy.eval.data_config:DenoiseConfig", "diffpolicy.eval.denoise:denoise"),
         "suite": ("diffpolicy.eval.experiment_config:SuiteConfig", "diffpolicy.eval.suite:suite"),
         "report": ("diffpolicy.eval.config:ReportConfig", "diffpolicy.eval.redraw:redraw"),

@@ -67,6 +67,7 @@ class Policy:
         self._engine, self._folder = engine, checkpoint.folder
         self.precision = precision
         self.name = uuid4().hex  # identity across worker processes (cache key)
+        self.label = ""  # name of the run in reports, where there are several
         self._engines: dict[tuple[int, int], Stages] = {}
         self._sampled: dict[tuple[int, int], Sampled] = {}  # with plans; not pickled
         self._encoders: dict[tuple[int, int], Encode] = {}  # from another process

@@ -1,7 +1,9 @@
 """The recommendation: the cheapest step budget that costs no more than the margin.
 
 Every budget is tested for non-inferiority against every other one, and all budgets that could be
-recommended share one error rate. Facts only: `report/sentences.py` writes the words.
+recommended share one error rate. Of those that pass, one is not recommended if a better one takes
+as many whole control ticks: control could not tell them apart by their latency. Facts only:
+`report/sentences.py` writes the words.
 """
 
 from collections.abc import Sequence
@@ -10,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .measure.results import BudgetMean, Comparison, Decision, Metric, Verdict
+from .measure.decisions import BudgetMean, Comparison, Decision, SharedTicks, Verdict
+from .measure.results import Metric
 from .significance import (
     difference_interval,
     episodes_needed,
@@ -22,19 +25,29 @@ from .significance import (
 
 @dataclass(frozen=True)
 class Candidate:
-    """One budget: its cost, deadline, and outcomes [E] in the order of the seeds."""
+    """One budget: its cost, deadline, and outcomes [E] in the order of the seeds.
+
+    cost: evaluations of a chunk, or ms; of one kind for all. ticks: ⌈p95 / control period⌉ of the
+    latency, None on the paused clock.
+    """
 
     name: str
     ddim_steps: int  # 0 is regression, without denoising
-    network_evals: int
+    cost: float
     meets_deadline: bool
     outcomes: np.ndarray  # bool for success, float for scores
-    comparator_only: bool = False  # never recommended: ancestral DDPM, or regression
+    comparator_only: bool = False  # never recommended: ancestral DDPM, or a regression beside
+    ticks: int | None = None
 
     @property
     def mean(self) -> float:
         """Success rate, or mean score."""
         return float(np.mean(self.outcomes))
+
+    @property
+    def beside(self) -> bool:
+        """True for the regression policy beside a run, which is named but not recommended."""
+        return self.comparator_only and self.ddim_steps == 0
 
     @property
     def named_mean(self) -> BudgetMean:
@@ -54,6 +67,8 @@ def recommend(
     A budget's p-value is the largest over the others (an intersection-union test). The budgets
     that meet the deadline, and regression, share ALPHA from the largest down (`share_alpha`), so
     the chance of recommending any budget that truly loses the margin or more is at most ALPHA.
+    A budget that passes gives way to a better one that passes in as many whole ticks
+    (`shared_ticks`): a choice among budgets that all passed, which leaves that chance as it is.
     No budget is recommended where even the best is below the floor, where none meets the
     deadline, or where the episodes do not establish non-inferiority.
     """
@@ -63,23 +78,52 @@ def recommend(
     tested = family(candidates)
     worst = [largest_p(candidate, candidates, margin, paired) for candidate in tested]
     passed, levels = share_alpha(worst)
-    suffices = any(tested[i].ddim_steps == 0 for i in passed)
-    eligible = [i for i, c in enumerate(tested) if c.ddim_steps > 0]
+    suffices = any(tested[i].beside for i in passed)
+    eligible = [i for i, c in enumerate(tested) if not c.beside]
     if not eligible:
         return facts.decide("no-budget-in-time", regression_suffices=suffices)
-    chosen = next((tested[i] for i in reversed(eligible) if i in passed), None)
-    if chosen is None:
+    sufficient = [tested[i] for i in reversed(eligible) if i in passed]
+    if not sufficient:
         best = max((tested[i] for i in eligible), key=lambda c: c.mean)
         return facts.undecided(best, min(levels[i] for i in eligible), suffices)
-    return facts.recommended(chosen, suffices)
+    shared = shared_ticks(sufficient, paired)
+    beaten = [s.budget.name for s in shared]
+    chosen = next(c for c in sufficient if c.name not in beaten)
+    return facts.recommended(chosen, suffices, shared)
+
+
+def shared_ticks(sufficient: Sequence[Candidate], paired: bool) -> list[SharedTicks]:
+    """The budgets that take as many whole ticks as one that is better by the 95 % interval.
+
+    Never all of them: the best budget of a number of ticks has no better one.
+    """
+    found = (_shared(c, sufficient, paired) for c in sufficient)
+    return [s for s in found if s]
+
+
+def _shared(
+    candidate: Candidate, sufficient: Sequence[Candidate], paired: bool
+) -> SharedTicks | None:
+    """The best of the better budgets in the ticks of one, if there is any."""
+    if candidate.ticks is None:
+        return None
+    rivals = [c for c in sufficient if c.ticks == candidate.ticks and c.mean > candidate.mean]
+    for better in sorted(rivals, key=lambda c: -c.mean):
+        interval = difference_interval(better.outcomes, candidate.outcomes, paired)
+        if interval and interval[0] > 0:
+            return SharedTicks(
+                budget=candidate.named_mean,
+                better=better.named_mean,
+                ticks=candidate.ticks,
+                interval=interval,
+            )
+    return None
 
 
 def family(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Everything that may be called sufficient, the most expensive first, regression last."""
-    tested = [
-        c for c in candidates if c.meets_deadline and not (c.comparator_only and c.ddim_steps)
-    ]
-    return sorted(tested, key=lambda c: (c.ddim_steps > 0, c.network_evals))[::-1]
+    tested = [c for c in candidates if c.meets_deadline and (c.beside or not c.comparator_only)]
+    return sorted(tested, key=lambda c: (not c.beside, c.cost))[::-1]
 
 
 def largest_p(
@@ -128,7 +172,7 @@ class _Facts:
 
     def decide(self, verdict: Verdict, **more: Any) -> Decision:
         """The decision with these facts and more."""
-        regression = [c.mean for c in self.candidates if c.ddim_steps == 0]
+        regression = [c.mean for c in self.candidates if c.beside]
         return Decision(
             verdict=verdict,
             metric=self.metric,
@@ -140,16 +184,20 @@ class _Facts:
             **more,
         )
 
-    def recommended(self, chosen: Candidate, suffices: bool) -> Decision:
+    def recommended(
+        self, chosen: Candidate, suffices: bool, shared: Sequence[SharedTicks]
+    ) -> Decision:
         """A budget that is non-inferior to every other one, and the cheaper ones that are not."""
         others = _others(chosen, self.candidates)
-        cheaper = [c for c in others if c.network_evals < chosen.network_evals]
+        beaten = {s.budget.name for s in shared}
+        cheaper = [c for c in others if c.cost < chosen.cost and c.name not in beaten]
         return self.decide(
             "recommended",
             chosen=chosen.named_mean,
             ddim_steps=chosen.ddim_steps,
             alone=not others,
             cheaper=tuple(c.named_mean for c in cheaper if not c.comparator_only),
+            shared=tuple(s for s in shared if s.budget.name != chosen.name),
             regression_suffices=suffices,
         )
 

@@ -103,8 +103,10 @@ class TaskConfig(Checked):
 
     def __post_init__(self):
         super().__post_init__()
-        if (self.run is None) == (self.policy is None):
-            raise DiffpolicyError("expected either --run RUN or --policy module:factory")
+        runs = getattr(self, "runs", ())
+        if [bool(runs), self.run is not None, self.policy is not None].count(True) != 1:
+            several = ", --runs RUN …" if hasattr(self, "runs") else ""
+            raise DiffpolicyError(f"expected either --run RUN{several} or --policy module:factory")
         if self.policy is not None:
             check_policy(self)
 
@@ -196,23 +198,12 @@ class LatencyConfig(Checked):
 
 
 @dataclass(frozen=True)
-class DelaysConfig(Sampling, TaskConfig):
-    """Evaluate one step budget at constant delays of every chunk."""
+class Combinations(Checked):
+    """Budgets: all combinations of steps and other options of sampling, of one or several runs."""
 
-    ticks: Annotated[tuple[int, ...], DELAY, NOT_EMPTY] = (0, 1, 2, 3, 4)
-    """Delays, in control ticks."""
-    out: Path | None = None
-    """Folder for delays.json and delays.png; by default delays in the run folder, with --policy in
-    the current one."""
-
-
-@dataclass(frozen=True)
-class SweepConfig(Latencies, TaskConfig):
-    """Evaluate step budgets in closed loop, compare them and recommend one.
-
-    Several budgets, samplers, grids, starts, ends, η, noise scales and clips are all combined.
-    """
-
+    runs: tuple[Path, ...] = ()
+    """Several run folders of one task, instead of --run; each contributes its own budgets, else
+    --ddim-steps, and the name of its folder to their names."""
     ddim_steps: Annotated[tuple[int, ...], NOT_EMPTY] = (1, 2, 4, 8, 16, 32, 100)
     """Step budgets."""
     grid: tuple[str, ...] = ()
@@ -226,16 +217,35 @@ class SweepConfig(Latencies, TaskConfig):
     """Stochasticity η: 0 is DDIM, 1 is ancestral (DDPM) sampling."""
     noise_scale: Annotated[tuple[float, ...], Range(0, 1000), NOT_EMPTY] = (1.0,)
     """Factors on the noise injected if η > 0."""
+    start_scale: Annotated[tuple[float, ...], Range(0, 1000), NOT_EMPTY] = (1.0,)
+    """Factors κ on the noise that sampling starts from."""
     clip: Annotated[tuple[float, ...], Range(0, 1e6)] = ()
     """Limits ± of the predicted clean actions, in normalised units; by default as in training. 0
     disables clipping."""
+    sampler: Annotated[tuple[str, ...], NOT_EMPTY] = ("ddim",)
+    """Sampling methods: ddim, dpm++ (2M; its stochastic form if η > 0), unipc, heun, or midpoint
+    for flow matching."""
+    late: Annotated[tuple[str, ...], NOT_EMPTY] = ("drop",)
+    """Strategies for late chunks (see `diffpolicy eval --help`). With --runs, a run that does not
+    fit a strategy is left out of it, and told."""
+
+
+@dataclass(frozen=True)
+class SweepConfig(Latencies, Combinations, TaskConfig):
+    """Evaluate step budgets in closed loop, compare them and recommend one.
+
+    Several runs, budgets, samplers, grids, starts, ends, η, noise scales, clips and strategies for
+    late chunks are all combined.
+    """
+
     clocks: Annotated[tuple[ClockName, ...], NOT_EMPTY] = ("paused", "simulated")
     """paused: zero latency. simulated: actions are late by the latency. wall: real time."""
     regression: str = "auto"
     """Run folder of a regression policy (train --objective regression) with the same data and
-    network, to compare with. auto: RUN/regression if it exists. none: no comparison."""
+    network, to compare with. auto: RUN/regression if it exists. none: no comparison. With --runs it
+    is one of the runs."""
     ddpm: bool = True
-    """Evaluate ancestral (DDPM) sampling with all T steps as well."""
+    """Evaluate ancestral (DDPM) sampling with all T steps of --run as well; not with --runs."""
     margin: Annotated[float, Range(1e-6, 1e6)] = 0.05
     """Margin of non-inferiority: loss of success (or score) that is still acceptable."""
     floor: Annotated[float, Range(0, 1e6)] = 0.5
@@ -247,15 +257,17 @@ class SweepConfig(Latencies, TaskConfig):
     """Only print the number of episodes that the margin needs, by the share of discordant pairs
     (episodes where exactly one of two budgets succeeds)."""
     out: Path | None = None
-    """Folder for sweep.json and report.html; by default sweep in the run folder, with --policy in
-    the current one."""
+    """Folder for sweep.json and report.html; by default sweep in the run folder, with --policy or
+    --runs in the current one."""
     pictures: bool = True
     """Add pictures of episodes to the report."""
     accept_disturbed: bool = False
     """Recommend also from latencies that other processes disturbed."""
-    sampler: Annotated[tuple[str, ...], NOT_EMPTY] = ("ddim",)
-    """Sampling methods: ddim, dpm++ (2M; its stochastic form if η > 0), unipc, heun, or midpoint
-    for flow matching."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.runs and self.regression not in ("auto", "none"):
+            raise DiffpolicyError("--regression belongs to --run; add that run to --runs")
 
 
 @dataclass(frozen=True)

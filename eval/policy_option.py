@@ -8,7 +8,7 @@ from diffpolicy.errors import DiffpolicyError
 
 OF_A_RUN = (  # options without a meaning for a policy of others
     *("device", "engine", "precision", "sampler", "grid", "start", "end", "eta", "noise_scale"),
-    *("clip", "regression", "baseline"),
+    *("clip", "start_scale", "regression", "baseline"),
 )
 
 

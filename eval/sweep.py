@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -13,19 +14,13 @@ from diffpolicy.files import check_writable
 from .compare import Candidate, compare, recommend
 from .config import SweepConfig
 from .measure.budgets import combinations, describe_budgets, load_budgets
+from .measure.decisions import Decision, Recommendation
 from .measure.description import Budget, describe
 from .measure.evaluator import Evaluator, outruns
 from .measure.profiles import check_source
 from .measure.provenance import set_threads
 from .measure.result_files import SweepProvenance, SweepResult
-from .measure.results import (
-    BudgetResult,
-    Decision,
-    Metric,
-    Picture,
-    Profile,
-    Recommendation,
-)
+from .measure.results import BudgetResult, Metric, Picture, Profile
 from .measure.run import results_folder
 from .pictures import FOLDER, picture_of
 from .report.products import check_outputs, save
@@ -48,8 +43,10 @@ class Clock:
 
 def command(config: SweepConfig) -> None:
     """Sweep, or only print the plan."""
-    if config.plan:
-        regression = config.regression != "none" and config.policy is None
+    if config.plan and config.runs:
+        print_plan(config.margin, len(load_budgets(config)))
+    elif config.plan:
+        regression = config.regression != "none" and config.run is not None
         print_plan(config.margin, len(combinations(config)) + regression)
     else:
         sweep(config)
@@ -95,7 +92,7 @@ def print_plan(margin: float, budgets: int) -> dict[float, list[int]]:
 
 def open_evaluator(config: SweepConfig, policies: Sequence[Budget]) -> Evaluator:
     """The evaluator of all policies; checks environment, engines and folder before measuring."""
-    diffusion = next(policy for policy in policies if not describe(policy).regression)
+    diffusion = next((p for p in policies if not describe(p).regression), policies[0])
     out = results_folder(config, "sweep")
     evaluator = Evaluator(config, diffusion, out / "episodes.jsonl")
     for policy in policies:
@@ -112,7 +109,7 @@ def run_sweep(
     """Run every budget on every clock; the recommendation is the one of the last clock."""
     out = results_folder(config, "sweep")
     rows, clocks = _episodes(evaluator, policies, clocks)
-    metric = metric_of(config, [row for of_clock in rows for row in of_clock])
+    metric = metric_of(config.outcome, [row for of_clock in rows for row in of_clock])
     advice = [
         _advise(config, evaluator, policies, clock, of_clock, metric)
         for clock, of_clock in zip(clocks, rows, strict=True)
@@ -147,10 +144,10 @@ def _episodes(
     return rows, [Clock(c.name, profiles) for c, profiles in zip(clocks, used, strict=True)]
 
 
-def metric_of(config: SweepConfig, rows: Sequence[BudgetResult]) -> Metric:
+def metric_of(outcome: Literal["auto"] | Metric, rows: Sequence[BudgetResult]) -> Metric:
     """The metric of all comparisons: success, or the score where success is rare."""
-    if config.outcome != "auto":
-        return config.outcome
+    if outcome != "auto":
+        return outcome
     best = max(row.success_rate for row in rows)
     return "success" if best >= FREQUENT else "score"
 
@@ -175,9 +172,17 @@ def _advise(
 ) -> Recommendation:
     """The recommendation on one clock; on the paused one every budget meets the deadline."""
     dt = evaluator.options.control_dt_s
+    costs = costs_of(policies, rows)
+    late = clock.name != "paused"
     candidates = [
-        candidate_of(row, metric, clock.name == "paused" or not outruns(policy, profile, dt))
-        for policy, profile, row in zip(policies, clock.profiles, rows, strict=True)
+        candidate_of(
+            row,
+            metric,
+            each,
+            not late or not outruns(policy, profile, dt),
+            whole_ticks(profile, dt) if late else None,
+        )
+        for policy, profile, row, each in zip(policies, clock.profiles, rows, costs, strict=True)
     ]
     paired = evaluator.paired
     decision = recommend(candidates, config.margin, config.floor, metric, paired)
@@ -198,21 +203,41 @@ def _advise(
     )
 
 
+def costs_of(policies: Sequence[Budget], rows: Sequence[BudgetResult]) -> list[float]:
+    """Evaluations of a chunk, or its median latency in ms if networks differ in their weights."""
+    abouts = [describe(policy) for policy in policies]
+    sizes = {about.parameters for about in abouts if about.run or not about.regression}
+    return [cost(row) if len(sizes) == 1 else row.latency_ms.p50 for row in rows]
+
+
 def cost(row: BudgetResult) -> int:
-    """Network evaluations of a chunk; the steps of a policy of others, where they are unknown."""
-    return row.ddim_steps if row.network_evals is None else row.network_evals
+    """Evaluations and gradients of a chunk; the steps of a policy of others, of unknown cost."""
+    evals = row.ddim_steps if row.network_evals is None else row.network_evals
+    return evals + (row.gradient_evals or 0)
 
 
-def candidate_of(row: BudgetResult, metric: Metric, meets_deadline: bool) -> Candidate:
-    """A budget as the statistics see it."""
+def whole_ticks(profile: LatencyProfile, dt_s: float) -> int:
+    """Control ticks that 95 % of the chunks keep to."""
+    return delay_ticks(float(np.percentile(profile.samples_ms, 95)), dt_s)
+
+
+def candidate_of(
+    row: BudgetResult,
+    metric: Metric,
+    cost: float,
+    meets_deadline: bool = True,
+    ticks: int | None = None,
+) -> Candidate:
+    """A budget as the statistics see it; one of several runs may be regression."""
     outcomes = np.array(getattr(row.outcomes, metric), bool if metric == "success" else float)
     return Candidate(
         name=row.name,
         ddim_steps=row.ddim_steps,
-        network_evals=cost(row),
+        cost=cost,
         meets_deadline=meets_deadline,
         outcomes=outcomes,
-        comparator_only=row.variant in COMPARATORS,
+        comparator_only=row.variant in (COMPARATORS if row.run is None else COMPARATORS[:1]),
+        ticks=ticks,
     )
 
 

@@ -64,6 +64,13 @@ def constant_ticks(ticks: int, control_dt_s: float) -> LatencyProfile:
     return LatencyProfile(np.full(1, late_ms), f"constant, {ticks} ticks", exact=True)
 
 
+def random_ticks(low: int, high: int, control_dt_s: float) -> LatencyProfile:
+    """Every chunk arrives late by a number of ticks drawn uniformly from low to high."""
+    ticks = np.random.default_rng([LATENCY_STREAM]).integers(low, high + 1, 64 * BLOCK)
+    source = f"random, {low} to {high} ticks"
+    return LatencyProfile(ticks * 1000 * control_dt_s, source, exact=True)
+
+
 def percentiles(profile: LatencyProfile) -> dict[str, float | int | None]:
     """p50, p90, p99, p99.9, max, jitter (p99 - p50) and the count.
 

@@ -3,9 +3,10 @@
 Each cell is a number of simulated sweeps with paired outcomes: a shared difficulty of every seed
 makes the outcomes of two budgets correlate by about 0.5. Size is the share of sweeps that
 recommend a budget that truly loses the margin or more; power is the share that recommend the
-cheapest budget that loses less than half of it. Five rules are compared on the same outcomes:
+cheapest budget that loses less than half of it. Six rules are compared on the same outcomes:
 each budget at α, Bonferroni, Holm, a fixed sequence from the largest budget down, and the ring of
-shares that `recommend` uses.
+shares that `recommend` uses on the paused clock. `in one tick` is its rule on a clock where all
+budgets take one control tick: a better budget that passes stands before a cheaper one.
 """
 
 # diffpolicy.eval is known to Python, not to pyright.
@@ -23,7 +24,7 @@ import numpy as np
 from scipy import stats
 from tqdm import tqdm
 
-from diffpolicy.eval.compare import Candidate, family, largest_p
+from diffpolicy.eval.compare import Candidate, family, largest_p, shared_ticks
 from diffpolicy.eval.report.table import print_table
 from diffpolicy.eval.significance import ALPHA, share_alpha
 from diffpolicy.files import write_text
@@ -89,7 +90,8 @@ def _latent(rng: np.random.Generator, budgets: int, episodes: int) -> np.ndarray
 def candidates(scenario: Scenario, outcomes: np.ndarray) -> list[Candidate]:
     """Candidates with 1, 2, 4, … steps."""
     return [
-        Candidate(str(2**i), 2**i, 2**i, i not in scenario.late, o) for i, o in enumerate(outcomes)
+        Candidate(str(2**i), 2**i, 2**i, i not in scenario.late, o, ticks=1)
+        for i, o in enumerate(outcomes)
     ]
 
 
@@ -127,6 +129,13 @@ def ring(p: Sequence[float]) -> list[int]:
     return share_alpha(p)[0]
 
 
+def in_one_tick(passed: Sequence[Candidate]) -> list[Candidate]:
+    """Those of the budgets that passed which no better one in the same tick replaces."""
+    beaten = {shared.budget.name for shared in shared_ticks(passed, True)}
+    return [c for c in passed if c.name not in beaten]
+
+
+IN_ONE_TICK = in_one_tick.__name__
 RULES: tuple[Rule, ...] = (each, bonferroni, holm, fixed_sequence, ring)
 
 
@@ -139,16 +148,19 @@ def simulate(
     means = np.clip(BEST - margin * losses, 0.01, 0.99)
     wrong = means <= means.max() - margin + 1e-9
     right = [i for i in range(len(losses)) if losses[i] < 0.5 and i not in scenario.late]
-    rng, counts = np.random.default_rng(seed), {rule.__name__: [0, 0] for rule in RULES}
+    names = [*(rule.__name__ for rule in RULES), IN_ONE_TICK]
+    rng, counts = np.random.default_rng(seed), {name: [0, 0] for name in names}
     for _ in range(sweeps):
         found = candidates(scenario, draw(rng, means, episodes))
         tested = family(found)
         p = [largest_p(c, found, margin, True) for c in tested]
-        for rule in RULES:
-            passed = [found.index(tested[i]) for i in rule(p)]
+        passing = {rule.__name__: [tested[i] for i in rule(p)] for rule in RULES}
+        passing[IN_ONE_TICK] = in_one_tick(passing[ring.__name__])
+        for name, passed in passing.items():
             if passed:
-                counts[rule.__name__][0] += bool(wrong[min(passed)])
-                counts[rule.__name__][1] += min(passed) in right[:1]
+                chosen = min(found.index(c) for c in passed)
+                counts[name][0] += bool(wrong[chosen])
+                counts[name][1] += chosen in right[:1]
     return {name: (bad / sweeps, good / sweeps) for name, (bad, good) in counts.items()}
 
 
@@ -175,9 +187,11 @@ def main() -> None:
 def _print(setting: tuple[str, int, float], rows: Sequence[dict[str, Any]]) -> None:
     outcome, episodes, margin = setting
     print(f"\n{outcome}, {episodes} episodes, margin {margin:g}: size / power in %")
-    titles = ["true losses", *(rule.__name__.replace("_", " ") for rule in RULES)]
+    titles = ["true losses", *(name.replace("_", " ") for name in rows[0]["rules"])]
     print_table(titles, [[r["name"], *map(_cell, r["rules"].values())] for r in rows])
-    print(f"largest size of the ring: {max(r['rules']['ring']['size'] for r in rows):.1%}")
+    for rule in (ring.__name__, IN_ONE_TICK):
+        largest = max(r["rules"][rule]["size"] for r in rows)
+        print(f"largest size of {rule.replace('_', ' ')}: {largest:.1%}")
 
 
 def _cell(found: dict[str, float]) -> str:

@@ -14,33 +14,57 @@ from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import own_budgets
 from diffpolicy.sampling.grids import DEFAULT_STEPS, NAMED
 
-from ..config import DelaysConfig, EvalConfig, SweepConfig
+from ..config import Combinations, EvalConfig, SweepConfig
+from ..delays_config import DelaysConfig
 from .description import Budget, describe
 from .evaluator import policy_of
 from .run import Run, run_of
+from .runs import budgets_of, load_runs
 from .steps import steps_of
 
 
-def load_budget(config: EvalConfig | DelaysConfig) -> Budget:
+def load_budget(config: EvalConfig) -> Budget:
     """The policy of a command that evaluates one budget."""
     if config.policy is not None:
         return External(config.policy, config.ddim_steps or DEFAULT_STEPS, config.late)
     return policy_of(config, load_policy(run_of(config)), sampling_of(config))
 
 
-def load_budgets(config: SweepConfig) -> list[Budget]:
-    """One policy for each budget; regression first, ancestral DDPM over all T steps last."""
+def load_budgets(config: SweepConfig | DelaysConfig) -> list[Budget]:
+    """One policy for each budget; regression first, ancestral DDPM over all T steps last.
+
+    Of several runs the budgets of each, in the order of the runs (see `runs`).
+    """
     if config.policy is not None:
-        return [External(config.policy, steps) for steps in sorted(set(config.ddim_steps))]
-    return [*_of_run(config, load_policy(run_of(config)))]  # a list of a wider type
+        found = product(sorted(set(config.ddim_steps)), dict.fromkeys(config.late))
+        return [External(config.policy, steps, late) for steps, late in found]
+    if config.runs:
+        return [*_of_runs(config)]
+    checkpoint = load_policy(run_of(config))  # below, lists of a wider type
+    if isinstance(config, SweepConfig):
+        return [*_of_run(config, checkpoint)]
+    return [policy_of(config, checkpoint, s) for s in _samplings(config, checkpoint)]
 
 
-def _of_run(config: SweepConfig, checkpoint: Checkpoint) -> list[Policy]:
+def _of_runs(config: SweepConfig | DelaysConfig) -> list[Policy]:
+    found = []
+    for label, checkpoint in load_runs(config.runs).items():
+        found += budgets_of(config, label, checkpoint, _samplings(config, checkpoint))
+    if not found:
+        raise DiffpolicyError(f"no run fits --late {' '.join(config.late)}; try drop beside")
+    return found
+
+
+def _samplings(config: Combinations, checkpoint: Checkpoint) -> list[Sampling]:
+    """The combinations on the grid of the run; of a run with budgets of its own, those."""
     own = checkpoint.specification.grid
     steps = steps_of(config.ddim_steps, checkpoint.specification)
     found = combinations(replace(config, ddim_steps=tuple(steps)))
-    samplings = [replace(s, grid=s.grid or own) for s in found]
-    samplings = list(dict.fromkeys(samplings))
+    return list(dict.fromkeys(replace(s, grid=s.grid or own) for s in found))
+
+
+def _of_run(config: SweepConfig, checkpoint: Checkpoint) -> list[Policy]:
+    own, samplings = checkpoint.specification.grid, _samplings(config, checkpoint)
     ancestral = Sampling(checkpoint.specification.model.train_timesteps, own, eta=1.0)
     any_budget = own_budgets(checkpoint.specification) is None
     if config.ddpm and any_budget and ancestral not in samplings:
@@ -57,7 +81,10 @@ def _of_run(config: SweepConfig, checkpoint: Checkpoint) -> list[Policy]:
 def describe_budgets(config: SweepConfig, policies: Sequence[Budget]) -> Iterator[str]:
     """Lines on the training of regression and diffusion, and on the chain of each budget."""
     ours = [policy for policy in policies if isinstance(policy, Policy)]
-    if ours and ours[0].regression:
+    if config.runs:
+        first = {policy.label: policy for policy in reversed(ours)}
+        yield from (f"{label} trained for {_effort(p)}" for label, p in reversed(first.items()))
+    elif ours and ours[0].regression:
         yield f"regression trained for {_effort(ours[0])}; diffusion for {_effort(ours[-1])}"
     elif ours and config.regression == "auto":
         where = Run(run_of(config)).regression
@@ -131,7 +158,7 @@ def _effort(policy: Policy) -> str:
     )
 
 
-def combinations(config: SweepConfig) -> list[Sampling]:
+def combinations(config: Combinations) -> list[Sampling]:
     """Every budget with every other option of sampling, without duplicates."""
     options = {
         "sampler": config.sampler,
@@ -140,7 +167,9 @@ def combinations(config: SweepConfig) -> list[Sampling]:
         "end": config.end,
         "eta": config.eta,
         "noise_scale": config.noise_scale,
+        "start_scale": config.start_scale,
         "clip": config.clip or (None,),
+        "late": config.late,
         "ddim_steps": sorted(set(config.ddim_steps)),
     }
     found = (

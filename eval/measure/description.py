@@ -23,15 +23,19 @@ EXTERNAL = "external"  # engine of a policy of others
 class Description:
     """A step budget in results; None is unknown. policy: module:factory of a policy of others.
 
-    line: the budget on the terminal. cost: network evaluations of a chunk, else the steps.
+    line: the budget on the terminal. run: name of the run's folder, where there are several. cost:
+    network evaluations and gradients of a chunk, else the steps. late: strategy for late chunks.
     """
 
     name: str
     line: str
     ddim_steps: int
     cost: int
+    run: str | None = None
     policy: str | None = None
     network_evals: int | None = None
+    gradient_evals: int | None = None
+    late: str = "drop"
     variant: str = ""
     eta: float | None = None
     audit: Audit | None = None
@@ -57,17 +61,22 @@ def _of_others(policy: External) -> Description:
         ddim_steps=policy.steps,
         cost=policy.steps,
         policy=policy.reference,
+        late=policy.late.text,
         variant=policy.variant,
     )
 
 
 def _of_run(policy: Policy) -> Description:
+    prefix = f"{policy.label}: " if policy.label else ""
     return Description(
-        name=policy.chain.name,
-        line=audit_line(policy.chain),
+        name=prefix + policy.chain.name,
+        line=prefix + audit_line(policy.chain),
         ddim_steps=policy.ddim_steps,
-        cost=policy.network_evals,
+        cost=policy.network_evals + policy.gradient_evals,
+        run=policy.label or None,
         network_evals=policy.network_evals,
+        gradient_evals=policy.gradient_evals,
+        late=policy.late.text,
         variant=policy.chain.kind,
         eta=policy.sampling.eta,
         audit=audit_of(policy),

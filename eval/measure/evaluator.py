@@ -89,7 +89,7 @@ class Evaluator:
         tell_memory(policy, self.options, self.workers.count)
         self.seeds = range(config.seed, config.seed + config.episodes)
         self.kept = Kept(kept)
-        self._fingerprints: dict[str, str] = {}
+        self._fingerprints: dict[str, str] = {}  # by the identity of a policy
 
     def _unrepeatable(self) -> str | None:
         """Evidence that seeds do not repeat, also printed; None if they do."""
@@ -240,6 +240,7 @@ class Evaluator:
             env=self.env_id,
             env_kwargs=self.kwargs,
             run=self.config.run and str(self.config.run),
+            runs=[str(run) for run in getattr(self.config, "runs", ())] or None,
             policy=self.config.policy,
             checkpoint=self.source,
             seeds=(self.seeds.start, self.seeds.stop - 1),

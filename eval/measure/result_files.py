@@ -15,6 +15,7 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_text
 
 from .computer import Provenance
+from .decisions import AgainstDrop, Recommendation
 from .offline_results import OfflineResult
 from .replay_results import ReplayResult
 from .results import (
@@ -24,7 +25,6 @@ from .results import (
     Name,
     Picture,
     Profile,
-    Recommendation,
     Source,
     check_inside,
 )
@@ -40,7 +40,7 @@ JSON_NAMES = {name: written for written, name in FIELDS.items()}
 Options = dict[str, Any]  # of an environment, of training: names of others
 OMITTED = (  # from JSON, if None
     *("ticks", "tick_late_ms", "missed_ticks", "parameters", "precision", "samples_ms"),
-    *("encoder_ms", "cameras", "crop", "policy", "env"),
+    *("encoder_ms", "cameras", "crop", "policy", "env", "run", "runs"),
 )
 FREE = ("env_kwargs", "training", "evaluation", "cameras")  # objects with names of others
 
@@ -52,6 +52,7 @@ class EvalProvenance(Provenance):
     env: Name
     env_kwargs: Options = field(default_factory=dict)
     run: str | None = None
+    runs: list[str] | None = None  # several, instead of one; checkpoint: of the first
     policy: Name | None = None  # module:factory, instead of a run
     checkpoint: Source = field(default_factory=Source)
     seeds: tuple[int, int]  # the first and the last
@@ -105,10 +106,14 @@ class EvalResult:
 
 @dataclass(frozen=True, kw_only=True)
 class DelaysResult:
-    """Result of `diffpolicy delays`: one row for each delay in ticks."""
+    """Result of `diffpolicy delays`: one row for each pattern of delays and each budget.
+
+    A pattern is the `latency_source` of its rows; `ticks` is None unless it is a constant.
+    """
 
     provenance: EvalProvenance
     rows: Annotated[list[BudgetResult], NOT_EMPTY]
+    comparisons: list[AgainstDrop] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,15 +20,6 @@ Number = Annotated[float, Range(-1e15, 1e15)]
 Count = Annotated[int, COUNT]
 Cameras = dict[Name, list[Count]]  # [H, W, C] of each picture of an observation
 Metric = Literal["success", "score"]
-Verdict = Literal[
-    "recommended",
-    "below-floor",  # the best budget is below the floor
-    "no-budget-in-time",  # no budget meets the deadline
-    "worse",  # the best budget in time is worse than its rival
-    "not-established",  # there are enough episodes for equals
-    "too-few-episodes",
-    "disturbed",  # withheld: other processes disturbed the latencies
-]
 
 
 def check_inside(name: str) -> None:
@@ -109,7 +100,9 @@ class Outcomes:
 class BudgetResult:
     """Result of one budget on one clock.
 
-    policy: module:factory of a policy of others, whose network_evals, audit and eta are unknown.
+    run: name of the run's folder, where a result has several. policy: module:factory of a policy of
+    others, whose network_evals, gradient_evals, audit and eta are unknown. late: strategy for late
+    chunks. latency_source: in `delays` also the pattern of the delays.
     encoder_ms: median of the part of the latency before the denoising loop, for pictures.
     delay_error: mean of the expected delay less the true one, in ticks. prefix_miss_share: of
     chunks, those that came later than expected. ticks: the constant delay, in `delays` only. The
@@ -117,9 +110,12 @@ class BudgetResult:
     """
 
     name: Name
+    run: Name | None = None
     policy: Name | None = None
     ddim_steps: Count  # 0 for regression
     network_evals: Count | None
+    gradient_evals: Count | None = None
+    late: Name = "drop"
     trained: Training = field(default_factory=Training)
     variant: Name = ""
     audit: Audit | None
@@ -188,80 +184,6 @@ class LatencyResult:
     cameras: Cameras | None = None
     crop: Rate | None = None
     samples_ms: Annotated[list[float], MILLISECONDS] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Difference reference - other of means, with its tests.
-
-    difference_ci: bootstrap 95 % interval, None under 10 discordant pairs. p_noninferior: against
-    "the reference loses the margin or more", not adjusted for the number of budgets. p_mcnemar:
-    against "both succeed equally often", for paired success only.
-    """
-
-    reference: Name
-    other: Name
-    difference: float
-    difference_ci: tuple[float, float] | None
-    p_noninferior: float
-    p_mcnemar: float | None
-
-
-@dataclass(frozen=True)
-class BudgetMean:
-    """A budget and its success rate or mean score."""
-
-    name: Name
-    mean: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """Facts of a recommendation.
-
-    chosen: the recommended budget, else the best one that meets the deadline, if that decided.
-    rival: the budget that `chosen` is least surely non-inferior to; interval: of their difference.
-    one_tick_ms: the control tick, if every latency fits in one.
-    """
-
-    verdict: Verdict
-    metric: Metric
-    margin: float
-    floor: float
-    episodes: int
-    best: BudgetMean
-    chosen: BudgetMean | None = None
-    ddim_steps: int | None = None  # of the recommended budget
-    alone: bool = False
-    cheaper: tuple[BudgetMean, ...] = ()  # not recommended
-    rival: BudgetMean | None = None
-    interval: tuple[float, float] | None = None
-    episodes_needed: int | None = None
-    regression: float | None = None  # its mean
-    regression_suffices: bool = False
-    one_tick_ms: float | None = None
-    disturbed: bool = False
-
-    @property
-    def name(self) -> str | None:
-        """The recommended budget."""
-        recommended = self.chosen if self.verdict == "recommended" else None
-        return recommended and recommended.name
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recommendation:
-    """Recommendation on one clock: the budget to use, or None, the reason, and the facts."""
-
-    clock: Name
-    latency_source: Name
-    ddim_steps: int | None
-    name: Name | None
-    margin: float
-    reason: Name
-    regression_suffices: bool = False
-    comparisons: list[Comparison]
-    decision: Decision | None = None
 
 
 @dataclass(frozen=True)

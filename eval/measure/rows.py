@@ -31,9 +31,12 @@ def make_row(
     about = describe(policy)
     return BudgetResult(
         name=about.name,
+        run=about.run,
         policy=about.policy,
         ddim_steps=about.ddim_steps,
         network_evals=about.network_evals,
+        gradient_evals=about.gradient_evals,
+        late=about.late,
         trained=about.trained,
         variant=about.variant,
         audit=about.audit,

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from diffpolicy.checkpoint import policy_path
 
-from ..config import DelaysConfig, SweepConfig, TaskConfig
+from ..config import SweepConfig, TaskConfig
 from ..data_config import OfflineConfig
+from ..delays_config import DelaysConfig
 
 REGRESSION = "regression"
 

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator
 
+from ..measure.decisions import Decision, Recommendation, SharedTicks
 from ..measure.result_files import EvalProvenance, LatencyFile
-from ..measure.results import BudgetResult, Decision, LatencyResult, Recommendation
+from ..measure.results import BudgetResult, LatencyResult
 
 
 def clock_label(row: BudgetResult | Recommendation) -> str:
@@ -51,7 +52,19 @@ def _recommended(d: Decision) -> str:
     if d.cheaper:
         losses = ", ".join(f"{budget.name} {budget.mean:.2f}" for budget in d.cheaper)
         text += f"; not established for the cheaper ones ({losses})"
+    for shared in d.shared:
+        text += f"; {_shared(shared)}"
     return text
+
+
+def _shared(s: SharedTicks) -> str:
+    low, high = s.interval
+    ticks = f"{s.ticks} control tick{'s' * (s.ticks != 1)}"
+    return (
+        f"{s.budget.name} suffices too, but takes {ticks} "
+        f"like {s.better.name}, which is better ({s.better.mean:.2f} vs {s.budget.mean:.2f}, 95 % "
+        f"interval of the difference {low:+.2f} to {high:+.2f})"
+    )
 
 
 def _below_floor(d: Decision) -> str:

@@ -5,8 +5,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..measure.decisions import Recommendation
 from ..measure.result_files import SweepResult, json_of
-from ..measure.results import BudgetResult, Picture, Recommendation
+from ..measure.results import BudgetResult, Picture
 from .figure import png_in
 from .page import figure, html_table, image, page, paragraph
 from .sentences import clock_label, headline, load_of, pairing, remarks

@@ -13,7 +13,7 @@ from scipy import stats
 
 from diffpolicy.eval.bench.bench_recommendation import SCENARIOS, simulate
 from diffpolicy.eval.compare import Candidate, compare, recommend
-from diffpolicy.eval.measure.results import Verdict
+from diffpolicy.eval.measure.decisions import Verdict
 from diffpolicy.eval.report.sentences import REASONS, reason
 from diffpolicy.eval.significance import (
     ALPHA,

@@ -9,8 +9,9 @@ import pytest
 
 from diffpolicy.control.external import External, PolicyFailure, external
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.eval.config import DelaysConfig, EvalConfig, LatencyConfig, SweepConfig
+from diffpolicy.eval.config import EvalConfig, LatencyConfig, SweepConfig
 from diffpolicy.eval.delays import delays
+from diffpolicy.eval.delays_config import DelaysConfig
 from diffpolicy.eval.evaluate import evaluate_budget
 from diffpolicy.eval.latency import latency
 from diffpolicy.eval.measure.evaluator import Evaluator

@@ -1,0 +1,67 @@
+"""Budgets of several runs of one task, as candidates of one comparison."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from diffpolicy.checkpoint import Checkpoint, load_policy
+from diffpolicy.config import Sampling
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.policy import Policy
+from diffpolicy.specification import Task
+
+from ..config import SweepConfig
+from ..delays_config import DelaysConfig
+from .evaluator import policy_of
+from .run import Run
+
+ALIKE = ("env_id", "env_kwargs", "control_dt_s", "camera", "observations", "action_dim")  # of Task
+
+
+def load_runs(paths: Sequence[Path]) -> dict[str, Checkpoint]:
+    """The runs by the shortest ends of their folders that tell them apart.
+
+    Raises DiffpolicyError if a run is given twice, or if tasks differ in what control uses.
+    """
+    folders = [Run(path).folder.resolve() for path in paths]
+    if len(set(folders)) < len(folders):
+        raise DiffpolicyError("--runs names a run folder twice; expected different runs")
+    found = dict(zip(labels(folders), map(load_policy, paths), strict=True))
+    (first, reference), *others = found.items()
+    for label, checkpoint in others:
+        _check_task(first, reference.specification.task, label, checkpoint.specification.task)
+    return found
+
+
+def labels(folders: Sequence[Path]) -> list[str]:
+    """The last part of each path, or as many as it takes to tell the paths apart."""
+    longest = max(len(folder.parts) for folder in folders)
+    ends = (["/".join(f.parts[-n:]) for f in folders] for n in range(1, longest + 1))
+    return next(found for found in ends if len(set(found)) == len(found))
+
+
+def _check_task(first: str, ours: Task, label: str, theirs: Task) -> None:
+    for part in ALIKE:
+        a, b = getattr(ours, part), getattr(theirs, part)
+        if a != b:
+            raise DiffpolicyError(
+                f"--runs needs runs of one task; {part} of {label} is {b}, of {first} {a}"
+            )
+
+
+def budgets_of(
+    config: SweepConfig | DelaysConfig, label: str, checkpoint: Checkpoint, found: list[Sampling]
+) -> Iterator[Policy]:
+    """The policies of one run; a strategy that the run does not fit is left out, and told."""
+    misfits = {}
+    for sampling in found:
+        try:
+            policy = policy_of(config, checkpoint, sampling)
+        except DiffpolicyError as error:
+            if sampling.late == "drop":
+                raise DiffpolicyError(f"{label}: {error}") from error
+            misfits[sampling.late] = error
+            continue
+        policy.label = label
+        yield policy
+    for late, error in misfits.items():
+        print(f"{label} is left out of --late {late}: {error}")
