@@ -215,8 +215,9 @@ def audit_line(chain: Chain) -> str:
     own = chain.own_grid if chain.sampling.grid == chain.own_grid != USUAL_GRID else ""
     on_grid = f" on the {own} grid of the run," if own and not chain.ddpm else ""
     unclipped = "" if chain.rederive else "; ε̂ as predicted where x̂0 is clipped"
+    start = f"√ᾱ at the start {chain.start_signal:.4f}" if chain.start_scale else "from zero"
     return (
         f"{chain.name}: {evals} network evaluation{'s' * (evals > 1)}{on_grid} at t = "
-        f"{' '.join(times)}; √ᾱ at the start {chain.start_signal:.4f}; duplicates "
+        f"{' '.join(times)}; {start}; duplicates "
         f"{found['duplicates']}{unclipped}"
     )

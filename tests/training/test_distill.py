@@ -25,8 +25,6 @@ from diffpolicy.policies.config import ExportPolicyConfig
 from diffpolicy.policies.exporting import export_policy
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import make_chain
-from diffpolicy.sampling.ddim import ddim
-from diffpolicy.sampling.grids import make_grid
 from diffpolicy.sampling.noise import make_levels
 from diffpolicy.sampling.steps import states
 from diffpolicy.specification import FLAT, Horizons, Specification, Task, flat_observation
@@ -38,15 +36,15 @@ from diffpolicy.training.train import train
 from diffpolicy.training.trajectories import repeated, with_trajectories
 
 LEVELS = make_levels("squaredcos", 100)
-GRID = make_grid(100, 16)
-TIMES = torch.tensor([t for t, _ in GRID])
+CHAIN = make_chain(ModelConfig(prediction="x0"), None, Sampling(16))
+TIMES = torch.tensor([t for t, _ in CHAIN.grid])
 HORIZONS = Horizons(1, 2, 1)
 SMALL = {"steps": 30, "threads": 1, "device": "cpu"}
 
 
 def trajectories(best, count: int, rows: int = 1) -> torch.Tensor:
     """[count, 17, rows, 1] of the chain of 16 steps with an exact x̂0(x, a, b)."""
-    table = ddim(LEVELS, GRID, prediction="x0", rederive=True)
+    table = CHAIN.rows
 
     def denoise(x, k):
         return best(x, *LEVELS[table[k].t])

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from stores import write_plainly
 from test_preparation_pictures import ENDS, arrays
 
-from diffpolicy.checkpoint import TRAINING_FILE, Checkpoint, load_tensors
-from diffpolicy.config import ModelConfig, TrainConfig
+from diffpolicy.checkpoint import TRAINING_FILE, Checkpoint, load_policy, load_tensors
+from diffpolicy.config import DistillConfig, ModelConfig, TrainConfig
 from diffpolicy.data.windows import Windows, make_windows
 from diffpolicy.denoisers.pretrained import read_convolutions
 from diffpolicy.denoisers.resnet import ResNet18
@@ -25,6 +25,7 @@ from diffpolicy.specification import (
     flat_observation,
     picture,
 )
+from diffpolicy.training import distill as distillation
 from diffpolicy.training import train as training
 from diffpolicy.training.learner import DRAWS, Learner, bytes_needed
 from diffpolicy.training.preparation import prepare
@@ -253,3 +254,16 @@ def test_training_from_disk_gives_the_weights_of_training_from_memory(config):
         training.train(replace(run, picture_memory=memory, steps=3))
     held, stored = (load_tensors(run.out / TRAINING_FILE)[0] for run in runs)
     assert all(torch.equal(held[name], stored[name]) for name in held)
+
+
+def test_a_run_with_pictures_is_distilled(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(distillation, "PAIRS", 20)
+    training.train(replace(config, prediction="x0"))
+    student = tmp_path / "student"
+    distillation.distill(
+        DistillConfig(config.out, student, teacher_steps=3, steps=2, threads=1, device="cpu")
+    )
+    specification = load_policy(student).specification
+    assert specification.model.objective == "distilled"
+    assert specification.training["config"]["colour_jitter"] == 0.2
+    assert Policy.load(student, ddim_steps=1).network_evals == 1
