@@ -78,27 +78,37 @@ def _error_bars(
 
 
 def success_against_delay(result: DelaysResult) -> Figure:
-    """Success and score over the delay in control ticks, 95 % intervals.
+    """Success and score over constant delays in control ticks, a line each budget, 95 % intervals.
 
     Scores beyond [0, 1] have an axis of their own on the right.
     """
     figure, axis = plt.subplots(figsize=(5.5, 3.8), constrained_layout=True)
-    rows = result.rows
-    ticks = [row.ticks or 0 for row in rows]
+    rows = [row for row in result.rows if row.ticks is not None]
+    names = list(dict.fromkeys(row.name for row in rows))
     beyond = not all(is_rate(row.score_ci) for row in rows)
     axes = axis, axis.twinx() if beyond else axis
     for i, (_, mean, interval) in enumerate(METRICS):
-        name = ("success", "score")[i]
-        y, spread = _error_bars(rows, mean, interval)
-        axes[i].errorbar(ticks, y, spread, fmt="o-", capsize=3, ms=4, label=name, color=f"C{i}")
-        axes[i].set_ylabel(name if beyond else "")
+        metric = ("success", "score")[i]
+        axes[i].set_ylabel(metric if beyond else "")
+        for j, name in enumerate(names):
+            line = [row for row in rows if row.name == name]
+            ticks = [row.ticks or 0 for row in line]
+            y, spread = _error_bars(line, mean, interval)
+            label = plain(f"{metric}, {name}") if len(names) > 1 else metric
+            style, colour = "o" + LINES[i], f"C{j if len(names) > 1 else i}"
+            axes[i].errorbar(
+                ticks, y, spread, fmt=style, color=colour, capsize=3, ms=4, label=label
+            )
     tick_ms = 1000 * result.provenance.control_dt_s
     axis.set(
         xlabel=f"delay of every chunk (control ticks of {tick_ms:g} ms)",
-        xticks=ticks,
+        xticks=sorted({row.ticks or 0 for row in rows}),
         ylim=(-0.03, 1.05),
-        title=plain(f"{result.provenance.env}, {rows[0].name}"),
+        title=plain(", ".join([result.provenance.env, *names[: len(names) == 1]])),
     )
     axis.grid(alpha=0.25)
-    figure.legend(loc="outside lower center", ncols=2) if beyond else axis.legend()
+    if beyond or len(names) > 1:
+        figure.legend(loc="outside lower center", ncols=2, fontsize=7)
+    elif names:
+        axis.legend()
     return figure
