@@ -163,6 +163,10 @@ class LatencyConfig(Checked):
     """With --policy: keyword arguments of the environment, as a JSON object."""
     ddim_steps: Annotated[tuple[int, ...], NOT_EMPTY] = (1, 2, 4, 8, 16, 32, 100)
     """Step budgets."""
+    sampler: str = "ddim"
+    """Sampling method: ddim, dpm++, unipc, heun or midpoint."""
+    grid: str | None = None
+    """Named timestep grid; by default that of the run."""
     engine: Annotated[tuple[EngineName, ...], NOT_EMPTY] = ("auto",)
     """Engines to measure, interleaved."""
     precision: Precision = "float32"

@@ -18,7 +18,7 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import audit_line
-from diffpolicy.sampling.grids import SPACINGS
+from diffpolicy.sampling.grids import NAMED
 from diffpolicy.specification import NO_ENVIRONMENT
 
 from .data_config import DenoiseConfig
@@ -68,7 +68,7 @@ def trace(config: DenoiseConfig) -> list[Trajectory]:
     """Trajectory of every budget from one observation and the same noise."""
     checkpoint = load_policy(config.run)
     history = _history(config, checkpoint)
-    named = config.grid in (None, *SPACINGS)
+    named = config.grid in (None, *NAMED)
     steps = steps_of(config.ddim_steps, checkpoint.specification)
     budgets = steps if named else [None]  # a list fixes its steps
     samplings = [Sampling(ddim_steps=k, grid=config.grid) for k in budgets]

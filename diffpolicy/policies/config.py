@@ -38,6 +38,8 @@ class ExportPolicyConfig(Checked):
     """ONNX file to write; the contract is written beside it, with the suffix .json."""
     ddim_steps: int | None = None
     """Denoising steps for each chunk; by default 10, and 0 for a regression policy."""
+    sampler: str = "ddim"
+    """Sampling method: ddim, dpm++, unipc, heun or midpoint."""
     grid: str | None = None
     """Timestep grid; by default that of the run."""
     start: Annotated[int | None, LEVEL] = None

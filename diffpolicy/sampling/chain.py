@@ -210,6 +210,7 @@ def audit_line(chain: Chain) -> str:
         return f"{chain.name}: 1 network evaluation, no denoising"
     found = audit(chain)
     evals, times = found["network_evals"], [str(t) for t in found["timesteps"]]
+    solver = f" in {chain.steps} steps of the solver" if evals > chain.steps > 0 else ""
     if len(times) > SHOWN:
         times = [*times[: SHOWN // 2], "…", *times[-SHOWN // 2 :]]
     own = chain.own_grid if chain.sampling.grid == chain.own_grid != USUAL_GRID else ""
@@ -217,7 +218,7 @@ def audit_line(chain: Chain) -> str:
     unclipped = "" if chain.rederive else "; ε̂ as predicted where x̂0 is clipped"
     start = f"√ᾱ at the start {chain.start_signal:.4f}" if chain.start_scale else "from zero"
     return (
-        f"{chain.name}: {evals} network evaluation{'s' * (evals > 1)}{on_grid} at t = "
+        f"{chain.name}: {evals} network evaluation{'s' * (evals > 1)}{solver}{on_grid} at t = "
         f"{' '.join(times)}; {start}; duplicates "
         f"{found['duplicates']}{unclipped}"
     )

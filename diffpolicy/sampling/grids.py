@@ -80,6 +80,12 @@ def _falling(wanted: np.ndarray, λ: np.ndarray) -> list[int]:
     return times
 
 
+def _usual_start(levels: Sequence[Level]) -> int:
+    """10/11 of T - 1, or the last timestep before it with σ ≤ 80."""
+    times = range(round(START_SHARE * (len(levels) - 1)), 0, -1)
+    return next((t for t in times if levels[t].sigma <= MOST_SIGMA), 0)
+
+
 LEVEL_SPACINGS = {"lambda": log_snr_times, "karras": karras_times}
 OPTIMISED = "optimised"
 NAMED = (*SPACINGS, *LEVEL_SPACINGS, OPTIMISED)
@@ -93,7 +99,7 @@ def make_level_grid(
     From the end of the squaredcos schedule, where σ is 2029, most steps would stay above t = 95.
     Raises DiffpolicyError for a start with σ > 80, and as `make_grid`.
     """
-    start = round(START_SHARE * (len(levels) - 1)) if start is None else start
+    start = _usual_start(levels) if start is None else start
     make_grid(len(levels), ddim_steps, start=start, end=end)  # the same limits
     if levels[start].sigma > MOST_SIGMA:
         raise DiffpolicyError(

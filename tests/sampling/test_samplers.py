@@ -214,6 +214,39 @@ def test_a_point_is_found_by_every_sampler(name, spacing, k):
         torch.testing.assert_close(x, torch.full_like(x, 0.3), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("schedule", ["squaredcos", "linear", "scaled_linear", "flow"])
+@pytest.mark.parametrize("timesteps", [1, 2, 3, 100])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_is_finite_on_every_grid_of_every_chain(name, timesteps, schedule):
+    levels = make_levels(schedule, timesteps)
+    for spacing in ("trailing", "linspace", "lambda", "karras"):
+        for k in {1, 2, 3, timesteps} & set(range(1, timesteps + 1)):
+            try:
+                grid = parse_grid(levels, spacing, k, None, 0)
+                rows = SAMPLERS[name](levels, grid, prediction="x0")
+            except DiffpolicyError:  # no k timesteps with σ ≤ 80, or Heun from pure noise
+                continue
+            x = torch.randn(1, 1, 4, 1, dtype=torch.float64)
+            assert sample(lambda x, k: x.tanh(), x, rows).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["dpm++", "unipc"])
+def test_two_steps_with_an_unbounded_ε_are_finite_and_those_of_ddim(name):
+    x = torch.randn(1, 1, 4, 1, dtype=torch.float64)
+    found, expected = (
+        sample(by_row(by_time, rows), x, rows)
+        for rows in (SAMPLERS[name](LEVELS, make_grid(T, 2)), ddim(LEVELS, make_grid(T, 2)))
+    )
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(("k", "total"), [(5, 175.9120), (10, 190.3362), (20, 193.8885)])
+def test_golden_sums_of_heun(k, total):
+    rows = heun(LINEAR, make_grid(1000, k))
+    found = sample(by_row(by_time, rows), RAMP[None].double(), rows)
+    assert found.abs().sum().item() == pytest.approx(total, abs=2e-3)
+
+
 @pytest.mark.parametrize("k", [1, 2])
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_up_to_two_steps_the_methods_of_second_order_are_ddim(k, eta):
