@@ -95,8 +95,9 @@ class Sampling(Checked):
     ddim_steps: int | None = None
     """Denoising steps for each chunk; by default 10, and 0 for a regression policy."""
     grid: str | None = None
-    """Timestep grid: trailing, leading, linspace, loop, quadratic, or a list such as 85,20; by
-    default that of the run, which is trailing unless the run was imported."""
+    """Timestep grid: trailing, leading, linspace, loop, quadratic, optimised (of the run, see
+    diffpolicy optimise), or a list such as 85,20; by default that of the run, which is trailing
+    unless the run was imported."""
     start: Annotated[int | None, LEVEL] = None
     """First timestep of a named grid; by default T - 1."""
     end: Annotated[int, LEVEL] = 0

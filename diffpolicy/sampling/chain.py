@@ -141,6 +141,8 @@ def _grid(
     if sampling.grid != OPTIMISED:
         ends = sampling.start, sampling.end
         return grids.parse_grid(timesteps, str(sampling.grid), sampling.ddim_steps, *ends)
+    if sampling.start is not None or sampling.end:
+        raise DiffpolicyError("the grid optimised has its own ends; leave out --start and --end")
     if sampling.eta or (sampling.clip is not None and sampling.clip != (clip_range or 0)):
         raise DiffpolicyError(
             "the grid optimised was chosen with η = 0 and the clip of the run; leave out --eta and "

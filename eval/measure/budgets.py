@@ -11,6 +11,7 @@ from diffpolicy.config import Sampling, sampling_of
 from diffpolicy.control.external import External
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
+from diffpolicy.sampling.chain import OPTIMISED
 from diffpolicy.sampling.grids import DEFAULT_STEPS, SPACINGS
 
 from ..config import DelaysConfig, EvalConfig, SweepConfig
@@ -147,6 +148,6 @@ def combinations(config: SweepConfig) -> list[Sampling]:
 
 def _effective(sampling: Sampling) -> Sampling:
     """Drop options that have no effect: a list fixes steps and ends; η = 0 ignores noise_scale."""
-    if sampling.grid not in (None, *SPACINGS):
+    if sampling.grid not in (None, OPTIMISED, *SPACINGS):
         sampling = replace(sampling, ddim_steps=None, start=None, end=0)
     return sampling if sampling.eta else replace(sampling, noise_scale=1.0)

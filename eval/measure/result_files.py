@@ -16,6 +16,7 @@ from diffpolicy.files import write_text
 
 from .computer import Provenance
 from .offline_results import OfflineResult
+from .optimise_results import Candidate
 from .replay_results import ReplayResult
 from .results import (
     BudgetResult,
@@ -124,6 +125,16 @@ class SweepResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OptimiseResult:
+    """Result of `diffpolicy optimise`; outcome is the metric that decided."""
+
+    provenance: EvalProvenance
+    rows: Annotated[list[BudgetResult], NOT_EMPTY]
+    outcome: Metric
+    candidates: Annotated[list[Candidate], NOT_EMPTY]
+
+
+@dataclass(frozen=True, kw_only=True)
 class SuiteResult:
     """Result of `diffpolicy suite`: the sweep of every task under one protocol."""
 
@@ -160,6 +171,7 @@ Result = (
     | Simulation
     | OfflineResult
     | ReplayResult
+    | OptimiseResult
 )
 FORMATS: dict[str, type[Result]] = {
     "eval": EvalResult,
@@ -170,6 +182,7 @@ FORMATS: dict[str, type[Result]] = {
     "simulation": Simulation,
     "offline": OfflineResult,
     "replay": ReplayResult,
+    "optimise": OptimiseResult,
 }
 
 

@@ -150,6 +150,8 @@ def test_a_stored_schedule_is_taken_by_its_length():
         ({"eta": 0.5}, "η = 0 and the clip of the run.*got η 0.5"),
         ({"clip": 2.0}, "got η 0, clip 2.0"),
         ({"clip": 0.0}, "got η 0, clip 0.0"),
+        ({"start": 90}, "has its own ends"),
+        ({"end": 3}, "has its own ends"),
         ({"ddim_steps": 3}, "optimised grids for 1, 2 steps; got --ddim-steps 3"),
     ],
 )
