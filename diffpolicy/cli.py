@@ -48,6 +48,10 @@ GROUPS = {  # title in the help: {name: (dataclass of its options, function of t
         "eval": ("diffpolicy.eval.config:EvalConfig", "diffpolicy.eval.evaluate:evaluate_budget"),
         "latency": ("diffpolicy.eval.config:LatencyConfig", "diffpolicy.eval.latency:latency"),
         "delays": ("diffpolicy.eval.delays_config:DelaysConfig", "diffpolicy.eval.delays:delays"),
+        "optimise": (
+            "diffpolicy.eval.experiment_config:OptimiseConfig",
+            "diffpolicy.eval.optimise:optimise",
+        ),
         "denoise": ("diffpolicy.eval.data_config:DenoiseConfig", "diffpolicy.eval.denoise:denoise"),
         "suite": ("diffpolicy.eval.experiment_config:SuiteConfig", "diffpolicy.eval.suite:suite"),
         "report": ("diffpolicy.eval.config:ReportConfig", "diffpolicy.eval.redraw:redraw"),

@@ -1,13 +1,16 @@
-"""Options of whole experiments: the quickstart and the suite."""
+"""Options of whole experiments: the quickstart, the suite and the optimisation of timesteps."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from diffpolicy.checked import NOT_EMPTY, Checked, Range
-from diffpolicy.config import EPISODES, MINUTES, THREADS, Device
+from diffpolicy.config import EPISODES, MINUTES, SEED, THREADS, Device
+from diffpolicy.errors import DiffpolicyError
 
-from .config import MILLISECONDS, SECONDS
+from .config import MILLISECONDS, SECONDS, TaskConfig
+
+REPORTED = range(100_000, 200_000)  # seeds of reports, which no choice may see
 
 
 @dataclass(frozen=True)
@@ -49,3 +52,31 @@ class QuickstartConfig(Checked):
     """Seed of demonstrations and training; evaluation adds 100,000."""
     threads: Annotated[int | None, THREADS] = None
     """CPU threads of PyTorch; by default one for each core."""
+
+
+@dataclass(frozen=True)
+class OptimiseConfig(TaskConfig):
+    """Optimise the timesteps of step budgets, and store those that win in closed loop."""
+
+    ddim_steps: Annotated[tuple[int, ...], Range(1, 100), NOT_EMPTY] = (2, 4, 8)
+    """Step budgets."""
+    data: Path | None = None
+    """Demonstrations; by default those of training. Of these only the held-out episodes count, of
+    others all."""
+    windows: Annotated[int, Range(1, 16_384)] = 256
+    """Observations of demonstrations that the search uses."""
+    episodes: Annotated[int, EPISODES] = 200
+    """Episodes for each candidate."""
+    seed: Annotated[int, SEED] = 900_000
+    """Seed of the first episode; the seeds 100000 to 199999 are those of reports, and refused."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.policy is not None:
+            raise DiffpolicyError("--policy has no timesteps to optimise; expected --run RUN")
+        last = self.seed + self.episodes - 1
+        if self.seed < REPORTED.stop and last >= REPORTED.start:
+            raise DiffpolicyError(
+                f"--seed {self.seed} with {self.episodes} episodes meets the seeds of reports, "
+                f"{REPORTED.start} to {REPORTED.stop - 1}; try --seed 900000"
+            )

@@ -129,7 +129,7 @@ def make_chain(
         _refuse_options(model, sampling, usual)
         grid, clip = grids.listed_grid(timesteps, times), clip_range
     else:
-        grid = _grid(levels, sampling, schedules)
+        grid = _grid(levels, sampling, schedules, clip_range)
         clip = clip_range if sampling.clip is None else sampling.clip or None
     prediction = model.prediction if model.objective == "denoising" else "x0"
     rows = SAMPLERS[sampling.sampler](
@@ -162,12 +162,22 @@ def own_budgets(specification: Specification) -> tuple[int, ...] | None:
 
 
 def _grid(
-    levels: Sequence[Level], sampling: Sampling, schedules: Sequence[Sequence[int]]
+    levels: Sequence[Level],
+    sampling: Sampling,
+    schedules: Sequence[Sequence[int]],
+    clip_range: float | None,
 ) -> grids.Grid:
     """The grid of the options; an optimised one by its number of steps, by default the largest."""
     if sampling.grid != grids.OPTIMISED:
         ends = sampling.start, sampling.end
         return grids.parse_grid(levels, str(sampling.grid), sampling.ddim_steps, *ends)
+    if sampling.start is not None or sampling.end:
+        raise DiffpolicyError("the grid optimised has its own ends; leave out --start and --end")
+    if sampling.eta or (sampling.clip is not None and sampling.clip != (clip_range or 0)):
+        raise DiffpolicyError(
+            "the grid optimised was chosen with η = 0 and the clip of the run; leave out --eta and "
+            f"--clip, or choose another --grid; got η {sampling.eta:g}, clip {sampling.clip}"
+        )
     by_steps = {len(times): times for times in schedules}
     wanted = max(by_steps, default=0) if sampling.ddim_steps is None else sampling.ddim_steps
     if wanted not in by_steps:

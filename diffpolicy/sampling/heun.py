@@ -19,8 +19,8 @@ def heun(levels: Sequence[Level], grid: Grid, **options) -> list[Row]:
         raise DiffpolicyError("the sampler heun injects no noise; leave out --eta")
     if len(grid) > 1 and not level_at(levels, grid[0][0]).signal:
         raise DiffpolicyError(
-            f"the sampler heun cannot start at pure noise, t = {grid[0][0]}; try a smaller --start, "
-            "or --sampler midpoint"
+            f"the sampler heun cannot start at pure noise, t = {grid[0][0]}; try a smaller "
+            "--start, or --sampler midpoint"
         )
     return list(_rows(levels, grid, {**options, "rederive": True}))
 

@@ -17,6 +17,7 @@ from diffpolicy.files import write_text
 from .computer import Provenance
 from .decisions import AgainstDrop, Recommendation
 from .offline_results import OfflineResult
+from .optimise_results import Candidate
 from .replay_results import ReplayResult
 from .results import (
     BudgetResult,
@@ -129,6 +130,16 @@ class SweepResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OptimiseResult:
+    """Result of `diffpolicy optimise`; outcome is the metric that decided."""
+
+    provenance: EvalProvenance
+    rows: Annotated[list[BudgetResult], NOT_EMPTY]
+    outcome: Metric
+    candidates: Annotated[list[Candidate], NOT_EMPTY]
+
+
+@dataclass(frozen=True, kw_only=True)
 class SuiteResult:
     """Result of `diffpolicy suite`: the sweep of every task under one protocol."""
 
@@ -165,6 +176,7 @@ Result = (
     | Simulation
     | OfflineResult
     | ReplayResult
+    | OptimiseResult
 )
 FORMATS: dict[str, type[Result]] = {
     "eval": EvalResult,
@@ -175,6 +187,7 @@ FORMATS: dict[str, type[Result]] = {
     "simulation": Simulation,
     "offline": OfflineResult,
     "replay": ReplayResult,
+    "optimise": OptimiseResult,
 }
 
 
