@@ -113,7 +113,7 @@ class Sampling(Checked):
     start_scale: Annotated[float, Range(0, 1000)] = 1.0
     """Factor κ on the noise that sampling starts from."""
     late: str = "drop"
-    """Strategy for late chunks: drop."""
+    """Strategy for late chunks: drop, or prefix (a run with --prefix-max), prefix:oracle."""
 
 
 def sampling_of(config: Sampling) -> Sampling:

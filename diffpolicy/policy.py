@@ -13,6 +13,7 @@ from torch import Tensor
 from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.denoisers import Denoiser, build_network
+from diffpolicy.denoisers.committed import COMMITTED
 from diffpolicy.device import check_memory, choose_device
 from diffpolicy.engines import Encode, build_encoder
 from diffpolicy.engines.auto import choose_stages
@@ -244,7 +245,7 @@ class Policy:
         return histories, drawn
 
     def _normalised(self, observation: Observation) -> dict[str, Tensor]:
-        """Histories {key: [B, T_o, …]}, checked and normalised."""
+        """Histories {key: [B, T_o, …]}, checked and normalised; none of the actions committed."""
         keys = list(self.observations)
         if not isinstance(observation, Mapping):
             observation = {keys[0] if len(keys) == 1 else "one array": observation}
@@ -256,6 +257,9 @@ class Policy:
         if len({len(history) for history in found.values()}) > 1:
             sizes = {key: len(history) for key, history in found.items()}
             raise DiffpolicyError(f"every key of observation must have the same B; got {sizes}")
+        if most := self.specification.model.prefix_max:
+            batch = len(next(iter(found.values())))
+            found[COMMITTED] = torch.zeros(batch, most, self.task.action_dim + 1)
         return found
 
     def _history(self, key: str, values: np.ndarray) -> Tensor:

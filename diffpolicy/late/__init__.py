@@ -1,6 +1,7 @@
 """Late chunks: strategies for a chunk that arrives after the tick of its observation.
 
 drop.py   execute the old chunk until the new one arrives, then the new one without its stale head
+prefix.py   give the network the actions that will be executed before its chunk arrives
 plan.py   the actions that are known when an inference starts
 
 To add a strategy, write a frozen dataclass like `drop.DropHead` in a new file here, and add it to
@@ -16,7 +17,10 @@ from diffpolicy.errors import DiffpolicyError
 if TYPE_CHECKING:
     from diffpolicy.late.drop import DropHead
 
-STRATEGIES = {"drop": "drop:DropHead"}  # by the name that --late takes: "module:class"
+STRATEGIES = {  # by the name that --late takes: "module:class"
+    "drop": "drop:DropHead",
+    "prefix": "prefix:Prefix",
+}
 
 
 def parse_late(text: str) -> "DropHead":
