@@ -113,7 +113,8 @@ class Sampling(Checked):
     start_scale: Annotated[float, Range(0, 1000)] = 1.0
     """Factor κ on the noise that sampling starts from."""
     late: str = "drop"
-    """Strategy for late chunks: drop, or prefix (a run with --prefix-max), prefix:oracle."""
+    """Strategy for late chunks: drop; prefix, of a run with --prefix-max; guided or
+    guided:prior. prefix and guided take :oracle after them, to know the true delay."""
 
 
 def sampling_of(config: Sampling) -> Sampling:

@@ -26,7 +26,6 @@ from diffpolicy.late.drop import Sampled
 from diffpolicy.late.plan import Plan, gather_plans
 from diffpolicy.sampling.chain import make_chain
 from diffpolicy.sampling.steps import noise_count
-from diffpolicy.specification import ObservationSpec
 
 DEFAULT = Sampling()
 LOGGER = logging.getLogger("diffpolicy")
@@ -59,13 +58,14 @@ class Policy:
         self.chain, self.sampling = chain, chain.sampling
         self.late = parse_late(sampling.late)
         self.late.check(spec)
+        self.late.check_chain(chain, spec.model.prediction)
         self._draws = noise_count(self.chain.rows)  # once: it looks at every step
         self.device = choose_device(device)
         self.observations = spec.task.observations
         self.observation_normalizers = checkpoint.observation_normalizers
         self.action_normalizer = checkpoint.action_normalizer
         self._denoiser = self._network(checkpoint.weights)
-        self._engine, self._folder = engine, checkpoint.folder
+        self._engine, self._folder = self.late.engine(engine), checkpoint.folder
         self.precision = precision
         self.name = uuid4().hex  # identity across worker processes (cache key)
         self._engines: dict[tuple[int, int], Stages] = {}
@@ -111,6 +111,7 @@ class Policy:
 
     def with_engine(self, name: str) -> "Policy":
         """The same policy on another engine."""
+        name = self.late.engine(name)
         other = type(self).__new__(type(self))
         kept = {key: engine for key, engine in self._engines.items() if engine.name == name}
         vars(other).update(
@@ -269,7 +270,8 @@ class Policy:
         if history.shape[1:] != expected or not history.ndim or history.dtype != spec.dtype:
             raise DiffpolicyError(
                 f"{key} must be {spec.dtype} [B, T_o, …] = [B, {', '.join(map(str, expected))}]; "
-                f"got {history.dtype} {list(history.shape)}{_advice(spec, history)}"
+                f"got {history.dtype} {list(history.shape)}"
+                f"{spec.advice(history.shape[2:], history.dtype)}"
             )
         if spec.is_picture:
             return torch.from_numpy(np.ascontiguousarray(history))
@@ -279,15 +281,3 @@ class Policy:
     def _actions(self, chunk: Tensor) -> np.ndarray:
         """The usable part of a normalised chunk [B, T_p, D_a]."""
         return self.action_normalizer.unnormalize(chunk[:, self.horizons.observation - 1 :].numpy())
-
-
-def _advice(spec: ObservationSpec, history: np.ndarray) -> str:
-    """The likely mistake in a picture that does not fit."""
-    if not spec.is_picture:
-        return ""
-    height, width, channels = spec.shape
-    if history.shape[2:] == (channels, height, width) != spec.shape:
-        return "; channels come last, try numpy.moveaxis(x, -3, -1)"
-    if history.dtype != spec.dtype:
-        return "; pictures are uint8 of 0 to 255"
-    return ""

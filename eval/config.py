@@ -165,6 +165,8 @@ class LatencyConfig(Checked):
     """Engines to measure, interleaved."""
     precision: Precision = "float32"
     """Precision of the network. tf32: cuda-graph only. bfloat16: eager, compiled and cuda-graph."""
+    late: str = "drop"
+    """Strategy for late chunks, as in `eval`: the latency is that of a chunk with a plan."""
     baseline: Literal["diffusers"] | None = None
     """Loop to measure as well, with the same weights, and to print ratios to."""
     deadline_ms: Annotated[float | None, Range(1e-6, 1e9)] = None

@@ -1,6 +1,7 @@
 """Late chunks: strategies for a chunk that arrives after the tick of its observation.
 
 drop.py   execute the old chunk until the new one arrives, then the new one without its stale head
+guided.py   draw every evaluation of the network to the plan
 prefix.py   give the network the actions that will be executed before its chunk arrives
 plan.py   the actions that are known when an inference starts
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 STRATEGIES = {  # by the name that --late takes: "module:class"
     "drop": "drop:DropHead",
+    "guided": "guided:Guided",
     "prefix": "prefix:Prefix",
 }
 
