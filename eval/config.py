@@ -193,6 +193,8 @@ class LatencyConfig(Checked):
             )
         if self.policy is not None:
             check_policy(self)
+            if self.late != "drop":
+                raise DiffpolicyError("--late is for the network of --run or --net, not --policy")
         elif self.env is not None or self.env_kwargs is not None:
             raise DiffpolicyError("--env belongs to --policy; a run or a net has its observations")
 
