@@ -64,7 +64,7 @@ def _of_run(policy: Policy) -> Description:
         name=policy.chain.name,
         line=audit_line(policy.chain),
         ddim_steps=policy.ddim_steps,
-        cost=policy.network_evals,
+        cost=policy.network_evals + policy.gradient_evals,
         network_evals=policy.network_evals,
         variant=policy.chain.kind,
         eta=policy.sampling.eta,

@@ -12,6 +12,7 @@ from diffpolicy.data.normalizer import identity
 from diffpolicy.denoisers import build_network
 from diffpolicy.engines.chain_loop import ChainLoop
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.eval.measure.description import describe
 from diffpolicy.late.guided import SPREAD
 from diffpolicy.late.plan import Plan
 from diffpolicy.policy import Policy
@@ -121,6 +122,7 @@ def test_chunks_are_drawn_to_the_plan_and_free_without_one(late):
 def test_a_chunk_costs_as_many_gradients_as_evaluations():
     policy = policy_of("guided")
     assert (policy.network_evals, policy.gradient_evals) == (4, 4)
+    assert describe(policy).cost == 8, "a declared robot pays both"
     assert (policy_of("drop").network_evals, policy_of("drop").gradient_evals) == (4, 0)
 
 
