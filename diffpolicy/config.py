@@ -118,7 +118,9 @@ class Sampling(Checked):
     late: str = "drop"
     """Strategy for late chunks. drop: leave out their stale head. ensemble: a chunk at every tick,
     and the mean of all. warm:T:K: start from the planned actions with the noise of timestep T, and
-    take K steps."""
+    take K steps. prefix: condition on the committed actions (train --prefix-max). guided,
+    guided:prior: draw the chunk to the plan with gradients. prefix and guided take :oracle after
+    them, to know the true delay."""
 
 
 def sampling_of(config: Sampling) -> Sampling:

@@ -13,6 +13,7 @@ from torch import Tensor
 from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.denoisers import Denoiser, build_network
+from diffpolicy.denoisers.committed import COMMITTED
 from diffpolicy.device import check_memory, choose_device
 from diffpolicy.engines import Encode, build_encoder
 from diffpolicy.engines.auto import choose_stages
@@ -25,7 +26,6 @@ from diffpolicy.late.drop import Sampled
 from diffpolicy.late.plan import Plan, gather_plans
 from diffpolicy.sampling.chain import make_chain
 from diffpolicy.sampling.steps import noise_count
-from diffpolicy.specification import ObservationSpec
 
 DEFAULT = Sampling()
 LOGGER = logging.getLogger("diffpolicy")
@@ -58,13 +58,14 @@ class Policy:
         self.chain, self.sampling = chain, chain.sampling
         self.late = parse_late(sampling.late)
         self.late.check(spec)
+        self.late.check_chain(chain, spec.model.prediction)
         self._draws = noise_count(self.chain.rows)  # once: it looks at every step
         self.device = choose_device(device)
         self.observations = spec.task.observations
         self.observation_normalizers = checkpoint.observation_normalizers
         self.action_normalizer = checkpoint.action_normalizer
         self._denoiser = self._network(checkpoint.weights)
-        self._engine, self._folder = engine, checkpoint.folder
+        self._engine, self._folder = self.late.engine(engine), checkpoint.folder
         self.precision = precision
         self.name = uuid4().hex  # identity across worker processes (cache key)
         self.label = ""  # name of the run in reports, where there are several
@@ -118,6 +119,7 @@ class Policy:
 
     def with_engine(self, name: str) -> "Policy":
         """The same policy on another engine."""
+        name = self.late.engine(name)
         other = type(self).__new__(type(self))
         kept = {key: engine for key, engine in self._engines.items() if engine.name == name}
         vars(other).update(
@@ -251,7 +253,7 @@ class Policy:
         return histories, drawn
 
     def _normalised(self, observation: Observation) -> dict[str, Tensor]:
-        """Histories {key: [B, T_o, …]}, checked and normalised."""
+        """Histories {key: [B, T_o, …]}, checked and normalised; none of the actions committed."""
         keys = list(self.observations)
         if not isinstance(observation, Mapping):
             observation = {keys[0] if len(keys) == 1 else "one array": observation}
@@ -263,6 +265,9 @@ class Policy:
         if len({len(history) for history in found.values()}) > 1:
             sizes = {key: len(history) for key, history in found.items()}
             raise DiffpolicyError(f"every key of observation must have the same B; got {sizes}")
+        if most := self.specification.model.prefix_max:
+            batch = len(next(iter(found.values())))
+            found[COMMITTED] = torch.zeros(batch, most, self.task.action_dim + 1)
         return found
 
     def _history(self, key: str, values: np.ndarray) -> Tensor:
@@ -272,7 +277,8 @@ class Policy:
         if history.shape[1:] != expected or not history.ndim or history.dtype != spec.dtype:
             raise DiffpolicyError(
                 f"{key} must be {spec.dtype} [B, T_o, …] = [B, {', '.join(map(str, expected))}]; "
-                f"got {history.dtype} {list(history.shape)}{_advice(spec, history)}"
+                f"got {history.dtype} {list(history.shape)}"
+                f"{spec.advice(history.shape[2:], history.dtype)}"
             )
         if spec.is_picture:
             return torch.from_numpy(np.ascontiguousarray(history))
@@ -282,15 +288,3 @@ class Policy:
     def _actions(self, chunk: Tensor) -> np.ndarray:
         """The usable part of a normalised chunk [B, T_p, D_a]."""
         return self.action_normalizer.unnormalize(chunk[:, self.horizons.observation - 1 :].numpy())
-
-
-def _advice(spec: ObservationSpec, history: np.ndarray) -> str:
-    """The likely mistake in a picture that does not fit."""
-    if not spec.is_picture:
-        return ""
-    height, width, channels = spec.shape
-    if history.shape[2:] == (channels, height, width) != spec.shape:
-        return "; channels come last, try numpy.moveaxis(x, -3, -1)"
-    if history.dtype != spec.dtype:
-        return "; pictures are uint8 of 0 to 255"
-    return ""

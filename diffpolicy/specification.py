@@ -104,6 +104,15 @@ class ObservationSpec:
         """Numbers of one tick's array."""
         return math.prod(self.shape)
 
+    def advice(self, shape: tuple[int, ...], dtype: Any) -> str:
+        """The likely mistake in an array of one tick that does not fit; "" for a vector."""
+        if not self.is_picture:
+            return ""
+        height, width, channels = self.shape
+        if shape == (channels, height, width) != self.shape:
+            return "; channels come last, try numpy.moveaxis(x, -3, -1)"
+        return "; pictures are uint8 of 0 to 255" if dtype != self.dtype else ""
+
 
 def _inside(crop: tuple[int, int, int, int], shape: tuple[int, ...]) -> bool:
     """True for a crop of at least one pixel inside a picture [H, W, C]."""

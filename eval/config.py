@@ -171,6 +171,8 @@ class LatencyConfig(Checked):
     """Engines to measure, interleaved."""
     precision: Precision = "float32"
     """Precision of the network. tf32: cuda-graph only. bfloat16: eager, compiled and cuda-graph."""
+    late: str = "drop"
+    """Strategy for late chunks, as in `eval`: the latency is that of a chunk with a plan."""
     baseline: Literal["diffusers"] | None = None
     """Loop to measure as well, with the same weights, and to print ratios to."""
     deadline_ms: Annotated[float | None, Range(1e-6, 1e9)] = None
@@ -197,6 +199,8 @@ class LatencyConfig(Checked):
             )
         if self.policy is not None:
             check_policy(self)
+            if self.late != "drop":
+                raise DiffpolicyError("--late is for the network of --run or --net, not --policy")
         elif self.env is not None or self.env_kwargs is not None:
             raise DiffpolicyError("--env belongs to --policy; a run or a net has its observations")
 

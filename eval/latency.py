@@ -83,14 +83,9 @@ def _plan_of_run(config: LatencyConfig) -> Plan:
 
 def _engines_of(config: LatencyConfig, checkpoint: Checkpoint, steps: int) -> list[Policy]:
     """One budget on every engine."""
+    sampling = Sampling(steps, grid=config.grid, sampler=config.sampler, late=config.late)
     return [
-        Policy(
-            checkpoint,
-            Sampling(steps, grid=config.grid, sampler=config.sampler),
-            config.device,
-            engine=name,
-            precision=config.precision,
-        )
+        Policy(checkpoint, sampling, config.device, engine=name, precision=config.precision)
         for name in dict.fromkeys(config.engine)
     ]
 

@@ -9,7 +9,7 @@ with ε_θ(x, t, obs) = denoise(x, observation_film(obs) + time_film(t)). FiLM (
 encoder (encoders.py) makes obs from the keys of the observation.
 
 Shapes: B batch, K steps, T_p prediction horizon, D_a action dimensions, C = T_o · D_o numbers of
-the encoded observation, F of the FiLM.
+the encoded observation, and those of its committed actions (committed.py), F of the FiLM.
 """
 
 from collections.abc import Mapping
@@ -22,6 +22,7 @@ from diffpolicy.denoisers.encoders import Encoder
 from diffpolicy.denoisers.mlp import MLPDenoiser
 from diffpolicy.denoisers.plain import PlainDenoiser
 from diffpolicy.denoisers.unet1d import UNet1D
+from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import Horizons, Specification
 
 __all__ = ["Denoiser", "build", "build_network"]
@@ -32,7 +33,7 @@ def build(
 ) -> Denoiser:
     """Denoiser of a configuration with fresh weights; observation_dim: encoded numbers a tick."""
     kinds = {"mlp": MLPDenoiser, "unet": UNet1D, "concat": ConcatDenoiser, "plain": PlainDenoiser}
-    condition = horizons.observation * observation_dim
+    condition = horizons.observation * observation_dim + model.prefix_max * (action_dim + 1)
     network = kinds[model.denoiser](model, condition, horizons.prediction, action_dim)
     network.condition = condition
     return network
@@ -45,7 +46,12 @@ def build_network(
 
     normalizers: by key, for the pictures. Raises DiffpolicyError for sizes that no network has.
     """
-    task, model = specification.task, specification.model
+    task, model, usable = specification.task, specification.model, specification.horizons.usable
+    if model.prefix_max >= usable:
+        raise DiffpolicyError(
+            f"--prefix-max {model.prefix_max} leaves no action to predict; expected less than "
+            f"T_p - T_o + 1 = {usable}"
+        )
     encoder = Encoder(model, task.observations, normalizers or {})
     network = build(model, specification.horizons, encoder.size, task.action_dim)
     network.encoder = encoder

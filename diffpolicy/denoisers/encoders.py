@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from diffpolicy.config import ModelConfig
 from diffpolicy.data.normalizer import Normalizer, pixels
+from diffpolicy.denoisers.committed import COMMITTED
 from diffpolicy.denoisers.pictures import CNN, SpatialSoftmax
 from diffpolicy.denoisers.resnet import FoldedResNet18, ResNet18
 from diffpolicy.errors import DiffpolicyError
@@ -25,7 +26,8 @@ class Encoder(nn.Module):
     """{key: [B, T_o, …]} -> [B, T_o · size], in the order of the keys.
 
     Vectors are normalised float32; pictures are uint8, or floats of 0 to 255, of the size in the
-    specification or cropped. Raises DiffpolicyError for pictures that the network cannot encode.
+    specification or cropped. With a prefix, `prefix_max` D > 0, the committed actions [B, D, D_a +
+    1] come after the keys. Raises DiffpolicyError for observations that the network cannot encode.
     """
 
     def __init__(
@@ -35,7 +37,11 @@ class Encoder(nn.Module):
         normalizers: Mapping[str, Normalizer],
     ):
         super().__init__()
-        self.observations = dict(observations)
+        self.observations, self.prefix_max = dict(observations), model.prefix_max
+        if self.prefix_max and COMMITTED in self.observations:
+            raise DiffpolicyError(
+                f"an observation cannot be named {COMMITTED!r} with --prefix-max, which adds it"
+            )
         pictures = {key: spec for key, spec in observations.items() if spec.is_picture}
         crops = {key: _crop(model, key, spec) for key, spec in pictures.items()}
         self.crops = {key: crop[2:] for key, crop in crops.items()}
@@ -54,12 +60,15 @@ class Encoder(nn.Module):
         )
 
     def forward(self, observation: Mapping[str, Tensor]) -> Tensor:
-        """The encoded observation [B, C] with C = T_o · size."""
+        """The encoded observation [B, C], C = T_o · size, and D (D_a + 1) more with a prefix."""
         parts = [
             self.features(key, observation[key]) if key in self.crops else observation[key]
             for key in self.observations
         ]
-        return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)).flatten(1)
+        encoded = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)).flatten(1)
+        if not self.prefix_max:
+            return encoded
+        return torch.cat([encoded, observation[COMMITTED].flatten(1)], dim=-1)
 
     def features(self, key: str, history: Tensor) -> Tensor:
         """Features [B, T_o, camera's size] of one camera's pictures [B, T_o, H, W, C]."""

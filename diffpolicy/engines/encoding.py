@@ -28,7 +28,7 @@ class Positional(nn.Module):
         encoder = job.denoiser.encoder
         same = job.denoiser.dtype == job.dtype
         self.encoder = encoder if same else copy.deepcopy(encoder).to(job.dtype)
-        self.keys, self.dtype = tuple(job.observations), job.result_dtype
+        self.keys, self.dtype = tuple(job.no_observation()), job.result_dtype
 
     def forward(self, *histories: Tensor) -> Tensor:
         """[B, T_o, …] for each key -> [B, C]."""
@@ -70,7 +70,7 @@ class CompiledEncoder:
     name = "compiled"
 
     def __init__(self, job: Job):
-        self.keys, self.device = tuple(job.observations), job.denoiser.device
+        self.keys, self.device = tuple(job.no_observation()), job.denoiser.device
         self.compiled = torch.compile(Positional(job), fullgraph=True, dynamic=False)
         with torch._dynamo.config.patch(recompile_limit=10_000):
             self(job.no_observation())

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffpolicy.config import ModelConfig
 from diffpolicy.denoisers import Denoiser
+from diffpolicy.denoisers.committed import COMMITTED
 from diffpolicy.denoisers.encoders import layer_outputs
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.sampling.chain import Chain
@@ -61,12 +62,19 @@ class Job:
         return any(spec.is_picture for spec in self.observations.values())
 
     def no_observation(self) -> dict[str, Tensor]:
-        """Histories {key: [B, T_o, …]} of zeros."""
+        """Histories {key: [B, T_o, …]} of zeros, and the committed actions if the network has."""
         before = self.batch, self.horizons.observation
         return {
             key: torch.zeros((*before, *spec.shape), dtype=getattr(torch, spec.dtype))
             for key, spec in self.observations.items()
-        }
+        } | self.no_committed()
+
+    def no_committed(self) -> dict[str, Tensor]:
+        """No committed actions, {key: [B, D, D_a + 1]} of zeros; empty without a prefix."""
+        encoder = getattr(self.denoiser, "encoder", None)
+        if encoder is None or not encoder.prefix_max:
+            return {}
+        return {COMMITTED: torch.zeros(self.batch, encoder.prefix_max, self.action_dim + 1)}
 
     @property
     def observation_shape(self) -> tuple[int, int]:

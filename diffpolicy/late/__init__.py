@@ -3,6 +3,8 @@
 drop.py       execute the old chunk until the new one arrives, then that without its stale head
 ensemble.py   begin a chunk at every tick, and execute the mean of those that have arrived
 warm.py       start from the plan with noise, and take fewer steps
+prefix.py     give the network the actions that are executed before its chunk arrives
+guided.py     draw every evaluation of the network to the plan
 plan.py       the actions that are known when an inference starts
 
 To add a strategy, write a frozen dataclass like `drop.DropHead` in a new file here, and add it to
@@ -22,6 +24,8 @@ STRATEGIES = {  # by the name that --late takes: "module:class"
     "drop": "drop:DropHead",
     "ensemble": "ensemble:Ensemble",
     "warm": "warm:Warm",
+    "guided": "guided:Guided",
+    "prefix": "prefix:Prefix",
 }
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diffpolicy.late.plan import Plans
+    from diffpolicy.sampling.chain import Chain
     from diffpolicy.specification import Specification
 
 Sampled = Callable[[dict[str, "Tensor"], "Tensor", "Plans"], "Tensor"]
@@ -76,6 +77,13 @@ class DropHead:
 
     def check(self, specification: "Specification") -> None:
         """Raise DiffpolicyError if the run does not fit the strategy."""
+
+    def check_chain(self, chain: "Chain", prediction: str) -> None:
+        """Raise DiffpolicyError if the step budget of a network does not fit the strategy."""
+
+    def engine(self, wanted: str) -> str:
+        """The engine that samples; DiffpolicyError for one that cannot."""
+        return wanted
 
     def evaluations(self, network_evals: int) -> tuple[int, int]:
         """Network evaluations of a chunk, and gradients through the network, of K evaluations."""

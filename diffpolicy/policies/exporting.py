@@ -18,6 +18,7 @@ import torch
 
 from diffpolicy.checkpoint import policy_path
 from diffpolicy.data.normalizer import Normalizer
+from diffpolicy.denoisers.committed import COMMITTED
 from diffpolicy.engines.auto import CHECKED, TOLERANCE, WHOLE, rounding_error
 from diffpolicy.engines.encoding import exported_encoder
 from diffpolicy.engines.onnx_graph import (
@@ -37,6 +38,10 @@ from diffpolicy.version import __version__
 NOISE, ACTIONS = "noise", "actions"
 FORMAT_VERSION = 1  # of the contract
 LOGGER = logging.getLogger("diffpolicy")
+COMMITTED_ORDER = (
+    "actions from that of the newest observation on that will be executed before the chunk "
+    "arrives, in the units of actions; the last column is 1 where one is given, and all else is 0"
+)
 EXAMPLE = """\
 import json
 import numpy as np
@@ -135,11 +140,22 @@ def _usable(policy: Policy) -> tuple[int, int, int]:
 
 def _normalised(g: Graph, key: str, policy: Policy) -> str:
     """`Normalizer.normalize` of a vector as nodes; the encoder normalises pictures."""
+    if key == COMMITTED:
+        return _normalised_actions(g, key, policy.action_normalizer)
     normalizer = policy.observation_normalizers.get(key)
     if normalizer is None or policy.observations[key].is_picture:
         return key
     scaled = g.node("Mul", key, g.constant(normalizer.scale))
     return g.node("Add", scaled, g.constant(normalizer.offset))
+
+
+def _normalised_actions(g: Graph, key: str, normalizer: Normalizer) -> str:
+    """Committed actions [1, D, D_a + 1] normalised, and zero where the last column is."""
+    scale, offset = np.append(normalizer.scale, 1), np.append(normalizer.offset, 0)
+    scaled = g.node("Mul", key, g.constant(scale.astype(np.float32)))
+    moved = g.node("Add", scaled, g.constant(offset.astype(np.float32)))
+    last = [len(scale) - 1], [len(scale)], [2]
+    return g.node("Mul", moved, g.node("Slice", key, *(g.constant(n) for n in last)))
 
 
 def _unnormalised(g: Graph, x: str, normalizer: Normalizer) -> str:
@@ -161,7 +177,10 @@ def compare(path: Path, policy: Policy) -> dict[str, float]:
     session, worst, in_units = open_session(path.read_bytes(), 1), 0.0, 0.0
     for seed in range(CHECKED):
         observation, noise = _random_inputs(policy, seed)
-        inputs = observation if policy.chain.noiseless else {**observation, NOISE: noise}
+        nothing = {key: zeros.numpy() for key, zeros in policy.job().no_committed().items()}
+        inputs = observation | nothing
+        if not policy.chain.noiseless:
+            inputs[NOISE] = noise
         [actions] = session.run([ACTIONS], inputs)
         off = np.abs(actions - policy(observation, noise))
         off = np.where(np.isfinite(actions), off, np.inf)
@@ -185,6 +204,7 @@ def _random_inputs(policy: Policy, seed: int) -> tuple[dict[str, np.ndarray], np
         if policy.observations[key].is_picture or key not in normalizers
         else normalizers[key].unnormalize(values.numpy())
         for key, values in histories.items()
+        if key != COMMITTED
     }
     return observation, noise.numpy()
 
@@ -212,6 +232,7 @@ def contract(policy: Policy) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "observations": observations,
+        COMMITTED: COMMITTED_ORDER if COMMITTED in observations else None,
         NOISE: None if policy.chain.noiseless else noise,
         ACTIONS: {"shape": [1, policy.horizons.usable, task.action_dim], "dtype": "float32"},
         "order": "observations from the oldest to the newest; actions from that of the newest on",

@@ -14,6 +14,7 @@ from torch import Tensor
 from diffpolicy.data.normalizer import Normalizer
 from diffpolicy.data.windows import Windows
 from diffpolicy.denoisers import build_network
+from diffpolicy.denoisers.committed import COMMITTED, committed, draw_counts, given_rows
 from diffpolicy.denoisers.encoders import layer_outputs
 from diffpolicy.denoisers.pretrained import Convolutions, load_convolutions
 from diffpolicy.specification import Specification
@@ -63,6 +64,7 @@ class Learner:
         self.peak_lr, self.seed, self.device = lr, seed, device
         self.objective = make_objective(model, device, teacher_times)
         self.masked = not task.position_targets
+        self.prefix_max, self.ahead = model.prefix_max, specification.horizons.observation - 1
         self.crops, self.colour_jitter = network.encoder.crops, colour_jitter
         self.draws = 1 if model.regression else DRAWS
         self.step = 0
@@ -141,21 +143,27 @@ class Learner:
     ) -> Tensor:
         """The mean of ‖target - network‖² over a random batch (arXiv 2006.11239, eq. 14).
 
-        Unless actions are position targets, those beyond the episode's ends do not count.
+        Unless actions are position targets, those beyond the episode's ends do not count; committed
+        actions, which the network is given, never do.
         augmented: pictures are cropped at random, with colour jitter, and encoded once for `draws`
         noisy chunks (repeated_diffusion_steps in CogACT); otherwise they are cropped at the centre.
         """
         index = torch.randint(len(windows), (batch,), generator=generator, device=self.device)
         observations, action, real = gather(windows, index)
+        counted = real if self.masked else torch.ones_like(real)
+        if self.prefix_max:
+            count = draw_counts(batch, self.prefix_max, generator)
+            observations[COMMITTED] = committed(action, count, self.ahead, self.prefix_max)
+            counted = counted & ~given_rows(count, self.ahead, action.shape[1])
         if augmented and self.crops:
             pictures = augment(observations, self.crops, self.colour_jitter, generator)
             observations = self.network.encoder(pictures).repeat_interleave(self.draws, 0)
-            action, real = (x.repeat_interleave(self.draws, 0) for x in (action, real))
+            action, counted = (x.repeat_interleave(self.draws, 0) for x in (action, counted))
         x_t, t, target = self.objective.pair(action, generator)
         error = (network(x_t, t, observations) - target).square()
-        if not self.masked:
+        if not (self.masked or self.prefix_max):
             return error.mean()
-        weight = real[..., None].expand_as(error)
+        weight = counted[..., None].expand_as(error)
         return (error * weight).sum() / weight.sum()
 
 

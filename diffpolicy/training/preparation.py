@@ -81,6 +81,7 @@ def prepare(
         for key, x in observations.items()
     }
     normal_actions = of_action.normalize(actions)
+    provenance["action_std"] = normal_actions[rows].std(0, dtype=np.float64).tolist()
 
     def windows(episodes: np.ndarray) -> Windows:
         return make_windows(normal_observations, normal_actions, ends, horizons, episodes)

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from diffpolicy.checkpoint import Checkpoint
 from diffpolicy.data.windows import Windows
 from diffpolicy.denoisers import build_network
+from diffpolicy.denoisers.committed import COMMITTED
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.sampling.noise import alpha_bar_table, betas_of
 from diffpolicy.specification import FLAT, Specification
@@ -78,12 +79,13 @@ class DiffusersLoop:
     @torch.inference_mode()
     def encode(self, observation: Mapping[str, np.ndarray]) -> Tensor:
         """The encoded observation [1, C], on the device."""
-        return self.network.encoder(
-            {
-                key: torch.from_numpy(self._normalised(key, observation[key])).to(self.device)
-                for key in self.observations
-            }
-        )
+        histories = {
+            key: torch.from_numpy(self._normalised(key, observation[key])).to(self.device)
+            for key in self.observations
+        }
+        if most := self.network.encoder.prefix_max:
+            histories[COMMITTED] = torch.zeros(1, most, self.shape[-1] + 1, device=self.device)
+        return self.network.encoder(histories)
 
     def _normalised(self, key: str, history: np.ndarray) -> np.ndarray:
         whole = self.observations[key].is_picture or key not in self.normalizers

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from diffpolicy.control.chunk_source import observed_by
 from diffpolicy.control.external import External
 from diffpolicy.control.latency import BLOCK, LatencyProfile
+from diffpolicy.late.plan import Plan
 from diffpolicy.policy import Policy
 from diffpolicy.specification import ObservationSpec
 
@@ -77,7 +78,22 @@ def timed_policy(policy: Policy, observation: Histories, **facts: Any) -> Timed:
     """The calls of a policy; facts: further fields."""
     encode = policy.encode if policy.job().pictures else None
     names = policy.ddim_steps, policy.network_evals, policy.engine().name
-    return Timed(*names, policy, observation, encode=encode, **facts)
+    return Timed(*names, planned(policy), observation, encode=encode, **facts)
+
+
+def planned(policy: Policy) -> Callable[[Histories], Any]:
+    """The calls of a policy, with a plan if its strategy depends on one: that of a steady state.
+
+    The chunk in use has T_a actions less than a new one, and the next is expected after one tick.
+    """
+    if not policy.late.plans:
+        return policy
+    horizons, ticks = policy.horizons, policy.late.action_horizon(policy.horizons.action)
+    actions = np.zeros((horizons.prediction, policy.task.action_dim), np.float32)
+    known = policy.action_normalizer.unnormalize(actions)
+    left = max(1, horizons.usable - ticks)
+    plan = Plan(known[: horizons.observation - 1], known[:left], 1)
+    return lambda observation: policy(observation, None, [plan])
 
 
 def measure_parts(
