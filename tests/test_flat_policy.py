@@ -32,7 +32,7 @@ def test_a_flat_policy_has_the_episodes_of_before_also_when_it_is_saved_again(tm
     before = json.loads((FOLDER / "episodes.json").read_text())
     now = episodes_of(FOLDER)
     for episode, expected in zip(now, before, strict=True):
-        assert episode.keys() == expected.keys()
+        assert episode.keys() - expected.keys() == {"expected_ticks"}  # newer than the file
         for name, value in expected.items():
             if name in MEASURED:
                 np.testing.assert_allclose(episode[name], value, **ROUNDING)

@@ -84,7 +84,7 @@ def run_in_small(name: str, *arguments: str) -> None:
     chosen = {f.name: IN_SMALL[f.name] for f in fields(parsed) if f.name in IN_SMALL}
     if "--policy" in arguments:
         chosen.pop("engine", None)  # of a run
-    if name in ("eval", "delays", "export-policy"):
+    if name in ("eval", "export-policy"):
         chosen["ddim_steps"] = 1
     if name == "latency" and "engine" in chosen:
         chosen["engine"] = ("eager",)
