@@ -67,7 +67,7 @@ def karras_times(levels: Sequence[Level], k: int) -> list[int]:
     """K timesteps evenly spaced in σ^(1/7), σ = b/a, from the last level (2206.00364, eq. 5)."""
     λ = np.array([level.log_snr for level in levels])
     ends = np.exp(-λ[[-1, 0]]) ** (1 / KARRAS_ρ)
-    return _falling(-KARRAS_ρ * np.log(np.linspace(*ends, k)), λ)
+    return _falling(-KARRAS_ρ * np.log(np.linspace(ends[0], ends[1], k)), λ)
 
 
 def _falling(wanted: np.ndarray, λ: np.ndarray) -> list[int]:
