@@ -120,7 +120,7 @@ class Sampling(Checked):
     and the mean of all. warm:T:K: start from the planned actions with the noise of timestep T, and
     take K steps. prefix: condition on the committed actions (train --prefix-max). guided,
     guided:prior: draw the chunk to the plan with gradients. prefix and guided take :oracle after
-    them, to know the true delay."""
+    them, to know the true delay. correct: a head corrects every action (train-correction)."""
 
 
 def sampling_of(config: Sampling) -> Sampling:
@@ -217,6 +217,18 @@ class DistillConfig(Checked):
     """CPU threads of PyTorch; by default one for each core."""
     resume: bool = False
     """Continue the run in --out, to its own target unless --steps or --minutes gives another."""
+
+
+@dataclass(frozen=True)
+class CorrectionConfig(Checked):
+    """Train a head that corrects every action of a run's chunks by a newer observation."""
+
+    run: Path
+    """Run folder; the head is written into it, for --late correct."""
+    data: Path | None = None
+    """Demonstrations that the run was trained on; by default where they were then."""
+    steps: Annotated[int, STEPS] = 5000
+    """Optimiser steps."""
 
 
 @dataclass(frozen=True)

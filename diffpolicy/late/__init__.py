@@ -1,6 +1,7 @@
 """Late chunks: strategies for a chunk that arrives after the tick of its observation.
 
 drop.py       execute the old chunk until the new one arrives, then that without its stale head
+correction.py correct every action by a newer observation
 ensemble.py   begin a chunk at every tick, and execute the mean of those that have arrived
 warm.py       start from the plan with noise, and take fewer steps
 prefix.py     give the network the actions that are executed before its chunk arrives
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from diffpolicy.late.drop import DropHead
 
 STRATEGIES = {  # by the name that --late takes: "module:class"
+    "correct": "correction:Correct",
     "drop": "drop:DropHead",
     "ensemble": "ensemble:Ensemble",
     "warm": "warm:Warm",
