@@ -1,5 +1,6 @@
 """Late chunks: strategies for a chunk that arrives after the tick of its observation.
 
+cut.py        go on over fewer steps where the chain runs late
 drop.py       execute the old chunk until the new one arrives, then that without its stale head
 ensemble.py   begin a chunk at every tick, and execute the mean of those that have arrived
 warm.py       start from the plan with noise, and take fewer steps
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from diffpolicy.late.drop import DropHead
 
 STRATEGIES = {  # by the name that --late takes: "module:class"
+    "cut": "cut:Cut",
     "drop": "drop:DropHead",
     "ensemble": "ensemble:Ensemble",
     "warm": "warm:Warm",
