@@ -74,6 +74,7 @@ class Policy:
         self._sampled: dict[tuple[int, int], Sampled] = {}  # with plans; not pickled
         self._encoders: dict[tuple[int, int], Encode] = {}  # from another process
         self._rng = np.random.default_rng(seed)
+        self.evaluations_made: list[int] = []  # of each chunk that a deadline could cut
 
     @classmethod
     def load(
@@ -123,9 +124,8 @@ class Policy:
         name = self.late.engine(name)
         other = type(self).__new__(type(self))
         kept = {key: engine for key, engine in self._engines.items() if engine.name == name}
-        vars(other).update(
-            vars(self), _engine=name, _engines=kept, _sampled={}, name=f"{self.name} {name}"
-        )
+        new = {"_engine": name, "_engines": kept, "_sampled": {}, "evaluations_made": []}
+        vars(other).update(vars(self), **new, name=f"{self.name} {name}")
         return other
 
     def _network(self, weights: Mapping[str, Tensor]) -> Denoiser:

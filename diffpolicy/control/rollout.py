@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from diffpolicy.control.chunk_source import ChunkSource
+from diffpolicy.control.chunk_source import ChunkSource, late_of
 from diffpolicy.control.correcting import corrections
 from diffpolicy.control.episode import (
     Episode,
@@ -23,6 +23,7 @@ from diffpolicy.control.episode import (
 )
 from diffpolicy.control.latency import LatencyProfile
 from diffpolicy.environment.monitored import Monitored
+from diffpolicy.errors import DiffpolicyError
 
 
 class Advance(NamedTuple):
@@ -74,6 +75,10 @@ def episodes(
     at: MutableSequence[int] | None = None,
 ) -> Iterator[Advance]:
     """Every seed's episode, as it ends; at: record of the environments' calls (`monitored`)."""
+    if (late := late_of(source)).wall_only:
+        raise DiffpolicyError(
+            f"--late {late.text} depends on real time; expected the wall clock; try --clock wall"
+        )
     rollout, envs, running = _Rollout(source, profile, options, iter(seeds)), [], []
     try:
         for seed in seeds[: options.envs]:

@@ -1,14 +1,17 @@
 """The whole K-step loop as one PyTorch module, which engines run, compile or capture."""
 
 import copy
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from diffpolicy.denoisers import Denoiser
 from diffpolicy.device import float32_products
+from diffpolicy.engines.job import Job
 from diffpolicy.sampling.chain import Chain
-from diffpolicy.sampling.steps import Denoise, sample, states
+from diffpolicy.sampling.steps import Denoise, Row, sample, states
 
 
 class ChainLoop(nn.Module):
@@ -48,3 +51,11 @@ class ChainLoop(nn.Module):
             return output.to(x.dtype)
 
         return denoise
+
+
+def timed_denoiser(job: Job) -> Callable[[Tensor], Denoise]:
+    """observation [B, C] -> the denoiser (x, t) -> y at any timestep t, on the job's device."""
+    rows = [Row(t, 0.0, 0.0) for t in range(job.chain.grid[0][0] + 1)]  # cuts lead down only
+    loop = ChainLoop(job.denoiser, replace(job.chain, rows=rows), job.dtype)
+    device = job.denoiser.device
+    return lambda observation: loop.given(observation.to(device))

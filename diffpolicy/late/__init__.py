@@ -1,5 +1,6 @@
 """Late chunks: strategies for a chunk that arrives after the tick of its observation.
 
+cut.py        go on over fewer steps where the chain runs late
 drop.py       execute the old chunk until the new one arrives, then that without its stale head
 correction.py correct every action by a newer observation
 ensemble.py   begin a chunk at every tick, and execute the mean of those that have arrived
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 STRATEGIES = {  # by the name that --late takes: "module:class"
     "correct": "correction:Correct",
+    "cut": "cut:Cut",
     "drop": "drop:DropHead",
     "ensemble": "ensemble:Ensemble",
     "warm": "warm:Warm",

@@ -76,6 +76,11 @@ class DropHead:
         """True if it needs a run's network or files, which a policy of others does not have."""
         return self.plans
 
+    @property
+    def wall_only(self) -> bool:
+        """True if it depends on real time, so that simulated clocks cannot run it."""
+        return False
+
     def check(self, specification: "Specification") -> None:
         """Raise DiffpolicyError if the run does not fit the strategy."""
 

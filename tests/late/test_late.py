@@ -37,7 +37,10 @@ def test_a_strategy_is_made_from_its_text_and_keeps_it():
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("late", "'late' is not a strategy for late chunks; expected one of: drop, ensemble, warm"),
+        (
+            "late",
+            "'late' is not a strategy for late chunks; expected one of: cut, drop, ",
+        ),
         ("", "'' is not a strategy for late chunks; expected one of"),
         ("drop:2", "'drop:2': drop takes nothing after its name"),
     ],
