@@ -7,6 +7,7 @@ A run folder contains:
 The first two are renamed into place, so they are complete or absent.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -208,6 +209,16 @@ def load_policy(run: str | Path) -> Checkpoint:
     normalizers = {name: _unpack(name, tensors, path) for name in _normalized(specification.task)}
     action = normalizers.pop(ACTION)
     return Checkpoint(specification, weights, normalizers, action, folder=path.parent)
+
+
+def weights_fingerprint(checkpoint: Checkpoint) -> str:
+    """A hash of the weights, in the order of their names."""
+    digest = hashlib.blake2b(digest_size=16)
+    for _, weight in sorted(checkpoint.weights.items()):
+        array = weight.cpu().numpy()
+        digest.update(repr((array.shape, array.dtype.str)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def load_training(path: Path) -> tuple[dict[str, Tensor], TrainingState]:

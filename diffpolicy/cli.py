@@ -43,6 +43,10 @@ GROUPS = {  # title in the help: {name: (dataclass of its options, function of t
     "Train, and choose a number of denoising steps": {
         "train": ("diffpolicy.config:TrainConfig", "diffpolicy.training.train:train"),
         "distill": ("diffpolicy.config:DistillConfig", "diffpolicy.training.distill:distill"),
+        "train-correction": (
+            "diffpolicy.config:CorrectionConfig",
+            "diffpolicy.training.correction:train_correction",
+        ),
         "sweep": ("diffpolicy.eval.config:SweepConfig", "diffpolicy.eval.sweep:command"),
         "offline": ("diffpolicy.eval.data_config:OfflineConfig", "diffpolicy.eval.offline:offline"),
         "eval": ("diffpolicy.eval.config:EvalConfig", "diffpolicy.eval.evaluate:evaluate_budget"),

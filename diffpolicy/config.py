@@ -118,7 +118,7 @@ class Sampling(Checked):
     late: str = "drop"
     """Strategy for late chunks. drop: leave out their stale head. ensemble: a chunk at every tick,
     and the mean of all. warm:T:K: start from the planned actions with the noise of timestep T, and
-    take K steps."""
+    take K steps. correct: a head corrects every action (train-correction)."""
 
 
 def sampling_of(config: Sampling) -> Sampling:
@@ -215,6 +215,18 @@ class DistillConfig(Checked):
     """CPU threads of PyTorch; by default one for each core."""
     resume: bool = False
     """Continue the run in --out, to its own target unless --steps or --minutes gives another."""
+
+
+@dataclass(frozen=True)
+class CorrectionConfig(Checked):
+    """Train a head that corrects every action of a run's chunks by a newer observation."""
+
+    run: Path
+    """Run folder; the head is written into it, for --late correct."""
+    data: Path | None = None
+    """Demonstrations that the run was trained on; by default where they were then."""
+    steps: Annotated[int, STEPS] = 5000
+    """Optimiser steps."""
 
 
 @dataclass(frozen=True)

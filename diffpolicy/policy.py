@@ -58,6 +58,7 @@ class Policy:
         self.chain, self.sampling = chain, chain.sampling
         self.late = parse_late(sampling.late)
         self.late.check(spec)
+        self.correct = self.late.corrector(checkpoint)  # of single actions, or None
         self._draws = noise_count(self.chain.rows)  # once: it looks at every step
         self.device = choose_device(device)
         self.observations = spec.task.observations

@@ -19,6 +19,7 @@ from diffpolicy.control.chunk_source import (
     late_of,
     observed_by,
 )
+from diffpolicy.control.correcting import correcting
 from diffpolicy.control.episode import ask
 from diffpolicy.control.latency import delay_ticks
 from diffpolicy.control.receding_horizon import Neutral, new_controller
@@ -93,7 +94,7 @@ class Controller:
         self.loop.deliver(self.tick)
         if self.loop.wants_observation(self.tick):
             self._begin_inference()
-        action = self.loop.act(self.tick)
+        action = self.loop.act(self.tick, self._corrected())
         self.due_s = (self.due_s if self.tick else time.perf_counter()) + self.control_dt_s
         self.tick += 1
         return np.array(action)
@@ -133,6 +134,7 @@ class Controller:
         self.seed, self.tick, self.due_s = seed, 0, 0.0  # due_s: perf_counter of the next call
         self.loop = new_controller(self.policy, None, self._neutral, self._cold_start)
         self._history: dict[str, deque[np.ndarray]] = {}
+        self._before: dict[str, deque[np.ndarray]] = {}  # that of the tick before
         self._work: Future[tuple[np.ndarray, float]] | None = None
         self._failure: Exception | None = None
         self._latency_ms: list[float] = []
@@ -155,6 +157,7 @@ class Controller:
         for key, value in found.items():
             self._check(key, value)
         length = source.horizons.observation
+        self._before = {key: values.copy() for key, values in self._history.items()}
         for key, value in found.items():
             self._history.setdefault(key, deque([value] * length, length)).append(value)
 
@@ -209,6 +212,18 @@ class Controller:
             error.add_note(f"in the policy, at the observation of tick {self.loop.started}")
             self._failure = error
             raise
+
+    def _corrected(self) -> np.ndarray | None:
+        """The corrected action [D_a] of this tick; None if the action stays as it is."""
+        head, planned = correcting(self.policy), self.loop.planned(self.tick)
+        if head is None or planned is None or not self._before:
+            return None
+        action, row = planned
+        before = {key: _history(values) for key, values in self._before.items()}
+        found = head.correct(before, action[None], np.array([row]))[0]
+        if not np.isfinite(found).all():
+            raise ActionsNotFinite("the policy's corrected actions are not finite")
+        return found
 
     def _finish_inference(self) -> None:
         """Wait for a running inference; keep its latency, drop its chunk or its exception."""

@@ -86,8 +86,8 @@ class RolloutOptions:
 class RunningEpisode:
     """One environment in the middle of an episode.
 
-    history: the T_o newest values of each key that the policy observes. observed: its normalised
-    vectors.
+    history: the T_o newest values of each key that the policy observes; before: those of the tick
+    before, empty at the first one. observed: its normalised vectors.
     """
 
     env: Monitored
@@ -98,13 +98,14 @@ class RunningEpisode:
     trained: TrainingRange | None
     history: dict[str, deque[np.ndarray]]
     observed: list[np.ndarray] = field(default_factory=list)
+    before: dict[str, deque[np.ndarray]] = field(default_factory=dict)
     tick: int = 0
     failure: str | None = None
     broken: bool = False
 
-    def advance(self) -> bool:
-        """Apply this tick's action; True at the end of the episode."""
-        return self.apply(self.controller.act(self.tick))
+    def advance(self, corrected: np.ndarray | None = None) -> bool:
+        """Apply this tick's action, or a corrected one; True at the end of the episode."""
+        return self.apply(self.controller.act(self.tick, corrected))
 
     def apply(self, action: np.ndarray) -> bool:
         """Apply an action [D_a]; True at the end of the episode.
@@ -117,6 +118,7 @@ class RunningEpisode:
         except EnvironmentFailure as error:
             self.failure, self.broken = _forgive(error, self.env, self.options), True
             return True
+        self.before = {key: values.copy() for key, values in self.history.items()}
         for key, values in self.history.items():
             values.append(observation[key])
         self.tick += 1
@@ -234,7 +236,7 @@ def observe(episodes: Sequence[RunningEpisode], batch: int) -> dict[str, np.ndar
     Floats become float32, other types stay. Observations beyond float32 end their episodes.
     """
     keys, trained = episodes[0].history, episodes[0].trained
-    histories = {key: _stacked([e.history[key] for e in episodes], batch) for key in keys}
+    histories = {key: stacked([e.history[key] for e in episodes], batch) for key in keys}
     if trained:
         newest = {key: history[: len(episodes), -1] for key, history in histories.items()}
         for episode, normalised in zip(episodes, trained.normalise(newest), strict=True):
@@ -242,7 +244,8 @@ def observe(episodes: Sequence[RunningEpisode], batch: int) -> dict[str, np.ndar
     return histories
 
 
-def _stacked(histories: Sequence[deque[np.ndarray]], batch: int) -> np.ndarray:
+def stacked(histories: Sequence[deque[np.ndarray]], batch: int) -> np.ndarray:
+    """Histories of T_o values as one array [batch, T_o, …]; rows beyond them are zero."""
     newest = histories[0][-1]
     dtype = np.float32 if newest.dtype.kind == "f" else newest.dtype
     stacked = np.zeros((batch, len(histories[0]), *newest.shape), dtype)

@@ -120,12 +120,21 @@ class RecedingHorizon:
             return np.empty((0, 0))
         return self.current.since(tick)
 
-    def act(self, tick: int) -> np.ndarray:
-        """Step 3: the action of this tick, or the neutral one if the chunk has run out."""
+    def planned(self, tick: int) -> tuple[np.ndarray, int] | None:
+        """This tick's action in the chunk in use, and its row in it; None if that has run out."""
+        if self.current is None or not len(left := self.current.since(tick)):
+            return None
+        return left[0], tick - self.current.observed
+
+    def act(self, tick: int, corrected: np.ndarray | None = None) -> np.ndarray:
+        """Step 3: the action of this tick, or the neutral one if the chunk has run out.
+
+        corrected: the one to take in place of the chunk's.
+        """
         left = self.remaining(tick)
         if self.current is not None and len(left):
             self.ages.append(self.current.age(tick))
-            action = left[0]
+            action = left[0] if corrected is None else corrected
         else:
             self.starved_ticks += 1
             action = self.neutral(self.last_action)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from diffpolicy.control.chunk_source import ChunkSource
+from diffpolicy.control.correcting import corrections
 from diffpolicy.control.episode import (
     Episode,
     RolloutOptions,
@@ -121,8 +122,9 @@ class _Rollout:
         for i in range(0, len(observing), self.options.batch):
             self.replan(observing[i : i + self.options.batch])
         going = []
-        for episode in running:
-            if not (episode.failure or episode.advance()):
+        corrected = corrections(self.source, running, self.options.batch)
+        for episode, action in zip(running, corrected, strict=True):
+            if not (episode.failure or episode.advance(action)):
                 going.append(episode)
                 continue
             self.ended.append(episode.result())

@@ -1,6 +1,7 @@
 """Late chunks: strategies for a chunk that arrives after the tick of its observation.
 
 drop.py       execute the old chunk until the new one arrives, then that without its stale head
+correction.py correct every action by a newer observation
 ensemble.py   begin a chunk at every tick, and execute the mean of those that have arrived
 warm.py       start from the plan with noise, and take fewer steps
 plan.py       the actions that are known when an inference starts
@@ -22,6 +23,7 @@ STRATEGIES = {  # by the name that --late takes: "module:class"
     "drop": "drop:DropHead",
     "ensemble": "ensemble:Ensemble",
     "warm": "warm:Warm",
+    "correct": "correction:Correct",
 }
 
 

@@ -14,6 +14,7 @@ from diffpolicy.errors import DiffpolicyError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from diffpolicy.checkpoint import Checkpoint
     from diffpolicy.late.plan import Plans
     from diffpolicy.specification import Specification
 
@@ -88,6 +89,10 @@ class DropHead:
     def sampled(self, policy: Any, batch: int) -> Sampled:
         """Sampling of a batch of the `Policy` with plans, built for its engine."""
         raise NotImplementedError  # for strategies that depend on the plan
+
+    def corrector(self, checkpoint: "Checkpoint") -> Any:
+        """Head that corrects every action, a `correction.Corrector`; None for most strategies."""
+        return None
 
     def join(self, current: Chunk | None, new: Chunk) -> Chunk:
         """The chunk to use from the arrival of a new one on: here the new one without its head.

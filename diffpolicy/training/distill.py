@@ -12,7 +12,12 @@ from typing import Any
 import torch
 
 from diffpolicy.checked import validate
-from diffpolicy.checkpoint import TRAINING_FILE, Checkpoint, load_policy
+from diffpolicy.checkpoint import (
+    TRAINING_FILE,
+    Checkpoint,
+    load_policy,
+    weights_fingerprint,
+)
 from diffpolicy.config import DistillConfig, ModelConfig, Sampling, TrainConfig
 from diffpolicy.data.windows import Windows
 from diffpolicy.device import choose_device
@@ -22,7 +27,7 @@ from diffpolicy.sampling.chain import Chain, audit, audit_line, own_budgets
 from diffpolicy.sampling.grids import OPTIMISED
 from diffpolicy.sampling.noise import make_levels
 from diffpolicy.training.learner import gather
-from diffpolicy.training.preparation import Prepared, fingerprint, prepare
+from diffpolicy.training.preparation import Prepared, prepare
 from diffpolicy.training.train import check_options, fit, with_target
 from diffpolicy.training.trajectories import repeated, with_trajectories
 
@@ -195,9 +200,3 @@ def rms_to_teacher(student: Checkpoint, windows: Windows) -> dict[int, float]:
         error = engine(engine.encode(observations), noise[None]) - wanted
         found[steps] = float(error.square().mean().sqrt())
     return found
-
-
-def weights_fingerprint(checkpoint: Checkpoint) -> str:
-    """A hash of the weights, in the order of their names."""
-    named = sorted(checkpoint.weights.items())
-    return fingerprint(*(weight.cpu().numpy() for _, weight in named))

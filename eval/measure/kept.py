@@ -111,13 +111,17 @@ def key_of(**facts: Any) -> str:
 
 
 def fingerprint(policy: Budget) -> str:
-    """Hash of a policy's weights, normalisers, sampling and precision; of others, of the module."""
+    """Hash of a policy's weights, normalisers, sampling and precision; of others, of the module.
+
+    The weights include those of a head that corrects actions.
+    """
     if isinstance(policy, External):
         return key_of(policy=policy.name, code=policy.digest)
     state = policy.__getstate__()
     found = hashlib.sha256(repr((policy.specification, policy.sampling, policy.precision)).encode())
     normalizers = (*policy.observation_normalizers.values(), policy.action_normalizer)
-    for arrays in (state["_denoiser"], *map(vars, normalizers)):
+    head = policy.correct.weights if policy.correct else {}
+    for arrays in (state["_denoiser"], *map(vars, normalizers), head):
         for name, array in arrays.items():
             found.update(name.encode())
             found.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
