@@ -5,6 +5,7 @@ A2C2, arXiv 2509.23224. Shapes: B batch, T_o observation horizon, D_a action dim
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,7 @@ def new_weights(specification: "Specification", generator: torch.Generator) -> d
     sizes = [task.observations[key].size for key in observed_keys(specification)]
     first = specification.horizons.observation * sum(sizes) + task.action_dim + 1
     widths, weights = (first, HIDDEN, HIDDEN, task.action_dim), {}
-    for layer, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+    for layer, (before, after) in enumerate(pairwise(widths)):
         bound = 0.0 if layer == 2 else before**-0.5
         for name, shape in (("weight", (after, before)), ("bias", (after,))):
             drawn = torch.rand(shape, generator=generator)
