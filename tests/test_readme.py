@@ -15,7 +15,7 @@ import diffpolicy.envs
 from diffpolicy import cli
 from diffpolicy.eval import quickstart, suite
 from diffpolicy.eval.config import SweepConfig
-from diffpolicy.training import distill
+from diffpolicy.training import correction, distill
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (  # in this order: later commands use what earlier ones wrote
@@ -117,6 +117,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.setitem(suite.PROTOCOLS, "quick", SUITE_IN_SMALL)
     monkeypatch.setattr(suite, "TASKS", ("Balance-v0",))
     monkeypatch.setattr(distill, "PAIRS", 100)
+    monkeypatch.setattr(correction, "CHUNKS", 100)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
