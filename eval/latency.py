@@ -155,7 +155,7 @@ def _timed(
             counts = {1} if loop.device.type == "cpu" else set()  # several threads can be slower
             for threads in sorted(counts | {torch.get_num_threads()}):
                 encode = loop.encode if policies[0].job().pictures else None
-                facts = {"threads": threads, "encode": encode}
+                facts = {"threads": threads, "encode": encode, "gradient_evals": 0}
                 yield Timed(k, k, config.baseline, loop, observation, **facts)
 
 
@@ -188,6 +188,7 @@ def _rows(
                 policy=about.policy,
                 ddim_steps=t.ddim_steps,
                 network_evals=t.network_evals,
+                gradient_evals=t.gradient_evals,
                 parameters=about.parameters,
                 engine=t.engine,
                 threads=t.threads,

@@ -59,9 +59,16 @@ class Warm(DropHead):
                 "run of another --objective"
             )
         try:
-            self.chain(specification, None, self.timestep)
+            chains = [self.chain(specification, None, start) for start in (self.timestep, None)]
         except DiffpolicyError as error:
             raise DiffpolicyError(f"--late {self.text}: {error}") from error
+        known = {t for times in specification.schedules for t in times}
+        used = {row.t for chain in chains for row in chain.rows}
+        if objective == "distilled" and not used <= known:
+            raise DiffpolicyError(
+                f"--late {self.text}: a distilled policy knows the timesteps "
+                f"{' '.join(map(str, sorted(known)))} alone; expected warm:{min(known)}:1"
+            )
 
     def evaluations(self, network_evals: int) -> tuple[int, int]:
         """K evaluations of every chunk but those that control waits for."""

@@ -71,11 +71,10 @@ class Chain:
     @property
     def name(self) -> str:
         """The name in tables: "10 steps", "10 steps, leading, η 0.5", "DDPM 100", "regression"."""
-        if self.objective in NAMES:
-            return NAMES[self.objective]
         if self.ddpm:
             return f"DDPM {self.steps}"
-        return ", ".join(filter(None, [f"{self.steps} step{'s' * (self.steps > 1)}", self.variant]))
+        steps = f"{self.steps} step{'s' * (self.steps > 1)}"
+        return ", ".join(filter(None, [NAMES.get(self.objective, steps), self.variant]))
 
     @property
     def kind(self) -> str:

@@ -70,7 +70,7 @@ def _of_run(policy: Policy) -> Description:
     prefix = f"{policy.label}: " if policy.label else ""
     return Description(
         name=prefix + policy.chain.name,
-        line=prefix + audit_line(policy.chain),
+        line=prefix + audit_line(policy.chain) + _late_cost(policy),
         ddim_steps=policy.ddim_steps,
         cost=policy.network_evals + policy.gradient_evals,
         run=policy.label or None,
@@ -86,6 +86,15 @@ def _of_run(policy: Policy) -> Description:
         precision=policy.precision,
         **seen_by(policy.specification),
     )
+
+
+def _late_cost(policy: Policy) -> str:
+    """The cost of a late chunk, if it is not that of the chain."""
+    evals, gradients = policy.network_evals, policy.gradient_evals
+    if (evals, gradients) == (len(policy.chain.rows), 0):
+        return ""
+    more = f" and {gradients} gradients" if gradients else ""
+    return f"; {evals} evaluations{more} for a chunk with a plan"
 
 
 def audit_of(policy: Policy) -> Audit:

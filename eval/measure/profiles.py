@@ -85,14 +85,16 @@ def _of_others(about: Description, rows: Sequence[Samples], path: Path) -> Seque
 def _of_run(about: Description, rows: Sequence[Samples], path: Path) -> Sequence[Samples]:
     """The rows of this budget, network, precision and pictures."""
     known = [r for r in rows if isinstance(r, NetworkSamples)]
-    wanted = about.network_evals, about.parameters, about.precision
-    mine = [r for r in known if (r.network_evals, r.parameters, r.precision) == wanted]
+    evals = about.network_evals, about.gradient_evals
+    wanted = evals, about.parameters, about.precision
+    mine = [r for r in known if (r.evals, r.parameters, r.precision) == wanted]
     if not mine:
-        held = sorted({(r.network_evals, r.parameters) for r in known})
+        held = sorted({(*r.evals, r.parameters) for r in known})
+        gradients = f" and {about.gradient_evals} gradients" if about.gradient_evals else ""
         raise DiffpolicyError(
-            f"{path} holds no latencies of {about.network_evals} evaluations of a network of "
-            f"{about.parameters} parameters in {about.precision}; it has (evaluations, "
-            f"parameters) {held}"
+            f"{path} holds no latencies of {about.network_evals} evaluations{gradients} of a "
+            f"network of {about.parameters} parameters in {about.precision}; it has (evaluations, "
+            f"gradients, parameters) {held}"
         )
     seen = _pictures(about.cameras, about.crop)
     alike = [r for r in mine if _pictures(r.cameras, r.crop) == seen]

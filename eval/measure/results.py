@@ -169,6 +169,7 @@ class LatencyResult:
     policy: Name | None = None
     ddim_steps: Count
     network_evals: Count | None
+    gradient_evals: Count | None = None
     parameters: Count | None = None
     engine: Name
     threads: int | None = None

@@ -27,6 +27,12 @@ class NetworkSamples:
     encoder_ms: Annotated[float | None, MILLISECONDS] = None
     cameras: Cameras | None = None
     crop: float | None = None
+    gradient_evals: Annotated[int, Range(0, 10**6)] | None = None
+
+    @property
+    def evals(self) -> tuple[int, int]:
+        """Network evaluations and gradients of a chunk; no gradients if the file tells none."""
+        return self.network_evals, self.gradient_evals or 0
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class Timed:
     gpu_ms: float | None = None  # time on the GPU alone, if the engine measures it
     threads: int | None = None  # of torch; None for its current number
     encode: Callable[[Histories], Any] | None = None  # the part of the call before the loop
+    gradient_evals: int | None = None  # None for a policy of others
 
 
 def measure(
@@ -78,7 +79,8 @@ def timed_policy(policy: Policy, observation: Histories, **facts: Any) -> Timed:
     """The calls of a policy; facts: further fields."""
     encode = policy.encode if policy.job().pictures else None
     names = policy.ddim_steps, policy.network_evals, policy.engine().name
-    return Timed(*names, planned(policy), observation, encode=encode, **facts)
+    facts |= {"encode": encode, "gradient_evals": policy.gradient_evals}
+    return Timed(*names, planned(policy), observation, **facts)
 
 
 def planned(policy: Policy) -> Callable[[Histories], Any]:

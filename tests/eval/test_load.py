@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from diffpolicy.control.latency import BLOCK, LatencyProfile, declared
+from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval import latency
 from diffpolicy.eval.config import EvalConfig, LatencyConfig, SweepConfig
 from diffpolicy.eval.evaluate import evaluate_budget
@@ -255,6 +256,21 @@ def test_a_replayed_mark_is_the_file_s(disturbed_file, tiny_run):
         del record["load"]  # as files of before have it
     disturbed_file.write_text(json.dumps(result))
     assert [p.load for p in replay(disturbed_file, policies)] == ["unknown"] * 2
+
+
+def test_latencies_with_gradients_are_not_those_without(disturbed_file, tiny_run):
+    plain = Policy.load(tiny_run, ddim_steps=1)
+    guided = Policy.load(tiny_run, ddim_steps=1, late="guided", start=90)
+    with pytest.raises(DiffpolicyError, match="of 1 evaluations and 1 gradients of a network"):
+        replay(disturbed_file, [guided])
+    result = json.loads(disturbed_file.read_text())
+    assert [record["gradient_evals"] for record in result["records"]] == [0, 0]
+    for record in result["records"]:
+        record["gradient_evals"] = 1
+    disturbed_file.write_text(json.dumps(result))
+    assert len(replay(disturbed_file, [guided])) == 1
+    with pytest.raises(DiffpolicyError, match="of 1 evaluations of a network"):
+        replay(disturbed_file, [plain])
 
 
 SMALL = {"episodes": 2, "envs": 2, "batch": 2, "max_steps": 5, "engine": "eager", "floor": 0.0}

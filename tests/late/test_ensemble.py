@@ -5,10 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.control.receding_horizon import RecedingHorizon
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.late import parse_late
 from diffpolicy.late.ensemble import RATE, Ensemble, ensembled
+from diffpolicy.sampling.chain import WITHOUT_NOISE, make_chain
 
 USABLE, TICKS = 6, 30
 
@@ -76,3 +78,11 @@ def test_its_name_takes_nothing_else():
     assert parse_late("ensemble") == Ensemble()
     with pytest.raises(DiffpolicyError, match="'ensemble:2': ensemble takes nothing"):
         parse_late("ensemble:2")
+
+
+@pytest.mark.parametrize(("objective", "name"), [("regression", "regression"), ("mip", "MIP")])
+def test_it_is_part_of_the_name_of_a_budget_without_noise(objective, name):
+    model = ModelConfig(objective=objective)
+    steps = WITHOUT_NOISE[objective]
+    assert make_chain(model, None, Sampling(steps)).name == name
+    assert make_chain(model, None, Sampling(steps, late="ensemble")).name == f"{name}, ensemble"

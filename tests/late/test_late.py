@@ -20,6 +20,7 @@ from diffpolicy.eval.measure.result_files import read_result
 from diffpolicy.eval.measure.rows import make_row
 from diffpolicy.late import STRATEGIES, parse_late
 from diffpolicy.late.drop import DropHead
+from diffpolicy.policy import Policy
 
 BALANCE = "diffpolicy.envs:Balance-v0"
 
@@ -99,3 +100,13 @@ def test_chunks_that_come_later_than_expected_are_counted():
     assert (found.prefix_misses, episode.prefix_misses) == (0, 1)
     row = make_row(policy, "simulated", profile, [episode], 0.02, "external")
     assert (row.delay_error, row.prefix_miss_share) == (1.0, 0.25)
+
+
+def test_the_line_of_a_budget_tells_what_a_late_chunk_costs(tiny_run):
+    def line(**options):
+        return describe(Policy.load(tiny_run, ddim_steps=4, **options)).line
+
+    assert line(late="warm:50:2").endswith("; 2 evaluations for a chunk with a plan")
+    said = line(late="guided", start=90)
+    assert said.endswith("; 4 evaluations and 4 gradients for a chunk with a plan")
+    assert "for a chunk" not in line(late="ensemble") + line()

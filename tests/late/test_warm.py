@@ -193,3 +193,16 @@ def test_no_chunk_depends_on_a_delay_that_has_not_passed(spy):
     for mine, theirs in zip(first[:4], second[:4], strict=True):
         np.testing.assert_array_equal(mine, theirs)
     assert not np.array_equal(first[4], second[4])
+
+
+def test_a_distilled_policy_starts_where_it_was_trained():
+    student = replace(
+        SPECIFICATION,
+        model=replace(MODEL, objective="distilled"),
+        grid="optimised",
+        schedules=((99,), (99, 20)),
+    )
+    parse_late("warm:20:1").check(student)
+    for text in ("warm:50:1", "warm:20:2"):
+        with pytest.raises(DiffpolicyError, match="timesteps 20 99 alone; expected warm:20:1"):
+            parse_late(text).check(student)
