@@ -120,9 +120,8 @@ class Sampling(Checked):
     and the mean of all. warm:T:K: start from the planned actions with the noise of timestep T, and
     take K steps. prefix: condition on the committed actions (train --prefix-max). guided,
     guided:prior: draw the chunk to the plan with gradients. prefix and guided take :oracle after
-    them, to know the true delay. correct: a head corrects every action (train-correction).
-    cut:MS: on the wall clock, go on over fewer steps if the chain would last longer than MS
-    milliseconds."""
+    them, to know the true delay. correct: a head corrects every action (train-correction). cut:MS:
+    on the wall clock, go on over fewer steps where a chain would last longer than MS."""
 
 
 def sampling_of(config: Sampling) -> Sampling:

@@ -28,7 +28,7 @@ Pattern = tuple[int | None, Sequence[LatencyProfile]]
 
 
 def delays(config: DelaysConfig) -> DelaysResult:
-    """Run the same episodes at every delay; write delays.json, delays.png and CSV."""
+    """Run the same episodes at every delay; write delays.json, delays.png, delays.html and CSV."""
     set_threads(config.threads)
     out = results_folder(config, "delays")
     policies = load_budgets(config)

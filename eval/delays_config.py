@@ -27,8 +27,8 @@ class DelaysConfig(Latencies, Combinations, TaskConfig):
     """Also delays by latencies measured here. They are declared, or replayed, with
     --ms-per-step, --latency-ms, --latency-ticks or --latency-from."""
     out: Path | None = None
-    """Folder for delays.json and delays.png; by default delays in the run folder, with --policy or
-    --runs in the current one."""
+    """Folder for delays.json, delays.png and delays.html; by default delays in the run folder, with
+    --policy or --runs in the current one."""
 
     def __post_init__(self):
         super().__post_init__()

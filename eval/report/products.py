@@ -15,6 +15,7 @@ from ..measure.result_files import (
     SweepResult,
     write_result,
 )
+from .delays_page import delays_page
 from .figure import png
 from .flat import csv_paths, write_csv
 from .offline_page import offline_page, offline_plot, print_offline
@@ -25,7 +26,7 @@ from .suite_page import Tables, print_suite, suite_page, suite_plot, tables_of
 from .sweep_page import sweep_page
 from .table import print_latencies, print_rows, print_simulation
 
-WITH_PAGE = (SweepResult, SuiteResult, OfflineResult)
+WITH_PAGE = (DelaysResult, SweepResult, SuiteResult, OfflineResult)
 
 
 def product_paths(kind: type[Result], file: Path) -> list[Path]:
@@ -33,7 +34,7 @@ def product_paths(kind: type[Result], file: Path) -> list[Path]:
     plot, page = file.with_suffix(".png"), file.with_suffix(".html")
     if (kind, file.stem) in ((SweepResult, "sweep"), (OfflineResult, "offline")):
         page = file.with_name("report.html")
-    drawn = {DelaysResult: [plot], **{with_page: [plot, page] for with_page in WITH_PAGE}}
+    drawn = {with_page: [plot, page] for with_page in WITH_PAGE}
     tables = {LatencyFile: csv_paths(file)[1:], Simulation: csv_paths(file)[1:]}
     tables[ReplayResult] = csv_paths(file)[:1]
     return [*drawn.get(kind, []), *tables.get(kind, csv_paths(file))]
@@ -69,7 +70,9 @@ def draw(result: Result, file: Path | None, pictures: Path) -> None:
 def _write(result: Result, tables: Tables, file: Path, pictures: Path) -> None:
     paths = product_paths(type(result), file)
     if isinstance(result, DelaysResult):
-        write_bytes(paths[0], png(success_against_delay(result)))
+        plot = png(success_against_delay(result))
+        write_bytes(paths[0], plot)
+        write_text(paths[1], delays_page(result, plot))
     if isinstance(result, SweepResult):
         plot = png(success_against_latency(result))
         write_bytes(paths[0], plot)

@@ -26,7 +26,11 @@ from diffpolicy.eval.report.flat import budgets, episodes
 
 RESULTS = Path(__file__).parents[2] / "eval" / "results"
 FILES = sorted(RESULTS.glob("*.json"))
-DRAWN = {DelaysResult: {".png"}, SweepResult: {".png", ".html"}, SuiteResult: {".png", ".html"}}
+DRAWN = {
+    DelaysResult: {".png", ".html"},
+    SweepResult: {".png", ".html"},
+    SuiteResult: {".png", ".html"},
+}
 SIMULATION = RESULTS / "recommendation.json"
 TEX = r"$\frac{$"
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

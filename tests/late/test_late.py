@@ -39,7 +39,7 @@ def test_a_strategy_is_made_from_its_text_and_keeps_it():
     [
         (
             "late",
-            "'late' is not a strategy for late chunks; expected one of: cut, drop, ",
+            "'late' is not a strategy for late chunks; expected one of: correct, cut, drop, ",
         ),
         ("", "'' is not a strategy for late chunks; expected one of"),
         ("drop:2", "'drop:2': drop takes nothing after its name"),
