@@ -219,10 +219,16 @@ class Controller:
         if head is None or planned is None or not self._before:
             return None
         action, row = planned
-        before = {key: _history(values) for key, values in self._before.items()}
-        found = head.correct(before, action[None], np.array([row]))[0]
-        if not np.isfinite(found).all():
-            raise ActionsNotFinite("the policy's corrected actions are not finite")
+        try:
+            with np.errstate(over="ignore"):  # as for an inference
+                before = {key: _history(values) for key, values in self._before.items()}
+            found = head.correct(before, action[None], np.array([row]))[0]
+            if not np.isfinite(found).all():
+                raise ActionsNotFinite("the policy's corrected actions are not finite")
+        except Exception as error:
+            error.add_note(f"in the correction of the action of tick {self.tick}")
+            self._failure = error
+            raise
         return found
 
     def _finish_inference(self) -> None:

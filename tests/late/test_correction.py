@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from diffpolicy.checkpoint import load_policy, save_policy, save_tensors
 from diffpolicy.control import Controller
+from diffpolicy.control.controller import ActionsNotFinite
 from diffpolicy.control.episode import RolloutOptions
 from diffpolicy.control.latency import LatencyProfile
 from diffpolicy.control.rollout import run_episodes
@@ -141,6 +142,22 @@ def test_a_correction_that_is_not_finite_fails_its_episode():
     options = RolloutOptions(0.02, envs=1, batch=1)
     found = run_episodes(source, make_balance, [3], LatencyProfile(np.zeros(1), "none"), options)
     assert found[0].failure and "actions are not finite at tick 1" in found[0].failure
+
+
+@pytest.mark.parametrize(("change", "expected"), [(np.nan, ActionsNotFinite), ("x", ValueError)])
+def test_a_controller_whose_head_fails_stays_failed_until_reset(change, expected):
+    """So no observation is counted twice, and a robot learns of it at every tick."""
+    source = Told()
+    with Controller(source, control_dt_s=1e-3) as controller:
+        controller.act(np.zeros(1))
+        source.change = change
+        for _ in range(2):
+            with pytest.raises(expected) as caught:
+                controller.act(np.zeros(1))
+            assert caught.value.__notes__ == ["in the correction of the action of tick 1"]
+        source.change = 1.0
+        controller.reset()
+        assert [float(controller.act(np.zeros(1))[0]) for _ in range(2)] == [0, 1]
 
 
 def test_a_run_without_a_head_is_told_how_to_train_one(tiny_run):
