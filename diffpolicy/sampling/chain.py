@@ -178,9 +178,14 @@ def _grid(
             f"--clip, or choose another --grid; got η {sampling.eta:g}, clip {sampling.clip}"
         )
     by_steps = {len(times): times for times in schedules}
-    wanted = max(by_steps, default=0) if sampling.ddim_steps is None else sampling.ddim_steps
+    if not by_steps:
+        raise DiffpolicyError(
+            "the run has no optimised grids; make them with diffpolicy optimise, or choose another "
+            "--grid"
+        )
+    wanted = max(by_steps) if sampling.ddim_steps is None else sampling.ddim_steps
     if wanted not in by_steps:
-        held = ", ".join(map(str, sorted(by_steps))) or "no number of"
+        held = ", ".join(map(str, sorted(by_steps)))
         raise DiffpolicyError(
             f"the run has optimised grids for {held} steps; got --ddim-steps {wanted}"
         )

@@ -158,3 +158,9 @@ def test_a_stored_schedule_is_taken_by_its_length():
 def test_a_stored_schedule_is_refused_where_it_was_not_chosen(options, message):
     with pytest.raises(DiffpolicyError, match=message):
         optimised(**{"ddim_steps": 2, **options})
+
+
+def test_a_run_without_optimised_grids_is_told_how_to_get_them():
+    for steps in (None, 4):
+        with pytest.raises(DiffpolicyError, match="no optimised grids; make them"):
+            make_chain(ModelConfig(), 1.0, Sampling(steps, grid="optimised"))
