@@ -34,10 +34,10 @@ def product_paths(kind: type[Result], file: Path) -> list[Path]:
     plot, page = file.with_suffix(".png"), file.with_suffix(".html")
     if (kind, file.stem) in ((SweepResult, "sweep"), (OfflineResult, "offline")):
         page = file.with_name("report.html")
-    drawn = {with_page: [plot, page] for with_page in WITH_PAGE}
+    drawn = [plot, page] if kind in WITH_PAGE else []
     tables = {LatencyFile: csv_paths(file)[1:], Simulation: csv_paths(file)[1:]}
     tables[ReplayResult] = csv_paths(file)[:1]
-    return [*drawn.get(kind, []), *tables.get(kind, csv_paths(file))]
+    return [*drawn, *tables.get(kind, csv_paths(file))]
 
 
 def check_outputs(kind: type[Result], file: Path) -> None:
