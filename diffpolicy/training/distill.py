@@ -94,6 +94,11 @@ def _check_teacher(config: DistillConfig, source: Checkpoint) -> None:
             f"{config.run} cannot teach: it is conditioned on committed actions; expected a run "
             "without --prefix-max"
         )
+    if config.teacher_steps > model.train_timesteps:
+        raise DiffpolicyError(
+            f"--teacher-steps must be at most {model.train_timesteps}, the timesteps of "
+            f"{config.run}; got {config.teacher_steps}"
+        )
     if config.sampler not in TEACHERS:
         raise DiffpolicyError(
             f"--sampler {config.sampler} cannot teach; expected one of: {', '.join(TEACHERS)}"

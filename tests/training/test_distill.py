@@ -228,7 +228,7 @@ def test_a_signal_during_the_pairs_leaves_nothing(teacher, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"teacher_steps": 101}, "between 1 and the 100 timesteps"),
+        ({"teacher_steps": 101}, r"--teacher-steps must be at most 100.*got 101"),
         ({"sampler": "euler"}, "--sampler euler cannot teach; expected one of: ddim"),
         ({"steps": 3, "minutes": 1.0}, "give --steps or --minutes, not both"),
     ],
