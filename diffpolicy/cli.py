@@ -116,7 +116,7 @@ def _help() -> str:
     for title, group in GROUPS.items():
         lines += ["", f"{title}:"]
         for name, (options, _) in group.items():
-            lines.append(f"  {name:<15}{str(named(options).__doc__).splitlines()[0]}")
+            lines.append(f"  {name:<18}{str(named(options).__doc__).splitlines()[0]}")
     more = "'diffpolicy COMMAND --help' lists the options of a command."
     return "\n".join([*lines, "", *PATH, more])
 
