@@ -27,8 +27,7 @@ from .measure.schedule_search import Proposal, Search
 from .report.products import check_outputs, save
 from .report.table import print_table
 from .significance import difference_interval
-
-FREQUENT = 0.5  # success is compared if the best candidate reaches this rate, else the score
+from .sweep import metric_of
 
 
 def optimise(config: OptimiseConfig) -> OptimiseResult:
@@ -76,7 +75,7 @@ def _choose(
             evaluator.prepare(policy, ["paused"])
         bar = tqdm(policies, desc="optimise", unit="candidate")
         rows = [evaluator.evaluate(policy, "paused", PAUSED)[0] for policy in bar]
-        metric = metric_of(rows)
+        metric = metric_of("auto", rows)
         candidates = judge(proposals, rows, metric, evaluator.paired)
         result = OptimiseResult(
             provenance=evaluator.provenance(), rows=rows, outcome=metric, candidates=candidates
@@ -86,11 +85,6 @@ def _choose(
         store(config, checkpoint, [tuple(c.timesteps) for c in candidates if c.chosen])
         evaluator.kept.remove()
     return result
-
-
-def metric_of(rows: Sequence[BudgetResult]) -> Metric:
-    """Success, or the score where success is rare."""
-    return "success" if max(row.success_rate for row in rows) >= FREQUENT else "score"
 
 
 def judge(

@@ -96,6 +96,25 @@ def planning(source: ChunkSource) -> Planning | None:
 
 
 @runtime_checkable
+class Correcting(Protocol):
+    """Optional part of a chunk source: it corrects single actions. None in its place: it does not.
+
+    A row of a result depends on the same row of the arguments, and on B, alone.
+    """
+
+    def correct(
+        self, observation: dict[str, np.ndarray], actions: np.ndarray, index: np.ndarray, /
+    ) -> np.ndarray:
+        """{key: [B, T_o, …]}, actions [B, D_a] and their rows [B] in chunks to actions [B, D_a]."""
+        ...
+
+
+def correcting(source: ChunkSource) -> Correcting | None:
+    """The source if it corrects actions."""
+    return source if isinstance(source, Correcting) else None
+
+
+@runtime_checkable
 class Engined(Protocol):
     """Optional part of a chunk source: engines that are built before episodes run."""
 

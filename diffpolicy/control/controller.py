@@ -16,10 +16,10 @@ from diffpolicy.control.chunk_source import (
     ChunkSource,
     Observing,
     build_engine,
+    correcting,
     late_of,
     observed_by,
 )
-from diffpolicy.control.correcting import correcting
 from diffpolicy.control.episode import ask
 from diffpolicy.control.latency import delay_ticks
 from diffpolicy.control.receding_horizon import Neutral, new_controller
@@ -62,7 +62,7 @@ class Controller:
             )
         self.policy, self.control_dt_s = policy, control_dt_s
         self._neutral = _neutral_rule(neutral, cold_start)
-        self._cold_start = cold_start
+        self._cold_start, self._head = cold_start, correcting(policy)
         if late_of(policy).oracle:
             raise DiffpolicyError(
                 f"--late {late_of(policy).text} knows delays before they have passed; expected the "
@@ -157,7 +157,8 @@ class Controller:
         for key, value in found.items():
             self._check(key, value)
         length = source.horizons.observation
-        self._before = {key: values.copy() for key, values in self._history.items()}
+        if self._head:
+            self._before = {key: values.copy() for key, values in self._history.items()}
         for key, value in found.items():
             self._history.setdefault(key, deque([value] * length, length)).append(value)
 
@@ -215,14 +216,14 @@ class Controller:
 
     def _corrected(self) -> np.ndarray | None:
         """The corrected action [D_a] of this tick; None if the action stays as it is."""
-        head, planned = correcting(self.policy), self.loop.planned(self.tick)
-        if head is None or planned is None or not self._before:
+        planned = self.loop.planned(self.tick) if self._before else None
+        if self._head is None or planned is None:
             return None
         action, row = planned
         try:
             with np.errstate(over="ignore"):  # as for an inference
                 before = {key: _history(values) for key, values in self._before.items()}
-            found = head.correct(before, action[None], np.array([row]))[0]
+            found = self._head.correct(before, action[None], np.array([row]))[0]
             if not np.isfinite(found).all():
                 raise ActionsNotFinite("the policy's corrected actions are not finite")
         except Exception as error:

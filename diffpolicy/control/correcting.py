@@ -6,31 +6,11 @@ Shapes: B batch, T_o observation horizon, D_a action dimensions.
 """
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from diffpolicy.control.chunk_source import ChunkSource
+from diffpolicy.control.chunk_source import ChunkSource, correcting
 from diffpolicy.control.episode import RunningEpisode, stacked
-
-
-@runtime_checkable
-class Correcting(Protocol):
-    """Optional part of a chunk source: it corrects single actions. None in its place: it does not.
-
-    A row of a result depends on the same row of the arguments, and on B, alone.
-    """
-
-    def correct(
-        self, observation: dict[str, np.ndarray], actions: np.ndarray, index: np.ndarray, /
-    ) -> np.ndarray:
-        """{key: [B, T_o, …]}, actions [B, D_a] and their rows [B] in chunks to actions [B, D_a]."""
-        ...
-
-
-def correcting(source: ChunkSource) -> Correcting | None:
-    """The source if it corrects actions."""
-    return source if isinstance(source, Correcting) else None
 
 
 def corrections(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from diffpolicy import environment
-from diffpolicy.control.chunk_source import ChunkSource, observed_by, planning
+from diffpolicy.control.chunk_source import ChunkSource, correcting, observed_by, planning
 from diffpolicy.control.external import PolicyFailure
 from diffpolicy.control.noise import noise_batch
 from diffpolicy.control.ranges import OVERFLOW, TrainingRange, training_range
@@ -87,7 +87,8 @@ class RunningEpisode:
     """One environment in the middle of an episode.
 
     history: the T_o newest values of each key that the policy observes; before: those of the tick
-    before, empty at the first one. observed: its normalised vectors.
+    before, empty at the first one and where no head has corrected actions. observed: its normalised
+    vectors.
     """
 
     env: Monitored
@@ -98,6 +99,7 @@ class RunningEpisode:
     trained: TrainingRange | None
     history: dict[str, deque[np.ndarray]]
     observed: list[np.ndarray] = field(default_factory=list)
+    corrected: bool = False
     before: dict[str, deque[np.ndarray]] = field(default_factory=dict)
     tick: int = 0
     failure: str | None = None
@@ -118,7 +120,8 @@ class RunningEpisode:
         except EnvironmentFailure as error:
             self.failure, self.broken = _forgive(error, self.env, self.options), True
             return True
-        self.before = {key: values.copy() for key, values in self.history.items()}
+        if self.corrected:
+            self.before = {key: values.copy() for key, values in self.history.items()}
         for key, values in self.history.items():
             values.append(observation[key])
         self.tick += 1
@@ -213,6 +216,7 @@ def begin_episode(
     history = {key: deque([value] * length, length) for key, value in given.items()}
     trained = training_range(source)
     episode = RunningEpisode(env, seed, options, controller, outcome, trained, history)
+    episode.corrected = correcting(source) is not None
     episode.check_observation()
     return episode
 

@@ -18,7 +18,6 @@ from diffpolicy.config import Sampling
 from diffpolicy.engines.chain_loop import timed_denoiser
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.late.drop import DropHead, Sampled
-from diffpolicy.sampling.chain import WITHOUT_NOISE
 from diffpolicy.sampling.ddim import ddim
 from diffpolicy.sampling.deadline import Deadline, sample_in_time
 from diffpolicy.sampling.noise import make_levels
@@ -71,12 +70,7 @@ class Cut(DropHead):
 
     def check(self, specification: "Specification") -> None:
         """Raise DiffpolicyError for an objective that has no levels to leave out."""
-        objective = specification.model.objective
-        if objective in WITHOUT_NOISE:
-            raise DiffpolicyError(
-                f"--late {self.text}: a {objective} policy has no chain to cut; expected a run of "
-                "another --objective"
-            )
+        self.refuse_without_noise(specification, "has no chain to cut")
 
     def engine(self, wanted: str) -> str:
         """The eager engine, which stops between evaluations; DiffpolicyError for another."""

@@ -107,6 +107,16 @@ class DropHead:
         """Head that corrects every action, a `correction.Corrector`; None for most strategies."""
         return None
 
+    def refuse_without_noise(self, specification: "Specification", why: str) -> None:
+        """Raise DiffpolicyError for an objective whose sampling starts from zero: `why`."""
+        from diffpolicy.sampling.chain import WITHOUT_NOISE  # torch
+
+        if (objective := specification.model.objective) in WITHOUT_NOISE:
+            raise DiffpolicyError(
+                f"--late {self.text}: a {objective} policy {why}; expected a run of another "
+                "--objective"
+            )
+
     def join(self, current: Chunk | None, new: Chunk) -> Chunk:
         """The chunk to use from the arrival of a new one on: here the new one without its head.
 

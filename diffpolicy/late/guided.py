@@ -14,7 +14,6 @@ from torch import Tensor
 from diffpolicy.engines.guided import GuidedEngine
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.late.drop import DropHead, Sampled
-from diffpolicy.sampling.chain import WITHOUT_NOISE
 from diffpolicy.sampling.guidance import BETA, prior_weight, rtc_weight, soft_mask
 from diffpolicy.sampling.noise import make_levels
 
@@ -54,11 +53,7 @@ class Guided(DropHead):
 
     def check(self, specification: "Specification") -> None:
         """Raise DiffpolicyError for a run that starts from zero or does not hold its spread."""
-        if (objective := specification.model.objective) in WITHOUT_NOISE:
-            raise DiffpolicyError(
-                f"--late {self.text}: a {objective} policy does not start from noise; expected a "
-                "run of another --objective"
-            )
+        self.refuse_without_noise(specification, "does not start from noise")
         if self.prior and SPREAD not in specification.training:
             raise DiffpolicyError(
                 f"--late {self.text}: the run does not hold {SPREAD}, the spread of its training "

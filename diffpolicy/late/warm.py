@@ -15,7 +15,7 @@ from diffpolicy.config import Sampling
 from diffpolicy.engines import build_engine
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.late.drop import DropHead, Sampled
-from diffpolicy.sampling.chain import USUAL_GRID, WITHOUT_NOISE, Chain, make_chain
+from diffpolicy.sampling.chain import USUAL_GRID, Chain, make_chain
 from diffpolicy.sampling.noise import make_levels
 
 if TYPE_CHECKING:
@@ -53,18 +53,14 @@ class Warm(DropHead):
 
     def check(self, specification: "Specification") -> None:
         """Raise DiffpolicyError for a run without noise, and for T and K that do not fit it."""
-        if (objective := specification.model.objective) in WITHOUT_NOISE:
-            raise DiffpolicyError(
-                f"--late {self.text}: a {objective} policy does not start from noise; expected a "
-                "run of another --objective"
-            )
+        self.refuse_without_noise(specification, "does not start from noise")
         try:
             chains = [self.chain(specification, None, start) for start in (self.timestep, None)]
         except DiffpolicyError as error:
             raise DiffpolicyError(f"--late {self.text}: {error}") from error
         known = {t for times in specification.schedules for t in times}
         used = {row.t for chain in chains for row in chain.rows}
-        if objective == "distilled" and not used <= known:
+        if specification.model.objective == "distilled" and not used <= known:
             raise DiffpolicyError(
                 f"--late {self.text}: a distilled policy knows the timesteps "
                 f"{' '.join(map(str, sorted(known)))} alone; expected warm:{min(known)}:1"
