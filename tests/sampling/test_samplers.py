@@ -19,12 +19,15 @@ from diffpolicy.sampling.ddim import ddim
 from diffpolicy.sampling.dpm import dpm_solver
 from diffpolicy.sampling.grids import (
     karras_times,
+    leading,
+    linspace,
     log_snr_times,
     make_grid,
     make_level_grid,
     pairs,
     parse_grid,
 )
+from diffpolicy.sampling.grids import trailing as trailing_times
 from diffpolicy.sampling.heun import heun
 from diffpolicy.sampling.midpoint import midpoint
 from diffpolicy.sampling.noise import (
@@ -152,16 +155,25 @@ DIFFUSERS = {  # (K, spacing): Σ|x| of first order, 2M, 2M SDE and UniPC
     (5, "trailing"): (143.4717, 149.8205, 221.0576, 152.7480),
     (10, "trailing"): (170.0350, 185.2649, 397.7043, 187.0229),
     (20, "trailing"): (182.8213, 194.8294, 588.5703, 194.5357),
+    (10, "linspace"): (169.9294, 185.0114, 397.1699, 186.7621),
+    (10, "leading"): (172.2541, 187.5246, 424.5599, 188.8094),
 }
+
+
+def spaced(k: int, spacing: str) -> list[int]:
+    """Timesteps as diffusers' multistep solvers space them: the last of K + 1 is left out."""
+    if spacing == "trailing":
+        return trailing_times(1000, k)
+    return {"leading": leading, "linspace": linspace}[spacing](1000, k + 1)[:-1]
 
 
 @pytest.mark.parametrize(("k", "spacing"), DIFFUSERS)
 def test_golden_sums(k, spacing):
-    grid, noise = make_grid(1000, k, spacing), torch.stack([RAMP, *[REVERSED] * k]).double()
+    grid, noise = pairs(spaced(k, spacing)), torch.stack([RAMP, *[REVERSED] * k]).double()
     tables = [ddim(LINEAR, grid, rederive=True), dpm_solver(LINEAR, grid)]
     tables += [dpm_solver(LINEAR, grid, eta=1.0), unipc(LINEAR, grid)]
     found = [sample(by_row(by_time, rows), noise, rows).abs().sum().item() for rows in tables]
-    assert found == pytest.approx(DIFFUSERS[k, spacing], abs=1e-2)
+    assert found == pytest.approx(DIFFUSERS[k, spacing], rel=1e-5)
 
 
 @settings(deadline=None, max_examples=25)
@@ -169,7 +181,7 @@ def test_golden_sums(k, spacing):
     st.sampled_from(["dpmsolver++", "sde-dpmsolver++", "unipc"]),
     st.integers(1, 3).map(lambda i: (5, 8, 20)[i - 1]),
     st.sampled_from(["epsilon", "x0", "v"]),
-    st.sampled_from(["trailing", "lists"]),
+    st.sampled_from(["trailing", "linspace", "leading"]),
 )
 def test_parity_with_diffusers(kind, k, prediction, spacing):
     diffusers = pytest.importorskip("diffusers")
@@ -178,14 +190,15 @@ def test_parity_with_diffusers(kind, k, prediction, spacing):
     betas = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
     if kind == "unipc":
         options |= {"solver_order": 2, "solver_type": "bh2"}
-        theirs = diffusers.UniPCMultistepScheduler(**betas, **options, timestep_spacing="trailing")
+        theirs = diffusers.UniPCMultistepScheduler(**betas, **options, timestep_spacing=spacing)
     else:
         options |= {"algorithm_type": kind, "euler_at_final": False}
         theirs = diffusers.DPMSolverMultistepScheduler(
-            **betas, **options, timestep_spacing="trailing", lower_order_final=True
+            **betas, **options, timestep_spacing=spacing, lower_order_final=True
         )
     theirs.set_timesteps(k)
-    grid = pairs(theirs.timesteps.tolist())
+    assert theirs.timesteps.tolist() == spaced(k, spacing)
+    grid = pairs(spaced(k, spacing))
     table = unipc if kind == "unipc" else dpm_solver
     eta = {"eta": 1.0} if kind.startswith("sde") else {}
     rows = table(LINEAR, grid, prediction=prediction, **eta)
