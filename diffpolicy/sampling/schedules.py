@@ -7,6 +7,7 @@ steps. Shapes: B samples, L levels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from diffpolicy.sampling.steps import Row, move, read
+
+KEPT = 256  # beginnings of schedules whose samples are kept
 
 Schedule = tuple[int, ...]
 Predict = Callable[[Tensor, int], Tensor]
@@ -49,9 +52,20 @@ def teach(predict: Predict, noise: Tensor, times: Schedule, table: Table) -> Tea
     return Teacher(times, xs, ys, x0s, x)
 
 
-def end(predict: Predict, noise: Tensor, times: Schedule, table: Table) -> Tensor:
-    """The last sample [B, …] of a schedule from noise [B, …]."""
-    return teach(predict, noise, times, table).y
+def endings(predict: Predict, noise: Tensor, table: Table) -> Callable[[Schedule], Tensor]:
+    """The last samples [B, …] of schedules from noise [B, …].
+
+    Schedules that begin alike share the evaluations of their common beginning.
+    """
+
+    @lru_cache(KEPT)
+    def at_last(times: Schedule) -> tuple[Tensor, Tensor, Tensor]:
+        """x, output and x̂0 at the last of the timesteps."""
+        x = move(*at_last(times[:-1]), table(times[-2:])[0]) if times[1:] else noise
+        y = predict(x, times[-1])
+        return x, y, read(x, y, table(times[-1:])[0])
+
+    return lambda times: move(*at_last(times), table(times[-1:])[0])
 
 
 def rms(difference: Tensor) -> float:

@@ -19,7 +19,7 @@ from diffpolicy.sampling.schedules import (
     Table,
     cost_rows,
     descend,
-    end,
+    endings,
     rms,
     shortest,
     teach,
@@ -65,12 +65,13 @@ class Search:
             rows = cost_rows(self.predict, coarse, self.table)
             costs = tqdm(rows, total=len(coarse.times), desc="costs of steps", unit="level")
             self.times, self.cost = coarse.times, np.stack(list(costs))
+        self.end = endings(self.predict, self.noise, self.table)
         self.tried: dict[Schedule, float] = {}
 
     @torch.inference_mode()
     def error(self, times: Schedule) -> float:
         """The rms distance of the chunks of a schedule from those of the teacher."""
-        return rms(end(self.predict, self.noise, times, self.table) - self.teacher.y)
+        return rms(self.end(times) - self.teacher.y)
 
     def proposals(self, steps: int) -> list[Proposal]:
         """Named grids, trailing first, and the best others by their terminal error."""

@@ -11,7 +11,7 @@ from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.sampling.chain import make_chain
 from diffpolicy.sampling.noise import alpha_bar_table
-from diffpolicy.sampling.schedules import cost_matrix, descend, end, rms, shortest, teach
+from diffpolicy.sampling.schedules import cost_matrix, descend, endings, rms, shortest, teach
 
 T = 100
 TRAILING = {2: (99, 49), 3: (99, 66, 32), 4: (99, 74, 49, 24)}
@@ -48,9 +48,10 @@ def found(means, spread, steps):
     teacher = teach(predict, NOISE, CHAIN, table)
     cost = costs(means, spread)
     path = tuple(teacher.times[i] for i in shortest(cost, steps))
+    end = endings(predict, NOISE, table)
 
     def error(times):
-        return rms(end(predict, NOISE, times, table) - teacher.y)
+        return rms(end(times) - teacher.y)
 
     return path, descend(error, path, range(T - 1, T)), error
 
@@ -90,6 +91,20 @@ def test_moves_of_one_level_can_end_beside_the_optimum():
 def test_descent_of_two_steps_is_brute_force(data):
     _, descended, error = found(*data, 2)
     assert descended == min([(99, t) for t in range(99)], key=error)
+
+
+def test_schedules_that_begin_alike_share_their_evaluations():
+    visited = []
+
+    def predict(x, t):
+        visited.append(t)
+        return mixture(*TWO_MODES)(x, t)
+
+    end = endings(predict, NOISE, table)
+    for times in ((99, 50, 20), (99, 50, 10), (99, 40, 10)):
+        expected = teach(mixture(*TWO_MODES), NOISE, times, table).y
+        torch.testing.assert_close(end(times), expected, rtol=0, atol=0)
+    assert visited == [99, 50, 20, 10, 40, 10]
 
 
 def test_shortest_path_is_the_best_of_all():
