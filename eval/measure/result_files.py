@@ -116,6 +116,11 @@ class DelaysResult:
     rows: Annotated[list[BudgetResult], NOT_EMPTY]
     comparisons: list[AgainstDrop] = field(default_factory=list)
 
+    def against_drop(self, row: BudgetResult) -> AgainstDrop | None:
+        """The difference of a row to `--late drop` at the same delays, if that was evaluated."""
+        key = row.latency_source, row.name
+        return next((c for c in self.comparisons if (c.delays, c.name) == key), None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepResult:

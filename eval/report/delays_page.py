@@ -23,7 +23,6 @@ UNITS = (
 
 def delays_page(result: DelaysResult, plot: bytes) -> str:
     """The page of a result; plot: a PNG."""
-    against = {(found.delays, found.name): found for found in result.comparisons}
     parts = [
         image(plot, "success and score over the delay, a line for each strategy"),
         paragraph(UNITS),
@@ -31,7 +30,7 @@ def delays_page(result: DelaysResult, plot: bytes) -> str:
     ]
     for delays in dict.fromkeys(row.latency_source for row in result.rows):
         rows = [row for row in result.rows if row.latency_source == delays]
-        cells = [_cells(row, against.get((delays, row.name))) for row in rows]
+        cells = [_cells(row, result.against_drop(row)) for row in rows]
         parts += [f"<h2>{html.escape(delays)}</h2>", html_table(TITLES, cells)]
     about = json.dumps(asdict(result.provenance), indent=2)
     parts += ["<h2>Provenance</h2>", f"<pre>{html.escape(about)}</pre>"]

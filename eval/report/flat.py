@@ -3,7 +3,8 @@
 `NAME_episodes.csv` has one line for each episode: budget, clock, seed, success, score,
 success_tick; of offline figures: budget, episode, error. `NAME_budgets.csv` has one line for each
 row of the result, with all scalars that any row has; nested names are joined by a dot
-(latency_ms.p50), intervals give `_low` and `_high`. Left out are lists, except the number of
+(latency_ms.p50), intervals give `_low` and `_high`. `to_drop` is the difference of a strategy for
+late chunks to `--late drop`. Left out are lists, except the number of
 `failures`, and fields of older files that rows no longer have. A suite puts `task` first; a latency
 file has no episodes.
 """
@@ -17,9 +18,10 @@ from typing import Any
 
 from diffpolicy.files import write_text
 
+from ..measure.decisions import AgainstDrop
 from ..measure.offline_results import OfflineResult
 from ..measure.replay_results import ReplayedEpisode, ReplayResult
-from ..measure.result_files import LatencyFile, Result, Simulation, SuiteResult
+from ..measure.result_files import DelaysResult, LatencyFile, Result, Simulation, SuiteResult
 from ..measure.results import Outcomes
 
 Line = dict[str, Any]
@@ -80,9 +82,20 @@ def budgets(result: Result) -> Iterator[Line]:
             yield from ({"task": task, **line} for line in budgets(swept))
     else:
         lines = [dict(_scalars(row)) for row in result.rows]
+        if isinstance(result, DelaysResult):
+            for line, row in zip(lines, result.rows, strict=True):
+                line |= _to_drop(result.against_drop(row))
         names = dict.fromkeys(name for line in lines for name in line)
         columns = [name for name in names if any(line.get(name) is not None for line in lines)]
         yield from ({RENAMED.get(name, name): line.get(name) for name in columns} for line in lines)
+
+
+def _to_drop(found: AgainstDrop | None) -> Line:
+    """The difference of a strategy for late chunks to `--late drop`, its interval and p-value."""
+    if found is None:
+        return {}
+    about = {"to_drop": found.difference, "to_drop_ci": found.difference_ci}
+    return dict(_scalars({**about, "to_drop_p_mcnemar": found.p_mcnemar}))
 
 
 def _scalars(row: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -24,7 +24,7 @@ from .replays import print_replay
 from .sentences import clock_label, verdict
 from .suite_page import Tables, print_suite, suite_page, suite_plot, tables_of
 from .sweep_page import sweep_page
-from .table import print_latencies, print_rows, print_simulation
+from .table import print_comparisons, print_latencies, print_rows, print_simulation
 
 WITH_PAGE = (DelaysResult, SweepResult, SuiteResult, OfflineResult)
 
@@ -101,5 +101,7 @@ def _print(result: Result, tables: Tables) -> None:
         print_offline(result)
     else:
         print_rows(result.rows)
+    if isinstance(result, DelaysResult) and result.comparisons:
+        print_comparisons(result.comparisons)
     for advice in result.recommendations if isinstance(result, SweepResult) else ():
         print(f"{clock_label(advice)}: {verdict(advice)}")

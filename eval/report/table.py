@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ..measure.decisions import AgainstDrop
 from ..measure.result_files import LatencyFile, Simulation
 from ..measure.results import BudgetResult, LatencyResult
 from .sentences import deadlines, load_of, remarks
@@ -54,6 +55,20 @@ def _cells(row: BudgetResult) -> list[Any]:
         row.action_age_ms_p50,
         row.starved_ticks,
     ]
+
+
+def print_comparisons(comparisons: Sequence[AgainstDrop]) -> None:
+    """The table of strategies for late chunks by their paired differences to drop."""
+    titles = ["latency", "budget", "compared by", "- drop", "95 % interval", "p"]
+    print()
+    print_table(titles, [_differences(found) for found in comparisons])
+
+
+def _differences(found: AgainstDrop) -> list[Any]:
+    ends = found.difference_ci
+    interval = "{:+.3f} to {:+.3f}".format(*ends) if ends else None
+    about = [found.delays, found.name, found.metric, f"{found.difference:+.3f}"]
+    return [*about, interval, found.p_mcnemar]
 
 
 def print_latencies(result: LatencyFile) -> None:

@@ -1,5 +1,6 @@
 """delays: every chunk late by the same number of ticks, the same episodes at each."""
 
+import csv
 import shutil
 
 import numpy as np
@@ -45,7 +46,7 @@ def test_constants_are_whole_and_known():
     assert percentiles(constant_ms(12.5))["p99"] == 12.5
 
 
-def test_strategies_are_compared_with_drop_at_every_pattern(tiny_run, tmp_path):
+def test_strategies_are_compared_with_drop_at_every_pattern(tiny_run, tmp_path, capsys):
     result = delays(
         DelaysConfig(
             run=tiny_run,
@@ -72,6 +73,11 @@ def test_strategies_are_compared_with_drop_at_every_pattern(tiny_run, tmp_path):
     assert f"{result.comparisons[0].difference:.3f}" in page and "data:image/png" in page
     again = read_result(tmp_path / "delays.json")
     assert again == result
+    lines = list(csv.DictReader((tmp_path / "delays_budgets.csv").open()))
+    found = [float(line["to_drop"]) for line in lines if line["late"] == "ensemble"]
+    assert found == [c.difference for c in result.comparisons]
+    assert [line["to_drop"] for line in lines if line["late"] == "drop"] == [""] * 3
+    assert f"{result.comparisons[0].difference:+.3f}" in capsys.readouterr().out
 
 
 def test_delays_of_several_runs_name_them(tiny_run, tmp_path):
