@@ -18,6 +18,7 @@ from diffpolicy.config import Sampling
 from diffpolicy.engines.chain_loop import timed_denoiser
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.late.drop import DropHead, Sampled
+from diffpolicy.sampling.chain import reading
 from diffpolicy.sampling.ddim import ddim
 from diffpolicy.sampling.deadline import Deadline, sample_in_time
 from diffpolicy.sampling.noise import make_levels
@@ -126,11 +127,10 @@ def rows_of(policy: Any) -> Any:
     model, chain = policy.specification.model, policy.chain
     table = make_levels(model.schedule, model.train_timesteps)
     clip = None if chain.rows[0].clip == float("inf") else chain.rows[0].clip
-    prediction = model.prediction if model.objective == "denoising" else "x0"
 
     @cache
     def row_of(t: int, s: int) -> Row:
-        options = {"prediction": prediction, "clip": clip}
+        options = {"prediction": reading(model), "clip": clip}
         return ddim(table, [(t, s)], **options, rederive=clip is not None and chain.rederive)[0]
 
     return row_of

@@ -130,11 +130,10 @@ def make_chain(
     else:
         grid = _grid(levels, sampling, schedules, clip_range)
         clip = clip_range if sampling.clip is None else sampling.clip or None
-    prediction = model.prediction if model.objective == "denoising" else "x0"
     rows = SAMPLERS[sampling.sampler](
         levels,
         grid,
-        prediction=prediction,
+        prediction=reading(model),
         clip=clip,
         rederive=clip is not None and (rederive or ddpm),
         eta=sampling.eta,
@@ -145,6 +144,11 @@ def make_chain(
     return Chain(
         sampling, grid, rows, start, model.objective, ddpm, own_grid, rederive=reads_clipped
     )
+
+
+def reading(model: ModelConfig) -> str:
+    """The prediction that the network's output is read as."""
+    return "x0" if model.objective in WITHOUT_NOISE else model.prediction
 
 
 def own_budgets(specification: Specification) -> tuple[int, ...] | None:

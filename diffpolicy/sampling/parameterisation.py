@@ -5,6 +5,8 @@ A level is a and b of x = a x0 + b ε (Ho et al., arXiv 2006.11239, eq. 4). v = 
 arXiv 2209.03003).
 """
 
+from typing import Any
+
 from torch import Tensor
 
 
@@ -20,8 +22,14 @@ def target(x0: Tensor, ε: Tensor, signal: Tensor, noise: Tensor, prediction: st
     return {"epsilon": ε, "x0": x0}[prediction] if prediction != "velocity" else ε - x0
 
 
-def x0_coefficients(prediction: str, a: float, b: float) -> tuple[float, float, float]:
-    """(p, q, r) with x̂0 = (p x + q y) / r."""
+def output_for(x0: Tensor, x: Tensor, signal: Tensor, noise: Tensor, prediction: str) -> Tensor:
+    """The output [B, …] that is read as x0 at x."""
+    p, q, r = x0_coefficients(prediction, signal, noise)
+    return (r * x0 - p * x) / q
+
+
+def x0_coefficients(prediction: str, a: Any, b: Any) -> tuple[Any, Any, Any]:
+    """(p, q, r) with x̂0 = (p x + q y) / r; numbers, or tensors for tensors."""
     return {
         "epsilon": (1.0, -b, a),
         "x0": (0.0, 1.0, 1.0),

@@ -1,8 +1,9 @@
 """`diffpolicy distill`: a student of one or two evaluations from a run's own deterministic chain.
 
 The student predicts the end of the teacher's trajectory from its noise and from its other states
-(Luhman & Luhman, arXiv 2101.02388; for policies FQL, arXiv 2502.02538). It reads x0, as ε cannot
-represent the answer at T - 1, where √ᾱ nearly vanishes.
+(Luhman & Luhman, arXiv 2101.02388; for policies FQL, arXiv 2502.02538). It predicts the quantity
+that its teacher predicts, and begins with the teacher's weights. The student of an ε teacher
+predicts x0 and begins anew: ε cannot represent the answer at T - 1, where √ᾱ nearly vanishes.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -141,7 +142,8 @@ def _steps(training: dict[str, Any], where: str) -> int:
 
 
 def _student(model: ModelConfig) -> ModelConfig:
-    return replace(model, objective="distilled", prediction="x0", time_sampling="uniform")
+    prediction = "x0" if model.prediction == "epsilon" else model.prediction
+    return replace(model, objective="distilled", prediction=prediction, time_sampling="uniform")
 
 
 def _prepared(options: TrainConfig, source: Checkpoint, teacher: Policy, run: Path) -> Prepared:
@@ -162,12 +164,14 @@ def _prepared(options: TrainConfig, source: Checkpoint, teacher: Policy, run: Pa
         "sampler": teacher.sampling.sampler,
         "chain": audit(teacher.chain),
     }
+    model = source.specification.model
+    student = _student(model)
     specification = replace(
         source.specification,
-        model=_student(source.specification.model),
+        model=student,
         grid=OPTIMISED,
         rederive=True,
-        schedules=schedules(source.specification.model, teacher.chain),
+        schedules=schedules(model, teacher.chain),
         training={**training, "teacher": about, "teacher_run": str(run), "pairs": len(windows)},
     )
     return replace(
@@ -175,7 +179,7 @@ def _prepared(options: TrainConfig, source: Checkpoint, teacher: Policy, run: Pa
         specification=specification,
         training=windows,
         validation=held_out,
-        weights=source.weights if source.specification.model.prediction == "x0" else None,
+        weights=source.weights if student.prediction == model.prediction else None,
         teacher_times=tuple(t for t, _ in teacher.chain.grid),
     )
 

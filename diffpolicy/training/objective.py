@@ -16,7 +16,7 @@ from torch import Tensor
 from diffpolicy.config import ModelConfig
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.sampling.noise import make_levels
-from diffpolicy.sampling.parameterisation import add_noise, target
+from diffpolicy.sampling.parameterisation import add_noise, output_for, target
 
 BETA_SHAPE = 1.5  # of Beta(1.5, 1), whose quantile function is u^(1/1.5)
 
@@ -82,20 +82,27 @@ class MIP:
 class Distillation:
     """Predict the end of a teacher's trajectory from its states (Luhman, arXiv 2101.02388).
 
-    The target is the same from every state, and the state at T - 1, its noise, is half of the
-    batch. times [K]: timesteps of the states.
+    The end is the same from every state, and the state at T - 1, its noise, is half of the batch.
+    times [K]: timesteps of the states; signal, noise [T] float32; prediction: the student's.
     """
 
     times: Tensor
+    prediction: str
+    signal: Tensor
+    noise: Tensor
 
     def pair(self, x0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """x^(k), its timestep and the end, of trajectories [B, k + 1, T_p, D_a] with k ≤ K."""
+        """x^(k), its timestep and the output that is read as the end of the trajectory.
+
+        x0: trajectories [B, k + 1, T_p, D_a] with k ≤ K.
+        """
         batch, states = len(x0), x0.shape[1] - 1
         drawn = {"generator": generator, "device": x0.device}
         k = torch.randint(min(1, states - 1), states, (batch,), **drawn)
         k = torch.where(torch.rand(batch, **drawn) < 0.5, 0, k)
-        x = x0[torch.arange(batch, device=x0.device), k]
-        return x.float(), self.times[k], x0[:, -1].float()
+        x, t = x0[torch.arange(batch, device=x0.device), k].float(), self.times[k]
+        level = self.signal[t][:, None, None], self.noise[t][:, None, None]
+        return x, t, output_for(x0[:, -1].float(), x, *level, self.prediction)
 
 
 def draw_timesteps(rule: str, timesteps: int, count: int, generator: torch.Generator) -> Tensor:
@@ -119,10 +126,11 @@ def make_objective(
     """The objective that a configuration names; teacher_times [K]: of distillation."""
     if model.objective == "regression":
         return Regression(model.train_timesteps)
-    if model.objective == "distilled":
-        return Distillation(torch.tensor(teacher_times, device=device))
     levels = torch.tensor(make_levels(model.schedule, model.train_timesteps), device=device)
     signal, noise = levels.float().T
+    if model.objective == "distilled":
+        times = torch.tensor(teacher_times, device=device)
+        return Distillation(times, model.prediction, signal, noise)
     if model.objective == "mip":
         return MIP(model.mip_timestep, signal, noise)
     return Denoising(model.prediction, signal, noise, model.time_sampling)

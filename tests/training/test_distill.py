@@ -25,7 +25,8 @@ from diffpolicy.policies.config import ExportPolicyConfig
 from diffpolicy.policies.exporting import export_policy
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import make_chain
-from diffpolicy.sampling.noise import make_levels
+from diffpolicy.sampling.noise import flow_levels, make_levels
+from diffpolicy.sampling.parameterisation import x0_coefficients
 from diffpolicy.sampling.steps import states
 from diffpolicy.specification import FLAT, Horizons, Specification, Task, flat_observation
 from diffpolicy.training import distill as distillation
@@ -65,6 +66,12 @@ def two_points(x, a: float, b: float):
     return 0.5 * torch.tanh(0.5 * a * x / b**2)
 
 
+def pairs_of(found: torch.Tensor, prediction: str = "x0", levels=LEVELS):
+    signal, noise = torch.tensor(levels).float().T
+    objective = Distillation(TIMES, prediction, signal, noise)
+    return objective.pair(found, torch.Generator().manual_seed(1))
+
+
 def linear_fit(z: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
     """Mean and slope of the best y = μ + s z."""
     slope = ((z - z.mean()) * (y - y.mean())).mean() / z.var(unbiased=False)
@@ -74,7 +81,7 @@ def linear_fit(z: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
 def test_a_linear_student_of_a_normal_teacher_recovers_its_mean_and_spread():
     """The spread is the one of sixteen steps, .06455, not that of the data, .1."""
     found = trajectories(normal, 4000)
-    x, t, y = Distillation(TIMES).pair(found, torch.Generator().manual_seed(1))
+    x, t, y = pairs_of(found)
     first = t == 99
     assert 0.4 < float(first.float().mean()) < 0.6
     mean, spread = linear_fit(x[first], y[first])
@@ -84,17 +91,26 @@ def test_a_linear_student_of_a_normal_teacher_recovers_its_mean_and_spread():
 def test_without_the_pairing_a_student_learns_the_mean_alone():
     found = trajectories(normal, 4000)
     shuffled = torch.cat([found[:, :-1], found[torch.randperm(4000), -1:]], dim=1)
-    x, t, y = Distillation(TIMES).pair(shuffled, torch.Generator().manual_seed(1))
+    x, t, y = pairs_of(shuffled)
     mean, spread = linear_fit(x[t == 99], y[t == 99])
     assert (mean, spread) == pytest.approx((0.5, 0), abs=0.01)
 
 
 def test_every_state_is_seen_at_its_timestep():
     found = torch.arange(17.0)[None, :, None, None].expand(4000, 17, 1, 1)
-    x, t, y = Distillation(TIMES).pair(found, torch.Generator().manual_seed(1))
+    x, t, y = pairs_of(found)
     assert (y == 16).all()
     assert torch.equal(TIMES[x.flatten().long()], t)
     assert set(t.tolist()) == set(TIMES.tolist())
+
+
+@pytest.mark.parametrize(("prediction", "levels"), [("v", LEVELS), ("velocity", flow_levels(100))])
+def test_targets_of_every_prediction_are_read_as_the_end(prediction, levels):
+    found = trajectories(normal, 400)
+    (x, t, y), (_, _, end) = pairs_of(found, prediction, levels), pairs_of(found)
+    of_time = torch.tensor([x0_coefficients(prediction, *level) for level in levels])
+    p, q, r = of_time[t].T[:, :, None, None]
+    torch.testing.assert_close(((p * x + q * y) / r).float(), end, rtol=0, atol=1e-5)
 
 
 def test_a_student_keeps_both_modes_as_often_as_its_teacher():
@@ -182,6 +198,20 @@ def test_a_student_names_its_teacher_and_takes_one_or_two_steps(teacher, student
             assert policy(np.zeros((1, 2, 4), np.float32)).shape == (1, 23, 1)
     with pytest.raises(DiffpolicyError, match="optimised grids for 1, 2 steps; got --ddim-steps 4"):
         Policy.load(student, ddim_steps=4)
+
+
+def test_a_student_of_v_or_velocity_predicts_the_same(balance_store, tmp_path):
+    options = {"hidden": 32, "blocks": 1, "steps": 2, "device": "cpu", "batch": 32}
+    for kind in ({"prediction": "v"}, {"prediction": "velocity", "schedule": "flow"}):
+        run, out = tmp_path / kind["prediction"], tmp_path / f"{kind['prediction']}-student"
+        train(TrainConfig(data=balance_store, out=run, **options, **kind))
+        distill(DistillConfig(run, out, teacher_steps=2, **{**SMALL, "steps": 1}))
+        found, taught = load_policy(out), load_policy(run)
+        assert found.specification.model.prediction == kind["prediction"]
+        ours, theirs = found.weights, taught.weights
+        assert all(torch.allclose(ours[name], theirs[name], atol=1e-3) for name in theirs)
+        actions = Policy.load(out, ddim_steps=2, seed=1)(np.zeros((1, 2, 4), np.float32))
+        assert np.isfinite(actions).all()
 
 
 def test_a_student_starts_from_the_weights_of_a_teacher_that_reads_x0(teacher, tmp_path):
