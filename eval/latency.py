@@ -201,6 +201,7 @@ def _rows(
                 precision=about.precision or "unknown",
                 latency_ms=found,
                 encoder_ms=profile.encoder_ms,
+                head_ms=profile.head_ms,
                 cameras=about.cameras,
                 crop=about.crop,
                 samples_ms=np.round(profile.samples_ms, 5).tolist(),

@@ -20,6 +20,7 @@ class LatencyProfile:
     engine: str | None = None  # that was measured, if one was
     load: str | None = None  # of other processes at that time: quiet, disturbed or unknown
     encoder_ms: float | None = None  # median of the part before the denoising loop, for pictures
+    head_ms: float | None = None  # median of the head that corrects one action, at every tick
 
     def delays(self, seed: int, control_dt_s: float) -> Iterator[int]:
         """Endless delays in ticks, drawn in contiguous blocks; one seed gives one sequence."""

@@ -160,9 +160,10 @@ class LatencyResult:
     """Latency of one budget on one engine.
 
     gpu_ms: of the GPU alone, for CUDA graphs. encoder_ms: median of the part before the denoising
-    loop, for pictures; all budgets of an engine share it, and `load` is that of both. cameras,
-    crop: the pictures, and the share of each side that is encoded. policy: module:factory of a
-    policy of others, of whose network nothing is known; its precision is "unknown".
+    loop, for pictures; head_ms: of the head of `--late correct`, which runs at every tick. All
+    budgets of an engine share them, and `load` is that of all. cameras, crop: the pictures, and the
+    share of each side that is encoded. policy: module:factory of a policy of others, of whose
+    network nothing is known; its precision is "unknown".
     """
 
     net: Name | None = None
@@ -182,6 +183,7 @@ class LatencyResult:
     precision: Name = "float32"
     latency_ms: Percentiles
     encoder_ms: Positive | None = None
+    head_ms: Positive | None = None
     cameras: Cameras | None = None
     crop: Rate | None = None
     samples_ms: Annotated[list[float], MILLISECONDS] = field(default_factory=list)

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from diffpolicy.control.chunk_source import observed_by
+from diffpolicy.control.chunk_source import correcting, observed_by
 from diffpolicy.control.external import External
 from diffpolicy.control.latency import BLOCK, LatencyProfile
 from diffpolicy.late.plan import Plan
@@ -43,6 +44,7 @@ class Timed:
     threads: int | None = None  # of torch; None for its current number
     encode: Callable[[Histories], Any] | None = None  # the part of the call before the loop
     gradient_evals: int | None = None  # None for a policy of others
+    head: Callable[[Histories], Any] | None = None  # corrects one action, apart from the call
 
 
 def measure(
@@ -79,7 +81,7 @@ def timed_policy(policy: Policy, observation: Histories, **facts: Any) -> Timed:
     """The calls of a policy; facts: further fields."""
     encode = policy.encode if policy.job().pictures else None
     names = policy.ddim_steps, policy.network_evals, policy.engine().name
-    facts |= {"encode": encode, "gradient_evals": policy.gradient_evals}
+    facts |= {"encode": encode, "gradient_evals": policy.gradient_evals, "head": head_of(policy)}
     return Timed(*names, planned(policy), observation, **facts)
 
 
@@ -98,6 +100,14 @@ def planned(policy: Policy) -> Callable[[Histories], Any]:
     return lambda observation: policy(observation, None, [plan])
 
 
+def head_of(policy: Policy) -> Callable[[Histories], Any] | None:
+    """Calls of the head that corrects the policy's actions, for the first one of a chunk."""
+    if (head := correcting(policy)) is None:
+        return None
+    action, row = np.zeros((1, policy.task.action_dim), np.float32), np.zeros(1, np.int64)
+    return lambda observation: head.correct(observation, action, row)
+
+
 def measure_parts(
     timed: Sequence[Timed],
     seconds: float,
@@ -105,28 +115,42 @@ def measure_parts(
     wanted: int = WANTED_SAMPLES,
     ours: Sequence[int] = (),
 ) -> list[LatencyProfile]:
-    """Profiles by `measure_calls`, with the medians of encoders, which take turns with the calls.
+    """Profiles by `measure_calls`, with the medians of parts, which take turns with the calls.
 
-    Budgets share the encoder of their engine and number of threads; their load is that of both.
+    Budgets share the encoder and the head of their engine and number of threads; their load is that
+    of all three.
     """
-    encoders = {(t.engine, t.threads): _alone(t, t.encode) for t in timed if t.encode}
-    profiles = measure_calls([*timed, *encoders.values()], seconds, seed, wanted, ours)
-    found = dict(zip(encoders, profiles[len(timed) :], strict=True))
+    parts = _parts(timed)
+    profiles = measure_calls([*timed, *parts.values()], seconds, seed, wanted, ours)
+    found = dict(zip(parts, profiles[len(timed) :], strict=True))
     return [
-        _with_encoder(profile, found.get((t.engine, t.threads)))
+        _with_parts(profile, {k[0]: p for k, p in found.items() if k[1:] == (t.engine, t.threads)})
         for t, profile in zip(timed, profiles, strict=False)
     ]
 
 
-def _with_encoder(profile: LatencyProfile, encoder: LatencyProfile | None) -> LatencyProfile:
-    if encoder is None:
+def _parts(timed: Sequence[Timed]) -> dict[tuple[str, str, int | None], Timed]:
+    """Encoders and heads alone, by the field of their median, their engine and threads."""
+    found = {}
+    for t in timed:
+        if t.encode:
+            call = partial(_encode, t.encode)
+            found["encoder_ms", t.engine, t.threads] = replace(t, call=call)
+        if t.head:
+            found["head_ms", t.engine, t.threads] = replace(t, call=t.head)
+    return found
+
+
+def _encode(encode: Callable[[Histories], Any], observation: Histories) -> Any:
+    return encode(observation).cpu()
+
+
+def _with_parts(profile: LatencyProfile, parts: dict[str, LatencyProfile]) -> LatencyProfile:
+    if not parts:
         return profile
-    load = together([profile.load, encoder.load])
-    return replace(profile, load=load, encoder_ms=float(np.median(encoder.samples_ms)))
-
-
-def _alone(timed: Timed, encode: Callable[[Histories], Any]) -> Timed:
-    return replace(timed, call=lambda observation: encode(observation).cpu())
+    load = together([profile.load, *(part.load for part in parts.values())])
+    medians = {name: float(np.median(part.samples_ms)) for name, part in parts.items()}
+    return replace(profile, load=load, **medians)
 
 
 def measure_calls(

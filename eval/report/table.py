@@ -75,8 +75,9 @@ def print_latencies(result: LatencyFile) -> None:
     """The table of latencies, and the largest budget of each engine in time."""
     several = len({row.net for row in result.rows}) > 1
     coded = any(row.encoder_ms for row in result.rows)
+    headed = any(row.head_ms for row in result.rows)
     titles = ["network"] * several + ["steps", "engine"]
-    titles += ["encoder ms", "loop ms"] * coded
+    titles += ["encoder ms", "loop ms"] * coded + ["head ms"] * headed
     titles += ["p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms", "jitter ms"]
     titles += ["samples", "× baseline", "from eager", "GPU alone ms", "load"]
     cells = []
@@ -87,6 +88,7 @@ def print_latencies(result: LatencyFile) -> None:
                 *([row.net] * several),
                 *(row.ddim_steps, row.engine + threads),
                 *(_parts(row) * coded),
+                *([row.head_ms] * headed),
                 *(ms.p50, ms.p90, ms.p99, ms.p99_9, ms.max, ms.jitter, ms.samples),
                 *(row.ratio_to_baseline, row.max_abs_diff, row.gpu_ms, row.load),
             ]

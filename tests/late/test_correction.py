@@ -16,6 +16,9 @@ from diffpolicy.control.rollout import run_episodes
 from diffpolicy.control.workers import Workers
 from diffpolicy.environment import make
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.eval.config import LatencyConfig
+from diffpolicy.eval.latency import latency
+from diffpolicy.eval.measure.result_files import read_result
 from diffpolicy.late.correction import FILE, load_corrector, new_weights, save_corrector
 from diffpolicy.policy import Policy
 from diffpolicy.specification import FLAT, Horizons
@@ -196,3 +199,14 @@ def test_a_file_of_another_kind_is_refused(zeros):
     save_tensors(zeros / FILE, {}, {"policy": 3})
     with pytest.raises(DiffpolicyError, match="header"):
         load_corrector(zeros / FILE, load_policy(zeros))
+
+
+def test_latency_times_the_head_apart(zeros, tmp_path, capsys):
+    options = {"ddim_steps": (2,), "engine": ("eager",), "seconds": 0.05, "device": "cpu"}
+    for late in ("correct", "drop"):
+        file = tmp_path / f"{late}.json"
+        latency(LatencyConfig(run=zeros, late=late, json=file, **options))
+        [row] = read_result(file).rows
+        assert (row.head_ms is not None) == (late == "correct")
+        assert ("head ms" in capsys.readouterr().out) == (late == "correct")
+    assert "head_ms" in (tmp_path / "correct_budgets.csv").read_text()
