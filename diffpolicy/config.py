@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional
 
 from diffpolicy.checked import NOT_EMPTY, Checked, Range
+from diffpolicy.errors import DiffpolicyError
 
 WIDTH = Range(1, 65_536)
 DIMENSIONS = Range(1, 10**7)  # of an observation or an action
@@ -53,9 +54,9 @@ class ModelConfig(Checked):
     """Number T of timesteps of the diffusion process."""
     schedule: Literal["squaredcos", "linear", "scaled_linear", "flow"] = "squaredcos"
     """Noise schedule; flow is that of flow matching, x = (1 - u) x0 + u ε."""
-    prediction: Literal["epsilon", "x0", "v", "velocity"] = "epsilon"
-    """Prediction target: the noise ε, the clean actions x0, v, or the velocity ε - x0 of flow
-    matching."""
+    prediction: Literal["epsilon", "x0", "v", "velocity"] = "v"
+    """Prediction target: the noise ε, the clean actions x0, v (a mixture of the two that serves few
+    steps and many), or the velocity ε - x0 of flow matching."""
     clip: bool = True
     """Clip the predicted clean actions to the range of the training data."""
     objective: Objective = "denoising"
@@ -87,6 +88,15 @@ class ModelConfig(Checked):
     def regression(self) -> bool:
         """True for a network that was trained without diffusion to predict the mean chunk."""
         return self.objective == "regression"
+
+    def __post_init__(self):
+        super().__post_init__()
+        noisy = self.objective in ("denoising", "distilled")
+        if self.schedule == "flow" and self.prediction == "v" and noisy:
+            raise DiffpolicyError(
+                "--prediction v is for schedules with a² + b² = 1, unlike flow; try --prediction "
+                "velocity"
+            )
 
 
 @dataclass(frozen=True)

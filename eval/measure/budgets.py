@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diffpolicy.checked import validate
 from diffpolicy.checkpoint import Checkpoint, load_policy
-from diffpolicy.config import Sampling, sampling_of
+from diffpolicy.config import ModelConfig, Sampling, sampling_of
 from diffpolicy.control.external import External
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
@@ -125,11 +125,17 @@ def _comparable(checkpoint: Checkpoint) -> dict[str, object]:
     specification = checkpoint.specification
     return {
         "regression": specification.model.regression,
-        "network": replace(specification.model, objective="regression"),
+        "network": replace(specification.model, **_unused_by_regression()),
         "horizons": specification.horizons,
         "task": replace(specification.task, observation_keys=None),  # older runs have none
         "data": specification.training.get("fingerprint"),
     }
+
+
+def _unused_by_regression() -> dict[str, object]:
+    """Options of a model that training and use of regression do not depend on, at one value."""
+    names = ("schedule", "prediction", "mip_timestep", "time_sampling")
+    return {"objective": "regression", **{name: getattr(ModelConfig, name) for name in names}}
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,7 @@ def test_a_mip_policy_has_one_budget():
         ({"objective": "mip", "mip_timestep": 99}, "below the first one, 99; got 99"),
         ({"mip_timestep": 10}, "--mip-timestep is for --objective mip"),
         ({"objective": "mip", "time_sampling": "beta"}, "--time-sampling beta is for --objective"),
+        ({"schedule": "flow", "prediction": "v"}, "unlike flow; try --prediction velocity"),
     ],
 )
 def test_an_objective_refuses_options_it_does_not_use(balance_store, tmp_path, options, message):

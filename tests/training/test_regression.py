@@ -70,10 +70,13 @@ def test_the_loss_is_the_squared_error_of_one_evaluation_that_sees_no_chunk():
 
 @pytest.fixture(scope="module")
 def run_with_baseline(tiny_run, balance_store, tmp_path_factory):
-    """A run, and in it the regression baseline of the same network and data."""
+    """A run, and in it the regression baseline of the same network and data.
+
+    It may name another prediction, which regression does not have.
+    """
     run = tmp_path_factory.mktemp("both") / "run"
     shutil.copytree(tiny_run, run)
-    options = {"steps": 19, "hidden": 32, "blocks": 1, "device": "cpu"}
+    options = {"prediction": "x0", "steps": 19, "hidden": 32, "blocks": 1, "device": "cpu"}
     train(
         TrainConfig(data=balance_store, out=run / "regression", objective="regression", **options)
     )
