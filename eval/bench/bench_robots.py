@@ -1,10 +1,10 @@
 """Plain DDIM against the best combination, on declared robots: `python eval/bench/bench_robots.py`.
 
---plain RUN names the run whose DDIM budgets are the reference, --runs RUN … those of one task that
-may be combined with samplers, grids and strategies for late chunks (heads, prefixes) they have. For
-each robot (milliseconds per network evaluation) both winners are chosen on episodes of their own;
-then they run the same other episodes. It continues where it stopped, writes OUT/robots.json, and
-draws OUT/robots.png from it and from the files of --beside.
+--reference RUN names an ε run, --runs RUN … others of its task. For each robot (milliseconds per
+network evaluation) three budgets are chosen on episodes of their own: the best of the ε run under
+plain DDIM, the best of all runs under plain DDIM, and the best combination of run, sampler, grid
+and strategy for late chunks. Then the three run the same other episodes. It continues where it
+stopped, writes OUT/robots.json, and draws OUT/robots.png from it and from the files of --beside.
 """
 
 # diffpolicy.eval is known to Python, not to pyright.
@@ -37,7 +37,8 @@ from diffpolicy.sampling.chain import own_budgets
 
 PLAIN, FEW = (1, 2, 4, 8, 16), (1, 2, 4, 8)
 CHOOSING, REPORTED = 500_000, 100_000  # first seeds
-SIDES = ("plain DDIM", "best combination")
+SIDES = ("DDIM, ε", "DDIM, best network", "best combination")
+COLOURS, MARKS = ("#8a8a8a", "#3b6fb6", "#3a9a6c"), "sDo"
 Options = dict[str, Any]  # of a sweep of one budget
 
 
@@ -45,10 +46,10 @@ Options = dict[str, Any]  # of a sweep of one budget
 class Config:
     """Compare plain DDIM with the best combination on declared robots."""
 
-    plain: Path
-    """Run of the reference."""
+    reference: Path
+    """Run of an ε network."""
     runs: tuple[Path, ...]
-    """Runs of the combinations."""
+    """Other runs of the task: of other predictions, students, MIP, heads, prefixes."""
     out: Path
     """Folder to write."""
     robots_ms: tuple[float, ...] = (2.0, 10.0)
@@ -67,29 +68,32 @@ def main(config: Config) -> None:
     """Choose, evaluate, print and draw."""
     found: list[Options] = []
     for ms in config.robots_ms:
-        winners = [
-            choose(config, ms, side, options)
-            for side, options in zip(SIDES, (plain(config), combined(config)), strict=True)
-        ]
+        of_sides = plain([config.reference]), plain([config.reference, *config.runs])
+        candidates = dict(zip(SIDES, (*of_sides, combined(config)), strict=True))
+        winners = [choose(config, ms, side, options) for side, options in candidates.items()]
         rows = [evaluate(config, ms, o, REPORTED, config.episodes) for o in winners]
         found.append(compared(config, ms, winners, rows))
-    titles = ["robot ms", "", "budget", "ms", "delay", "mean", "- plain", "95 % interval"]
+    titles = ["robot ms", "", "budget", "ms", "delay", "mean", "- DDIM, ε", "95 % interval"]
     print_table(titles, [line for robot in found for line in lines(robot)])
-    task = load_policy(config.plain).specification.task.env_id
+    task = load_policy(config.reference).specification.task.env_id
     about = {"provenance": asdict(provenance(choose_device("cpu"))), "config": asdict(config)}
     file = config.out / "robots.json"
-    write_text(file, json.dumps({"env": task, **about, "robots": found}, default=str, indent=1))
+    whole = {"env": task, **about, "robots": found}
+    write_text(file, json.dumps(whole, default=str, indent=1))
     write_bytes(config.out / "robots.png", png(draw([file, *config.beside]), dpi=100))
 
 
-def plain(config: Config) -> Iterator[Options]:
-    """Budgets of DDIM on the trailing grid."""
-    yield from ({"runs": (config.plain,), "ddim_steps": (k,)} for k in PLAIN)
+def plain(runs: Sequence[Path]) -> Iterator[Options]:
+    """Budgets of DDIM on the trailing grid, of the runs that have them."""
+    for run in runs:
+        model = load_policy(run).specification.model
+        if model.objective == "denoising" and not model.prefix_max:
+            yield from ({"runs": (run,), "ddim_steps": (k,)} for k in PLAIN)
 
 
 def combined(config: Config) -> Iterator[Options]:
     """Every budget of every run, with the strategies for late chunks that fit it."""
-    for run in config.runs:
+    for run in (config.reference, *config.runs):
         specification = load_policy(run).specification
         own, chains = own_budgets(specification), [{}]
         if own is None:
@@ -131,58 +135,59 @@ def mean(config: Config, row: BudgetResult) -> float:
 def compared(
     config: Config, ms: float, options: Sequence[Options], rows: Sequence[BudgetResult]
 ) -> Options:
-    """The two rows of a robot, and their paired difference."""
-    usual, ours = (np.array(getattr(row.outcomes, config.outcome), float) for row in rows)
-    sides = [
-        {
+    """The rows of a robot by side, and their paired differences to the first one."""
+    outcomes = [np.array(getattr(row.outcomes, config.outcome), float) for row in rows]
+    ends = "success_ci" if config.outcome == "success" else "score_ci"
+    sides = {
+        side: {
             "options": o,
             "row": asdict(row),
             "mean": mean(config, row),
-            "ci": row.success_ci if config.outcome == "success" else row.score_ci,
+            "ci": getattr(row, ends),
+            "difference": float((ours - outcomes[0]).mean()),
+            "interval": difference_interval(ours, outcomes[0], paired=True),
         }
-        for o, row in zip(options, rows, strict=True)
-    ]
-    difference = {"difference": float((ours - usual).mean())}
-    interval = difference_interval(ours, usual, paired=True)
-    return {"ms": ms, **dict(zip(SIDES, sides, strict=True)), **difference, "interval": interval}
+        for side, o, row, ours in zip(SIDES, options, rows, outcomes, strict=True)
+    }
+    return {"ms": ms, **sides}
 
 
 def lines(robot: Options) -> Iterator[list[Any]]:
     """Table lines of a robot."""
     for side in SIDES:
-        row, difference = robot[side]["row"], [None, None]
-        if side != SIDES[0]:
-            ends = robot["interval"]
-            interval = "{:+.3f} to {:+.3f}".format(*ends) if ends else None
-            difference = [f"{robot['difference']:+.3f}", interval]
+        about, row = robot[side], robot[side]["row"]
+        ends = about["interval"]
+        interval = "{:+.3f} to {:+.3f}".format(*ends) if ends else None
         timing = [row["latency_ms"]["p50"], row["delay_ticks"]]
-        yield [robot["ms"], side, row["name"], *timing, f"{robot[side]['mean']:.3f}", *difference]
+        figures = [f"{about['mean']:.3f}", f"{about['difference']:+.3f}", interval]
+        yield [robot["ms"], side, row["name"], *timing, *figures]
 
 
 def draw(files: Sequence[Path]) -> Figure:
-    """A line for each task and robot: from plain DDIM to the best combination, 95 % intervals."""
+    """A line for each task and robot, from DDIM to the best combination, with 95 % intervals."""
     found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    pairs = [(result, robot) for result in found for robot in result["robots"]]
-    figure, axis = plt.subplots(figsize=(9, 0.62 * len(pairs) + 1), constrained_layout=True)
-    for y, (_, robot) in enumerate(reversed(pairs)):
-        ends = [robot[side]["mean"] for side in SIDES]
-        axis.plot(ends, [y, y], color="0.75", lw=2, zorder=1)
-        for side, colour, mark in zip(SIDES, ("#8a8a8a", "#3a9a6c"), "os", strict=True):
+    pairs = [(result["env"], robot) for result in found for robot in result["robots"]][::-1]
+    figure, axis = plt.subplots(figsize=(10, 0.62 * len(pairs) + 1), constrained_layout=True)
+    for y, (_, robot) in enumerate(pairs):
+        axis.plot([robot[side]["mean"] for side in SIDES], [y] * 3, color="0.75", lw=2, zorder=1)
+        for side, colour, mark, up in zip(SIDES, COLOURS, MARKS, (0.2, -0.05, -0.3), strict=True):
             about, row = robot[side], robot[side]["row"]
             spread = [[about["mean"] - about["ci"][0]], [about["ci"][1] - about["mean"]]]
-            place = {"xerr": spread, "fmt": mark, "color": colour, "capsize": 2, "ms": 7}
-            axis.errorbar(about["mean"], y, **place, label=None if y else side)
-            text = f"{row['name']}, {row['latency_ms']['p50']:g} ms"
-            axis.text(1.04, y + (0.16, -0.2)[side == SIDES[1]], text, color=colour, fontsize=8)
-    names = [
-        f"{result['env'].partition(':')[2].removesuffix('-v0')}, {robot['ms']:g} ms a step"
-        for result, robot in pairs
-    ]
-    axis.set(yticks=range(len(pairs)), yticklabels=names[::-1], xlim=(0, 1.02))
-    axis.set(xlabel="success (Push-T: score), late chunks included")
+            style = {"fmt": mark, "color": colour, "capsize": 2, "ms": 7}
+            axis.errorbar(about["mean"], y, xerr=spread, label=None if y else side, **style)
+            text = f"{row['name']}: {row['latency_ms']['p50']:g} ms"
+            axis.text(1.04, y + up, text, color=colour, fontsize=8)
+    labels = [f"{name(env)}, {robot['ms']:g} ms a step" for env, robot in pairs]
+    axis.set(yticks=range(len(pairs)), yticklabels=labels, xlim=(0, 1.02))
+    axis.set(xlabel="success (Push-T: score) where chunks are late by their computing time")
     axis.grid(alpha=0.25, axis="x")
-    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure
+
+
+def name(env: str) -> str:
+    """The name of an environment without module and version."""
+    return env.rpartition(":")[2].rpartition("-v")[0]
 
 
 if __name__ == "__main__":
