@@ -32,7 +32,7 @@ from diffpolicy.training.preparation import Prepared, prepare
 from diffpolicy.training.train import check_options, fit, with_target
 from diffpolicy.training.trajectories import repeated, with_trajectories
 
-PAIRS, VALIDATION_PAIRS = 20_000, 1024  # least numbers
+PAIRS, VALIDATION_PAIRS = 100_000, 1024  # least numbers
 MIDDLE = 0.35  # noise over signal of the second evaluation
 TEACHERS = ("ddim", "dpm++")  # samplers whose every state is a sample at its level
 
