@@ -10,6 +10,7 @@ stopped, writes OUT/robots.json, and draws OUT/robots.png from it and from the f
 # diffpolicy.eval is known to Python, not to pyright.
 # pyright: reportMissingImports=false
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -32,10 +33,9 @@ from diffpolicy.eval.report.table import print_table
 from diffpolicy.eval.significance import difference_interval
 from diffpolicy.eval.sweep import cost, sweep
 from diffpolicy.files import write_bytes, write_text
-from diffpolicy.late.correction import FILE as HEAD
-from diffpolicy.sampling.chain import own_budgets
 
-PLAIN, FEW = (1, 2, 4, 8, 16), (1, 2, 4, 8)
+DDIM = (1, 2, 4, 8, 16)
+SECOND_ORDER: dict[str, Any] = {"sampler": ("dpm++",), "grid": ("lambda",)}
 CHOOSING, REPORTED = 500_000, 100_000  # first seeds
 SIDES = ("DDIM, ε", "DDIM, best network", "best combination")
 COLOURS, MARKS = ("#8a8a8a", "#3b6fb6", "#3a9a6c"), "sDo"
@@ -68,11 +68,11 @@ def main(config: Config) -> None:
     """Choose, evaluate, print and draw."""
     found: list[Options] = []
     for ms in config.robots_ms:
-        of_sides = plain([config.reference]), plain([config.reference, *config.runs])
-        candidates = dict(zip(SIDES, (*of_sides, combined(config)), strict=True))
-        winners = [choose(config, ms, side, options) for side, options in candidates.items()]
-        rows = [evaluate(config, ms, o, REPORTED, config.episodes) for o in winners]
-        found.append(compared(config, ms, winners, rows))
+        rows = [row for options in candidates(config) for row in sweep_of(config, ms, options)]
+        winners = [choose(config, of_side(config, side, rows)) for side in SIDES]
+        for side, winner in zip(SIDES, winners, strict=True):
+            print(f"{ms:g} ms, {side}: {winner.name}")
+        found.append(compared(config, ms, [reported(config, ms, winner) for winner in winners]))
     titles = ["robot ms", "", "budget", "ms", "delay", "mean", "- DDIM, ε", "95 % interval"]
     print_table(titles, [line for robot in found for line in lines(robot)])
     task = load_policy(config.reference).specification.task.env_id
@@ -83,48 +83,55 @@ def main(config: Config) -> None:
     write_bytes(config.out / "robots.png", png(draw([file, *config.beside]), dpi=100))
 
 
-def plain(runs: Sequence[Path]) -> Iterator[Options]:
-    """Budgets of DDIM on the trailing grid, of the runs that have them."""
-    for run in runs:
+def candidates(config: Config) -> Iterator[Options]:
+    """Options of the sweeps that choose; strategies are left out of runs that do not fit them."""
+    runs = (config.reference, *config.runs)
+    yield {"runs": runs, "ddim_steps": DDIM, "late": ("drop", "correct", "prefix")}
+    with_chain = {"runs": tuple(denoising(config)), "ddim_steps": (4, 8)}
+    yield {**with_chain, "late": ("drop", "correct"), **SECOND_ORDER}
+
+
+def denoising(config: Config) -> Iterator[Path]:
+    """The runs of plain DDIM: diffusion that is not conditioned on a plan."""
+    for run in (config.reference, *config.runs):
         model = load_policy(run).specification.model
         if model.objective == "denoising" and not model.prefix_max:
-            yield from ({"runs": (run,), "ddim_steps": (k,)} for k in PLAIN)
+            yield run
 
 
-def combined(config: Config) -> Iterator[Options]:
-    """Every budget of every run, with the strategies for late chunks that fit it."""
-    for run in (config.reference, *config.runs):
-        specification = load_policy(run).specification
-        own, chains = own_budgets(specification), [{}]
-        if own is None:
-            chains += [{"sampler": ("dpm++",), "grid": ("lambda",)}]
-        lates = ["drop", *["correct"] * (run / HEAD).exists()]
-        lates += ["prefix"] * bool(specification.model.prefix_max)
-        for chain in chains:
-            for k in own or (FEW[2:] if chain else FEW):
-                yield from (
-                    {"runs": (run,), "ddim_steps": (k,), "late": (late,), **chain} for late in lates
-                )
+def of_side(config: Config, side: str, rows: Sequence[BudgetResult]) -> list[BudgetResult]:
+    """The rows among which a side is chosen."""
+    if side == SIDES[2]:
+        return list(rows)
+    runs = {config.reference} if side == SIDES[0] else {*denoising(config)}
+    return [row for row in rows if row.run in {run.name for run in runs} and not row.variant]
 
 
-def choose(config: Config, ms: float, side: str, options: Iterator[Options]) -> Options:
-    """The options of the best mean over the choosing episodes; of equals the cheapest."""
-    found = list(options)
-    rows = [evaluate(config, ms, o, CHOOSING, config.choosing) for o in found]
-    best = max(range(len(found)), key=lambda i: (mean(config, rows[i]), -cost(rows[i])))
-    print(f"{ms:g} ms, {side}: {rows[best].name}")
-    return found[best]
+def choose(config: Config, rows: Sequence[BudgetResult]) -> BudgetResult:
+    """The best mean; of equals the cheapest."""
+    return max(rows, key=lambda row: (mean(config, row), -cost(row)))
 
 
-def evaluate(config: Config, ms: float, options: Options, seed: int, episodes: int) -> BudgetResult:
-    """The row of one budget on a robot; that of an earlier call if there is one."""
-    parts = [options["runs"][0].name, *(options.get(k, ("",))[0] for k in ("sampler", "late"))]
-    name = "-".join(filter(None, [*parts, str(options["ddim_steps"][0])]))
-    out = config.out / f"robot-{ms:g}" / f"seed-{seed}-{episodes}" / name
+def sweep_of(config: Config, ms: float, options: Options) -> list[BudgetResult]:
+    """Rows of a sweep on a robot; those of an earlier call if there is one."""
+    about = {"seed": CHOOSING, "episodes": config.choosing, **options}
+    key = hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()[:12]
+    out = config.out / f"robot-{ms:g}" / key
     if (out / "sweep.json").exists():
-        return read_sweep(out / "sweep.json").rows[0]
-    about = {"seed": seed, "episodes": episodes, "clocks": ("simulated",), "pictures": False}
-    return sweep(SweepConfig(ms_per_step=ms, out=out, **about, **options)).rows[0]
+        return read_sweep(out / "sweep.json").rows
+    about |= {"clocks": ("simulated",), "pictures": False, "ms_per_step": ms, "out": out}
+    return sweep(SweepConfig(**about)).rows
+
+
+def reported(config: Config, ms: float, winner: BudgetResult) -> BudgetResult:
+    """The row of a chosen budget over the reported episodes."""
+    [run] = [r for r in (config.reference, *config.runs) if r.name == winner.run]
+    options = {"runs": (run,), "ddim_steps": (winner.ddim_steps,), "late": (winner.late,)}
+    if "dpm++" in winner.variant:
+        options |= SECOND_ORDER
+    about = {"seed": REPORTED, "episodes": config.episodes, **options}
+    [row] = sweep_of(config, ms, about)
+    return row
 
 
 def mean(config: Config, row: BudgetResult) -> float:
@@ -132,22 +139,19 @@ def mean(config: Config, row: BudgetResult) -> float:
     return row.success_rate if config.outcome == "success" else row.score_mean
 
 
-def compared(
-    config: Config, ms: float, options: Sequence[Options], rows: Sequence[BudgetResult]
-) -> Options:
+def compared(config: Config, ms: float, rows: Sequence[BudgetResult]) -> Options:
     """The rows of a robot by side, and their paired differences to the first one."""
     outcomes = [np.array(getattr(row.outcomes, config.outcome), float) for row in rows]
     ends = "success_ci" if config.outcome == "success" else "score_ci"
     sides = {
         side: {
-            "options": o,
             "row": asdict(row),
             "mean": mean(config, row),
             "ci": getattr(row, ends),
             "difference": float((ours - outcomes[0]).mean()),
             "interval": difference_interval(ours, outcomes[0], paired=True),
         }
-        for side, o, row, ours in zip(SIDES, options, rows, outcomes, strict=True)
+        for side, row, ours in zip(SIDES, rows, outcomes, strict=True)
     }
     return {"ms": ms, **sides}
 
