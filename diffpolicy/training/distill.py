@@ -30,7 +30,7 @@ from diffpolicy.sampling.noise import make_levels
 from diffpolicy.training.learner import gather
 from diffpolicy.training.preparation import Prepared, prepare
 from diffpolicy.training.train import check_options, fit, with_target
-from diffpolicy.training.trajectories import repeated, with_trajectories
+from diffpolicy.training.trajectories import displaced, repeated, with_trajectories
 
 PAIRS, VALIDATION_PAIRS = 100_000, 1024  # least numbers
 MIDDLE = 0.35  # noise over signal of the second evaluation
@@ -155,9 +155,14 @@ def _prepared(options: TrainConfig, source: Checkpoint, teacher: Policy, run: Pa
             f"{options.data} are not the demonstrations that {run} was trained on; give these with "
             "--data"
         )
-    windows = with_trajectories(repeated(prepared.training, PAIRS), teacher, options.seed)
+    windows = with_trajectories(
+        displaced(prepared.training, PAIRS, options.seed), teacher, options.seed
+    )
     held_out = prepared.validation and with_trajectories(
-        repeated(prepared.validation, VALIDATION_PAIRS), teacher, options.seed + 1, states=False
+        repeated(prepared.validation, VALIDATION_PAIRS),
+        teacher,
+        options.seed + 1,
+        states=False,
     )
     about = {
         "fingerprint": weights_fingerprint(source),

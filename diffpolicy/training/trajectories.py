@@ -17,6 +17,8 @@ from diffpolicy.policy import Policy
 from diffpolicy.training.learner import gather
 
 BATCH, PICTURE_BATCH = 1024, 64
+DISPLACEMENT = 0.05  # standard deviation, of data scaled to [-1, 1] or to deviation 1
+DISPLACED_STREAM = 0xD15  # apart from the noise of the same seed
 
 
 def repeated(windows: Windows, count: int) -> Windows:
@@ -24,6 +26,37 @@ def repeated(windows: Windows, count: int) -> Windows:
     times = -(-count // len(windows))
     names = ("newest", "first", "last")
     return replace(windows, **{name: np.tile(getattr(windows, name), times) for name in names})
+
+
+def displaced(windows: Windows, count: int, seed: int) -> Windows:
+    """Copies of the windows, at least `count` in all, the first one as it is.
+
+    In every other copy the observations of each episode are displaced by one draw of
+    N(0, DISPLACEMENT²), in normalised units: a teacher answers beside the demonstrations too.
+    Windows with pictures are `repeated`.
+    """
+    if any(len(values.shape) > 2 for values in windows.observations.values()):
+        return repeated(windows, count)
+    rows, copies = len(windows.actions), range(-(-count // len(windows)))
+    rng = np.random.default_rng([seed, DISPLACED_STREAM])
+    moved = {
+        key: np.concatenate([values, *(_displaced(windows, values, rng) for _ in copies[1:])])
+        for key, values in windows.observations.items()
+    }
+    names = ("newest", "first", "last")
+    parts = {name: [getattr(windows, name) + rows * copy for copy in copies] for name in names}
+    index = {name: np.concatenate(found) for name, found in parts.items()}
+    actions = np.concatenate([windows.actions] * len(copies))
+    return replace(windows, observations=moved, actions=actions, **index)
+
+
+def _displaced(windows: Windows, values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Vectors [N, D], those of each episode of the windows with one displacement."""
+    starts, of_window = np.unique(windows.first, return_inverse=True)
+    offsets = rng.normal(0, DISPLACEMENT, (len(starts), values.shape[1])).astype(values.dtype)
+    found = values.copy()
+    found[windows.newest] += offsets[of_window]
+    return found
 
 
 def with_trajectories(

@@ -34,7 +34,7 @@ from diffpolicy.training.distill import distill, schedules
 from diffpolicy.training.learner import Learner
 from diffpolicy.training.objective import Distillation
 from diffpolicy.training.train import train
-from diffpolicy.training.trajectories import repeated, with_trajectories
+from diffpolicy.training.trajectories import DISPLACEMENT, displaced, repeated, with_trajectories
 
 LEVELS = make_levels("squaredcos", 100)
 CHAIN = make_chain(ModelConfig(prediction="x0"), None, Sampling(16))
@@ -180,6 +180,21 @@ def test_a_trajectory_ends_at_the_teachers_own_chunk(teacher):
     np.testing.assert_allclose(end[:, policy.horizons.observation - 1 :], chunk, atol=2e-3)
     assert found.shape == (10, 5, policy.horizons.prediction, 1)
     assert len(repeated(windows, 25)) == 30
+
+
+def test_copies_are_displaced_by_one_draw_for_each_episode():
+    still = {FLAT: np.zeros((10, 3), np.float32)}
+    actions = np.arange(10, dtype=np.float32)[:, None]
+    windows = make_windows(still, actions, np.array([4, 10]), Horizons(2, 4, 1))
+    copies = displaced(windows, 4000, seed=0)
+    seen, chunks, _ = copies.gather(np.arange(len(copies)))
+    assert len(copies) == 4000 and not seen[FLAT][:10].any()
+    np.testing.assert_array_equal(chunks[:10], chunks[-10:])
+    further = seen[FLAT][10:].reshape(399, 10, 2, 3)
+    for episode in (slice(0, 4), slice(4, 10)):
+        assert (further[:, episode] == further[:, episode.start, None, :1]).all()
+    assert further.std() == pytest.approx(DISPLACEMENT, rel=0.05)
+    assert len(np.unique(further)) == 399 * 2 * 3
 
 
 def test_a_student_names_its_teacher_and_takes_one_or_two_steps(teacher, student):
