@@ -56,7 +56,7 @@ class Config:
     """Milliseconds per network evaluation of each robot."""
     outcome: str = "success"
     """Outcome to compare: success or score."""
-    choosing: int = 100
+    choosing: int = 200
     """Episodes that choose."""
     episodes: int = 400
     """Episodes that are reported."""
