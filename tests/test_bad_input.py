@@ -245,7 +245,7 @@ BAD = [
             f"train --data {{store}} --out {{run}} --device cpu {SIZE} {option} --resume",
             "was started with",
         )
-        for option in ("--prediction v", "--schedule linear", "--action-horizon 3", "--seed 1")
+        for option in ("--prediction x0", "--schedule linear", "--action-horizon 3", "--seed 1")
     ),
     # the command itself
     ("fly", "'fly' is not a command; choose one of: quickstart, record"),

@@ -35,6 +35,7 @@ class KeptProfile:
     engine: str | None
     load: str | None
     encoder_ms: Annotated[float | None, MILLISECONDS] = None
+    head_ms: Annotated[float | None, MILLISECONDS] = None
 
 
 Line = dict[str, Any]

@@ -79,9 +79,10 @@ def test_native_is_eager(network, model, sampling, threads):
 
 
 def of_higher_order(sampler: str, prediction: str = "v", steps: int = 6) -> Job:
-    """A job whose rows use the x̂0 of rows before."""
-    schedule = "flow" if sampler == "midpoint" else "squaredcos"
-    model = {"prediction": prediction, "schedule": schedule}
+    """A job whose rows use the x̂0 of rows before; of flow matching, velocity in place of v."""
+    flow = sampler == "midpoint"
+    prediction = "velocity" if flow and prediction == "v" else prediction
+    model = {"prediction": prediction, "schedule": "flow" if flow else "squaredcos"}
     eta = 0.5 if sampler == "dpm++" else 0.0
     job = make_job("mlp", model, Sampling(steps, start=60, sampler=sampler, eta=eta))
     assert any(row.previous for row in job.chain.rows)
@@ -153,8 +154,8 @@ def test_native_weights_of_24_bits_are_close_to_eager(network, monkeypatch):
 def test_few_steps_of_epsilon_keep_float32(monkeypatch):
     monkeypatch.setattr(networks, "CACHED", 0)
     weights = [
-        {bool(o.narrow) for o in networks.write_program(make_job(sampling=s)).denoise}
-        for s in (Sampling(7), Sampling(8))
+        {bool(o.narrow) for o in networks.write_program(job).denoise}
+        for job in (make_job("mlp", {"prediction": "epsilon"}, Sampling(k)) for k in (7, 8))
     ]
     assert weights == [{False}, {False, True}]
 

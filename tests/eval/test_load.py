@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from diffpolicy.eval import latency
 from diffpolicy.eval.config import EvalConfig, LatencyConfig, SweepConfig
 from diffpolicy.eval.evaluate import evaluate_budget
 from diffpolicy.eval.measure import load, timing
+from diffpolicy.eval.measure.kept import KeptProfile
 from diffpolicy.eval.measure.load import Counters, Load, load_between
 from diffpolicy.eval.measure.profiles import replay
 from diffpolicy.eval.measure.timing import Timed, measure_calls
@@ -314,3 +315,7 @@ def test_the_wall_clock_is_marked_too(tiny_run, tmp_path, others):
     assert record["load"] == "disturbed"
     [profile] = replay(path, [Policy.load(tiny_run, ddim_steps=1)])
     assert profile.disturbed
+
+
+def test_a_kept_profile_has_every_field_of_a_profile():
+    assert [f.name for f in fields(KeptProfile)] == [f.name for f in fields(LatencyProfile)]

@@ -201,7 +201,7 @@ def test_dollars_of_a_suite_are_no_mathematics(tmp_path, call):
 
 def test_a_page_with_pictures_is_not_replaced_by_one_without(tmp_path, refused, call):
     path = tmp_path / "sweep.json"
-    path.write_bytes((RESULTS / "balance_sweep.json").read_bytes())
+    path.write_bytes((RESULTS / "balance_whole.json").read_bytes())
     (tmp_path / "report.html").write_text("pictures")
     assert "give --out FOLDER" in refused("report", path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "sweep.json"]

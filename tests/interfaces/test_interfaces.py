@@ -156,6 +156,7 @@ def test_its_network_trains_like_any_other(balance_store, tmp_path):
         out=tmp_path / "run",
         steps=200,
         denoiser="concat",
+        prediction="epsilon",
         hidden=64,
         device="cpu",
     )

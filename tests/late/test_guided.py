@@ -173,6 +173,6 @@ def test_latency_calls_a_strategy_with_a_plan(monkeypatch):
 
 def test_latency_takes_the_option_and_refuses_what_does_not_fit(tiny_run, refused):
     assert "is not a strategy" in refused("latency", "--run", tiny_run, "--late", "nothing")
-    assert "amplifies errors" in refused("latency", "--run", tiny_run, "--late", "guided")
+    assert "without committed actions" in refused("latency", "--run", tiny_run, "--late", "prefix")
     others = ("--policy", "m:f", "--env", "m:E-v0", "--late", "guided")
     assert "--late is for the network" in refused("latency", *others)
