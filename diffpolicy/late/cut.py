@@ -3,7 +3,6 @@
 Shapes: B batch, T_p prediction horizon, D_a action dimensions.
 """
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from diffpolicy.late.plan import Plans
     from diffpolicy.specification import Specification
 
-LOGGER = logging.getLogger("diffpolicy")
 TRIED, WARM_UP = 40, 5  # evaluations that are timed, and those before
 
 
@@ -75,14 +73,7 @@ class Cut(DropHead):
 
     def engine(self, wanted: str) -> str:
         """The eager engine, which stops between evaluations; DiffpolicyError for another."""
-        if wanted not in ("eager", "auto"):
-            raise DiffpolicyError(
-                f"--late {self.text} runs on the eager engine, which stops between evaluations; "
-                f"got {wanted}; try --engine eager"
-            )
-        if wanted == "auto":
-            LOGGER.info("--late %s: engine eager, which stops between evaluations", self.text)
-        return "eager"
+        return self.only_eager(wanted, "that stops between evaluations")
 
     def sampled(self, policy: Any, batch: int) -> Sampled:
         """See `DropHead`. Raises DiffpolicyError for samplers that it cannot cut."""

@@ -3,6 +3,7 @@
 Shapes: B batch, T_o and T_p horizons, m = T_p - T_o + 1 usable actions, D_a action dimensions.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from diffpolicy.sampling.chain import Chain
     from diffpolicy.specification import Specification
 
+LOGGER = logging.getLogger("diffpolicy")
 Sampled = Callable[[dict[str, "Tensor"], "Tensor", "Plans"], "Tensor"]
 """(normalised histories {key: [B, T_o, …]}, noise [noise_count, B, T_p, D_a], plans) -> normalised
 chunk [B, T_p, D_a]."""
@@ -106,6 +108,17 @@ class DropHead:
     def corrector(self, checkpoint: "Checkpoint") -> Any:
         """Head that corrects every action, a `correction.Corrector`; None for most strategies."""
         return None
+
+    def only_eager(self, wanted: str, why: str) -> str:
+        """The eager engine, the only one `why`; DiffpolicyError if another is wanted."""
+        if wanted not in ("eager", "auto"):
+            raise DiffpolicyError(
+                f"--late {self.text} runs on the eager engine, the only one {why}; got {wanted}; "
+                "try --engine eager"
+            )
+        if wanted == "auto":
+            LOGGER.info("--late %s: engine eager, the only one %s", self.text, why)
+        return "eager"
 
     def refuse_without_noise(self, specification: "Specification", why: str) -> None:
         """Raise DiffpolicyError for an objective whose sampling starts from zero: `why`."""

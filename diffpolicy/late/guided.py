@@ -3,7 +3,6 @@
 Real-time chunking (RTC), arXiv 2506.07339. Shapes: B batch, T_p prediction horizon, D_a dimensions.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from diffpolicy.sampling.chain import Chain
     from diffpolicy.specification import Specification
 
-LOGGER = logging.getLogger("diffpolicy")
 SPREAD = "action_std"  # in the header of a run: of its normalised training actions, [D_a]
 MOST_NOISE = 80.0  # σ = b / a from which ε networks can start: J of x̂0 contains 1 / a
 
@@ -72,14 +70,7 @@ class Guided(DropHead):
 
     def engine(self, wanted: str) -> str:
         """The eager engine, the only one with gradients; DiffpolicyError for another."""
-        if wanted not in ("eager", "auto"):
-            raise DiffpolicyError(
-                f"--late {self.text} needs gradients through the network, which the engine "
-                f"{wanted} does not have; expected eager or auto"
-            )
-        if wanted == "auto":
-            LOGGER.info("--late %s: engine eager, the only one with gradients", self.text)
-        return "eager"
+        return self.only_eager(wanted, "with gradients")
 
     def evaluations(self, network_evals: int) -> tuple[int, int]:
         """K evaluations and as many gradients."""

@@ -1,8 +1,9 @@
 """Success at few evaluations: `python eval/bench/bench_few_steps.py --data STORE --out DIR`.
 
 For each training seed it trains ε, x0, v, flow matching, regression and MIP for the same number of
-updates, distils the first three, and optimises their timesteps on other episodes. All are evaluated
-over the same episodes, paused: DDIM, DPM-Solver++ 2M on the lambda grid, the optimised grid, DDPM.
+updates, distils the first three for as many more, and optimises their timesteps on other episodes.
+All are evaluated over the same episodes, paused: DDIM, DPM-Solver++ 2M on the lambda grid, the
+optimised grid, DDPM.
 A second call continues where the first one stopped. It writes DIR/few_steps.json and the table.
 """
 
@@ -59,7 +60,7 @@ class Config:
     env: str | None = None
     """Gymnasium id; by default the one in the store."""
     steps: int = 20_000
-    """Updates of every training."""
+    """Updates of every training and of every distillation."""
     seeds: tuple[int, ...] = (0, 1)
     """Training seeds."""
     episodes: int = 400
