@@ -20,6 +20,7 @@ from diffpolicy.denoisers.pretrained import Convolutions, load_convolutions
 from diffpolicy.specification import Specification
 from diffpolicy.training.augment import augment
 from diffpolicy.training.objective import make_objective
+from diffpolicy.training.precision import BFLOAT16, FLOAT32
 
 WARMUP_STEPS = 500
 EMA_POWER, EMA_LIMIT = 0.75, 0.9999
@@ -32,7 +33,10 @@ class Learner:
     """State: network, ema {name: tensor}, optimizer (AdamW), step.
 
     weights: first weights of the whole network. teacher_times: timesteps of a teacher's states.
+    precision: of the network's products in `learn`, see precision.py.
     """
+
+    precision = FLOAT32
 
     def __init__(
         self,
@@ -73,15 +77,24 @@ class Learner:
         """One step of AdamW and of the EMA on a random batch; the loss. progress is in [0, 1)."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.peak_lr, self.step, progress)
-        generator = self._generator(self.step)
-        loss = self.loss(self.network, windows, batch, generator, augmented=True)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = self.backward(windows, batch)
         self.optimizer.step()
         weights = [p.detach() for p in self.parameters]
         decay = ema_decay(self.step)
         torch._foreach_lerp_(list(self.ema.values()), weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         self.step += 1
+        return loss
+
+    def backward(self, windows: Windows, batch: int) -> Tensor:
+        """The loss of this step's random batch; its gradients replace those of the parameters."""
+        self.optimizer.zero_grad(set_to_none=True)
+        autocast = torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.precision == BFLOAT16
+        )
+        with autocast:
+            generator = self._generator(self.step)
+            loss = self.loss(self.network, windows, batch, generator, augmented=True)
+        loss.backward()
         return loss.detach()
 
     @torch.no_grad()

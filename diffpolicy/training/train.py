@@ -21,6 +21,7 @@ from diffpolicy.specification import Specification
 from diffpolicy.training.learner import WARMUP_STEPS, Learner, bytes_needed
 from diffpolicy.training.log import Log
 from diffpolicy.training.objective import check_objective
+from diffpolicy.training.precision import AUTO, FLOAT32, PRECISIONS, choose
 from diffpolicy.training.preparation import Prepared, prepare
 from diffpolicy.training.signals import stop_on_signal
 
@@ -54,15 +55,13 @@ def fit(config: TrainConfig, prepared: Prepared, device: torch.device) -> Path:
         print(f"warning: {note}")
     trainer = Trainer(config, prepared, device)
     if start := prepared.start:
-        print(
-            f"{start.path}: convolutions for every camera; BatchNorm and fc, which have no place, "
-            "ignored"
-        )
+        print(f"{start.path}: convolutions for every camera; BatchNorm and fc are ignored")
     config.out.mkdir(parents=True, exist_ok=True)
     with alone_in(config.out):
         _check_run_folder(config)  # again: another training may have ended meanwhile
         remove_partials(config.out)
         trainer.restore()
+        trainer.choose_precision()
         stopped = trainer.run()
         trainer.save()
     if stopped:
@@ -153,6 +152,8 @@ class Trainer:
             weights=prepared.weights,
             teacher_times=prepared.teacher_times,
         )
+        if config.precision != AUTO:
+            self.learner.precision = config.precision
         self.elapsed_s = 0.0
         self.windows, self.validation = prepared.training, prepared.validation
         if device.type == "cuda" and self.windows.in_memory:
@@ -168,6 +169,12 @@ class Trainer:
         what = f"training this network with --batch {batch}"
         needed = bytes_needed(specification, batch) + self.prepared.training.nbytes
         check_memory(needed, self.device, what)
+
+    def choose_precision(self) -> None:
+        """Choose the precision of a new run, and say why; a resumed run keeps its own."""
+        about = self.config, self.learner, self.windows, self.prepared.batch
+        if not self.learner.step and (measured := choose(*about)):
+            print(f"precision: {measured}")
 
     @property
     def progress(self) -> float:
@@ -234,8 +241,9 @@ class Trainer:
         }
         state = TrainingState(config.steps, config.minutes, **progress, identity=self._identity())
         checkpoints.save_tensors(config.out / checkpoints.TRAINING_FILE, tensors, asdict(state))
+        about = {**specification.training, **progress, "precision": self.learner.precision}
         policy = Checkpoint(
-            replace(specification, training={**specification.training, **progress}),
+            replace(specification, training=about),
             self.learner.ema,
             self.prepared.observation_normalizers,
             self.prepared.action_normalizer,
@@ -248,7 +256,10 @@ class Trainer:
         if not (self.config.resume and path.exists()):
             return
         tensors, state = checkpoints.load_training(path)
-        started, now = state.identity, self._identity()
+        started = {"precision": FLOAT32, **state.identity}  # absent in older runs
+        if self.config.precision == AUTO and started["precision"] in PRECISIONS:
+            self.learner.precision = started["precision"]
+        now = self._identity()
         for name in now:
             if started.get(name) != now[name]:
                 raise DiffpolicyError(
@@ -272,6 +283,7 @@ class Trainer:
             "task": task,
             "batch": self.prepared.batch,
             "seed": config.seed,
+            "precision": self.learner.precision,
             "lr": config.lr,
             "weight_decay": config.weight_decay,
             "validation_fraction": config.validation_fraction,
