@@ -54,9 +54,10 @@ class Episode:
     far: tuple[int, ...] = ()
     lowest: tuple[float, ...] = ()
     highest: tuple[float, ...] = ()
-    latency_ms: tuple[float, ...] = ()  # on the wall clock, like the next two
+    latency_ms: tuple[float, ...] = ()  # on the wall clock, like the next three
     late_ms: tuple[float, ...] = ()
     missed_ticks: int = 0
+    evaluations: tuple[int, ...] = ()  # of the network, for each chunk that a deadline could cut
 
     @property
     def prefix_misses(self) -> int:

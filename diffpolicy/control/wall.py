@@ -56,6 +56,8 @@ def episodes_on_wall_clock(
 def _run(source: ChunkSource, episode: RunningEpisode) -> Episode:
     """Run an episode in real time to its end."""
     options, before = episode.options, episode.controller
+    made = getattr(source, "evaluations_made", [])  # of a policy with --late cut
+    made.clear()
     with Controller(
         source,
         control_dt_s=options.control_dt_s,
@@ -72,6 +74,7 @@ def _run(source: ChunkSource, episode: RunningEpisode) -> Episode:
         latency_ms=times.latency_ms,
         late_ms=times.late_ms,
         missed_ticks=times.missed_ticks,
+        evaluations=tuple(made),
     )
 
 

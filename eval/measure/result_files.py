@@ -41,7 +41,17 @@ JSON_NAMES = {name: written for written, name in FIELDS.items()}
 Options = dict[str, Any]  # of an environment, of training: names of others
 OMITTED = (  # from JSON, if None
     *("ticks", "tick_late_ms", "missed_ticks", "parameters", "precision", "samples_ms"),
-    *("encoder_ms", "head_ms", "cameras", "crop", "policy", "env", "run", "runs"),
+    *(
+        "encoder_ms",
+        "head_ms",
+        "evaluations_mean",
+        "cameras",
+        "crop",
+        "policy",
+        "env",
+        "run",
+        "runs",
+    ),
 )
 FREE = ("env_kwargs", "training", "evaluation", "cameras")  # objects with names of others
 

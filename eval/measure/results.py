@@ -106,7 +106,7 @@ class BudgetResult:
     encoder_ms: median of the part of the latency before the denoising loop, for pictures.
     delay_error: mean of the expected delay less the true one, in ticks. prefix_miss_share: of
     chunks, those that came later than expected. ticks: the constant delay, in `delays` only. The
-    fields after it: on the wall clock only.
+    fields after it: on the wall clock only. evaluations_mean: really made, where a deadline cuts.
     """
 
     name: Name
@@ -148,6 +148,7 @@ class BudgetResult:
     ticks: Annotated[int | None, DELAY] = None
     tick_late_ms: dict[str, float] | None = None
     missed_ticks: int | None = None
+    evaluations_mean: Positive | None = None
     parameters: int | None = None
     precision: Name | None = None
     cameras: Cameras | None = None

@@ -81,6 +81,7 @@ def wall_row(row: BudgetResult, policy: Budget, episodes: Sequence[Episode]) -> 
         row,
         tick_late_ms={"p50": float(np.median(late_ms)), "max": float(late_ms.max())},
         missed_ticks=sum(e.missed_ticks for e in episodes),
+        evaluations_mean=_mean([count for e in episodes for count in e.evaluations]),
         parameters=about.parameters,
         precision=about.precision,
         cameras=about.cameras,

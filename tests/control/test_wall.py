@@ -81,6 +81,15 @@ def test_what_the_wall_clock_measured_can_be_replayed(tiny_run, tmp_path, policy
     assert json.loads(path.read_text())["records"][0]["latency_source"] == "replayed, eager"
 
 
+@pytest.mark.parametrize(("late", "made"), [("cut:0.000001", 1.0), ("cut:1000000", 2.0)])
+def test_evaluations_that_a_deadline_left_are_in_the_result(tiny_run, tmp_path, late, made):
+    path = tmp_path / "wall.json"
+    evaluate_budget(
+        EvalConfig(run=tiny_run, ddim_steps=2, late=late, clock="wall", json=path, **SMALL)
+    )
+    assert json.loads(path.read_text())["records"][0]["evaluations_mean"] == made
+
+
 @pytest.fixture(scope="module")
 def profile_file(tiny_run, tmp_path_factory):
     path = tmp_path_factory.mktemp("profile") / "latency.json"
