@@ -191,6 +191,9 @@ class TrainConfig(ModelConfig):
     """Precision of the network's products in training; weights and sampling stay float32. auto:
     bfloat16 where a measurement at the start finds it faster, in runs of 1,000 steps or a minute at
     least."""
+    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Places for the log beside log.jsonl: tensorboard (RUN/tensorboard), wandb (Weights & Biases;
+    WANDB_MODE=offline needs no account)."""
     resume: bool = False
     """Continue the run in --out, to its own target unless --steps or --minutes gives another. With
     a new target, the learning rate follows the cosine to that target."""

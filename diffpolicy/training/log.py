@@ -1,4 +1,4 @@
-"""Log of a training run; other sinks belong here, fed by `Log.write`."""
+"""Log of a training run: log.jsonl, and the sinks of --log."""
 
 import json
 import math
@@ -9,6 +9,7 @@ from diffpolicy.checked import parse_json, validate
 from diffpolicy.config import TrainConfig
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_bytes
+from diffpolicy.training.sinks import open_sinks
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,21 @@ class Log:
         lines = self.path.read_bytes().splitlines() if self.path.is_file() else []
         kept = [line for line in lines if _step_of(line) <= step]
         write_bytes(self.path, b"".join(line + b"\n" for line in kept))
+        self.sinks = open_sinks(config, step)
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *_) -> None:
+        for sink in self.sinks:
+            sink.close()
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one line."""
         with self.path.open("a") as file:
             file.write(json.dumps(record) + "\n")
+        for sink in self.sinks:
+            sink.write(record)
 
 
 def _step_of(line: bytes) -> float:

@@ -24,6 +24,7 @@ from diffpolicy.training.objective import check_objective
 from diffpolicy.training.precision import AUTO, FLOAT32, PRECISIONS, choose
 from diffpolicy.training.preparation import Prepared, prepare
 from diffpolicy.training.signals import stop_on_signal
+from diffpolicy.training.sinks import check_sinks
 
 DEFAULT_STEPS = 20_000
 LOG_EVERY, VALIDATE_EVERY, SAVE_EVERY_S = 100, 1000, 30.0
@@ -81,6 +82,7 @@ def check_options(config: TrainConfig) -> None:
         raise DiffpolicyError(
             f"--validation-fraction must lie in [0, 1); got {config.validation_fraction}"
         )
+    check_sinks(config.log)
     _check_run_folder(config)
 
 
@@ -189,7 +191,7 @@ class Trainer:
         begin, saved_at = time.monotonic() - self.elapsed_s, time.monotonic()
         total, counted = torch.zeros((), device=self.device), 0
         bar = tqdm(total=self.config.steps, initial=self.learner.step, desc="train", unit="step")
-        with stop_on_signal() as stopped, bar:
+        with stop_on_signal() as stopped, bar, log:
             while (progress := self.progress) < 1 and not stopped:
                 total += self.learner.learn(self.windows, self.prepared.batch, progress)
                 counted += 1
