@@ -41,10 +41,13 @@ GROUPS = {  # title in the help: {name: (dataclass of its options, function of t
         ),
     },
     "Train, and choose a number of denoising steps": {
-        "train": ("diffpolicy.config:TrainConfig", "diffpolicy.training.train:train"),
-        "distill": ("diffpolicy.config:DistillConfig", "diffpolicy.training.distill:distill"),
+        "train": ("diffpolicy.training.config:TrainConfig", "diffpolicy.training.train:train"),
+        "distill": (
+            "diffpolicy.training.config:DistillConfig",
+            "diffpolicy.training.distill:distill",
+        ),
         "train-correction": (
-            "diffpolicy.config:CorrectionConfig",
+            "diffpolicy.training.config:CorrectionConfig",
             "diffpolicy.training.correction:train_correction",
         ),
         "sweep": ("diffpolicy.eval.config:SweepConfig", "diffpolicy.eval.sweep:command"),

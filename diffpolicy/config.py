@@ -4,7 +4,7 @@ The help text of a field is the string below it. The options of evaluation are i
 This module does not import torch.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -137,116 +137,6 @@ class Sampling(Checked):
 def sampling_of(config: Sampling) -> Sampling:
     """Sampling options of a command's configuration."""
     return Sampling(**{f.name: getattr(config, f.name) for f in fields(Sampling)})
-
-
-@dataclass(frozen=True)
-class TrainConfig(ModelConfig):
-    """Train a policy from a store of demonstrations."""
-
-    data: Path = field(kw_only=True)
-    """Demonstrations: a store, or a data set in another format."""
-    out: Path = field(kw_only=True)
-    """Run folder to write."""
-    env: str | None = None
-    """Gymnasium id (module:Name-v0), or none to train from the store alone; by default the one in
-    the store."""
-    env_kwargs: str | None = None
-    """Keyword arguments of the environment, as a JSON object; by default those in the store."""
-    obs: tuple[str, ...] = ()
-    """Arrays of the store that are joined to the observation, in this order; by default
-    `observation`, or the arrays that the environment maps. With pictures: keys of the environment,
-    each encoded by itself; by default all. With --env none: the keys that the policy observes, by
-    name; by default all arrays but actions and outcomes."""
-    control_dt: Annotated[float | None, CONTROL_DT] = None
-    """Control period in seconds, if neither the store nor the environment declares it."""
-    position_targets: bool | None = None
-    """True if actions are position targets, if neither the store nor the environment declares
-    it."""
-    observation_horizon: Annotated[int, HORIZON] = 2
-    """Number T_o of observations that the policy receives."""
-    prediction_horizon: Annotated[int | None, HORIZON] = None
-    """Number T_p of predicted actions; by default 16, or 24 from 50 Hz on."""
-    action_horizon: Annotated[int | None, HORIZON] = None
-    """Number T_a of executed actions; by default 8, or 2 from 50 Hz on."""
-    steps: Annotated[int | None, STEPS] = None
-    """Optimiser steps; by default 20,000, unless --minutes is given. The learning rate reaches
-    zero at the last step, so resuming with another number changes the learning-rate curve."""
-    minutes: Annotated[float | None, MINUTES] = None
-    """Training time in minutes, instead of a number of steps."""
-    batch: Annotated[int | None, Range(1, 10**6)] = None
-    """Windows in each optimiser step; by default 256, or 64 with pictures."""
-    lr: Annotated[float, Range(1e-12, 100)] = 1e-3
-    """Peak learning rate of AdamW, after 500 steps of warm-up; then a cosine to zero."""
-    weight_decay: Annotated[float, Range(0, 100)] = 1e-6
-    """Weight decay of AdamW."""
-    validation_fraction: float = 0.05
-    """Fraction of the episodes used for the validation loss only."""
-    seed: Annotated[int, SEED] = 0
-    """Seed of the weights, the validation split and the batches."""
-    device: Device = "auto"
-    """Device to train on; auto uses CUDA if it is available."""
-    threads: Annotated[int | None, THREADS] = None
-    """CPU threads of PyTorch; by default one for each core."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the network's products in training; weights and sampling stay float32. auto:
-    bfloat16 where a measurement at the start finds it faster, in runs of 1,000 steps or a minute at
-    least."""
-    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Places for the log beside log.jsonl: tensorboard (RUN/tensorboard), wandb (Weights & Biases;
-    WANDB_MODE=offline needs no account)."""
-    resume: bool = False
-    """Continue the run in --out, to its own target unless --steps or --minutes gives another. With
-    a new target, the learning rate follows the cosine to that target."""
-    action: str = "action"
-    """Array of the store that contains the actions."""
-    encoder_weights: Path | None = None
-    """Pictures: start every resnet18 from the convolutions of this safetensors file, which has
-    torchvision's names. Its BatchNorm and fc are ignored: GroupNorm and keypoints replace them."""
-    colour_jitter: Annotated[float, Range(0, 1)] = 0.0
-    """Pictures: largest relative change of brightness, contrast and saturation in training."""
-    camera: Annotated[int | None, CAMERA] = None
-    """Add the environment's picture to its observation as `pixels`: its side in px; by default as
-    in the store."""
-    picture_memory: Annotated[float, Range(0, 1e6)] = 1.0
-    """Most memory for pictures in GB; those of a larger store are read from disk in training."""
-
-
-@dataclass(frozen=True)
-class DistillConfig(Checked):
-    """Train a student that makes in one or two evaluations the chunks of a run's whole chain."""
-
-    run: Path
-    """Run folder of the teacher: a diffusion policy. The student has its network and its data."""
-    out: Path
-    """Run folder to write."""
-    teacher_steps: Annotated[int, Range(2, 10_000)] = 16
-    """Steps of the teacher's chain, which injects no noise."""
-    sampler: str = "ddim"
-    """Sampling method of the teacher: ddim or dpm++."""
-    data: Path | None = None
-    """Demonstrations that the teacher was trained on; by default where they were then."""
-    steps: Annotated[int | None, STEPS] = None
-    """Optimiser steps; by default as many as the teacher had, unless --minutes is given."""
-    minutes: Annotated[float | None, MINUTES] = None
-    """Training time in minutes, without that of the pairs, instead of a number of steps."""
-    device: Device = "auto"
-    """Device to train on; auto uses CUDA if it is available."""
-    threads: Annotated[int | None, THREADS] = None
-    """CPU threads of PyTorch; by default one for each core."""
-    resume: bool = False
-    """Continue the run in --out, to its own target unless --steps or --minutes gives another."""
-
-
-@dataclass(frozen=True)
-class CorrectionConfig(Checked):
-    """Train a head that corrects every action of a run's chunks by a newer observation."""
-
-    run: Path
-    """Run folder; the head is written into it, for --late correct."""
-    data: Path | None = None
-    """Demonstrations that the run was trained on; by default where they were then."""
-    steps: Annotated[int, STEPS] = 5000
-    """Optimiser steps."""
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import settings
 
 from diffpolicy import cli
-from diffpolicy.config import RecordConfig, TrainConfig
+from diffpolicy.config import RecordConfig
 from diffpolicy.environment.headless import prefer_egl
 from diffpolicy.record import record
+from diffpolicy.training.config import TrainConfig
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before any test imports torch: a worker has one core
     os.environ.setdefault("OMP_NUM_THREADS", "1")

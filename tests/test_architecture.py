@@ -247,6 +247,12 @@ def test_every_package_is_installed():
         ("diffpolicy.eval.config:EvalConfig", "engine", "diffpolicy.engines:ENGINES", ("auto",)),
         (f"{FORMATS}.options:SourceOptions", "format", f"{FORMATS}:MODULES", ()),
         (f"{FORMATS}.options:ExportOptions", "format", f"{FORMATS}:WRITERS", ()),
+        (
+            "diffpolicy.training.config:TrainConfig",
+            "precision",
+            "diffpolicy.training.precision:PRECISIONS",
+            ("auto",),
+        ),
         ("diffpolicy.eval.config:LatencyConfig", "net", "diffpolicy.eval.measure.nets:NETS", ()),
     ],
 )

@@ -29,7 +29,7 @@ def recorded(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(recorded, tmp_path_factory):
     """A policy of Look-v0 that sees pictures."""
-    from diffpolicy.config import TrainConfig
+    from diffpolicy.training.config import TrainConfig
     from diffpolicy.training.train import train
 
     folder = tmp_path_factory.mktemp("run")

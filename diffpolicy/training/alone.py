@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from diffpolicy.config import TrainConfig
 from diffpolicy.data.attributes import attribute
 from diffpolicy.data.demonstrations import Contents, Demonstrations, read_demonstrations
 from diffpolicy.errors import DiffpolicyError
@@ -25,6 +24,7 @@ from diffpolicy.specification import (
     picture_shape,
 )
 from diffpolicy.training.actions import check_actions
+from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.observations import as_vector, check_options, pictures_on_disk
 
 OF_ENVIRONMENTS = ("env_kwargs", "camera")  # options

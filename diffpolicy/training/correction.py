@@ -19,13 +19,14 @@ from tqdm import tqdm
 
 from diffpolicy.checked import validate
 from diffpolicy.checkpoint import POLICY_FILE, Checkpoint, load_policy
-from diffpolicy.config import CorrectionConfig, ModelConfig, Sampling, TrainConfig
+from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.data.windows import Windows
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.late import correction as head
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import WITHOUT_NOISE
 from diffpolicy.sampling.noise import make_levels
+from diffpolicy.training.config import CorrectionConfig, TrainConfig
 from diffpolicy.training.distill import Trained
 from diffpolicy.training.learner import gather
 from diffpolicy.training.preparation import Prepared, prepare

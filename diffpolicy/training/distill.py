@@ -19,7 +19,7 @@ from diffpolicy.checkpoint import (
     load_policy,
     weights_fingerprint,
 )
-from diffpolicy.config import DistillConfig, ModelConfig, Sampling, TrainConfig
+from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.data.windows import Windows
 from diffpolicy.device import choose_device
 from diffpolicy.errors import DiffpolicyError
@@ -27,9 +27,11 @@ from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import Chain, audit, audit_line, own_budgets
 from diffpolicy.sampling.grids import OPTIMISED
 from diffpolicy.sampling.noise import make_levels
+from diffpolicy.training.config import DistillConfig, TrainConfig
 from diffpolicy.training.learner import gather
 from diffpolicy.training.preparation import Prepared, prepare
-from diffpolicy.training.train import check_options, fit, with_target
+from diffpolicy.training.start import check_options, with_target
+from diffpolicy.training.train import fit
 from diffpolicy.training.trajectories import displaced, repeated, with_trajectories
 
 PAIRS, VALIDATION_PAIRS = 100_000, 1024  # least numbers

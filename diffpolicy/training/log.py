@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffpolicy.checked import parse_json, validate
-from diffpolicy.config import TrainConfig
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_bytes
+from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.sinks import open_sinks
 
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from diffpolicy import environment
 from diffpolicy.checkpoint import WITHOUT_PICTURES
-from diffpolicy.config import TrainConfig
 from diffpolicy.data.demonstrations import Contents, Demonstrations, read_demonstrations
 from diffpolicy.data.pictures import held_bytes
 from diffpolicy.data.stored_pictures import StoredPictures
@@ -22,6 +21,7 @@ from diffpolicy.data.zarr_store import check_bytes
 from diffpolicy.environment.boundary import describe_error
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import FLAT, ObservationSpec, Task, picture_shape
+from diffpolicy.training.config import TrainConfig
 
 OF_PICTURES = {**WITHOUT_PICTURES, "encoder_weights": None, "colour_jitter": 0.0}
 Specs = Mapping[str, ObservationSpec]

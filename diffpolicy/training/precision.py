@@ -5,17 +5,11 @@ and backward pass take bfloat16 (mixed precision, arXiv 1710.03740; bfloat16, ar
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING
 
-import torch
-
-from diffpolicy.config import TrainConfig
-
-if TYPE_CHECKING:
-    from diffpolicy.data.windows import Windows
-    from diffpolicy.training.learner import Learner
+from diffpolicy.training.config import TrainConfig
 
 AUTO, FLOAT32, BFLOAT16 = "auto", "float32", "bfloat16"
 PRECISIONS = (FLOAT32, BFLOAT16)
@@ -43,30 +37,25 @@ class Measured:
         )
 
 
-def choose(
-    config: TrainConfig, learner: "Learner", windows: "Windows", batch: int
-) -> Measured | None:
-    """Set the precision of a new run; a measurement if --precision auto makes one."""
+def measured_for(config: TrainConfig) -> bool:
+    """True if a new run is long enough for a measurement, and asks for one."""
     steps, minutes = config.steps or 0, config.minutes or 0
-    if config.precision != AUTO or (steps < LONG_STEPS and minutes < LONG_MINUTES):
-        return None
-    measured = measure(learner, windows, batch)
-    learner.precision = measured.faster
-    return measured
+    return config.precision == AUTO and (steps >= LONG_STEPS or minutes >= LONG_MINUTES)
 
 
-def measure(learner: "Learner", windows: "Windows", batch: int) -> Measured:
-    """Time gradients of the same batch in both precisions, interleaved; nothing is learnt.
+def measure(gradient: Callable[[str], float]) -> Measured:
+    """Time gradients in both precisions, interleaved.
 
-    Stops early after 2 s, with one round at least.
+    gradient: the loss of one batch in a precision, once its gradients are computed. Stops early
+    after 2 s, with one round at least.
     """
-    losses = {name: float(_gradient(learner, windows, batch, name)) for name in PRECISIONS}
+    losses = {name: gradient(name) for name in PRECISIONS}
     seconds: dict[str, list[float]] = {name: [] for name in PRECISIONS}
     begin = time.perf_counter()
     for number in range(WARM_UP + ROUNDS):
         for name in PRECISIONS:
             start = time.perf_counter()
-            float(_gradient(learner, windows, batch, name))  # waits for the device
+            gradient(name)
             seconds[name].append(time.perf_counter() - start)
         if time.perf_counter() - begin > LIMIT_S:
             break
@@ -74,11 +63,3 @@ def measure(learner: "Learner", windows: "Windows", batch: int) -> Measured:
             seconds = {name: [] for name in PRECISIONS}
     gain = median(seconds[FLOAT32]) / median(seconds[BFLOAT16])
     return Measured(gain, abs(losses[BFLOAT16] / losses[FLOAT32] - 1))
-
-
-def _gradient(learner: "Learner", windows: "Windows", batch: int, name: str) -> torch.Tensor:
-    kept, learner.precision = learner.precision, name
-    try:
-        return learner.backward(windows, batch)
-    finally:
-        learner.precision = kept

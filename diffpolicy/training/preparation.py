@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffpolicy import environment
 from diffpolicy.checkpoint import Checkpoint
-from diffpolicy.config import BATCH, PICTURE_BATCH, ModelConfig, TrainConfig
+from diffpolicy.config import BATCH, PICTURE_BATCH, ModelConfig
 from diffpolicy.data.attributes import attribute
 from diffpolicy.data.demonstrations import Demonstrations, contents
 from diffpolicy.data.normalizer import FITS, Normalizer, pixels
@@ -29,6 +29,7 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import NO_ENVIRONMENT, Specification, Task, default_horizons
 from diffpolicy.training.actions import check_actions
 from diffpolicy.training.alone import Read, read_alone
+from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.observations import check_observations, check_size, read_observations
 from diffpolicy.version import __version__
 

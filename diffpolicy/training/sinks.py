@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any, Protocol
 
-from diffpolicy.config import TrainConfig
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.training.config import TrainConfig
 
 Record = Mapping[str, Any]  # a log line: numbers by name, with `step`
 
@@ -52,15 +52,15 @@ class WandB:
         import wandb
 
         folder = config.out.resolve()
-        about = {"id": hashlib.sha256(str(folder).encode()).hexdigest()[:16], "name": folder.name}
         try:
             self._run = wandb.init(
                 project="diffpolicy",
+                name=folder.name,
+                id=hashlib.sha256(str(folder).encode()).hexdigest()[:16],
                 dir=str(folder),
                 config={name: str(value) for name, value in vars(config).items()},
                 resume="allow",
                 settings=wandb.Settings(console="off"),
-                **about,
             )
         except wandb.Error as error:
             raise DiffpolicyError(

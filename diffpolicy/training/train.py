@@ -11,22 +11,26 @@ from tqdm import tqdm
 
 from diffpolicy import checkpoint as checkpoints
 from diffpolicy.checked import parse_json, validate
-from diffpolicy.checkpoint import Checkpoint, Target, TrainingState
-from diffpolicy.config import TrainConfig
-from diffpolicy.denoisers.pretrained import Convolutions, read_convolutions
+from diffpolicy.checkpoint import Checkpoint, TrainingState
 from diffpolicy.device import busy_cores_warning, check_memory, choose_device
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import alone_in, remove_partials
 from diffpolicy.specification import Specification
+from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.learner import WARMUP_STEPS, Learner, bytes_needed
 from diffpolicy.training.log import Log
 from diffpolicy.training.objective import check_objective
-from diffpolicy.training.precision import AUTO, FLOAT32, PRECISIONS, choose
+from diffpolicy.training.precision import AUTO, FLOAT32, PRECISIONS, measure, measured_for
 from diffpolicy.training.preparation import Prepared, prepare
 from diffpolicy.training.signals import stop_on_signal
-from diffpolicy.training.sinks import check_sinks
+from diffpolicy.training.start import (
+    check_options,
+    check_run_folder,
+    encoder_weights,
+    started_policy,
+    with_target,
+)
 
-DEFAULT_STEPS = 20_000
 LOG_EVERY, VALIDATE_EVERY, SAVE_EVERY_S = 100, 1000, 30.0
 
 
@@ -38,7 +42,7 @@ def train(config: TrainConfig) -> Path:
     """
     check_options(config)
     check_objective(config)
-    started = _started(config)
+    started = started_policy(config)
     config = with_target(config, started)
     start = encoder_weights(config)
     if config.resume and not (config.out / checkpoints.TRAINING_FILE).exists():
@@ -59,7 +63,7 @@ def fit(config: TrainConfig, prepared: Prepared, device: torch.device) -> Path:
         print(f"{start.path}: convolutions for every camera; BatchNorm and fc are ignored")
     config.out.mkdir(parents=True, exist_ok=True)
     with alone_in(config.out):
-        _check_run_folder(config)  # again: another training may have ended meanwhile
+        check_run_folder(config)  # again: another training may have ended meanwhile
         remove_partials(config.out)
         trainer.restore()
         trainer.choose_precision()
@@ -72,68 +76,6 @@ def fit(config: TrainConfig, prepared: Prepared, device: torch.device) -> Path:
     if trainer.learner.step < WARMUP_STEPS:
         print(f"warning: fewer than {WARMUP_STEPS} steps, the warm-up; train longer for a result")
     return checkpoints.policy_path(config.out)
-
-
-def check_options(config: TrainConfig) -> None:
-    """Raise DiffpolicyError for options that contradict each other or the run folder."""
-    if config.steps is not None and config.minutes is not None:
-        raise DiffpolicyError("give --steps or --minutes, not both")
-    if not 0 <= config.validation_fraction < 1:
-        raise DiffpolicyError(
-            f"--validation-fraction must lie in [0, 1); got {config.validation_fraction}"
-        )
-    check_sinks(config.log)
-    _check_run_folder(config)
-
-
-def _started(config: TrainConfig) -> Checkpoint | None:
-    """The policy of the run that is resumed; None before its first checkpoint."""
-    path = checkpoints.policy_path(config.out)
-    return checkpoints.load_policy(path) if config.resume and path.exists() else None
-
-
-def with_target(config: TrainConfig, started: Checkpoint | None) -> TrainConfig:
-    """The configuration with its target, by default that of the resumed run."""
-    if config.steps is not None or config.minutes is not None:
-        return config
-    path = config.out / checkpoints.TRAINING_FILE
-    if not (config.resume and path.exists()):
-        return replace(config, steps=DEFAULT_STEPS)
-    target: Target = checkpoints.load_training(path)[1]
-    if started and not (target.steps or target.minutes):  # format 1 has it in the policy alone
-        options = started.specification.training.get("config")
-        target = validate(Target, options, f"the configuration of {config.out}", others=True)
-    if not (target.steps or target.minutes):
-        raise DiffpolicyError(f"{path} does not say how long to train; give --steps or --minutes")
-    return replace(config, steps=target.steps, minutes=target.minutes)
-
-
-def encoder_weights(config: TrainConfig) -> Convolutions | None:
-    """Weights that the cameras start from; None without any, or for a run that is resumed."""
-    resumed = config.resume and (config.out / checkpoints.TRAINING_FILE).exists()
-    if resumed or not config.encoder_weights:
-        return None
-    if config.encoder != "resnet18":
-        raise DiffpolicyError(
-            f"--encoder-weights needs --encoder resnet18; got --encoder {config.encoder}"
-        )
-    return read_convolutions(config.encoder_weights)
-
-
-def _check_run_folder(config: TrainConfig) -> None:
-    if config.out.exists() and not config.out.is_dir():
-        raise DiffpolicyError(f"--out {config.out} is a file; expected a folder")
-    resumable = (config.out / checkpoints.TRAINING_FILE).exists()
-    taken = resumable or checkpoints.policy_path(config.out).exists()
-    if taken and not config.resume:
-        raise DiffpolicyError(
-            f"{config.out} already holds a run; continue it with --resume, or choose another --out"
-        )
-    if taken and not resumable:
-        raise DiffpolicyError(
-            f"{config.out} holds a policy without {checkpoints.TRAINING_FILE}, so it cannot be "
-            "resumed; choose another --out"
-        )
 
 
 class Trainer:
@@ -174,9 +116,14 @@ class Trainer:
 
     def choose_precision(self) -> None:
         """Choose the precision of a new run, and say why; a resumed run keeps its own."""
-        about = self.config, self.learner, self.windows, self.prepared.batch
-        if not self.learner.step and (measured := choose(*about)):
+        if not self.learner.step and measured_for(self.config):
+            measured = measure(self._gradient)
+            self.learner.precision = measured.faster
             print(f"precision: {measured}")
+
+    def _gradient(self, precision: str) -> float:
+        self.learner.precision = precision
+        return float(self.learner.backward(self.windows, self.prepared.batch))
 
     @property
     def progress(self) -> float:

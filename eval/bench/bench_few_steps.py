@@ -19,7 +19,6 @@ from typing import Any
 import tyro
 
 from diffpolicy.checkpoint import TRAINING_FILE
-from diffpolicy.config import DistillConfig, TrainConfig
 from diffpolicy.device import choose_device
 from diffpolicy.eval.config import SweepConfig
 from diffpolicy.eval.experiment_config import OptimiseConfig
@@ -29,6 +28,7 @@ from diffpolicy.eval.optimise import optimise
 from diffpolicy.eval.report.table import print_table
 from diffpolicy.eval.sweep import sweep
 from diffpolicy.files import write_text
+from diffpolicy.training.config import DistillConfig, TrainConfig
 from diffpolicy.training.distill import distill
 from diffpolicy.training.train import train
 

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 
 from diffpolicy.checkpoint import TRAINING_FILE
-from diffpolicy.config import RecordConfig, Sampling, TrainConfig
+from diffpolicy.config import RecordConfig, Sampling
 from diffpolicy.engines import build_encoder
 from diffpolicy.engines.auto import ENCODER, verify, verify_stages
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
 from diffpolicy.record import record
+from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.learner import Learner
 from diffpolicy.training.preparation import prepare
 from diffpolicy.training.train import train

@@ -9,11 +9,11 @@ import numpy as np
 
 from diffpolicy.checked import validate
 from diffpolicy.checkpoint import Checkpoint
-from diffpolicy.config import TrainConfig
 from diffpolicy.data.attributes import attribute
 from diffpolicy.data.demonstrations import contents
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import FLAT, NO_ENVIRONMENT, Task
+from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.preparation import fingerprint, read, split_episodes
 
 from .periods import same_period

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffpolicy.checkpoint import TRAINING_FILE, policy_path
-from diffpolicy.config import Objective, RecordConfig, TrainConfig
+from diffpolicy.config import Objective, RecordConfig
 from diffpolicy.data.demonstrations import contents
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.record import record
+from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.train import train
 
 from .result_files import Options

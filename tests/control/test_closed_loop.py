@@ -76,7 +76,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(store):
-    from diffpolicy.config import TrainConfig
+    from diffpolicy.training.config import TrainConfig
     from diffpolicy.training.train import train
 
     out = store.parent / "run"

@@ -11,7 +11,7 @@ import torch
 from test_engines import CHAINS, NETWORKS, inputs, make_job
 
 from diffpolicy.checkpoint import load_policy
-from diffpolicy.config import Sampling, TrainConfig
+from diffpolicy.config import Sampling
 from diffpolicy.control.latency import PAUSED
 from diffpolicy.control.workers import Workers
 from diffpolicy.engines import auto, build_engine
@@ -22,6 +22,7 @@ from diffpolicy.eval.measure.diffusers_loop import DiffusersLoop, DiffusersTrain
 from diffpolicy.eval.measure.evaluator import Evaluator
 from diffpolicy.policy import Policy
 from diffpolicy.specification import FLAT
+from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.learner import Learner
 from diffpolicy.training.preparation import prepare
 from diffpolicy.training.train import train

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffpolicy.config import TrainConfig
 from diffpolicy.eval import gpu
 from diffpolicy.eval.bench.gpu_latency import numbers_read
 from diffpolicy.eval.bench.gpu_plan import DRY, Result
 from diffpolicy.eval.measure.diffusers_loop import DiffusersTraining, OneByOne
+from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.preparation import prepare
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,6 @@ from stores import ATTRIBUTES, write_plainly
 
 from diffpolicy import cli, environment
 from diffpolicy.checkpoint import load_policy
-from diffpolicy.config import TrainConfig
 from diffpolicy.data.windows import make_windows
 from diffpolicy.engines.stages import build_stages
 from diffpolicy.errors import DiffpolicyError
@@ -33,6 +32,7 @@ from diffpolicy.eval.measure.samples import read_samples
 from diffpolicy.eval.offline import offline
 from diffpolicy.eval.report.offline_page import facts
 from diffpolicy.specification import FLAT, NO_ENVIRONMENT, Horizons
+from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.preparation import split_episodes
 from diffpolicy.training.train import train
 

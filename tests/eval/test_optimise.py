@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from diffpolicy.checkpoint import load_policy
-from diffpolicy.config import TrainConfig
 from diffpolicy.eval.experiment_config import OptimiseConfig
 from diffpolicy.eval.measure.result_files import read_result
 from diffpolicy.eval.measure.results import Outcomes
 from diffpolicy.eval.measure.schedule_search import Proposal
 from diffpolicy.eval.optimise import judge, optimise
 from diffpolicy.policy import Policy
+from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.train import train
 
 SMALL = {"episodes": 2, "envs": 2, "batch": 2, "max_steps": 10, "engine": "eager", "windows": 8}

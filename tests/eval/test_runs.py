@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from diffpolicy.checkpoint import load_policy
-from diffpolicy.config import TrainConfig
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval.compare import Candidate, recommend
 from diffpolicy.eval.config import SweepConfig
@@ -16,6 +15,7 @@ from diffpolicy.eval.measure.budgets import load_budgets
 from diffpolicy.eval.measure.runs import _check_task, labels
 from diffpolicy.eval.report.sentences import reason
 from diffpolicy.eval.sweep import sweep
+from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.train import train
 
 SMALL = {"episodes": 4, "envs": 4, "batch": 4, "max_steps": 40, "engine": "eager"}

@@ -18,7 +18,7 @@ from PIL import Image
 
 from diffpolicy import environment
 from diffpolicy.checkpoint import load_policy
-from diffpolicy.config import Sampling, TrainConfig
+from diffpolicy.config import Sampling
 from diffpolicy.control.latency import PAUSED
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval.config import EvalConfig, LatencyConfig, SweepConfig
@@ -39,6 +39,7 @@ from diffpolicy.eval.report.table import print_rows
 from diffpolicy.eval.sweep import metric_of, open_evaluator, print_plan, sweep
 from diffpolicy.policy import Policy
 from diffpolicy.specification import FLAT
+from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.train import train
 
 FIELDS = {

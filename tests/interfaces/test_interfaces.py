@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffpolicy import DDIMScheduler
-from diffpolicy.config import TrainConfig
 from diffpolicy.interfaces import ddim, loop, notebook
 from diffpolicy.sampling.ddim import ddim as ddim_table
 from diffpolicy.sampling.grids import make_grid
 from diffpolicy.sampling.noise import CLEAN, alpha_bar_of, alpha_bar_table, levels_of, linear_betas
 from diffpolicy.sampling.steps import read, sample
+from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.train import train
 
 LINEAR = alpha_bar_of(linear_betas(1000))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffpolicy.checkpoint import Checkpoint, load_policy
-from diffpolicy.config import ModelConfig, Sampling, TrainConfig
+from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.data.normalizer import Normalizer
 from diffpolicy.denoisers import build_network
 from diffpolicy.denoisers.committed import COMMITTED, committed, draw_counts, given_rows
@@ -17,6 +17,7 @@ from diffpolicy.late.plan import Plan
 from diffpolicy.policies.exporting import contract, whole_policy
 from diffpolicy.policy import Policy
 from diffpolicy.specification import Horizons, Specification, Task, flat_observation
+from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.learner import Learner
 from diffpolicy.training.train import train
 

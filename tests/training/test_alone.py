@@ -11,11 +11,11 @@ from stores import ENDS, joined, write_plainly
 
 from diffpolicy import environment
 from diffpolicy.checkpoint import TRAINING_FILE, load_policy, load_tensors
-from diffpolicy.config import TrainConfig
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
 from diffpolicy.specification import NO_ENVIRONMENT
 from diffpolicy.training import train as training
+from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.learner import Learner
 from diffpolicy.training.preparation import prepare, read
 from diffpolicy.training.train import train

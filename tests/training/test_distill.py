@@ -11,7 +11,7 @@ import torch
 import zarr
 
 from diffpolicy.checkpoint import load_policy
-from diffpolicy.config import DistillConfig, ModelConfig, Sampling, TrainConfig
+from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.data.windows import make_windows
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval.config import LatencyConfig, SweepConfig
@@ -30,6 +30,7 @@ from diffpolicy.sampling.parameterisation import x0_coefficients
 from diffpolicy.sampling.steps import states
 from diffpolicy.specification import FLAT, Horizons, Specification, Task, flat_observation
 from diffpolicy.training import distill as distillation
+from diffpolicy.training.config import DistillConfig, TrainConfig
 from diffpolicy.training.distill import distill, schedules
 from diffpolicy.training.learner import Learner
 from diffpolicy.training.objective import Distillation

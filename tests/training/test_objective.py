@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffpolicy.checkpoint import Checkpoint
-from diffpolicy.config import ModelConfig, Sampling, TrainConfig
+from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.data.normalizer import identity
 from diffpolicy.data.windows import make_windows
 from diffpolicy.errors import DiffpolicyError
@@ -17,6 +17,7 @@ from diffpolicy.sampling.chain import audit, make_chain, own_budgets
 from diffpolicy.sampling.noise import alpha_bar_table
 from diffpolicy.sampling.steps import sample
 from diffpolicy.specification import FLAT, Horizons, Specification, Task, flat_observation
+from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.learner import Learner
 from diffpolicy.training.objective import draw_timesteps, make_objective
 from diffpolicy.training.train import train

@@ -9,11 +9,11 @@ import pytest
 from gymnasium import spaces
 from stores import write_plainly
 
-from diffpolicy.config import TrainConfig
 from diffpolicy.data.normalizer import fit_gaussian, fit_limits, pixels
 from diffpolicy.data.windows import make_windows
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import FLAT, Horizons, ObservationSpec, picture
+from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.preparation import fingerprint, prepare, split_episodes
 
 ENDS, SIDE = np.array([5, 16, 25, 27]), 16

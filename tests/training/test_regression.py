@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffpolicy.checkpoint import Checkpoint
-from diffpolicy.config import ModelConfig, Sampling, TrainConfig
+from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.data.normalizer import identity
 from diffpolicy.data.windows import make_windows
 from diffpolicy.errors import DiffpolicyError
@@ -22,6 +22,7 @@ from diffpolicy.eval.sweep import sweep
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import make_chain
 from diffpolicy.specification import FLAT, Horizons, Specification, Task, flat_observation
+from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.learner import Learner
 from diffpolicy.training.train import train
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from diffpolicy.config import TrainConfig
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.training import sinks
 from diffpolicy.training import train as training
+from diffpolicy.training.config import TrainConfig
 
 
 @pytest.fixture

@@ -17,13 +17,14 @@ import zarr
 from conftest import as_version_1, as_version_3, as_version_4, as_version_5, rewrite
 
 from diffpolicy.checkpoint import POLICY_FILE, TRAINING_FILE, Checkpoint, load_tensors, save_policy
-from diffpolicy.config import ModelConfig, TrainConfig
+from diffpolicy.config import ModelConfig
 from diffpolicy.data.normalizer import fit_limits
 from diffpolicy.data.windows import make_windows
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
 from diffpolicy.specification import FLAT, Horizons, Specification, Task, flat_observation
 from diffpolicy.training import train as training
+from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.learner import Learner, ema_decay, learning_rate
 
 HORIZONS = Horizons(2, 8, 4)

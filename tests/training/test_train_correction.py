@@ -9,7 +9,7 @@ import torch
 import zarr
 
 from diffpolicy.checkpoint import Checkpoint, load_policy, load_tensors, save_policy
-from diffpolicy.config import CorrectionConfig, ModelConfig, TrainConfig
+from diffpolicy.config import ModelConfig
 from diffpolicy.data.normalizer import identity
 from diffpolicy.data.windows import make_windows
 from diffpolicy.errors import DiffpolicyError
@@ -17,6 +17,7 @@ from diffpolicy.late import correction as head
 from diffpolicy.policy import Policy
 from diffpolicy.specification import FLAT, Horizons, Specification, Task, flat_observation
 from diffpolicy.training import correction
+from diffpolicy.training.config import CorrectionConfig, TrainConfig
 from diffpolicy.training.correction import fit, pairs, train_correction
 from diffpolicy.training.train import train
 

@@ -11,7 +11,7 @@ from stores import write_plainly
 from test_preparation_pictures import ENDS, arrays
 
 from diffpolicy.checkpoint import TRAINING_FILE, Checkpoint, load_policy, load_tensors
-from diffpolicy.config import DistillConfig, ModelConfig, TrainConfig
+from diffpolicy.config import ModelConfig
 from diffpolicy.data.windows import Windows, make_windows
 from diffpolicy.denoisers.pretrained import read_convolutions
 from diffpolicy.denoisers.resnet import ResNet18
@@ -27,6 +27,7 @@ from diffpolicy.specification import (
 )
 from diffpolicy.training import distill as distillation
 from diffpolicy.training import train as training
+from diffpolicy.training.config import DistillConfig, TrainConfig
 from diffpolicy.training.learner import DRAWS, Learner, bytes_needed
 from diffpolicy.training.preparation import prepare
 
