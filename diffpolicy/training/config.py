@@ -53,7 +53,8 @@ class TrainConfig(ModelConfig):
     minutes: Annotated[float | None, MINUTES] = None
     """Training time in minutes, instead of a number of steps."""
     batch: Annotated[int | None, Range(1, 10**6)] = None
-    """Windows in each optimiser step; by default 256, or 64 with pictures."""
+    """Windows in each optimiser step; by default 256, or 64 with pictures. The processes of
+    torchrun share them equally."""
     lr: Annotated[float, Range(1e-12, 100)] = 1e-3
     """Peak learning rate of AdamW, after 500 steps of warm-up; then a cosine to zero."""
     weight_decay: Annotated[float, Range(0, 100)] = 1e-6
@@ -67,7 +68,8 @@ class TrainConfig(ModelConfig):
     device: Device = "auto"
     """Device to train on; auto uses CUDA if it is available."""
     threads: Annotated[int | None, THREADS] = None
-    """CPU threads of PyTorch; by default one for each core."""
+    """CPU threads of PyTorch; by default one for each core. Under torchrun: of each process, by
+    default one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the network's products in training; weights and sampling stay float32. auto:
     bfloat16 where a measurement at the start finds it faster, in runs of 1,000 steps or a minute at

@@ -19,6 +19,7 @@ from diffpolicy.denoisers.encoders import layer_outputs
 from diffpolicy.denoisers.pretrained import Convolutions, load_convolutions
 from diffpolicy.specification import Specification
 from diffpolicy.training.augment import augment
+from diffpolicy.training.distributed import ALONE, Ranks
 from diffpolicy.training.objective import make_objective
 from diffpolicy.training.precision import BFLOAT16, FLOAT32
 
@@ -33,10 +34,11 @@ class Learner:
     """State: network, ema {name: tensor}, optimizer (AdamW), step.
 
     weights: first weights of the whole network. teacher_times: timesteps of a teacher's states.
-    precision: of the network's products in `learn`, see precision.py.
+    precision: of the network's products in `learn`, see precision.py. ranks: processes that share
+    its batches.
     """
 
-    precision = FLOAT32
+    precision, ranks = FLOAT32, ALONE
 
     def __init__(
         self,
@@ -77,7 +79,7 @@ class Learner:
         """One step of AdamW and of the EMA on a random batch; the loss. progress is in [0, 1)."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.peak_lr, self.step, progress)
-        loss = self.backward(windows, batch)
+        loss = self.ranks.add_up(self.parameters, self.backward(windows, batch))
         self.optimizer.step()
         weights = [p.detach() for p in self.parameters]
         decay = ema_decay(self.step)
@@ -86,14 +88,17 @@ class Learner:
         return loss
 
     def backward(self, windows: Windows, batch: int) -> Tensor:
-        """The loss of this step's random batch; its gradients replace those of the parameters."""
+        """This process's part of the loss of this step's random batch.
+
+        Its gradients replace those of the parameters.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         autocast = torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.precision == BFLOAT16
         )
         with autocast:
             generator = self._generator(self.step)
-            loss = self.loss(self.network, windows, batch, generator, augmented=True)
+            loss = self.loss(self.network, windows, batch, generator, self.ranks, augmented=True)
         loss.backward()
         return loss.detach()
 
@@ -152,32 +157,37 @@ class Learner:
         windows: Windows,
         batch: int,
         generator: torch.Generator,
+        ranks: Ranks = ALONE,
         augmented: bool = False,
     ) -> Tensor:
         """The mean of ‖target - network‖² over a random batch (arXiv 2006.11239, eq. 14).
 
         Unless actions are position targets, those beyond the episode's ends do not count; committed
         actions, which the network is given, never do.
+        ranks: the part of this process; the parts add up to the mean.
         augmented: pictures are cropped at random, with colour jitter, and encoded once for `draws`
         noisy chunks (repeated_diffusion_steps in CogACT); otherwise they are cropped at the centre.
         """
         index = torch.randint(len(windows), (batch,), generator=generator, device=self.device)
-        observations, action, real = gather(windows, index)
+        rows = ranks.rows(batch)
+        observations, action, real = gather(windows, index, rows)
         counted = real if self.masked else torch.ones_like(real)
         if self.prefix_max:
             count = draw_counts(batch, self.prefix_max, generator)
-            observations[COMMITTED] = committed(action, count, self.ahead, self.prefix_max)
+            given = committed(action, count, self.ahead, self.prefix_max)
+            observations[COMMITTED] = given[rows]
             counted = counted & ~given_rows(count, self.ahead, action.shape[1])
         if augmented and self.crops:
-            pictures = augment(observations, self.crops, self.colour_jitter, generator)
+            pictures = augment(observations, self.crops, self.colour_jitter, generator, ranks)
             observations = self.network.encoder(pictures).repeat_interleave(self.draws, 0)
             action, counted = (x.repeat_interleave(self.draws, 0) for x in (action, counted))
         x_t, t, target = self.objective.pair(action, generator)
-        error = (network(x_t, t, observations) - target).square()
+        rows = ranks.rows(len(x_t))
+        error = (network(x_t[rows], t[rows], observations) - target[rows]).square()
         if not (self.masked or self.prefix_max):
-            return error.mean()
-        weight = counted[..., None].expand_as(error)
-        return (error * weight).sum() / weight.sum()
+            return error.mean() / ranks.count
+        weight = counted[..., None].expand_as(target)
+        return (error * weight[rows]).sum() / weight.sum()
 
 
 def bytes_needed(specification: Specification, batch: int) -> int:
@@ -199,15 +209,17 @@ def bytes_needed(specification: Specification, batch: int) -> int:
     return 4 * numbers + batch * horizons.observation * seen
 
 
-def gather(windows: Windows, index: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+def gather(
+    windows: Windows, index: Tensor, rows: slice = slice(None)
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Windows.gather as tensors on the device of the index.
 
     Arrays are gathered by NumPy, faster than torch's own indexing on the CPU; pictures on disk are
     always arrays.
     """
     if isinstance(windows.newest, Tensor):
-        return windows.gather(index)
-    observations, action, real = windows.gather(index.cpu().numpy())
+        return windows.gather(index, rows)
+    observations, action, real = windows.gather(index.cpu().numpy(), rows)
 
     def tensor(values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(index.device)

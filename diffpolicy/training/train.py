@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,12 @@ from tqdm import tqdm
 from diffpolicy import checkpoint as checkpoints
 from diffpolicy.checked import parse_json, validate
 from diffpolicy.checkpoint import Checkpoint, TrainingState
-from diffpolicy.device import busy_cores_warning, check_memory, choose_device
+from diffpolicy.device import busy_cores_warning, check_memory
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import alone_in, remove_partials
 from diffpolicy.specification import Specification
 from diffpolicy.training.config import TrainConfig
+from diffpolicy.training.distributed import ALONE, Ranks, processes
 from diffpolicy.training.learner import WARMUP_STEPS, Learner, bytes_needed
 from diffpolicy.training.log import Log
 from diffpolicy.training.objective import check_objective
@@ -38,51 +41,67 @@ def train(config: TrainConfig) -> Path:
     """Train until --steps, --minutes or a signal; return the path of the policy.
 
     Raises DiffpolicyError for bad input, before anything is written, or if training diverges;
-    KeyboardInterrupt after a signal, once the checkpoint is saved.
+    KeyboardInterrupt after a signal, once the checkpoint is saved. Under torchrun its processes
+    train together.
     """
-    check_options(config)
-    check_objective(config)
-    started = started_policy(config)
-    config = with_target(config, started)
-    start = encoder_weights(config)
-    if config.resume and not (config.out / checkpoints.TRAINING_FILE).exists():
-        print(f"warning: --resume: {config.out} holds no checkpoint; training from scratch")
-    device = choose_device(config.device)
-    torch.set_num_threads(config.threads or torch.get_num_threads())
-    return fit(config, prepare(config, started, start), device)
+    with processes() as ranks:
+        check_options(config)
+        check_objective(config)
+        started = started_policy(config)
+        config = with_target(config, started)
+        start = encoder_weights(config)
+        if config.resume and not (config.out / checkpoints.TRAINING_FILE).exists():
+            print(f"warning: --resume: {config.out} holds no checkpoint; training from scratch")
+        device = ranks.device(config.device)
+        torch.set_num_threads(config.threads or torch.get_num_threads())
+        return fit(config, prepare(config, started, start), device, ranks)
 
 
-def fit(config: TrainConfig, prepared: Prepared, device: torch.device) -> Path:
+def fit(
+    config: TrainConfig, prepared: Prepared, device: torch.device, ranks: Ranks = ALONE
+) -> Path:
     """Train on prepared data, into --out; see `train`."""
     if device.type == "cpu" and (warning := busy_cores_warning()):
         print(f"warning: {warning}")
     for note in prepared.notes:
         print(f"warning: {note}")
-    trainer = Trainer(config, prepared, device)
+    trainer = Trainer(config, prepared, device, ranks)
     if start := prepared.start:
         print(f"{start.path}: convolutions for every camera; BatchNorm and fc are ignored")
-    config.out.mkdir(parents=True, exist_ok=True)
-    with alone_in(config.out):
-        check_run_folder(config)  # again: another training may have ended meanwhile
-        remove_partials(config.out)
+    with _run_folder(config) if ranks.first else nullcontext():
         trainer.restore()
+        trainer.check_same()
         trainer.choose_precision()
         stopped = trainer.run()
         trainer.save()
+        ranks.sum(0)  # wait for the checkpoint
     if stopped:
         print(f"stopped at step {trainer.learner.step}; checkpoint saved, --resume continues")
         raise KeyboardInterrupt
-    print(f"{config.out}: {trainer.summary()}")
+    if ranks.first:
+        print(f"{config.out}: {trainer.summary()}")
     if trainer.learner.step < WARMUP_STEPS:
         print(f"warning: fewer than {WARMUP_STEPS} steps, the warm-up; train longer for a result")
     return checkpoints.policy_path(config.out)
 
 
-class Trainer:
-    """A learner, its data and its run folder."""
+@contextmanager
+def _run_folder(config: TrainConfig) -> Iterator[None]:
+    """Make and lock --out."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    with alone_in(config.out):
+        check_run_folder(config)  # again: another training may have ended meanwhile
+        remove_partials(config.out)
+        yield
 
-    def __init__(self, config: TrainConfig, prepared: Prepared, device: torch.device):
-        self.config, self.prepared, self.device = config, prepared, device
+
+class Trainer:
+    """A learner, its data and its run folder, which rank 0 alone writes."""
+
+    def __init__(
+        self, config: TrainConfig, prepared: Prepared, device: torch.device, ranks: Ranks = ALONE
+    ):
+        self.config, self.prepared, self.device, self.ranks = config, prepared, device, ranks
         self._check()
         self.learner = Learner(
             prepared.specification,
@@ -96,6 +115,7 @@ class Trainer:
             weights=prepared.weights,
             teacher_times=prepared.teacher_times,
         )
+        self.learner.ranks = ranks
         if config.precision != AUTO:
             self.learner.precision = config.precision
         self.elapsed_s = 0.0
@@ -108,17 +128,29 @@ class Trainer:
     def _check(self) -> None:
         """Raise now what would otherwise fail at the first step or the first save."""
         specification, batch = self.prepared.specification, self.prepared.batch
+        self.ranks.check_batch(batch)
         header, name = json.dumps(asdict(specification)), "the policy's header"
         validate(Specification, parse_json(header, name), name)
         what = f"training this network with --batch {batch}"
         needed = bytes_needed(specification, batch) + self.prepared.training.nbytes
         check_memory(needed, self.device, what)
 
+    def check_same(self) -> None:
+        """Raise DiffpolicyError unless all processes go on from one state to one target."""
+        options, target = self._identity(), (self.config.steps, self.config.minutes)
+        data = options.pop("data")
+        self.ranks.check_same(demonstrations=data, options=options, targets=target)
+        self.ranks.check_same(checkpoints=(self.learner.step, self.elapsed_s))
+
     def choose_precision(self) -> None:
-        """Choose the precision of a new run, and say why; a resumed run keeps its own."""
+        """Choose the precision of a new run, and say why; a resumed run keeps its own.
+
+        Processes measure at the same time, as they train; that of rank 0 counts.
+        """
         if not self.learner.step and measured_for(self.config):
             measured = measure(self._gradient)
-            self.learner.precision = measured.faster
+            [chosen] = self.ranks.sum(self.ranks.first * PRECISIONS.index(measured.faster))
+            self.learner.precision = PRECISIONS[int(chosen)]
             print(f"precision: {measured}")
 
     def _gradient(self, precision: str) -> float:
@@ -133,18 +165,22 @@ class Trainer:
         return self.elapsed_s / (60 * (self.config.minutes or 0))
 
     def run(self) -> bool:
-        """Train to the end, saving now and then; True if a signal ended it early."""
-        log = Log(self.config, self.learner.step)
+        """Train to the end, saving now and then; True if a signal ended it early.
+
+        The clock of rank 0, and a signal to any process, hold for all.
+        """
+        log = Log(self.config, self.learner.step) if self.ranks.first else None
         begin, saved_at = time.monotonic() - self.elapsed_s, time.monotonic()
-        total, counted = torch.zeros((), device=self.device), 0
+        signals, total, counted = 0.0, torch.zeros((), device=self.device), 0
         bar = tqdm(total=self.config.steps, initial=self.learner.step, desc="train", unit="step")
-        with stop_on_signal() as stopped, bar, log:
-            while (progress := self.progress) < 1 and not stopped:
+        with stop_on_signal() as received, bar, log or nullcontext():
+            while (progress := self.progress) < 1 and not signals:
                 total += self.learner.learn(self.windows, self.prepared.batch, progress)
                 counted += 1
-                self.elapsed_s = time.monotonic() - begin
+                now = self.ranks.first * (time.monotonic() - begin)
+                self.elapsed_s, signals = self.ranks.sum(now, len(received))
                 bar.update(1)
-                if self.learner.step % LOG_EVERY == 0:
+                if log and self.learner.step % LOG_EVERY == 0:
                     record = self._report(float(total) / counted)
                     total, counted = total.zero_(), 0
                     log.write(record)
@@ -152,7 +188,7 @@ class Trainer:
                 if time.monotonic() - saved_at > SAVE_EVERY_S:
                     self.save()
                     saved_at = time.monotonic()
-            return bool(stopped)
+            return bool(signals)
 
     def summary(self) -> str:
         """One-line training summary."""
@@ -174,8 +210,10 @@ class Trainer:
     def save(self) -> None:
         """Write the resumable state, then the policy; each file is complete by itself.
 
-        Weights that are not finite never replace a checkpoint.
+        Weights that are not finite never replace a checkpoint. Of several processes rank 0 writes.
         """
+        if not self.ranks.first:
+            return
         tensors = self.learner.tensors()
         if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
             raise DiffpolicyError(
