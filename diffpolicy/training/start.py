@@ -21,6 +21,10 @@ def check_options(config: TrainConfig) -> None:
         raise DiffpolicyError(
             f"--validation-fraction must lie in [0, 1); got {config.validation_fraction}"
         )
+    if config.eval_steps is not None and config.eval_minutes is not None:
+        raise DiffpolicyError("give --eval-steps or --eval-minutes, not both")
+    if config.eval_ddim_steps is not None and not config.evaluates:
+        raise DiffpolicyError("--eval-ddim-steps needs --eval-steps or --eval-minutes")
     check_sinks(config.log)
     check_run_folder(config)
 

@@ -17,6 +17,7 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import alone_in, remove_partials
 from diffpolicy.specification import Specification
 from diffpolicy.training.config import TrainConfig
+from diffpolicy.training.curve import Curve, check_curve
 from diffpolicy.training.learner import WARMUP_STEPS, Learner, bytes_needed
 from diffpolicy.training.log import Log
 from diffpolicy.training.objective import check_objective
@@ -98,7 +99,7 @@ class Trainer:
         )
         if config.precision != AUTO:
             self.learner.precision = config.precision
-        self.elapsed_s = 0.0
+        self.elapsed_s, self.cost = 0.0, ""
         self.windows, self.validation = prepared.training, prepared.validation
         if device.type == "cuda" and self.windows.in_memory:
             self.windows = self.windows.to(device)
@@ -113,6 +114,7 @@ class Trainer:
         what = f"training this network with --batch {batch}"
         needed = bytes_needed(specification, batch) + self.prepared.training.nbytes
         check_memory(needed, self.device, what)
+        check_curve(self.config, specification)
 
     def choose_precision(self) -> None:
         """Choose the precision of a new run, and say why; a resumed run keeps its own."""
@@ -135,10 +137,12 @@ class Trainer:
     def run(self) -> bool:
         """Train to the end, saving now and then; True if a signal ended it early."""
         log = Log(self.config, self.learner.step)
+        curve = Curve(self.config, self.device, log, self._policy)
         begin, saved_at = time.monotonic() - self.elapsed_s, time.monotonic()
         total, counted = torch.zeros((), device=self.device), 0
         bar = tqdm(total=self.config.steps, initial=self.learner.step, desc="train", unit="step")
-        with stop_on_signal() as stopped, bar, log:
+        with stop_on_signal() as stopped, bar, log, curve:
+            curve.tend(self.learner.step, self.elapsed_s)
             while (progress := self.progress) < 1 and not stopped:
                 total += self.learner.learn(self.windows, self.prepared.batch, progress)
                 counted += 1
@@ -149,18 +153,24 @@ class Trainer:
                     total, counted = total.zero_(), 0
                     log.write(record)
                     bar.set_postfix(_shown(record), refresh=False)
+                if self.progress < 1:
+                    curve.tend(self.learner.step, self.elapsed_s)
                 if time.monotonic() - saved_at > SAVE_EVERY_S:
                     self.save()
                     saved_at = time.monotonic()
+            if not stopped:
+                self.save()
+                curve.finish(self.learner.step, stopped)
+            self.cost = curve.summary
             return bool(stopped)
 
     def summary(self) -> str:
         """One-line training summary."""
         step, minutes = self.learner.step, self.elapsed_s / 60
         text = f"a policy after {step:,} steps in {minutes:.1f} min"
-        if self.validation is None:
-            return text
-        return f"{text}, validation loss {self.learner.validation_loss(self.validation):.4g}"
+        if self.validation is not None:
+            text += f", validation loss {self.learner.validation_loss(self.validation):.4g}"
+        return text + self.cost
 
     def _report(self, loss: float) -> dict[str, Any]:
         """One log line, with the validation loss every VALIDATE_EVERY steps."""
@@ -182,22 +192,29 @@ class Trainer:
                 f"the weights are no longer finite at step {self.learner.step}; the last "
                 "checkpoint is kept. Lower --lr or check the data"
             )
-        specification, config = self.prepared.specification, self.config
-        progress = {
-            "step": self.learner.step,
-            "elapsed_s": self.elapsed_s,
-            "threads": torch.get_num_threads(),
-        }
-        state = TrainingState(config.steps, config.minutes, **progress, identity=self._identity())
+        config, identity = self.config, self._identity()
+        state = TrainingState(config.steps, config.minutes, **self._reached(), identity=identity)
         checkpoints.save_tensors(config.out / checkpoints.TRAINING_FILE, tensors, asdict(state))
-        about = {**specification.training, **progress, "precision": self.learner.precision}
-        policy = Checkpoint(
+        checkpoints.save_policy(checkpoints.policy_path(config.out), self._policy())
+
+    def _policy(self) -> Checkpoint:
+        """The policy of the present step."""
+        specification = self.prepared.specification
+        precision = {"precision": self.learner.precision}
+        about = {**specification.training, **self._reached(), **precision}
+        return Checkpoint(
             replace(specification, training=about),
             self.learner.ema,
             self.prepared.observation_normalizers,
             self.prepared.action_normalizer,
         )
-        checkpoints.save_policy(checkpoints.policy_path(config.out), policy)
+
+    def _reached(self) -> dict[str, Any]:
+        return {
+            "step": self.learner.step,
+            "elapsed_s": self.elapsed_s,
+            "threads": torch.get_num_threads(),
+        }
 
     def restore(self) -> None:
         """Continue from the run's last checkpoint, if there is one."""
