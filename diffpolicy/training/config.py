@@ -8,6 +8,7 @@ from diffpolicy.checked import Checked, Range
 from diffpolicy.config import (
     CAMERA,
     CONTROL_DT,
+    EPISODES,
     HORIZON,
     MINUTES,
     SEED,
@@ -77,6 +78,15 @@ class TrainConfig(ModelConfig):
     log: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Places for the log beside log.jsonl: tensorboard (RUN/tensorboard), wandb (Weights & Biases;
     WANDB_MODE=offline needs no account)."""
+    eval_steps: Annotated[int | None, STEPS] = None
+    """Evaluate in closed loop every so many optimiser steps, and at the end, in a process of its
+    own beside the training; results go into the log. By default no evaluation."""
+    eval_minutes: Annotated[float | None, MINUTES] = None
+    """Evaluate in closed loop every so many minutes of training, instead of --eval-steps."""
+    eval_episodes: Annotated[int, EPISODES] = 20
+    """Episodes of each such evaluation, with seeds from 700,000 that no report uses."""
+    eval_ddim_steps: Annotated[int | None, Range(0, 10_000)] = None
+    """Denoising steps of such an evaluation; by default as in `eval`."""
     resume: bool = False
     """Continue the run in --out, to its own target unless --steps or --minutes gives another. With
     a new target, the learning rate follows the cosine to that target."""
@@ -92,6 +102,11 @@ class TrainConfig(ModelConfig):
     in the store."""
     picture_memory: Annotated[float, Range(0, 1e6)] = 1.0
     """Most memory for pictures in GB; those of a larger store are read from disk in training."""
+
+    @property
+    def evaluates(self) -> bool:
+        """True if the training is evaluated in closed loop on its way."""
+        return self.eval_steps is not None or self.eval_minutes is not None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import alone_in, remove_partials
 from diffpolicy.specification import Specification
 from diffpolicy.training.config import TrainConfig
+from diffpolicy.training.curve import Curve, check_curve
 from diffpolicy.training.distributed import ALONE, Ranks, processes
 from diffpolicy.training.learner import WARMUP_STEPS, Learner, bytes_needed
 from diffpolicy.training.log import Log
@@ -30,6 +31,7 @@ from diffpolicy.training.start import (
     check_options,
     check_run_folder,
     encoder_weights,
+    identity,
     started_policy,
     with_target,
 )
@@ -118,7 +120,7 @@ class Trainer:
         self.learner.ranks = ranks
         if config.precision != AUTO:
             self.learner.precision = config.precision
-        self.elapsed_s = 0.0
+        self.elapsed_s, self.cost = 0.0, ""
         self.windows, self.validation = prepared.training, prepared.validation
         if device.type == "cuda" and self.windows.in_memory:
             self.windows = self.windows.to(device)
@@ -134,13 +136,19 @@ class Trainer:
         what = f"training this network with --batch {batch}"
         needed = bytes_needed(specification, batch) + self.prepared.training.nbytes
         check_memory(needed, self.device, what)
+        check_curve(self.config, specification)
 
     def check_same(self) -> None:
         """Raise DiffpolicyError unless all processes go on from one state to one target."""
-        options, target = self._identity(), (self.config.steps, self.config.minutes)
+        options, target = self._identity, (self.config.steps, self.config.minutes)
         data = options.pop("data")
         self.ranks.check_same(demonstrations=data, options=options, targets=target)
         self.ranks.check_same(checkpoints=(self.learner.step, self.elapsed_s))
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        about = self.config, self.prepared.specification, self.prepared.batch
+        return identity(*about, self.learner.precision)
 
     def choose_precision(self) -> None:
         """Choose the precision of a new run, and say why; a resumed run keeps its own.
@@ -170,10 +178,13 @@ class Trainer:
         The clock of rank 0, and a signal to any process, hold for all.
         """
         log = Log(self.config, self.learner.step) if self.ranks.first else None
+        curve = Curve(self.config, self.device, log, self._policy) if log else None
         begin, saved_at = time.monotonic() - self.elapsed_s, time.monotonic()
         signals, total, counted = 0.0, torch.zeros((), device=self.device), 0
         bar = tqdm(total=self.config.steps, initial=self.learner.step, desc="train", unit="step")
-        with stop_on_signal() as received, bar, log or nullcontext():
+        with stop_on_signal() as received, bar, log or nullcontext(), curve or nullcontext():
+            if curve:
+                curve.tend(self.learner.step, self.elapsed_s)
             while (progress := self.progress) < 1 and not signals:
                 total += self.learner.learn(self.windows, self.prepared.batch, progress)
                 counted += 1
@@ -185,18 +196,24 @@ class Trainer:
                     total, counted = total.zero_(), 0
                     log.write(record)
                     bar.set_postfix(_shown(record), refresh=False)
+                if curve and self.progress < 1:
+                    curve.tend(self.learner.step, self.elapsed_s)
                 if time.monotonic() - saved_at > SAVE_EVERY_S:
                     self.save()
                     saved_at = time.monotonic()
-            return bool(signals)
+            if curve and not signals:
+                self.save()
+                curve.finish(self.learner.step, received)
+                self.cost = curve.summary
+            return bool(signals or received)
 
     def summary(self) -> str:
         """One-line training summary."""
         step, minutes = self.learner.step, self.elapsed_s / 60
         text = f"a policy after {step:,} steps in {minutes:.1f} min"
-        if self.validation is None:
-            return text
-        return f"{text}, validation loss {self.learner.validation_loss(self.validation):.4g}"
+        if self.validation is not None:
+            text += f", validation loss {self.learner.validation_loss(self.validation):.4g}"
+        return text + self.cost
 
     def _report(self, loss: float) -> dict[str, Any]:
         """One log line, with the validation loss every VALIDATE_EVERY steps."""
@@ -220,22 +237,29 @@ class Trainer:
                 f"the weights are no longer finite at step {self.learner.step}; the last "
                 "checkpoint is kept. Lower --lr or check the data"
             )
-        specification, config = self.prepared.specification, self.config
-        progress = {
-            "step": self.learner.step,
-            "elapsed_s": self.elapsed_s,
-            "threads": torch.get_num_threads(),
-        }
-        state = TrainingState(config.steps, config.minutes, **progress, identity=self._identity())
+        config, identity = self.config, self._identity
+        state = TrainingState(config.steps, config.minutes, **self._reached(), identity=identity)
         checkpoints.save_tensors(config.out / checkpoints.TRAINING_FILE, tensors, asdict(state))
-        about = {**specification.training, **progress, "precision": self.learner.precision}
-        policy = Checkpoint(
+        checkpoints.save_policy(checkpoints.policy_path(config.out), self._policy())
+
+    def _policy(self) -> Checkpoint:
+        """The policy of the present step."""
+        specification = self.prepared.specification
+        precision = {"precision": self.learner.precision}
+        about = {**specification.training, **self._reached(), **precision}
+        return Checkpoint(
             replace(specification, training=about),
             self.learner.ema,
             self.prepared.observation_normalizers,
             self.prepared.action_normalizer,
         )
-        checkpoints.save_policy(checkpoints.policy_path(config.out), policy)
+
+    def _reached(self) -> dict[str, Any]:
+        return {
+            "step": self.learner.step,
+            "elapsed_s": self.elapsed_s,
+            "threads": torch.get_num_threads(),
+        }
 
     def restore(self) -> None:
         """Continue from the run's last checkpoint, if there is one."""
@@ -246,7 +270,7 @@ class Trainer:
         started = {"precision": FLOAT32, **state.identity}  # absent in older runs
         if self.config.precision == AUTO and started["precision"] in PRECISIONS:
             self.learner.precision = started["precision"]
-        now = self._identity()
+        now = self._identity
         for name in now:
             if started.get(name) != now[name]:
                 raise DiffpolicyError(
@@ -257,28 +281,6 @@ class Trainer:
         checkpoints.check_finite(tensors, path)
         self.learner.restore(tensors, state.step)
         self.elapsed_s = state.elapsed_s
-
-    def _identity(self) -> dict[str, Any]:
-        """Facts that a resumed run must share with the run it continues, as JSON."""
-        specification, config = self.prepared.specification, self.config
-        task = asdict(specification.task)
-        del task["observation_keys"]  # absent in older runs, and part of the data's fingerprint
-        parts = {
-            "data": specification.training["fingerprint"],
-            **asdict(specification.model),
-            **{f"{name}_horizon": n for name, n in asdict(specification.horizons).items()},
-            "task": task,
-            "batch": self.prepared.batch,
-            "seed": config.seed,
-            "precision": self.learner.precision,
-            "lr": config.lr,
-            "weight_decay": config.weight_decay,
-            "validation_fraction": config.validation_fraction,
-            "colour_jitter": config.colour_jitter,
-        }
-        if "teacher" in specification.training:
-            parts["teacher"] = specification.training["teacher"]
-        return json.loads(json.dumps(parts))
 
 
 def _shown(record: dict[str, Any]) -> dict[str, str]:
