@@ -6,6 +6,8 @@ without the state of a generator in the checkpoint.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +30,28 @@ EMA_POWER, EMA_LIMIT = 0.75, 0.9999
 VALIDATION_WINDOWS, AT_A_TIME = 1024, 64  # at a time: windows with pictures
 DRAWS = 4  # noisy chunks of each window with pictures: encoding costs more than denoising
 ADAM = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A batch: inputs x_t [B, T_p, D_a], t [B] and observations of the network; its target.
+
+    weight: of each error, if some do not count; `whole` is their sum over all processes, whose
+    number is `parts`.
+    """
+
+    inputs: tuple[Tensor, Tensor, Any]
+    target: Tensor
+    weight: Tensor | None = None
+    whole: Tensor | None = None
+    parts: int = 1
+
+    def loss(self, predicted: Tensor) -> Tensor:
+        """The mean squared error; of several processes the part of this one."""
+        error = (predicted - self.target).square()
+        if self.weight is None:
+            return error.mean() / self.parts
+        return (error * self.weight).sum() / self.whole
 
 
 class Learner:
@@ -97,7 +121,7 @@ class Learner:
             self.device.type, torch.bfloat16, enabled=self.precision == BFLOAT16
         )
         with autocast:
-            generator = self._generator(self.step)
+            generator = self.generator(self.step)
             loss = self.loss(self.network, windows, batch, generator, self.ranks, augmented=True)
         loss.backward()
         return loss.detach()
@@ -110,7 +134,7 @@ class Learner:
             return torch.func.functional_call(self.network, self.ema, inputs)
 
         most = AT_A_TIME if self.crops else VALIDATION_WINDOWS
-        batch, generator = min(most, len(windows)), self._generator(0)
+        batch, generator = min(most, len(windows)), self.generator(0)
         rounds = range(VALIDATION_WINDOWS // most)
         return sum(float(self.loss(network, windows, batch, generator)) for _ in rounds) / len(
             rounds
@@ -147,7 +171,8 @@ class Learner:
         self.optimizer.load_state_dict(state)
         self.step = step
 
-    def _generator(self, step: int) -> torch.Generator:
+    def generator(self, step: int) -> torch.Generator:
+        """The generator of all draws of a step."""
         key = np.random.SeedSequence([self.seed, step]).generate_state(1, np.uint64)[0]
         return torch.Generator(self.device).manual_seed(int(key >> np.uint64(1)))
 
@@ -160,7 +185,19 @@ class Learner:
         ranks: Ranks = ALONE,
         augmented: bool = False,
     ) -> Tensor:
-        """The mean of ‖target - network‖² over a random batch (arXiv 2006.11239, eq. 14).
+        """The mean of ‖target - network‖² over a random batch (arXiv 2006.11239, eq. 14)."""
+        drawn = self.drawn(windows, batch, generator, ranks, augmented)
+        return drawn.loss(network(*drawn.inputs))
+
+    def drawn(
+        self,
+        windows: Windows,
+        batch: int,
+        generator: torch.Generator,
+        ranks: Ranks = ALONE,
+        augmented: bool = False,
+    ) -> Drawn:
+        """A random batch of noisy chunks.
 
         Unless actions are position targets, those beyond the episode's ends do not count; committed
         actions, which the network is given, never do.
@@ -183,11 +220,11 @@ class Learner:
             action, counted = (x.repeat_interleave(self.draws, 0) for x in (action, counted))
         x_t, t, target = self.objective.pair(action, generator)
         rows = ranks.rows(len(x_t))
-        error = (network(x_t[rows], t[rows], observations) - target[rows]).square()
+        inputs = x_t[rows], t[rows], observations
         if not (self.masked or self.prefix_max):
-            return error.mean() / ranks.count
+            return Drawn(inputs, target[rows], parts=ranks.count)
         weight = counted[..., None].expand_as(target)
-        return (error * weight[rows]).sum() / weight.sum()
+        return Drawn(inputs, target[rows], weight[rows], weight.sum())
 
 
 def bytes_needed(specification: Specification, batch: int) -> int:
