@@ -158,7 +158,7 @@ class Trainer:
                 if time.monotonic() - saved_at > SAVE_EVERY_S:
                     self.save()
                     saved_at = time.monotonic()
-            if not stopped:
+            if self.config.evaluates and not stopped:
                 self.save()
                 curve.finish(self.learner.step, stopped)
             self.cost = curve.summary
