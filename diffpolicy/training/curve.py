@@ -108,7 +108,7 @@ class Curve:
     def finish(self, step: int, stopped: list[int]) -> None:
         """Wait for the evaluation that runs and for that of the last step, or for a signal."""
         self._wait(stopped)
-        if self.config.evaluates and not stopped and step not in self.log.evaluated:
+        if not stopped and step not in self.log.evaluated:
             self._snapshot(step)
             tqdm.write(f"evaluating step {step}, the last one")
             self._wait(stopped)

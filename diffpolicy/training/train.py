@@ -201,7 +201,7 @@ class Trainer:
                 if time.monotonic() - saved_at > SAVE_EVERY_S:
                     self.save()
                     saved_at = time.monotonic()
-            if curve and not signals:
+            if curve and self.config.evaluates and not signals:
                 self.save()
                 curve.finish(self.learner.step, received)
                 self.cost = curve.summary

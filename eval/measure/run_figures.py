@@ -9,7 +9,8 @@ from diffpolicy.errors import DiffpolicyError
 
 from .result_files import EvalProvenance, EvalResult, SweepResult, document, result_of
 from .results import BudgetResult
-from .run_folders import Best, RunFacts, walk
+from .run_facts import Best, RunFacts
+from .run_folders import walk
 
 REGRESSION = "regression"  # objective; the variant of rows that another run has in a sweep
 

@@ -4,78 +4,45 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from diffpolicy.checked import Range, validate
 from diffpolicy.checkpoint import (
     POLICY_FILE,
     TRAINING_FILE,
     PolicyHeader,
-    Target,
     TrainingState,
     load_header,
 )
+from diffpolicy.config import MINUTES, STEPS
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import is_locked
 
-from .results import Count, Name, Rate
+from .results import Count, Name
+from .run_facts import RunFacts, State
 from .training_log import LOG, last
 
-State = Literal["training", "interrupted", "finished", "policy only"]
 STORES = (".zgroup", "zarr.json")  # files of a folder that holds no runs
 SNAPSHOTS = "curve"  # in a run
 
 
-@dataclass(frozen=True, kw_only=True)
-class Best:
-    """Best success of a run in closed loop, and where it stands.
+@dataclass(frozen=True)
+class Asked:
+    """The target among the options of a training; imported policies have none."""
 
-    step: optimiser steps that the evaluated policy had. file: the result that tells it.
-    """
-
-    success: Rate
-    score: float
-    episodes: Count
-    budget: Name
-    clock: Name
-    step: Count | None
-    file: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunFacts:
-    """A run folder; name: its path in the folder searched. None is unknown.
-
-    state: training, while a process holds the lock of the folder; interrupted, with a checkpoint
-    short of its target; finished; policy only, without the state that --resume needs.
-    success: of the last closed-loop evaluation in its log.
-    """
-
-    name: str
-    state: State
-    step: int | None = None
-    target_steps: int | None = None
-    minutes: float | None = None
-    target_minutes: float | None = None
-    network: str | None = None
-    objective: str | None = None
-    prediction: str | None = None
-    precision: str | None = None
-    episodes: int | None = None
-    validation_loss: float | None = None
-    success: float | None = None
-    best: Best | None = None
+    steps: Annotated[int | None, STEPS] = None
+    minutes: Annotated[float | None, MINUTES] = None
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The part of a policy's training provenance that is listed; imported policies have none."""
+    """The part of a policy's training provenance that is listed."""
 
     step: Count | None = None
     elapsed_s: Annotated[float | None, Range(0, 1e12)] = None
     precision: Name | None = None
     episodes: Count | None = None
-    config: dict[str, Any] = field(default_factory=dict)
+    config: Asked = field(default_factory=Asked)
 
 
 def find_runs(folder: Path) -> tuple[list[RunFacts], dict[str, str]]:
@@ -102,7 +69,7 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     for path, folders, files in os.walk(folder):
         yield Path(path), files
         inner = [] if set(STORES) & set(files) else folders
-        left_out = {SNAPSHOTS} if is_run(files) else set()
+        left_out = {SNAPSHOTS} if is_run(files) or LOG in files else set()
         folders[:] = [name for name in inner if name not in left_out and name[0] != "."]
 
 
@@ -141,8 +108,8 @@ def _policy(path: Path) -> dict[str, Any]:
     return {
         "step": trained.step,
         "minutes": None if trained.elapsed_s is None else trained.elapsed_s / 60,
-        "target_steps": trained.config.get("steps"),
-        "target_minutes": trained.config.get("minutes"),
+        "target_steps": trained.config.steps,
+        "target_minutes": trained.config.minutes,
         "network": model.denoiser,
         "objective": model.objective,
         "prediction": model.prediction if model.objective != "regression" else None,
@@ -151,15 +118,14 @@ def _policy(path: Path) -> dict[str, Any]:
     }
 
 
-def _target(state: TrainingState, policy: dict[str, Any]) -> Target:
+def _target(state: TrainingState, policy: dict[str, Any]) -> Asked:
     """The target of a run; format 1 has it in the policy alone."""
     if state.steps or state.minutes:
-        return state
-    found = {"steps": policy.get("target_steps"), "minutes": policy.get("target_minutes")}
-    return validate(Target, found, "the target of the run")
+        return Asked(state.steps, state.minutes)
+    return Asked(policy.get("target_steps"), policy.get("target_minutes"))
 
 
-def _complete(state: TrainingState, target: Target) -> bool:
+def _complete(state: TrainingState, target: Asked) -> bool:
     if target.steps is not None:
         return state.step >= target.steps
     return target.minutes is not None and state.elapsed_s >= 60 * target.minutes

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..measure.run_folders import RunFacts
+from ..measure.run_facts import RunFacts
 from .table import print_table
 
 TITLES = ("run", "state", "step", "minutes", "network", "predicts", "precision", "episodes")

@@ -11,8 +11,9 @@ from conftest import as_version_1, rewrite
 from diffpolicy.checkpoint import POLICY_FILE, TRAINING_FILE
 from diffpolicy.eval.measure.result_files import read_sweep
 from diffpolicy.eval.measure.results import TrainingCurve
+from diffpolicy.eval.measure.run_facts import RunFacts
 from diffpolicy.eval.measure.run_figures import with_figures
-from diffpolicy.eval.measure.run_folders import RunFacts, find_runs
+from diffpolicy.eval.measure.run_folders import find_runs
 from diffpolicy.eval.measure.training_log import last, training_curves
 from diffpolicy.eval.report.sweep_page import sweep_page
 from diffpolicy.files import alone_in
@@ -79,6 +80,7 @@ def test_a_locked_run_is_in_training_also_before_its_first_checkpoint(run):
     young.mkdir()
     (young / "log.jsonl").write_text('{"step": 100, "loss": 1.0}\n')
     assert list(facts(run.parent)) == ["first"]
+    shutil.copytree(run, young / "curve" / "step-100")
     with alone_in(run), alone_in(young):
         assert {name: run.state for name, run in facts(run.parent).items()} == {
             "first": "training",
