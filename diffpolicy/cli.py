@@ -41,7 +41,7 @@ GROUPS = {  # title in the help: {name: (dataclass of its options, function of t
         ),
     },
     "Train, and choose a number of denoising steps": {
-        "train": ("diffpolicy.training.config:TrainConfig", "diffpolicy.training.train:train"),
+        "train": ("diffpolicy.training.config:TrainConfig", "diffpolicy.training.seeds:command"),
         "distill": (
             "diffpolicy.training.config:DistillConfig",
             "diffpolicy.training.distill:distill",

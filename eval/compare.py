@@ -139,8 +139,8 @@ def compare(
     reference: Candidate, other: Candidate, margin: float, paired: bool = True
 ) -> Comparison:
     """The difference reference - other with its tests."""
-    binary = reference.outcomes.dtype == bool
     a, b = reference.outcomes, other.outcomes
+    binary = a.dtype == b.dtype == bool
     return Comparison(
         reference=reference.name,
         other=other.name,

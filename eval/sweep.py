@@ -22,6 +22,7 @@ from .measure.provenance import set_threads
 from .measure.result_files import SweepProvenance, SweepResult
 from .measure.results import BudgetResult, Metric, Picture, Profile
 from .measure.run import results_folder
+from .measure.seeds import by_budget, firsts, held_over_seeds, over_seeds, values_of
 from .pictures import FOLDER, picture_of
 from .report.products import check_outputs, save
 from .report.sentences import reason
@@ -57,7 +58,7 @@ def sweep(config: SweepConfig) -> SweepResult:
     policies = prepare_budgets(config)
     check_source(policies, config)
     with open_evaluator(config, policies) as evaluator:
-        profiles = evaluator.profiles(policies, config, config.clocks)
+        profiles = evaluator.profiles(firsts(policies), config, config.clocks)
         clocks = [Clock(name, profiles) for name in config.clocks]
         return run_sweep(config, evaluator, policies, clocks)
 
@@ -106,9 +107,13 @@ def open_evaluator(config: SweepConfig, policies: Sequence[Budget]) -> Evaluator
 def run_sweep(
     config: SweepConfig, evaluator: Evaluator, policies: Sequence[Budget], clocks: Sequence[Clock]
 ) -> SweepResult:
-    """Run every budget on every clock; the recommendation is the one of the last clock."""
+    """Run every budget on every clock; the recommendation is the one of the last clock.
+
+    clocks: with a profile for each of the `firsts` of the policies.
+    """
     out = results_folder(config, "sweep")
     rows, clocks = _episodes(evaluator, policies, clocks)
+    policies = firsts(policies)
     metric = metric_of(config.outcome, [row for of_clock in rows for row in of_clock])
     advice = [
         _advise(config, evaluator, policies, clock, of_clock, metric)
@@ -132,15 +137,18 @@ def run_sweep(
 def _episodes(
     evaluator: Evaluator, policies: Sequence[Budget], clocks: Sequence[Clock]
 ) -> tuple[list[list[BudgetResult]], list[Clock]]:
-    """For each clock, one row for each policy; the clocks with the profiles used on them."""
+    """For each clock, one row for each budget; the clocks with the profiles used on them."""
     rows, used = [[] for _ in clocks], [[] for _ in clocks]
     with tqdm(total=len(clocks) * len(policies), desc="sweep", unit="budget") as bar:
-        for i, policy in enumerate(policies):  # in this order workers keep the policy's engine
-            for clock, of_clock, profiles in zip(clocks, rows, used, strict=True):
-                row, profile = evaluator.evaluate(policy, clock.name, clock.profiles[i])
-                of_clock.append(row)
-                profiles.append(profile)
-                bar.update(1)
+        for i, of_seeds in enumerate(by_budget(policies)):
+            found: list[list[tuple[BudgetResult, LatencyProfile]]] = [[] for _ in clocks]
+            for policy in of_seeds:  # in this order workers keep the policy's engine
+                for clock, of_clock in zip(clocks, found, strict=True):
+                    of_clock.append(evaluator.evaluate(policy, clock.name, clock.profiles[i]))
+                    bar.update(1)
+            for of_clock, all_rows, profiles in zip(found, rows, used, strict=True):
+                all_rows.append(over_seeds([row for row, _ in of_clock]))
+                profiles.append(of_clock[0][1])
     return rows, [Clock(c.name, profiles) for c, profiles in zip(clocks, used, strict=True)]
 
 
@@ -186,6 +194,7 @@ def _advise(
     ]
     paired = evaluator.paired
     decision = recommend(candidates, config.margin, config.floor, metric, paired)
+    decision = replace(decision, over_seeds=held_over_seeds(rows, decision, metric))
     decision = _on_clock(decision, clock, dt, config.accept_disturbed)
     best = max((c for c in candidates if not c.comparator_only), key=lambda c: c.mean)
     reference = next((c for c in candidates if c.name == decision.name), best)
@@ -228,8 +237,14 @@ def candidate_of(
     meets_deadline: bool = True,
     ticks: int | None = None,
 ) -> Candidate:
-    """A budget as the statistics see it; one of several runs may be regression."""
-    outcomes = np.array(getattr(row.outcomes, metric), bool if metric == "success" else float)
+    """A budget as the statistics see it; one of several runs may be regression.
+
+    Of several training seeds each episode counts once, with the mean of its outcomes.
+    """
+    if row.training_seeds:
+        outcomes = values_of(row, metric).mean(axis=0)
+    else:
+        outcomes = np.array(getattr(row.outcomes, metric), bool if metric == "success" else float)
     return Candidate(
         name=row.name,
         ddim_steps=row.ddim_steps,

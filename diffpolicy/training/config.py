@@ -62,6 +62,8 @@ class TrainConfig(ModelConfig):
     """Fraction of the episodes used for the validation loss only."""
     seed: Annotated[int, SEED] = 0
     """Seed of the weights, the validation split and the batches."""
+    seeds: Annotated[tuple[int, ...], SEED] = ()
+    """Several seeds, instead of --seed: a run OUT/seed-K for each, for sweep --runs OUT."""
     device: Device = "auto"
     """Device to train on; auto uses CUDA if it is available."""
     threads: Annotated[int | None, THREADS] = None

@@ -47,8 +47,13 @@ def load_budgets(config: SweepConfig | DelaysConfig) -> list[Budget]:
 
 
 def _of_runs(config: SweepConfig | DelaysConfig) -> list[Policy]:
-    found = []
-    for label, checkpoint in load_runs(config.runs).items():
+    found, labels = [], set()
+    for label, checkpoint in load_runs(config.runs):
+        if label in labels and not isinstance(config, SweepConfig):
+            raise DiffpolicyError(
+                f"{label} holds runs of several training seeds; expected a run; give one of them"
+            )
+        labels.add(label)
         found += budgets_of(config, label, checkpoint, _samplings(config, checkpoint))
     if not found:
         raise DiffpolicyError(f"no run fits --late {' '.join(config.late)}; try drop beside")
@@ -82,14 +87,14 @@ def describe_budgets(config: SweepConfig, policies: Sequence[Budget]) -> Iterato
     """Lines on the training of regression and diffusion, and on the chain of each budget."""
     ours = [policy for policy in policies if isinstance(policy, Policy)]
     if config.runs:
-        first = {policy.label: policy for policy in reversed(ours)}
-        yield from (f"{label} trained for {_effort(p)}" for label, p in reversed(first.items()))
+        first = {(p.label, describe(p).trained.training_seed): p for p in reversed(ours)}
+        yield from (f"{p.label} trained for {_effort(p)}" for p in reversed(first.values()))
     elif ours and ours[0].regression:
         yield f"regression trained for {_effort(ours[0])}; diffusion for {_effort(ours[-1])}"
     elif ours and config.regression == "auto":
         where = Run(run_of(config)).regression
         yield f"no regression policy in {where} (diffpolicy train --objective regression)"
-    yield from (describe(policy).line for policy in policies)
+    yield from dict.fromkeys(describe(policy).line for policy in policies)
 
 
 def _regression(config: SweepConfig, checkpoint: Checkpoint) -> list[Policy]:

@@ -72,13 +72,33 @@ class SharedTicks:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OverSeeds:
+    """The difference chosen - rival over S training seeds, each with the same episodes.
+
+    rival: the best other budget. interval: 95 %, with training seeds and episodes as random.
+    within: number of training seeds whose difference is within the margin.
+    """
+
+    seeds: Count
+    rival: BudgetMean
+    difference: float
+    interval: tuple[float, float]
+    within: Count
+
+    def holds(self, margin: float) -> bool:
+        """True if the interval excludes a loss of the margin."""
+        return self.interval[0] > -margin
+
+
+@dataclass(frozen=True, kw_only=True)
 class Decision:
     """Facts of a recommendation.
 
     chosen: the recommended budget, else the best one that meets the deadline, if that decided.
     rival: the budget that `chosen` is least surely non-inferior to; interval: of their difference.
     one_tick_ms: the control tick, if every latency fits in one. shared: sufficient budgets that are
-    not recommended, because they would not be any faster than a better one.
+    not recommended, because they would not be any faster than a better one. over_seeds: of a
+    recommended budget with several training seeds.
     """
 
     verdict: Verdict
@@ -98,6 +118,7 @@ class Decision:
     regression_suffices: bool = False
     one_tick_ms: float | None = None
     shared: tuple[SharedTicks, ...] = ()
+    over_seeds: OverSeeds | None = None
     disturbed: bool = False
 
     @property

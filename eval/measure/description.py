@@ -19,6 +19,13 @@ Budget = Policy | External  # a policy with one step budget
 EXTERNAL = "external"  # engine of a policy of others
 
 
+@dataclass(frozen=True)
+class Seeded:
+    """The part of a run's options that tells it from others of its recipe."""
+
+    seed: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Description:
     """A step budget in results; None is unknown. policy: module:factory of a policy of others.
@@ -109,6 +116,9 @@ def _training(policy: Policy) -> Training:
         with suppress(DiffpolicyError):
             value = policy.specification.training.get(name)
             found[name] = getattr(validate(Training, {name: value}, name, others=True), name)
+    with suppress(DiffpolicyError):
+        options = policy.specification.training.get("config")
+        found["training_seed"] = validate(Seeded, options, "config", others=True).seed
     return Training(**found)
 
 

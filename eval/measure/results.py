@@ -31,10 +31,11 @@ def check_inside(name: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Optimiser steps and seconds of training."""
+    """Optimiser steps, seconds and seed of training."""
 
     step: Annotated[int | None, COUNT] = None
     elapsed_s: float | None = None
+    training_seed: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,10 @@ class FarObservation:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcomes:
-    """Success, score and tick of the first success of each episode [E], in order of the seeds."""
+    """Success, score and tick of the first success of each episode [E], in order of the seeds.
+
+    Of several training seeds [S · E]: the episodes of the first one, then those of the next.
+    """
 
     success: Annotated[list[int], RATE, NOT_EMPTY]
     score: Annotated[list[Number], NOT_EMPTY]
@@ -104,9 +108,11 @@ class BudgetResult:
     others, whose network_evals, gradient_evals, audit and eta are unknown. late: strategy for late
     chunks. latency_source: in `delays` also the pattern of the delays.
     encoder_ms: median of the part of the latency before the denoising loop, for pictures.
-    delay_error: mean of the expected delay less the true one, in ticks. prefix_miss_share: of
-    chunks, those that came later than expected. ticks: the constant delay, in `delays` only. The
-    fields after it: on the wall clock only. evaluations_mean: really made, where a deadline cuts.
+    training_seeds: of the runs that the row is of, where there are several; episodes and sums
+    count those of all. delay_error: mean of the expected delay less the true one, in ticks.
+    prefix_miss_share: of chunks, those that came later than expected. ticks: the constant delay, in
+    `delays` only. The fields after it: on the wall clock only. evaluations_mean: really made, where
+    a deadline cuts.
     """
 
     name: Name
@@ -145,6 +151,7 @@ class BudgetResult:
     failures: list[str]
     far_observations: list[FarObservation] = field(default_factory=list)
     outcomes: Outcomes
+    training_seeds: list[int | None] | None = None
     ticks: Annotated[int | None, DELAY] = None
     tick_late_ms: dict[str, float] | None = None
     missed_ticks: int | None = None

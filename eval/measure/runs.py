@@ -13,23 +13,34 @@ from ..config import SweepConfig
 from ..delays_config import DelaysConfig
 from .evaluator import policy_of
 from .run import Run
+from .seeds import check_recipe, runs_in
 
 ALIKE = ("env_id", "env_kwargs", "control_dt_s", "camera", "observations", "action_dim")  # of Task
 
 
-def load_runs(paths: Sequence[Path]) -> dict[str, Checkpoint]:
-    """The runs by the shortest ends of their folders that tell them apart.
+def load_runs(paths: Sequence[Path]) -> Iterator[tuple[str, Checkpoint]]:
+    """The runs with the shortest ends of their folders that tell them apart.
 
+    A folder with the runs of several training seeds gives each of them, under its own name.
     Raises DiffpolicyError if a run is given twice, or if tasks differ in what control uses.
     """
     folders = [Run(path).folder.resolve() for path in paths]
     if len(set(folders)) < len(folders):
         raise DiffpolicyError("--runs names a run folder twice; expected different runs")
-    found = dict(zip(labels(folders), map(load_policy, paths), strict=True))
-    (first, reference), *others = found.items()
-    for label, checkpoint in others:
-        _check_task(first, reference.specification.task, label, checkpoint.specification.task)
-    return found
+    first: tuple[str, Task] | None = None
+    for label, path in zip(labels(folders), paths, strict=True):
+        for checkpoint in _seeds_of(path):
+            task = checkpoint.specification.task
+            first = first or (label, task)
+            _check_task(*first, label, task)
+            yield label, checkpoint
+
+
+def _seeds_of(path: Path) -> list[Checkpoint]:
+    """The runs of one recipe in a folder, or the run that it is."""
+    found = {run: load_policy(run) for run in runs_in(path) or [path]}
+    check_recipe(path, found)
+    return [*found.values()]
 
 
 def labels(folders: Sequence[Path]) -> list[str]:

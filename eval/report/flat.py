@@ -56,12 +56,19 @@ def episodes(result: Result) -> Iterator[Line]:
         for row in result.rows:
             found = row.outcomes
             ticks = found.success_tick or [None] * len(found.success)
-            about = {"budget": row.name, "clock": row.clock, "latency_source": row.latency_source}
+            about: Line = {
+                "budget": row.name,
+                "clock": row.clock,
+                "latency_source": row.latency_source,
+            }
+            per_seed = len(found.success) // len(row.training_seeds or [0])
             for i, (success, score, tick) in enumerate(
                 zip(found.success, found.score, ticks, strict=True)
             ):
+                if row.training_seeds:
+                    about["training_seed"] = row.training_seeds[i // per_seed]
                 outcome = {"success": success, "score": score, "success_tick": tick}
-                yield {**about, "seed": first + i, **outcome}
+                yield {**about, "seed": first + i % per_seed, **outcome}
 
 
 def _replayed(row: ReplayedEpisode) -> Line:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from ..measure.decisions import Decision, Recommendation, SharedTicks
+from ..measure.decisions import Decision, OverSeeds, Recommendation, SharedTicks
 from ..measure.result_files import EvalProvenance, LatencyFile
 from ..measure.results import BudgetResult, LatencyResult
 
@@ -38,6 +38,8 @@ def reason(decision: Decision) -> str:
     text = REASONS[decision.verdict](decision)
     if decision.regression is not None:
         text += f"; regression, without denoising, reaches {decision.regression:.2f}"
+    if decision.over_seeds is not None:
+        text += f"; {_over_seeds(decision.over_seeds, decision.margin)}"
     if decision.one_tick_ms is not None:
         text += f"; all budgets fit in one control tick ({decision.one_tick_ms:g} ms)"
     if decision.disturbed and decision.verdict != "disturbed":
@@ -64,6 +66,16 @@ def _shared(s: SharedTicks) -> str:
         f"{s.budget.name} suffices too, but takes {ticks} "
         f"like {s.better.name}, which is better ({s.better.mean:.2f} vs {s.budget.mean:.2f}, 95 % "
         f"interval of the difference {low:+.2f} to {high:+.2f})"
+    )
+
+
+def _over_seeds(o: OverSeeds, margin: float) -> str:
+    low, high = o.interval
+    verdict = "it holds" if o.holds(margin) else "it is not established"
+    return (
+        f"{verdict} over training seeds: the difference to {o.rival.name} is {o.difference:+.3f}, "
+        f"with other seeds and episodes {low:+.3f} to {high:+.3f} (95 % interval), and within the "
+        f"margin in {o.within} of {o.seeds} seeds"
     )
 
 
