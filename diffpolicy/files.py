@@ -1,6 +1,7 @@
 """Atomic writing of files, and locks on folders."""
 
 import errno
+import json
 import logging
 import os
 import shutil
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from diffpolicy.errors import DiffpolicyError
 
@@ -135,6 +137,16 @@ def _make_folder(path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON atomically, as it is encoded: the text is never held whole."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(data, file, indent=1)
+
+    write_atomically(path, write)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -5,7 +5,7 @@ episodes. Paired means that episode i of both had the same seed and the same sta
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy import special, stats
@@ -13,6 +13,7 @@ from scipy import special, stats
 CONFIDENCE = 0.95
 ALPHA = 0.05  # one-sided, for non-inferiority
 RESAMPLES = 10_000
+BLOCK, GROUP = 4_000_000, 16  # counts in memory at one time, about; resamples of a group
 FEWEST_DISCORDANT = 10  # below this the moments of the differences are not used
 CONTINUITY = 0.25  # of one episode's outcome
 SEED = 0
@@ -40,8 +41,13 @@ def crossed_interval(values: np.ndarray) -> tuple[float, float]:
     """
     if np.ptp(values) == 0:
         return float(values[0, 0]), float(values[0, 0])
-    drawn = (_draws(n, SEED + axis) / n for axis, n in enumerate(values.shape))
-    return _percentiles(np.einsum("rs,se,re->r", next(drawn), values, next(drawn), optimize=True))
+    blocks = _blocks(values.shape[1])
+    drawn = (_draws(n, SEED + axis, blocks) for axis, n in enumerate(values.shape))
+    means = [
+        np.einsum("rs,se,re->r", s / len(values), values, e / values.shape[1], optimize=True)
+        for s, e in zip(*drawn, strict=True)
+    ]
+    return _percentiles(np.concatenate(means))
 
 
 def rate_interval(successes: np.ndarray) -> tuple[float, float]:
@@ -74,12 +80,24 @@ def _percentiles(means: np.ndarray) -> tuple[float, float]:
 
 
 def _bootstrap_means(values: np.ndarray, seed: int = SEED) -> np.ndarray:
-    return _draws(len(values), seed) @ values / len(values)
+    blocks = [counts @ values for counts in _draws(len(values), seed, _blocks(len(values)))]
+    return np.concatenate(blocks) / len(values)
 
 
-def _draws(n: int, seed: int) -> np.ndarray:
-    """Counts [RESAMPLES, n] of n draws from n with replacement."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+def _blocks(n: int) -> list[int]:
+    """Numbers of resamples of n episodes whose counts are in memory at one time.
+
+    Few large blocks of whole groups: a matrix product rounds as it would without them.
+    """
+    groups = RESAMPLES // GROUP
+    blocks = min(math.ceil(RESAMPLES * n / BLOCK), groups)
+    return [GROUP * len(block) for block in np.array_split(np.arange(groups), blocks)]
+
+
+def _draws(n: int, seed: int, blocks: Sequence[int]) -> Iterator[np.ndarray]:
+    """Counts [resamples of a block, n] of n draws from n with replacement, for each block."""
+    rng, weights = np.random.default_rng(seed), np.full(n, 1 / n)
+    yield from (rng.multinomial(n, weights, size) for size in blocks)
 
 
 def over_tasks(

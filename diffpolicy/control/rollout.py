@@ -46,24 +46,32 @@ def run_episodes(
 
 
 def collect(
+    advances: Iterable[Advance], seeds: Sequence[int], options: RolloutOptions, description: str
+) -> list[Episode]:
+    """Episodes in the order of the seeds; with a bar of ticks."""
+    done: dict[int, Episode] = {}
+    stream(advances, seeds, options, description, lambda e: done.update({e.seed: e}))
+    return [done[seed] for seed in seeds]
+
+
+def stream(
     advances: Iterable[Advance],
     seeds: Sequence[int],
     options: RolloutOptions,
     description: str,
-    keep: Callable[[Episode], None] = lambda episode: None,
-) -> list[Episode]:
-    """Episodes in the order of the seeds, each given to `keep` as it ends; with a bar of ticks."""
-    done: dict[int, Episode] = {}
+    keep: Callable[[Episode], object],
+) -> None:
+    """Give each episode to `keep` as it ends, and hold none; with a bar of ticks."""
+    count = 0
     total = options.limit and options.limit * len(seeds)
     with tqdm(total=total, desc=description, unit="tick", leave=False) as bar:
         for ticks, ended in advances:
             for episode in ended:
-                done[episode.seed] = episode
                 keep(episode)
-            bar.set_postfix_str(f"{len(done)} of {len(seeds)} episodes", refresh=False)
+            count += len(ended)
+            bar.set_postfix_str(f"{count} of {len(seeds)} episodes", refresh=False)
             bar.total = total and max(total, bar.n + ticks)  # restarted episodes count twice
             bar.update(ticks)
-    return [done[seed] for seed in seeds]
 
 
 def episodes(

@@ -16,7 +16,7 @@ import torch
 from diffpolicy.control.chunk_source import ChunkSource, on_one_engine
 from diffpolicy.control.episode import Episode, RolloutOptions, failed_episode
 from diffpolicy.control.latency import LatencyProfile
-from diffpolicy.control.rollout import Advance, collect, episodes
+from diffpolicy.control.rollout import Advance, collect, episodes, stream
 from diffpolicy.control.wall import episodes_on_wall_clock
 from diffpolicy.control.worker import Done, Worker, WorkerFailure
 from diffpolicy.errors import DiffpolicyError
@@ -48,40 +48,49 @@ class Workers:
         profile: LatencyProfile,
         options: RolloutOptions,
         description: str = "episodes",
-        keep: Callable[[Episode], None] = lambda episode: None,
     ) -> list[Episode]:
         """The result of rollout.run_episodes; source and make_env must be picklable.
 
-        keep is called with every episode as it ends. A worker that dies, or whose environment takes
-        longer than options.step_timeout, is one DiffpolicyError or, by the options, one failed
-        episode.
+        A worker that dies, or whose environment takes longer than options.step_timeout, is one
+        DiffpolicyError or, by the options, one failed episode.
         """
-        with one_thread():
-            fixed = on_one_engine(source, options.batch)
+        advances = self._in_ticks(source, make_env, seeds, profile, options)
+        return collect(advances, seeds, options, description)
 
-        def job(share: Sequence[int]) -> Job:
-            return 1, episodes, (fixed, make_env, share, profile, options)
+    def stream_episodes(
+        self,
+        source: ChunkSource,
+        make_env: Callable[[], Any],
+        seeds: Sequence[int],
+        profile: LatencyProfile,
+        options: RolloutOptions,
+        keep: Callable[[Episode], object],
+        description: str = "episodes",
+    ) -> None:
+        """The episodes of `run_episodes`, each given to `keep` as it ends; none is held."""
+        advances = self._in_ticks(source, make_env, seeds, profile, options)
+        stream(advances, seeds, options, description, keep)
 
-        advances = self._advances(job, seeds, self.count, options)
-        return collect(advances, seeds, options, description, keep)
-
-    def run_on_wall_clock(
+    def stream_on_wall_clock(
         self,
         source: ChunkSource,
         make_env: Callable[[], Any],
         seeds: Sequence[int],
         options: RolloutOptions,
+        keep: Callable[[Episode], object],
         description: str = "wall",
-        keep: Callable[[Episode], None] = lambda episode: None,
-    ) -> list[Episode]:
-        """The result of wall.run_on_wall_clock, in one process with this one's torch threads."""
+    ) -> None:
+        """The episodes of wall.run_on_wall_clock, in one process with this one's torch threads.
+
+        Each is given to `keep` as it ends.
+        """
         fixed, threads = on_one_engine(source), torch.get_num_threads()
 
         def job(share: Sequence[int]) -> Job:
             return threads, episodes_on_wall_clock, (fixed, make_env, share, options)
 
         advances = self._advances(job, seeds, 1, options)
-        return collect(advances, seeds, options, description, keep)
+        stream(advances, seeds, options, description, keep)
 
     def call(self, function: Callable[..., Any], *arguments: Any, timeout_s: float | None) -> Any:
         """function(*arguments, at) in one process."""
@@ -99,6 +108,23 @@ class Workers:
         if n not in self._crew:
             self._crew[n] = Worker()
         self._crew[n].begin(job)
+
+    def _in_ticks(
+        self,
+        source: ChunkSource,
+        make_env: Callable[[], Any],
+        seeds: Sequence[int],
+        profile: LatencyProfile,
+        options: RolloutOptions,
+    ) -> Iterator[Advance]:
+        """Episodes on the clock that counts in control ticks."""
+        with one_thread():
+            fixed = on_one_engine(source, options.batch)
+
+        def job(share: Sequence[int]) -> Job:
+            return 1, episodes, (fixed, make_env, share, profile, options)
+
+        return self._advances(job, seeds, self.count, options)
 
     def _advances(
         self,

@@ -6,8 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from diffpolicy import environment
 from diffpolicy.checkpoint import Checkpoint
 from diffpolicy.config import Sampling
@@ -33,6 +31,7 @@ from .provenance import provenance
 from .result_files import EvalProvenance
 from .results import BudgetResult
 from .rows import make_row, wall_row
+from .tally import Tally
 
 OPTIONS = (  # of RolloutOptions, as the provenance tells them
     *("control_dt_s", "envs", "batch", "cold_start", "success_from", "success", "on_env_error"),
@@ -168,50 +167,55 @@ class Evaluator:
         simulated = profile if clock == "simulated" else latency.PAUSED
         with one_thread():
             engine = build_engine(policy, self.options.batch) or EXTERNAL
-        run = partial(self.workers.run_episodes, policy, self.make, profile=simulated)
-        episodes = self._episodes(run, policy, clock, engine, simulated.samples_ms.tolist())
-        return make_row(policy, clock, profile, episodes, dt, engine), profile
+        run = partial(self.workers.stream_episodes, policy, self.make, profile=simulated)
+        tally = self._tally(run, policy, clock, engine, simulated.samples_ms.tolist())
+        return make_row(policy, clock, profile, tally, dt, engine), profile
 
     def _on_wall_clock(self, policy: Budget) -> tuple[BudgetResult, LatencyProfile]:
         dt, engine = self.options.control_dt_s, build_engine(policy) or EXTERNAL
         minutes = len(self.seeds) * self.facts.limit * dt / 60
         print(f"real time, one episode at a time: at most {minutes:.1f} min")
-        run = partial(self.workers.run_on_wall_clock, policy, self.make)
-        pids, kept = self.workers.pids, self.kept.episodes(self.key(policy, "wall", engine, ()))
+        run = partial(self.workers.stream_on_wall_clock, policy, self.make)
+        kept = any(self.kept.episodes(self.key(policy, "wall", engine, ())))
+        pids = self.workers.pids
         before = load.snapshot(pids)
-        episodes = self._episodes(run, policy, "wall", engine)
+        tally = self._tally(run, policy, "wall", engine)
         whole = pids == self.workers.pids and not kept  # else part of the load is unknown
         whole &= not (isinstance(policy, External) and load.descendants(pids))
         between = load.load_between(before, load.snapshot(pids)) if whole else None
-        latency_ms = [ms for e in episodes for ms in e.latency_ms]
-        if not latency_ms:
+        latency_ms = tally.numbers("latency_ms")
+        if not latency_ms.size:
             raise DiffpolicyError(
                 "no inference finished on the wall clock; expected episodes that outlast one; try "
                 "fewer steps or a larger --max-steps"
             )
         profile = LatencyProfile(
-            np.array(latency_ms), "wall clock", engine=engine, load=load.verdict([between])
+            latency_ms, "wall clock", engine=engine, load=load.verdict([between])
         )
-        row = make_row(policy, "wall", profile, episodes, dt, engine)
-        return wall_row(row, policy, episodes), profile
+        row = make_row(policy, "wall", profile, tally, dt, engine)
+        return wall_row(row, policy, tally), profile
 
-    def _episodes(
+    def _tally(
         self,
-        run: Callable[..., list[Episode]],
+        run: Callable[..., None],
         policy: Budget,
         clock: str,
         engine: str,
         latencies_ms: Sequence[float] = (),
-    ) -> list[Episode]:
-        """Run every seed once; episodes that were kept are not run again."""
-        key = self.key(policy, clock, engine, latencies_ms)
-        done = self.kept.episodes(key)
-        left = [seed for seed in self.seeds if seed not in done]
-        keep = partial(self.kept.add_episode, key)
-        label = f"{describe(policy).name}, {clock}"
-        new = run(seeds=left, options=self.options, description=label, keep=keep) if left else []
-        done |= {episode.seed: episode for episode in new}
-        return [done[seed] for seed in self.seeds]
+    ) -> Tally:
+        """Run every seed once; episodes that were kept are not run again, and none is held."""
+        key, tally = self.key(policy, clock, engine, latencies_ms), Tally(self.seeds)
+        for episode in self.kept.episodes(key):
+            tally.add(episode)
+
+        def keep(episode: Episode) -> None:
+            self.kept.add_episode(key, episode)
+            tally.add(episode)
+
+        if left := tally.left:
+            label = f"{describe(policy).name}, {clock}"
+            run(seeds=left, options=self.options, description=label, keep=keep)
+        return tally
 
     def key(self, policy: Budget, clock: str, engine: str, latencies_ms: Sequence[float]) -> str:
         """Key of everything that determines an episode except its seed."""

@@ -6,11 +6,12 @@ repeated and ends with the same bits. Damaged lines are ignored.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 
@@ -39,30 +40,32 @@ class KeptProfile:
 
 
 Line = dict[str, Any]
+Name = Literal["episode", "profiles"]
+NAMES: tuple[Name, ...] = get_args(Name)
 
 
 class Kept:
-    """Lines of the file at `path`, read and appended; nothing is kept if the path is None."""
+    """Lines of the file at `path`, read and appended; nothing is kept if the path is None.
+
+    Only the places of the lines are in memory.
+    """
 
     def __init__(self, path: Path | None):
         if path and path.exists() and not path.is_file():
             raise DiffpolicyError(f"{path} is not a file; expected a place for finished episodes")
         self.path = path
-        self._lines = _lines_of(path) if path and path.exists() else []
-        self.count = len([line for line in self._lines if "episode" in line])
+        self._places = _places(path) if path and path.exists() else {}
+        self.count = sum(len(at) for (_, name), at in self._places.items() if name == "episode")
 
-    def episodes(self, key: str) -> dict[int, Episode]:
-        """Kept episodes under a key, by seed."""
-        found = self._of(key, "episode", Episode)
-        return {episode.seed: episode for episode in found}
+    def episodes(self, key: str) -> Iterator[Episode]:
+        """Kept episodes under a key, read one by one, the newest first."""
+        return self._of(key, "episode", Episode)
 
     def profiles(self, key: str) -> list[LatencyProfile] | None:
         """Kept latency profiles under a key, one for each policy; None if there are none."""
-        found = self._of(key, "profiles", list[KeptProfile])
-        if not found:
-            return None
-        return [
-            LatencyProfile(**vars(p) | {"samples_ms": np.array(p.samples_ms)}) for p in found[-1]
+        found = next(self._of(key, "profiles", list[KeptProfile]), None)
+        return found and [
+            LatencyProfile(**vars(p) | {"samples_ms": np.array(p.samples_ms)}) for p in found
         ]
 
     def add_episode(self, key: str, episode: Episode) -> None:
@@ -81,14 +84,16 @@ class Kept:
         if self.path:
             self.path.unlink(missing_ok=True)
 
-    def _of(self, key: str, name: str, kind: Any) -> list[Any]:
-        """Values called `name` of the lines under the key; damaged ones are left out."""
-        found = []
-        for line in self._lines:
-            if line.get("key") == key and name in line:
+    def _of(self, key: str, name: Name, kind: Any) -> Iterator[Any]:
+        """Values called `name` of the lines under the key, newest first; none that is damaged."""
+        places = self._places.get((key, name))
+        if not places or not self.path:
+            return
+        with self.path.open("rb") as file:
+            for place in reversed(places):
+                file.seek(place)
                 with suppress(DiffpolicyError):
-                    found.append(validate(kind, line[name], "a line"))
-        return found
+                    yield validate(kind, parse_json(file.readline(), "a line")[name], "a line")
 
     def _add(self, line: Line) -> None:
         if self.path:
@@ -97,12 +102,23 @@ class Kept:
                 file.write(f"\n{json.dumps(line)}\n")  # ends a half-written line before it
 
 
-def _lines_of(path: Path) -> list[Line]:
-    lines = []
-    for text in path.read_bytes().splitlines():
-        with suppress(DiffpolicyError):
-            lines.append(parse_json(text, "a line"))
-    return [line for line in lines if isinstance(line, dict)]
+def _places(path: Path) -> dict[tuple[str, Name], array]:
+    """Where in a file the lines of each key and name begin, in bytes; damaged ones are left out."""
+    found: dict[tuple[str, Name], array] = {}
+    with path.open("rb") as file:
+        place = 0
+        for text in file:
+            with suppress(DiffpolicyError):
+                for slot in _slots(parse_json(text, "a line")):
+                    found.setdefault(slot, array("q")).append(place)
+            place += len(text)
+    return found
+
+
+def _slots(line: Any) -> list[tuple[str, Name]]:
+    """(key, name) of what a line keeps."""
+    key = line.get("key") if isinstance(line, dict) else None
+    return [(key, name) for name in NAMES if isinstance(key, str) and name in line]
 
 
 def key_of(**facts: Any) -> str:
@@ -123,7 +139,7 @@ def fingerprint(policy: Budget) -> str:
     normalizers = (*policy.observation_normalizers.values(), policy.action_normalizer)
     head = policy.correct.weights if policy.correct else {}
     for arrays in (state["_denoiser"], *map(vars, normalizers), head):
-        for name, array in arrays.items():
+        for name, values in arrays.items():
             found.update(name.encode())
-            found.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
+            found.update(b"" if values is None else np.ascontiguousarray(values).tobytes())
     return found.hexdigest()[:32]

@@ -4,7 +4,6 @@ A file names its format (eval, delays, sweep, suite, latency, offline or replay)
 `format_version`. Files of version 1 name neither; their fields tell the format.
 """
 
-import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Annotated, Any
 
 from diffpolicy.checked import NOT_EMPTY, Range, read_json, shown, validate
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.files import write_text
+from diffpolicy.files import write_json
 
 from .computer import Provenance
 from .decisions import AgainstDrop, Recommendation
@@ -216,7 +215,7 @@ def write_result(path: Path, result: Result) -> None:
     """Write a result, whole or not at all."""
     [name] = [name for name, kind in FORMATS.items() if type(result) is kind]
     about = {"format": name, "format_version": FORMAT_VERSION}
-    write_text(path, json.dumps({**about, **json_of(result)}, indent=1))
+    write_json(path, {**about, **json_of(result)})
 
 
 def json_of(result: Result | BudgetResult | Provenance) -> Options:

@@ -10,13 +10,13 @@ file has no episodes.
 """
 
 import csv
-import io
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from diffpolicy.files import write_text
+from diffpolicy.files import write_atomically
 
 from ..measure.decisions import AgainstDrop
 from ..measure.offline_results import OfflineResult
@@ -35,9 +35,9 @@ def csv_paths(path: Path) -> tuple[Path, Path]:
 
 def write_csv(path: Path, result: Result) -> None:
     """Write the CSV files beside a result file; those without lines are not written."""
-    for file, lines in zip(csv_paths(path), (episodes(result), budgets(result)), strict=True):
-        if found := list(lines):
-            write_text(file, _text(found))
+    for file, lines in zip(csv_paths(path), (episodes, budgets), strict=True):
+        if columns := dict.fromkeys(name for line in lines(result) for name in line):
+            write_atomically(file, partial(_write, list(columns), lines(result)))
 
 
 def episodes(result: Result) -> Iterator[Line]:
@@ -122,10 +122,9 @@ def _scalars(row: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _text(lines: list[Line]) -> str:
-    file = io.StringIO()
-    columns = dict.fromkeys(name for line in lines for name in line)
-    writer = csv.DictWriter(file, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return file.getvalue()
+def _write(columns: list[str], lines: Iterator[Line], path: Path) -> None:
+    """Write lines as they come; none is held."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)

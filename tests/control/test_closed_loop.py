@@ -20,6 +20,7 @@ from diffpolicy.control.wall import run_on_wall_clock
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval.measure.result_files import DelaysResult, read_result
 from diffpolicy.eval.measure.rows import make_row
+from diffpolicy.eval.measure.tally import tally_of
 from diffpolicy.eval.report.plots import success_against_delay, success_against_latency
 from diffpolicy.policy import Policy
 
@@ -170,7 +171,7 @@ def test_a_failed_episode_gains_nothing_by_its_end(run):
     for scores, worst in (((-3.0, -7.0), -7.0), ((3.0, 7.0), 0.0), ((0.2, 1.0), 0.0)):
         episodes = [episode(k, score) for k, score in enumerate(scores)]
         episodes.append(episode(2, 0.0, "the policy's actions are not finite"))
-        row = make_row(policy, "paused", PAUSED, episodes, 0.1, "eager")
+        row = make_row(policy, "paused", PAUSED, tally_of(episodes), 0.1, "eager")
         assert row.outcomes.score == [*scores, worst]
 
 

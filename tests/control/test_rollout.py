@@ -14,7 +14,7 @@ from diffpolicy.control.episode import RolloutOptions
 from diffpolicy.control.latency import LatencyProfile
 from diffpolicy.control.noise import episode_noise
 from diffpolicy.control.ranges import TrainingRange, far_outside
-from diffpolicy.control.rollout import collect, episodes, run_episodes
+from diffpolicy.control.rollout import episodes, run_episodes, stream
 from diffpolicy.data.normalizer import Normalizer
 from diffpolicy.environment.monitored import EnvironmentFailure, seeds_repeat
 from diffpolicy.policy import Policy
@@ -118,7 +118,7 @@ def test_what_an_environment_raises_names_its_line_the_tick_and_the_seed(policy,
     kept = []
     advances = episodes(policy, partial(make_faulty, habit), SEEDS, latency.PAUSED, FEW)
     with pytest.raises(EnvironmentFailure) as error:
-        collect(advances, SEEDS, FEW, "episodes", kept.append)
+        stream(advances, SEEDS, FEW, "episodes", kept.append)
     text = " ".join(str(error.value).split())
     assert told in text
     assert habit == "reset" or "tick 9 of seed 1" in text
@@ -131,7 +131,7 @@ def test_an_episode_that_ends_in_the_same_tick_is_not_lost(policy):
     make_env = partial(make_faulty, "raise", at=5, ticks=5)
     advances = episodes(policy, make_env, SEEDS, latency.PAUSED, replace(FEW, limit=5))
     with pytest.raises(EnvironmentFailure):
-        collect(advances, SEEDS, FEW, "episodes", kept.append)
+        stream(advances, SEEDS, FEW, "episodes", kept.append)
     assert [(e.seed, e.ticks) for e in kept] == [(0, 5)]
 
 

@@ -18,6 +18,7 @@ from diffpolicy.eval.evaluate import evaluate_budget
 from diffpolicy.eval.measure.description import describe
 from diffpolicy.eval.measure.result_files import read_result
 from diffpolicy.eval.measure.rows import make_row
+from diffpolicy.eval.measure.tally import tally_of
 from diffpolicy.late import STRATEGIES, parse_late
 from diffpolicy.late.drop import DropHead
 from diffpolicy.policy import Policy
@@ -98,7 +99,7 @@ def test_chunks_that_come_later_than_expected_are_counted():
     [found] = run_episodes(policy, lambda: make(BALANCE, {}, max_steps=9), [1], profile, options)
     episode = replace(found, delay_ticks=(1, 3, 2, 0), expected_ticks=(2, 2, 3, 3))
     assert (found.prefix_misses, episode.prefix_misses) == (0, 1)
-    row = make_row(policy, "simulated", profile, [episode], 0.02, "external")
+    row = make_row(policy, "simulated", profile, tally_of([episode]), 0.02, "external")
     assert (row.delay_error, row.prefix_miss_share) == (1.0, 0.25)
 
 
