@@ -36,22 +36,22 @@ ADAM = ("step", "exp_avg", "exp_avg_sq")
 class Drawn:
     """A batch: inputs x_t [B, T_p, D_a], t [B] and observations of the network; its target.
 
-    weight: of each error, if some do not count; `whole` is their sum over all processes, whose
-    number is `parts`.
+    counted: weights of the errors, if some do not count, and their sum over all processes. parts:
+    number of these.
     """
 
     inputs: tuple[Tensor, Tensor, Any]
     target: Tensor
-    weight: Tensor | None = None
-    whole: Tensor | None = None
+    counted: tuple[Tensor, Tensor] | None = None
     parts: int = 1
 
     def loss(self, predicted: Tensor) -> Tensor:
         """The mean squared error; of several processes the part of this one."""
         error = (predicted - self.target).square()
-        if self.weight is None:
+        if self.counted is None:
             return error.mean() / self.parts
-        return (error * self.weight).sum() / self.whole
+        weight, whole = self.counted
+        return (error * weight).sum() / whole
 
 
 class Learner:
@@ -224,7 +224,7 @@ class Learner:
         if not (self.masked or self.prefix_max):
             return Drawn(inputs, target[rows], parts=ranks.count)
         weight = counted[..., None].expand_as(target)
-        return Drawn(inputs, target[rows], weight[rows], weight.sum())
+        return Drawn(inputs, target[rows], (weight[rows], weight.sum()))
 
 
 def bytes_needed(specification: Specification, batch: int) -> int:

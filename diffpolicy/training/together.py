@@ -80,21 +80,22 @@ class Together:
     def _losses(self, drawn: Sequence[Drawn]) -> Tensor:
         names, network = self.learners[0].names, self.learners[0].network
 
-        def loss(weights: list[Tensor], inputs: Any, target: Tensor, *counted: Tensor) -> Tensor:
+        def loss(weights: Sequence[Tensor], inputs: Any, target: Tensor, *counted: Any) -> Tensor:
             state = dict(zip(names, weights, strict=True))
             return Drawn(inputs, target, *counted).loss(functional_call(network, state, inputs))
 
         x_t, t, observations = zip(*(each.inputs for each in drawn), strict=True)
         seen = {key: _stacked([each[key] for each in observations]) for key in observations[0]}
         parts: list[Any] = [(_stacked(x_t), _stacked(t), seen), _stacked([d.target for d in drawn])]
-        if drawn[0].weight is not None:
-            parts += [_stacked([d.weight for d in drawn]), _stacked([d.whole for d in drawn])]
+        counted = [each.counted for each in drawn if each.counted]
+        if counted:
+            parts.append(tuple(map(_stacked, zip(*counted, strict=True))))
         return vmap(loss)(self.weights, *parts)
 
     def _take_moments(self) -> None:
         """Stack the moments of Adam that resumed learners come with."""
         for number, stacked in enumerate(self.weights):
-            found = [x.optimizer.state.get(x.parameters[number]) for x in self.learners]
+            found = [x.optimizer.state.get(x.parameters[number], {}) for x in self.learners]
             if all(found):
                 moments = {kind: _stacked([each[kind] for each in found]) for kind in ADAM[1:]}
                 self.optimizer.state[stacked] = {"step": found[0]["step"].clone(), **moments}

@@ -47,16 +47,21 @@ def train(config: TrainConfig) -> Path:
     train together.
     """
     with processes() as ranks:
-        check_options(config)
-        check_objective(config)
-        started = started_policy(config)
-        config = with_target(config, started)
-        start = encoder_weights(config)
-        if config.resume and not (config.out / checkpoints.TRAINING_FILE).exists():
-            print(f"warning: --resume: {config.out} holds no checkpoint; training from scratch")
-        device = ranks.device(config.device)
-        torch.set_num_threads(config.threads or torch.get_num_threads())
-        return fit(config, prepare(config, started, start), device, ranks)
+        return fit(*ready(config, ranks), ranks)
+
+
+def ready(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[TrainConfig, Prepared, torch.device]:
+    """The options with their target, the prepared data, and the device; torch's threads are set."""
+    check_options(config)
+    check_objective(config)
+    started = started_policy(config)
+    config = with_target(config, started)
+    start = encoder_weights(config)
+    if config.resume and not (config.out / checkpoints.TRAINING_FILE).exists():
+        print(f"warning: --resume: {config.out} holds no checkpoint; training from scratch")
+    device = ranks.device(config.device)
+    torch.set_num_threads(config.threads or torch.get_num_threads())
+    return config, prepare(config, started, start), device
 
 
 def fit(
@@ -70,7 +75,7 @@ def fit(
     trainer = Trainer(config, prepared, device, ranks)
     if start := prepared.start:
         print(f"{start.path}: convolutions for every camera; BatchNorm and fc are ignored")
-    with _run_folder(config) if ranks.first else nullcontext():
+    with run_folder(config) if ranks.first else nullcontext():
         trainer.restore()
         trainer.check_same()
         trainer.choose_precision()
@@ -88,7 +93,7 @@ def fit(
 
 
 @contextmanager
-def _run_folder(config: TrainConfig) -> Iterator[None]:
+def run_folder(config: TrainConfig) -> Iterator[None]:
     """Make and lock --out."""
     config.out.mkdir(parents=True, exist_ok=True)
     with alone_in(config.out):
@@ -156,12 +161,13 @@ class Trainer:
         Processes measure at the same time, as they train; that of rank 0 counts.
         """
         if not self.learner.step and measured_for(self.config):
-            measured = measure(self._gradient)
+            measured = measure(self.gradient)
             [chosen] = self.ranks.sum(self.ranks.first * PRECISIONS.index(measured.faster))
             self.learner.precision = PRECISIONS[int(chosen)]
             print(f"precision: {measured}")
 
-    def _gradient(self, precision: str) -> float:
+    def gradient(self, precision: str) -> float:
+        """The loss of this step's batch in a precision, with its gradients; nothing is learnt."""
         self.learner.precision = precision
         return float(self.learner.backward(self.windows, self.prepared.batch))
 
@@ -192,7 +198,7 @@ class Trainer:
                 self.elapsed_s, signals = self.ranks.sum(now, len(received))
                 bar.update(1)
                 if log and self.learner.step % LOG_EVERY == 0:
-                    record = self._report(float(total) / counted)
+                    record = self.report(float(total) / counted)
                     total, counted = total.zero_(), 0
                     log.write(record)
                     bar.set_postfix(_shown(record), refresh=False)
@@ -215,7 +221,7 @@ class Trainer:
             text += f", validation loss {self.learner.validation_loss(self.validation):.4g}"
         return text + self.cost
 
-    def _report(self, loss: float) -> dict[str, Any]:
+    def report(self, loss: float) -> dict[str, Any]:
         """One log line, with the validation loss every VALIDATE_EVERY steps."""
         step = self.learner.step
         record: dict[str, Any] = {"step": step, "loss": loss}
