@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from diffpolicy.config import ModelConfig
 from diffpolicy.denoisers.base import Denoiser, Sinusoidal
+from diffpolicy.denoisers.convolution import Convolution, Growth, as_image, as_rows
+from diffpolicy.denoisers.mish import Mish
 from diffpolicy.errors import DiffpolicyError
 
 
@@ -20,23 +22,23 @@ class ConvBlock(nn.Sequential):
     """Convolution over time, GroupNorm, Mish."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, groups: int):
-        convolution = nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2)
-        super().__init__(convolution, nn.GroupNorm(groups, outputs), nn.Mish())
+        convolution = Convolution(inputs, outputs, kernel, padding=kernel // 2)
+        super().__init__(convolution, nn.GroupNorm(groups, outputs), Mish())
 
 
 class ResidualBlock(nn.Module):
-    """Two ConvBlocks with FiLM between them; x [B, C_in, T] -> [B, C_out, T]."""
+    """Two ConvBlocks with FiLM between them; x [B, C_in, 1, T] -> [B, C_out, 1, T]."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, groups: int):
         super().__init__()
         self.outputs = outputs
         self.first = ConvBlock(inputs, outputs, kernel, groups)
         self.second = ConvBlock(outputs, outputs, kernel, groups)
-        self.skip = nn.Conv1d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.skip = Convolution(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor, film: Tensor) -> Tensor:
         """film [B, 2 · C_out]: scale and shift."""
-        scale, shift = film.unsqueeze(-1).chunk(2, dim=1)
+        scale, shift = film[..., None, None].chunk(2, dim=1)
         return self.second(scale * self.first(x) + shift) + self.skip(x)
 
 
@@ -73,20 +75,20 @@ class UNet1D(Denoiser):
 
         enter = [action_dim, *channels[:-1]]
         self.down = nn.ModuleList(level(a, b) for a, b in zip(enter, channels, strict=True))
-        self.shrink = nn.ModuleList(nn.Conv1d(c, c, 3, 2, 1) for c in channels[:-1])
+        self.shrink = nn.ModuleList(Convolution(c, c, 3, 2, 1) for c in channels[:-1])
         self.middle = level(channels[-1], channels[-1])
         falling = list(zip(channels[:0:-1], channels[-2::-1], strict=True))
         self.up = nn.ModuleList(level(2 * a, b) for a, b in falling)
-        self.grow = nn.ModuleList(nn.ConvTranspose1d(b, b, 4, 2, 1) for _, b in falling)
+        self.grow = nn.ModuleList(Growth(b, b, 4, 2, 1) for _, b in falling)
         first = channels[0]
         self.leave = nn.Sequential(
             ConvBlock(first, first, model.unet_kernel, model.unet_groups),
-            nn.Conv1d(first, action_dim, 1),
+            Convolution(first, action_dim, 1),
         )
         blocks = [m for m in self.modules() if isinstance(m, ResidualBlock)]
         self.film_sizes = [2 * b.outputs for b in blocks]
         self.time = nn.Sequential(
-            Sinusoidal(width), nn.Linear(width, 4 * width), nn.Mish(), nn.Linear(4 * width, width)
+            Sinusoidal(width), nn.Linear(width, 4 * width), Mish(), nn.Linear(4 * width, width)
         )
         film = sum(self.film_sizes)
         self.film_of_observation = nn.Linear(condition, film)
@@ -103,7 +105,7 @@ class UNet1D(Denoiser):
     def denoise(self, x: Tensor, film: Tensor) -> Tensor:
         """[B, T_p, D_a], [B, F] -> [B, T_p, D_a]."""
         films = iter(film.split(self.film_sizes, dim=-1))
-        h, skips = x.mT, []
+        h, skips = as_image(x), []
         for i, level in enumerate(self.down):
             h = _through(level, h, films)
             skips.append(h)
@@ -112,4 +114,4 @@ class UNet1D(Denoiser):
         h = _through(self.middle, h, films)
         for level, grow in zip(self.up, self.grow, strict=True):
             h = grow(_through(level, torch.cat([h, skips.pop()], dim=1), films))
-        return self.leave(h).mT
+        return as_rows(self.leave(h))
