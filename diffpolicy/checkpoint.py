@@ -90,7 +90,12 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
         raise DiffpolicyError(f"cannot write {path}: {error}") from error
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_header(path: Path) -> dict[str, Any]:
+    """The header alone, as `load_tensors` gives it."""
+    return load_tensors(path, only_header=True)[1]
+
+
+def load_tensors(path: Path, only_header: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors on the CPU and the header. Raises DiffpolicyError on a file that is no checkpoint."""
     from safetensors import SafetensorError, safe_open
 
@@ -104,7 +109,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(HEADER, "{}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = [] if only_header else file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise DiffpolicyError(f"{path} is corrupt or not a checkpoint: {error}") from error
     header = parse_json(text, f"{path}: header")

@@ -66,6 +66,22 @@ def alone_in(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_locked(folder: Path) -> bool:
+    """True if a process holds the lock of a folder."""
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # some network file systems cannot lock folders
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def remove_partials(folder: Path) -> None:
     """Remove temporary files of processes that no longer exist."""
     for path in _abandoned(folder):

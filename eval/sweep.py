@@ -22,6 +22,7 @@ from .measure.provenance import set_threads
 from .measure.result_files import SweepProvenance, SweepResult
 from .measure.results import BudgetResult, Metric, Picture, Profile
 from .measure.run import results_folder
+from .measure.runs import curves_of
 from .measure.seeds import by_budget, firsts, held_over_seeds, over_seeds, values_of
 from .pictures import FOLDER, picture_of
 from .report.products import check_outputs, save
@@ -128,6 +129,7 @@ def run_sweep(
         recommendations=advice,
         recommendation=advice[-1],
         pictures=list(pictures) if config.pictures else [],
+        curves=curves_of(config) or None,
     )
     save(result, out / "sweep.json")
     evaluator.kept.remove()

@@ -61,6 +61,7 @@ TARGETS = (
     ),
     Target(EVAL.replace("run run", "run seeing"), "seeing/policy.safetensors", ("seeing",)),
     Target("info run", "run/policy.safetensors", ("run",)),
+    Target("runs run", "run/**/*", ("run",)),
     Target(EVAL, "run/policy.safetensors", ("run",)),
     Target(RESUME, "run/policy.safetensors", ("run", "store"), True),
     Target(RESUME, "run/training.safetensors", ("run", "store"), True),

@@ -33,6 +33,7 @@ IN_SMALL = {
     "minutes": 0.001,
     "steps": 20,
     "episodes": 2,
+    "eval_episodes": 1,
     "demonstrations": 1,
     "envs": 2,
     "workers": 1,

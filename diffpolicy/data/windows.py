@@ -56,14 +56,15 @@ class Windows:
         held = [] if self.trajectories is None else [self.trajectories]
         return sum(x.nbytes for x in (*self.observations.values(), self.actions, *held))
 
-    def gather(self, index) -> tuple[dict[str, Any], Any, Any]:
+    def gather(self, index, rows: slice = slice(None)) -> tuple[dict[str, Any], Any, Any]:
         """index [B] -> observations {key: [B, T_o, …]}, actions [B, T_p, D_a], real [B, T_p] bool.
 
+        rows: of the batch whose observations are gathered; its actions are in any case.
         `real` is False for an action that repeats the first or the last one of its episode. With
         trajectories, these [B, k + 1, T_p, D_a] are returned instead, and all of it is real.
         """
         newest, first, last = (x[index][:, None] for x in (self.newest, self.first, self.last))
-        seen = (newest + self.history).clip(first, last)
+        seen = (newest + self.history).clip(first, last)[rows]
         wanted = newest + self.chunk
         rows = wanted.clip(first, last)
         observations = {key: x[seen] for key, x in self.observations.items()}

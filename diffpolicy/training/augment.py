@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from diffpolicy.training.distributed import ALONE, Ranks
+
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
@@ -16,30 +18,37 @@ def augment(
     crops: Mapping[str, tuple[int, int]],
     colour: float,
     generator: torch.Generator,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Tensor]:
     """Crop the pictures of crops {key: (h, w)} at random, and change their colours if colour > 0.
 
     All frames of a window are changed alike, each window and each camera by draws of its own.
+    ranks: the windows are the share of this process, of a batch that draws are made for.
     """
     found = dict(observations)
     for key, size in crops.items():
-        found[key] = random_crop(found[key], size, generator)
+        found[key] = random_crop(found[key], size, generator, ranks)
         if colour:
-            found[key] = colour_jitter(found[key], colour, generator)
+            found[key] = colour_jitter(found[key], colour, generator, ranks)
     return found
 
 
-def random_crop(pictures: Tensor, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+def random_crop(
+    pictures: Tensor, size: tuple[int, int], generator: torch.Generator, ranks: Ranks = ALONE
+) -> Tensor:
     """[B, T_o, H, W, C] -> [B, T_o, h, w, C], at a place of its own in each window."""
     windows = pictures.unfold(2, size[0], 1).unfold(3, size[1], 1)  # [B, T_o, top, left, C, h, w]
-    batch, _, rows, columns = windows.shape[:4]
+    share, _, rows, columns = windows.shape[:4]
+    batch = share * ranks.count
     drawn = {"generator": generator, "device": pictures.device}
-    top, left = (torch.randint(n, (batch,), **drawn) for n in (rows, columns))
+    top, left = (torch.randint(n, (batch,), **drawn)[ranks.rows(batch)] for n in (rows, columns))
     places = windows.permute(0, 2, 3, 1, 5, 6, 4)
-    return places[torch.arange(batch, device=pictures.device), top, left]
+    return places[torch.arange(share, device=pictures.device), top, left]
 
 
-def colour_jitter(pictures: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+def colour_jitter(
+    pictures: Tensor, strength: float, generator: torch.Generator, ranks: Ranks = ALONE
+) -> Tensor:
     """Scale brightness, contrast and saturation by factors b, c and s in 1 ± strength.
 
     [B, T_o, h, w, C] of 0 to 255 -> float32 of 0 to 255. As in torchvision, but clipped once:
@@ -50,8 +59,9 @@ def colour_jitter(pictures: Tensor, strength: float, generator: torch.Generator)
     x = colours.float().flatten(2, 3)
     channels = x.shape[-1]
     luma = x.new_tensor(LUMA if channels == 3 else [1 / channels] * channels)
-    drawn = torch.rand((3, len(x), 1, 1, 1), generator=generator, device=x.device)
-    b, c, s = 1 + strength * (2 * drawn - 1)
+    batch = len(x) * ranks.count
+    drawn = torch.rand((3, batch, 1, 1, 1), generator=generator, device=x.device)
+    b, c, s = 1 + strength * (2 * drawn[:, ranks.rows(batch)] - 1)
     grey = luma[:, None].expand(channels, channels)
     matrix = b * c * (s * torch.eye(channels, device=x.device) + (1 - s) * grey)
     mean = (x.mean((1, 2)) @ luma)[:, None, None, None]

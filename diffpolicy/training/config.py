@@ -8,6 +8,7 @@ from diffpolicy.checked import Checked, Range
 from diffpolicy.config import (
     CAMERA,
     CONTROL_DT,
+    EPISODES,
     HORIZON,
     MINUTES,
     SEED,
@@ -53,7 +54,8 @@ class TrainConfig(ModelConfig):
     minutes: Annotated[float | None, MINUTES] = None
     """Training time in minutes, instead of a number of steps."""
     batch: Annotated[int | None, Range(1, 10**6)] = None
-    """Windows in each optimiser step; by default 256, or 64 with pictures."""
+    """Windows in each optimiser step; by default 256, or 64 with pictures. The processes of
+    torchrun share them equally."""
     lr: Annotated[float, Range(1e-12, 100)] = 1e-3
     """Peak learning rate of AdamW, after 500 steps of warm-up; then a cosine to zero."""
     weight_decay: Annotated[float, Range(0, 100)] = 1e-6
@@ -67,7 +69,8 @@ class TrainConfig(ModelConfig):
     device: Device = "auto"
     """Device to train on; auto uses CUDA if it is available."""
     threads: Annotated[int | None, THREADS] = None
-    """CPU threads of PyTorch; by default one for each core."""
+    """CPU threads of PyTorch; by default one for each core. Under torchrun: of each process, by
+    default one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the network's products in training; weights and sampling stay float32. auto:
     bfloat16 where a measurement at the start finds it faster, in runs of 1,000 steps or a minute at
@@ -75,6 +78,15 @@ class TrainConfig(ModelConfig):
     log: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Places for the log beside log.jsonl: tensorboard (RUN/tensorboard), wandb (Weights & Biases;
     WANDB_MODE=offline needs no account)."""
+    eval_steps: Annotated[int | None, STEPS] = None
+    """Evaluate in closed loop every so many optimiser steps, and at the end, in a process of its
+    own beside the training; results go into the log. By default no evaluation."""
+    eval_minutes: Annotated[float | None, MINUTES] = None
+    """Evaluate in closed loop every so many minutes of training, instead of --eval-steps."""
+    eval_episodes: Annotated[int, EPISODES] = 20
+    """Episodes of each such evaluation, with seeds from 700,000 that no report uses."""
+    eval_ddim_steps: Annotated[int | None, Range(0, 10_000)] = None
+    """Denoising steps of such an evaluation; by default as in `eval`."""
     resume: bool = False
     """Continue the run in --out, to its own target unless --steps or --minutes gives another. With
     a new target, the learning rate follows the cosine to that target."""
@@ -90,6 +102,11 @@ class TrainConfig(ModelConfig):
     in the store."""
     picture_memory: Annotated[float, Range(0, 1e6)] = 1.0
     """Most memory for pictures in GB; those of a larger store are read from disk in training."""
+
+    @property
+    def evaluates(self) -> bool:
+        """True if the training is evaluated in closed loop on its way."""
+        return self.eval_steps is not None or self.eval_minutes is not None
 
 
 @dataclass(frozen=True)

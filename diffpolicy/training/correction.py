@@ -28,6 +28,7 @@ from diffpolicy.sampling.chain import WITHOUT_NOISE
 from diffpolicy.sampling.noise import make_levels
 from diffpolicy.training.config import CorrectionConfig, TrainConfig
 from diffpolicy.training.distill import Trained
+from diffpolicy.training.distributed import check_alone
 from diffpolicy.training.learner import gather
 from diffpolicy.training.preparation import Prepared, prepare
 from diffpolicy.training.trajectories import BATCH, PICTURE_BATCH, repeated
@@ -43,6 +44,7 @@ def train_correction(config: CorrectionConfig) -> Path:
     Raises DiffpolicyError for bad input, before anything is written. A run that is interrupted
     writes nothing.
     """
+    check_alone("train-correction")
     policy = load_policy(config.run)
     prepared = _prepared(config, policy)
     seed = prepared.specification.training["config"]["seed"]

@@ -28,6 +28,7 @@ from diffpolicy.sampling.chain import Chain, audit, audit_line, own_budgets
 from diffpolicy.sampling.grids import OPTIMISED
 from diffpolicy.sampling.noise import make_levels
 from diffpolicy.training.config import DistillConfig, TrainConfig
+from diffpolicy.training.distributed import check_alone
 from diffpolicy.training.learner import gather
 from diffpolicy.training.preparation import Prepared, prepare
 from diffpolicy.training.start import check_options, with_target
@@ -65,6 +66,7 @@ def distill(config: DistillConfig) -> Path:
     Raises DiffpolicyError for bad input, before anything is written; KeyboardInterrupt after a
     signal, once the checkpoint is saved.
     """
+    check_alone("distill")
     source = load_policy(config.run)
     _check_teacher(config, source)
     options = _options(config, source)

@@ -6,6 +6,8 @@ without the state of a generator in the checkpoint.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from diffpolicy.denoisers.encoders import layer_outputs
 from diffpolicy.denoisers.pretrained import Convolutions, load_convolutions
 from diffpolicy.specification import Specification
 from diffpolicy.training.augment import augment
+from diffpolicy.training.distributed import ALONE, Ranks
 from diffpolicy.training.objective import make_objective
 from diffpolicy.training.precision import BFLOAT16, FLOAT32
 
@@ -29,14 +32,37 @@ DRAWS = 4  # noisy chunks of each window with pictures: encoding costs more than
 ADAM = ("step", "exp_avg", "exp_avg_sq")
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A batch: inputs x_t [B, T_p, D_a], t [B] and observations of the network; its target.
+
+    counted: weights of the errors, if some do not count, and their sum over all processes. parts:
+    number of these.
+    """
+
+    inputs: tuple[Tensor, Tensor, Any]
+    target: Tensor
+    counted: tuple[Tensor, Tensor] | None = None
+    parts: int = 1
+
+    def loss(self, predicted: Tensor) -> Tensor:
+        """The mean squared error; of several processes the part of this one."""
+        error = (predicted - self.target).square()
+        if self.counted is None:
+            return error.mean() / self.parts
+        weight, whole = self.counted
+        return (error * weight).sum() / whole
+
+
 class Learner:
     """State: network, ema {name: tensor}, optimizer (AdamW), step.
 
     weights: first weights of the whole network. teacher_times: timesteps of a teacher's states.
-    precision: of the network's products in `learn`, see precision.py.
+    precision: of the network's products in `learn`, see precision.py. ranks: processes that share
+    its batches.
     """
 
-    precision = FLOAT32
+    precision, ranks = FLOAT32, ALONE
 
     def __init__(
         self,
@@ -77,7 +103,7 @@ class Learner:
         """One step of AdamW and of the EMA on a random batch; the loss. progress is in [0, 1)."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.peak_lr, self.step, progress)
-        loss = self.backward(windows, batch)
+        loss = self.ranks.add_up(self.parameters, self.backward(windows, batch))
         self.optimizer.step()
         weights = [p.detach() for p in self.parameters]
         decay = ema_decay(self.step)
@@ -86,14 +112,17 @@ class Learner:
         return loss
 
     def backward(self, windows: Windows, batch: int) -> Tensor:
-        """The loss of this step's random batch; its gradients replace those of the parameters."""
+        """This process's part of the loss of this step's random batch.
+
+        Its gradients replace those of the parameters.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         autocast = torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.precision == BFLOAT16
         )
         with autocast:
-            generator = self._generator(self.step)
-            loss = self.loss(self.network, windows, batch, generator, augmented=True)
+            generator = self.generator(self.step)
+            loss = self.loss(self.network, windows, batch, generator, self.ranks, augmented=True)
         loss.backward()
         return loss.detach()
 
@@ -105,7 +134,7 @@ class Learner:
             return torch.func.functional_call(self.network, self.ema, inputs)
 
         most = AT_A_TIME if self.crops else VALIDATION_WINDOWS
-        batch, generator = min(most, len(windows)), self._generator(0)
+        batch, generator = min(most, len(windows)), self.generator(0)
         rounds = range(VALIDATION_WINDOWS // most)
         return sum(float(self.loss(network, windows, batch, generator)) for _ in rounds) / len(
             rounds
@@ -142,7 +171,8 @@ class Learner:
         self.optimizer.load_state_dict(state)
         self.step = step
 
-    def _generator(self, step: int) -> torch.Generator:
+    def generator(self, step: int) -> torch.Generator:
+        """The generator of all draws of a step."""
         key = np.random.SeedSequence([self.seed, step]).generate_state(1, np.uint64)[0]
         return torch.Generator(self.device).manual_seed(int(key >> np.uint64(1)))
 
@@ -152,32 +182,49 @@ class Learner:
         windows: Windows,
         batch: int,
         generator: torch.Generator,
+        ranks: Ranks = ALONE,
         augmented: bool = False,
     ) -> Tensor:
-        """The mean of ‖target - network‖² over a random batch (arXiv 2006.11239, eq. 14).
+        """The mean of ‖target - network‖² over a random batch (arXiv 2006.11239, eq. 14)."""
+        drawn = self.drawn(windows, batch, generator, ranks, augmented)
+        return drawn.loss(network(*drawn.inputs))
+
+    def drawn(
+        self,
+        windows: Windows,
+        batch: int,
+        generator: torch.Generator,
+        ranks: Ranks = ALONE,
+        augmented: bool = False,
+    ) -> Drawn:
+        """A random batch of noisy chunks.
 
         Unless actions are position targets, those beyond the episode's ends do not count; committed
         actions, which the network is given, never do.
+        ranks: the part of this process; the parts add up to the mean.
         augmented: pictures are cropped at random, with colour jitter, and encoded once for `draws`
         noisy chunks (repeated_diffusion_steps in CogACT); otherwise they are cropped at the centre.
         """
         index = torch.randint(len(windows), (batch,), generator=generator, device=self.device)
-        observations, action, real = gather(windows, index)
+        rows = ranks.rows(batch)
+        observations, action, real = gather(windows, index, rows)
         counted = real if self.masked else torch.ones_like(real)
         if self.prefix_max:
             count = draw_counts(batch, self.prefix_max, generator)
-            observations[COMMITTED] = committed(action, count, self.ahead, self.prefix_max)
+            given = committed(action, count, self.ahead, self.prefix_max)
+            observations[COMMITTED] = given[rows]
             counted = counted & ~given_rows(count, self.ahead, action.shape[1])
         if augmented and self.crops:
-            pictures = augment(observations, self.crops, self.colour_jitter, generator)
+            pictures = augment(observations, self.crops, self.colour_jitter, generator, ranks)
             observations = self.network.encoder(pictures).repeat_interleave(self.draws, 0)
             action, counted = (x.repeat_interleave(self.draws, 0) for x in (action, counted))
         x_t, t, target = self.objective.pair(action, generator)
-        error = (network(x_t, t, observations) - target).square()
+        rows = ranks.rows(len(x_t))
+        inputs = x_t[rows], t[rows], observations
         if not (self.masked or self.prefix_max):
-            return error.mean()
-        weight = counted[..., None].expand_as(error)
-        return (error * weight).sum() / weight.sum()
+            return Drawn(inputs, target[rows], parts=ranks.count)
+        weight = counted[..., None].expand_as(target)
+        return Drawn(inputs, target[rows], (weight[rows], weight.sum()))
 
 
 def bytes_needed(specification: Specification, batch: int) -> int:
@@ -199,15 +246,17 @@ def bytes_needed(specification: Specification, batch: int) -> int:
     return 4 * numbers + batch * horizons.observation * seen
 
 
-def gather(windows: Windows, index: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+def gather(
+    windows: Windows, index: Tensor, rows: slice = slice(None)
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Windows.gather as tensors on the device of the index.
 
     Arrays are gathered by NumPy, faster than torch's own indexing on the CPU; pictures on disk are
     always arrays.
     """
     if isinstance(windows.newest, Tensor):
-        return windows.gather(index)
-    observations, action, real = windows.gather(index.cpu().numpy())
+        return windows.gather(index, rows)
+    observations, action, real = windows.gather(index.cpu().numpy(), rows)
 
     def tensor(values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(index.device)

@@ -1,7 +1,6 @@
 """Log of a training run: log.jsonl, and the sinks of --log."""
 
 import json
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,19 +13,27 @@ from diffpolicy.training.sinks import open_sinks
 
 @dataclass(frozen=True)
 class Logged:
-    """The part of a log line that resuming reads."""
+    """The part of a log line that resuming reads; success: of a closed-loop evaluation."""
 
     step: int
+    success: float | None = None
+
+
+NO_LINE = Logged(-1)  # a damaged line, which is dropped
 
 
 class Log:
-    """log.jsonl, cut back to the step that a resumed run starts from."""
+    """log.jsonl, cut back to the step that a resumed run starts from.
+
+    evaluated: steps whose closed-loop evaluation the log has.
+    """
 
     def __init__(self, config: TrainConfig, step: int):
         self.path = config.out / "log.jsonl"
         lines = self.path.read_bytes().splitlines() if self.path.is_file() else []
-        kept = [line for line in lines if _step_of(line) <= step]
-        write_bytes(self.path, b"".join(line + b"\n" for line in kept))
+        kept = [(line, found) for line in lines if 0 <= (found := _read(line)).step <= step]
+        write_bytes(self.path, b"".join(line + b"\n" for line, _ in kept))
+        self.evaluated = {found.step for _, found in kept if found.success is not None}
         self.sinks = open_sinks(config, step)
 
     def __enter__(self) -> "Log":
@@ -44,9 +51,8 @@ class Log:
             sink.write(record)
 
 
-def _step_of(line: bytes) -> float:
-    """The step of a log line; infinite for a damaged line, which is dropped."""
+def _read(line: bytes) -> Logged:
     try:
-        return validate(Logged, parse_json(line, "a line"), "a line", others=True).step
+        return validate(Logged, parse_json(line, "a line"), "a line", others=True)
     except DiffpolicyError:
-        return math.inf
+        return NO_LINE

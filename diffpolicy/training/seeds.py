@@ -1,12 +1,27 @@
-"""`diffpolicy train`: one run, or one for each training seed."""
+"""`diffpolicy train`: one run, or one for each training seed.
 
-from collections.abc import Iterator
+Small networks of several seeds are trained together, where a measurement finds that faster.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from statistics import median
+
+import torch
+from tqdm import tqdm
 
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.training.config import TrainConfig
+from diffpolicy.training.distributed import ranks_of
+from diffpolicy.training.log import Log
+from diffpolicy.training.precision import LEAST_GAIN, LIMIT_S, ROUNDS
+from diffpolicy.training.signals import stop_on_signal
 from diffpolicy.training.start import check_options
-from diffpolicy.training.train import train
+from diffpolicy.training.together import Together
+from diffpolicy.training.train import LOG_EVERY, SAVE_EVERY_S, Trainer, ready, run_folder, train
 
 
 def command(config: TrainConfig) -> None:
@@ -14,6 +29,10 @@ def command(config: TrainConfig) -> None:
     runs = [*of_seeds(config)] if config.seeds else [config]
     for run in runs:
         check_options(run)
+    if len(runs) > 1 and not config.evaluates and ranks_of(os.environ).count == 1:
+        trainers = [Trainer(*ready(run)) for run in runs]
+        if fit_together(trainers):
+            return
     for run in runs:
         train(run)
 
@@ -24,3 +43,98 @@ def of_seeds(config: TrainConfig) -> Iterator[TrainConfig]:
         raise DiffpolicyError(f"--seeds expects different seeds; got {list(config.seeds)}")
     for seed in config.seeds:
         yield replace(config, seed=seed, seeds=(), out=config.out / f"seed-{seed}")
+
+
+def fit_together(trainers: Sequence[Trainer]) -> bool:
+    """Train all runs at once; False, with nothing learnt, if that is impossible or not faster."""
+    with ExitStack() as folders:
+        for trainer in trainers:
+            folders.enter_context(run_folder(trainer.config))
+            trainer.restore()
+        if not alike(trainers):
+            return False
+        trainers[0].choose_precision()
+        for trainer in trainers:
+            trainer.learner.precision = trainers[0].learner.precision
+        together = Together([trainer.learner for trainer in trainers])
+        if not faster(trainers, together):
+            return False
+        stopped = learn(trainers, together)
+    for trainer in trainers:
+        print(f"{trainer.config.out}: {trainer.summary()}")
+    if stopped:
+        print(f"stopped at step {together.step}; checkpoints saved, --resume continues")
+        raise KeyboardInterrupt
+    return True
+
+
+def alike(trainers: Sequence[Trainer]) -> bool:
+    """True if networks without pictures are at the same step of the same training."""
+    first = trainers[0].learner
+    return not first.crops and all(
+        (trainer.learner.step, trainer.learner.precision) == (first.step, first.precision)
+        and trainer.prepared.batch == trainers[0].prepared.batch
+        for trainer in trainers
+    )
+
+
+def faster(trainers: Sequence[Trainer], together: Together) -> bool:
+    """Measure the gradients of all seeds at once against those of one; say the result."""
+    first = trainers[0]
+    precision, windows = first.learner.precision, [trainer.windows for trainer in trainers]
+    alone = seconds(lambda: first.gradient(precision))
+    at_once = seconds(lambda: float(together.backward(windows, first.prepared.batch).sum()))
+    gain = len(trainers) * alone / at_once
+    order = "together" if gain >= LEAST_GAIN else "one after the other"
+    print(
+        f"seeds: {order}; a step of all {len(trainers)} together takes {at_once / alone:.2f} times "
+        "as long as that of one here"
+    )
+    return gain >= LEAST_GAIN
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """The median time of some work, after a first time; of fewer times if it takes long."""
+    work()
+    found, begin = [], time.perf_counter()
+    while len(found) < ROUNDS and (not found or time.perf_counter() - begin < LIMIT_S / 2):
+        start = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - start)
+    return median(found)
+
+
+def learn(trainers: Sequence[Trainer], together: Together) -> bool:
+    """Train to the end, saving now and then; True if a signal ended it early."""
+    first, count = trainers[0], len(trainers)
+    windows = [trainer.windows for trainer in trainers]
+    begin, saved_at = time.monotonic() - first.elapsed_s, time.monotonic()
+    total, counted = torch.zeros(count, device=first.device), 0
+    target = first.config.steps
+    bar = tqdm(total=target, initial=together.step, desc=f"train {count} seeds", unit="step")
+    with ExitStack() as opened:
+        logs = [opened.enter_context(Log(t.config, together.step)) for t in trainers]
+        stopped = opened.enter_context(stop_on_signal())
+        opened.enter_context(bar)
+        while (progress := first.progress) < 1 and not stopped:
+            total += together.learn(windows, first.prepared.batch, progress)
+            counted += 1
+            bar.update(1)
+            for trainer in trainers:
+                trainer.elapsed_s = time.monotonic() - begin
+            if together.step % LOG_EVERY == 0:
+                losses = (total / counted).tolist()
+                for trainer, log, loss in zip(trainers, logs, losses, strict=True):
+                    log.write(trainer.report(loss))
+                total, counted = total.zero_(), 0
+            if time.monotonic() - saved_at > SAVE_EVERY_S:
+                save(trainers)
+                saved_at = time.monotonic()
+        save(trainers)
+        return bool(stopped)
+
+
+def save(trainers: Sequence[Trainer]) -> None:
+    """Write the checkpoints of all runs."""
+    for trainer in trainers:
+        trainer.save()

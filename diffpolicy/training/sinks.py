@@ -66,11 +66,11 @@ class WandB:
             raise DiffpolicyError(
                 f"--log wandb: {error}; expected an account, or WANDB_MODE=offline"
             ) from error
+        self._run.define_metric("*", step_metric="step")  # an evaluation ends after later steps
 
     def write(self, record: Record) -> None:
         """Add a point to each curve."""
-        points = {name: value for name, value in record.items() if name != "step"}
-        self._run.log(points, step=record["step"])
+        self._run.log(dict(record))
 
     def close(self) -> None:
         """Write what is left."""

@@ -1,12 +1,15 @@
 """The start of a training: options against the run folder, its target, and its first weights."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
+from typing import Any
 
 from diffpolicy import checkpoint as checkpoints
 from diffpolicy.checked import validate
 from diffpolicy.checkpoint import Checkpoint, Target
 from diffpolicy.denoisers.pretrained import Convolutions, read_convolutions
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.specification import Specification
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.sinks import check_sinks
 
@@ -21,6 +24,10 @@ def check_options(config: TrainConfig) -> None:
         raise DiffpolicyError(
             f"--validation-fraction must lie in [0, 1); got {config.validation_fraction}"
         )
+    if config.eval_steps is not None and config.eval_minutes is not None:
+        raise DiffpolicyError("give --eval-steps or --eval-minutes, not both")
+    if config.eval_ddim_steps is not None and not config.evaluates:
+        raise DiffpolicyError("--eval-ddim-steps needs --eval-steps or --eval-minutes")
     check_sinks(config.log)
     check_run_folder(config)
 
@@ -74,3 +81,27 @@ def check_run_folder(config: TrainConfig) -> None:
             f"{config.out} holds a policy without {checkpoints.TRAINING_FILE}, so it cannot be "
             "resumed; choose another --out"
         )
+
+
+def identity(
+    config: TrainConfig, specification: Specification, batch: int, precision: str
+) -> dict[str, Any]:
+    """Facts that a resumed run must share with the run it continues, as JSON."""
+    task = asdict(specification.task)
+    del task["observation_keys"]  # absent in older runs, and part of the data's fingerprint
+    parts = {
+        "data": specification.training["fingerprint"],
+        **asdict(specification.model),
+        **{f"{name}_horizon": n for name, n in asdict(specification.horizons).items()},
+        "task": task,
+        "batch": batch,
+        "seed": config.seed,
+        "precision": precision,
+        "lr": config.lr,
+        "weight_decay": config.weight_decay,
+        "validation_fraction": config.validation_fraction,
+        "colour_jitter": config.colour_jitter,
+    }
+    if "teacher" in specification.training:
+        parts["teacher"] = specification.training["teacher"]
+    return json.loads(json.dumps(parts))

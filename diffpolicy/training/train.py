@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,13 @@ from tqdm import tqdm
 from diffpolicy import checkpoint as checkpoints
 from diffpolicy.checked import parse_json, validate
 from diffpolicy.checkpoint import Checkpoint, TrainingState
-from diffpolicy.device import busy_cores_warning, check_memory, choose_device
+from diffpolicy.device import busy_cores_warning, check_memory
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import alone_in, remove_partials
 from diffpolicy.specification import Specification
 from diffpolicy.training.config import TrainConfig
+from diffpolicy.training.curve import Curve, check_curve
+from diffpolicy.training.distributed import ALONE, Ranks, processes
 from diffpolicy.training.learner import WARMUP_STEPS, Learner, bytes_needed
 from diffpolicy.training.log import Log
 from diffpolicy.training.objective import check_objective
@@ -27,6 +31,7 @@ from diffpolicy.training.start import (
     check_options,
     check_run_folder,
     encoder_weights,
+    identity,
     started_policy,
     with_target,
 )
@@ -38,8 +43,15 @@ def train(config: TrainConfig) -> Path:
     """Train until --steps, --minutes or a signal; return the path of the policy.
 
     Raises DiffpolicyError for bad input, before anything is written, or if training diverges;
-    KeyboardInterrupt after a signal, once the checkpoint is saved.
+    KeyboardInterrupt after a signal, once the checkpoint is saved. Under torchrun its processes
+    train together.
     """
+    with processes() as ranks:
+        return fit(*ready(config, ranks), ranks)
+
+
+def ready(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[TrainConfig, Prepared, torch.device]:
+    """The options with their target, the prepared data, and the device; torch's threads are set."""
     check_options(config)
     check_objective(config)
     started = started_policy(config)
@@ -47,42 +59,56 @@ def train(config: TrainConfig) -> Path:
     start = encoder_weights(config)
     if config.resume and not (config.out / checkpoints.TRAINING_FILE).exists():
         print(f"warning: --resume: {config.out} holds no checkpoint; training from scratch")
-    device = choose_device(config.device)
+    device = ranks.device(config.device)
     torch.set_num_threads(config.threads or torch.get_num_threads())
-    return fit(config, prepare(config, started, start), device)
+    return config, prepare(config, started, start), device
 
 
-def fit(config: TrainConfig, prepared: Prepared, device: torch.device) -> Path:
+def fit(
+    config: TrainConfig, prepared: Prepared, device: torch.device, ranks: Ranks = ALONE
+) -> Path:
     """Train on prepared data, into --out; see `train`."""
     if device.type == "cpu" and (warning := busy_cores_warning()):
         print(f"warning: {warning}")
     for note in prepared.notes:
         print(f"warning: {note}")
-    trainer = Trainer(config, prepared, device)
+    trainer = Trainer(config, prepared, device, ranks)
     if start := prepared.start:
         print(f"{start.path}: convolutions for every camera; BatchNorm and fc are ignored")
-    config.out.mkdir(parents=True, exist_ok=True)
-    with alone_in(config.out):
-        check_run_folder(config)  # again: another training may have ended meanwhile
-        remove_partials(config.out)
+    with run_folder(config) if ranks.first else nullcontext():
         trainer.restore()
+        trainer.check_same()
         trainer.choose_precision()
         stopped = trainer.run()
         trainer.save()
+        ranks.sum(0)  # wait for the checkpoint
     if stopped:
         print(f"stopped at step {trainer.learner.step}; checkpoint saved, --resume continues")
         raise KeyboardInterrupt
-    print(f"{config.out}: {trainer.summary()}")
+    if ranks.first:
+        print(f"{config.out}: {trainer.summary()}")
     if trainer.learner.step < WARMUP_STEPS:
         print(f"warning: fewer than {WARMUP_STEPS} steps, the warm-up; train longer for a result")
     return checkpoints.policy_path(config.out)
 
 
-class Trainer:
-    """A learner, its data and its run folder."""
+@contextmanager
+def run_folder(config: TrainConfig) -> Iterator[None]:
+    """Make and lock --out."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    with alone_in(config.out):
+        check_run_folder(config)  # again: another training may have ended meanwhile
+        remove_partials(config.out)
+        yield
 
-    def __init__(self, config: TrainConfig, prepared: Prepared, device: torch.device):
-        self.config, self.prepared, self.device = config, prepared, device
+
+class Trainer:
+    """A learner, its data and its run folder, which rank 0 alone writes."""
+
+    def __init__(
+        self, config: TrainConfig, prepared: Prepared, device: torch.device, ranks: Ranks = ALONE
+    ):
+        self.config, self.prepared, self.device, self.ranks = config, prepared, device, ranks
         self._check()
         self.learner = Learner(
             prepared.specification,
@@ -96,9 +122,10 @@ class Trainer:
             weights=prepared.weights,
             teacher_times=prepared.teacher_times,
         )
+        self.learner.ranks = ranks
         if config.precision != AUTO:
             self.learner.precision = config.precision
-        self.elapsed_s = 0.0
+        self.elapsed_s, self.cost = 0.0, ""
         self.windows, self.validation = prepared.training, prepared.validation
         if device.type == "cuda" and self.windows.in_memory:
             self.windows = self.windows.to(device)
@@ -108,20 +135,39 @@ class Trainer:
     def _check(self) -> None:
         """Raise now what would otherwise fail at the first step or the first save."""
         specification, batch = self.prepared.specification, self.prepared.batch
+        self.ranks.check_batch(batch)
         header, name = json.dumps(asdict(specification)), "the policy's header"
         validate(Specification, parse_json(header, name), name)
         what = f"training this network with --batch {batch}"
         needed = bytes_needed(specification, batch) + self.prepared.training.nbytes
         check_memory(needed, self.device, what)
+        check_curve(self.config, specification)
+
+    def check_same(self) -> None:
+        """Raise DiffpolicyError unless all processes go on from one state to one target."""
+        options, target = self._identity, (self.config.steps, self.config.minutes)
+        data = options.pop("data")
+        self.ranks.check_same(demonstrations=data, options=options, targets=target)
+        self.ranks.check_same(checkpoints=(self.learner.step, self.elapsed_s))
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        about = self.config, self.prepared.specification, self.prepared.batch
+        return identity(*about, self.learner.precision)
 
     def choose_precision(self) -> None:
-        """Choose the precision of a new run, and say why; a resumed run keeps its own."""
+        """Choose the precision of a new run, and say why; a resumed run keeps its own.
+
+        Processes measure at the same time, as they train; that of rank 0 counts.
+        """
         if not self.learner.step and measured_for(self.config):
-            measured = measure(self._gradient)
-            self.learner.precision = measured.faster
+            measured = measure(self.gradient)
+            [chosen] = self.ranks.sum(self.ranks.first * PRECISIONS.index(measured.faster))
+            self.learner.precision = PRECISIONS[int(chosen)]
             print(f"precision: {measured}")
 
-    def _gradient(self, precision: str) -> float:
+    def gradient(self, precision: str) -> float:
+        """The loss of this step's batch in a precision, with its gradients; nothing is learnt."""
         self.learner.precision = precision
         return float(self.learner.backward(self.windows, self.prepared.batch))
 
@@ -133,36 +179,49 @@ class Trainer:
         return self.elapsed_s / (60 * (self.config.minutes or 0))
 
     def run(self) -> bool:
-        """Train to the end, saving now and then; True if a signal ended it early."""
-        log = Log(self.config, self.learner.step)
+        """Train to the end, saving now and then; True if a signal ended it early.
+
+        The clock of rank 0, and a signal to any process, hold for all.
+        """
+        log = Log(self.config, self.learner.step) if self.ranks.first else None
+        curve = Curve(self.config, self.device, log, self._policy) if log else None
         begin, saved_at = time.monotonic() - self.elapsed_s, time.monotonic()
-        total, counted = torch.zeros((), device=self.device), 0
+        signals, total, counted = 0.0, torch.zeros((), device=self.device), 0
         bar = tqdm(total=self.config.steps, initial=self.learner.step, desc="train", unit="step")
-        with stop_on_signal() as stopped, bar, log:
-            while (progress := self.progress) < 1 and not stopped:
+        with stop_on_signal() as received, bar, log or nullcontext(), curve or nullcontext():
+            if curve:
+                curve.tend(self.learner.step, self.elapsed_s)
+            while (progress := self.progress) < 1 and not signals:
                 total += self.learner.learn(self.windows, self.prepared.batch, progress)
                 counted += 1
-                self.elapsed_s = time.monotonic() - begin
+                now = self.ranks.first * (time.monotonic() - begin)
+                self.elapsed_s, signals = self.ranks.sum(now, len(received))
                 bar.update(1)
-                if self.learner.step % LOG_EVERY == 0:
-                    record = self._report(float(total) / counted)
+                if log and self.learner.step % LOG_EVERY == 0:
+                    record = self.report(float(total) / counted)
                     total, counted = total.zero_(), 0
                     log.write(record)
                     bar.set_postfix(_shown(record), refresh=False)
+                if curve and self.progress < 1:
+                    curve.tend(self.learner.step, self.elapsed_s)
                 if time.monotonic() - saved_at > SAVE_EVERY_S:
                     self.save()
                     saved_at = time.monotonic()
-            return bool(stopped)
+            if curve and self.config.evaluates and not signals:
+                self.save()
+                curve.finish(self.learner.step, received)
+                self.cost = curve.summary
+            return bool(signals or received)
 
     def summary(self) -> str:
         """One-line training summary."""
         step, minutes = self.learner.step, self.elapsed_s / 60
         text = f"a policy after {step:,} steps in {minutes:.1f} min"
-        if self.validation is None:
-            return text
-        return f"{text}, validation loss {self.learner.validation_loss(self.validation):.4g}"
+        if self.validation is not None:
+            text += f", validation loss {self.learner.validation_loss(self.validation):.4g}"
+        return text + self.cost
 
-    def _report(self, loss: float) -> dict[str, Any]:
+    def report(self, loss: float) -> dict[str, Any]:
         """One log line, with the validation loss every VALIDATE_EVERY steps."""
         step = self.learner.step
         record: dict[str, Any] = {"step": step, "loss": loss}
@@ -174,30 +233,39 @@ class Trainer:
     def save(self) -> None:
         """Write the resumable state, then the policy; each file is complete by itself.
 
-        Weights that are not finite never replace a checkpoint.
+        Weights that are not finite never replace a checkpoint. Of several processes rank 0 writes.
         """
+        if not self.ranks.first:
+            return
         tensors = self.learner.tensors()
         if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
             raise DiffpolicyError(
                 f"the weights are no longer finite at step {self.learner.step}; the last "
                 "checkpoint is kept. Lower --lr or check the data"
             )
-        specification, config = self.prepared.specification, self.config
-        progress = {
-            "step": self.learner.step,
-            "elapsed_s": self.elapsed_s,
-            "threads": torch.get_num_threads(),
-        }
-        state = TrainingState(config.steps, config.minutes, **progress, identity=self._identity())
+        config, identity = self.config, self._identity
+        state = TrainingState(config.steps, config.minutes, **self._reached(), identity=identity)
         checkpoints.save_tensors(config.out / checkpoints.TRAINING_FILE, tensors, asdict(state))
-        about = {**specification.training, **progress, "precision": self.learner.precision}
-        policy = Checkpoint(
+        checkpoints.save_policy(checkpoints.policy_path(config.out), self._policy())
+
+    def _policy(self) -> Checkpoint:
+        """The policy of the present step."""
+        specification = self.prepared.specification
+        precision = {"precision": self.learner.precision}
+        about = {**specification.training, **self._reached(), **precision}
+        return Checkpoint(
             replace(specification, training=about),
             self.learner.ema,
             self.prepared.observation_normalizers,
             self.prepared.action_normalizer,
         )
-        checkpoints.save_policy(checkpoints.policy_path(config.out), policy)
+
+    def _reached(self) -> dict[str, Any]:
+        return {
+            "step": self.learner.step,
+            "elapsed_s": self.elapsed_s,
+            "threads": torch.get_num_threads(),
+        }
 
     def restore(self) -> None:
         """Continue from the run's last checkpoint, if there is one."""
@@ -208,7 +276,7 @@ class Trainer:
         started = {"precision": FLOAT32, **state.identity}  # absent in older runs
         if self.config.precision == AUTO and started["precision"] in PRECISIONS:
             self.learner.precision = started["precision"]
-        now = self._identity()
+        now = self._identity
         for name in now:
             if started.get(name) != now[name]:
                 raise DiffpolicyError(
@@ -219,28 +287,6 @@ class Trainer:
         checkpoints.check_finite(tensors, path)
         self.learner.restore(tensors, state.step)
         self.elapsed_s = state.elapsed_s
-
-    def _identity(self) -> dict[str, Any]:
-        """Facts that a resumed run must share with the run it continues, as JSON."""
-        specification, config = self.prepared.specification, self.config
-        task = asdict(specification.task)
-        del task["observation_keys"]  # absent in older runs, and part of the data's fingerprint
-        parts = {
-            "data": specification.training["fingerprint"],
-            **asdict(specification.model),
-            **{f"{name}_horizon": n for name, n in asdict(specification.horizons).items()},
-            "task": task,
-            "batch": self.prepared.batch,
-            "seed": config.seed,
-            "precision": self.learner.precision,
-            "lr": config.lr,
-            "weight_decay": config.weight_decay,
-            "validation_fraction": config.validation_fraction,
-            "colour_jitter": config.colour_jitter,
-        }
-        if "teacher" in specification.training:
-            parts["teacher"] = specification.training["teacher"]
-        return json.loads(json.dumps(parts))
 
 
 def _shown(record: dict[str, Any]) -> dict[str, str]:

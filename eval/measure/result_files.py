@@ -26,6 +26,7 @@ from .results import (
     Picture,
     Profile,
     Source,
+    TrainingCurve,
     check_inside,
 )
 from .simulated import SimulatedSweeps
@@ -53,6 +54,7 @@ OMITTED = (  # from JSON, if None
         "env",
         "run",
         "runs",
+        "curves",
     ),
 )
 FREE = ("env_kwargs", "training", "evaluation", "cameras")  # objects with names of others
@@ -144,6 +146,7 @@ class SweepResult:
     recommendations: Annotated[list[Recommendation], NOT_EMPTY]
     recommendation: Recommendation
     pictures: list[Picture] = field(default_factory=list)
+    curves: list[TrainingCurve] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +225,11 @@ def json_of(result: Result | BudgetResult | Provenance) -> Options:
 
 def read_result(path: Path) -> Result:
     """Read a result file of any format and version. Raises DiffpolicyError if it is not one."""
-    data = document(path)
+    return result_of(document(path), path)
+
+
+def result_of(data: Any, path: Path) -> Result:
+    """The result that the document of a file holds; see `read_result`."""
     data = {"rows": data} if isinstance(data, list) and data else data  # scenarios of a benchmark
     kind = FORMATS[_format_of(data, path)]
     return validated(kind, data, path)

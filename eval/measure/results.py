@@ -217,3 +217,19 @@ class Picture:
     def __post_init__(self):
         if self.file is not None:
             check_inside(self.file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingCurve:
+    """A quantity of a run's log over the optimiser steps [P]; run: the name of its folder."""
+
+    run: Name
+    quantity: Name
+    steps: Annotated[list[Count], NOT_EMPTY]
+    values: Annotated[list[Number], NOT_EMPTY]
+
+    def __post_init__(self):
+        if len(self.steps) != len(self.values):
+            raise DiffpolicyError(
+                f"expected as many values as steps; got {len(self.values)} for {len(self.steps)}"
+            )

@@ -12,8 +12,10 @@ from diffpolicy.specification import Task
 from ..config import SweepConfig
 from ..delays_config import DelaysConfig
 from .evaluator import policy_of
+from .results import TrainingCurve
 from .run import Run
 from .seeds import check_recipe, runs_in
+from .training_log import training_curves
 
 ALIKE = ("env_id", "env_kwargs", "control_dt_s", "camera", "observations", "action_dim")  # of Task
 
@@ -48,6 +50,15 @@ def labels(folders: Sequence[Path]) -> list[str]:
     longest = max(len(folder.parts) for folder in folders)
     ends = (["/".join(f.parts[-n:]) for f in folders] for n in range(1, longest + 1))
     return next(found for found in ends if len(set(found)) == len(found))
+
+
+def curves_of(config: SweepConfig) -> list[TrainingCurve]:
+    """The training curves of the run or the runs, from their logs; none of other policies."""
+    paths = config.runs or ((config.run,) if config.run else ())
+    folders = [Run(path).folder.resolve() for path in paths]
+    names = labels(folders) if folders else []
+    pairs = zip(folders, names, strict=True)
+    return [curve for folder, name in pairs for curve in training_curves(folder, name)]
 
 
 def _check_task(first: str, ours: Task, label: str, theirs: Task) -> None:

@@ -1,4 +1,4 @@
-"""report.html of a sweep: the recommendation, the plot, the tables, the pictures of episodes."""
+"""report.html of a sweep: recommendation, plot, tables, pictures of episodes, training."""
 
 import html
 import json
@@ -7,10 +7,11 @@ from pathlib import Path
 
 from ..measure.decisions import Recommendation
 from ..measure.result_files import SweepResult, json_of
-from ..measure.results import BudgetResult, Picture
-from .figure import png_in
+from ..measure.results import BudgetResult, Picture, TrainingCurve
+from .figure import png, png_in
 from .page import figure, html_table, image, page, paragraph
 from .sentences import clock_label, headline, load_of, pairing, remarks
+from .training_plot import training_plot
 
 
 def sweep_page(result: SweepResult, plot: bytes, folder: Path) -> str:
@@ -35,10 +36,18 @@ def sweep_page(result: SweepResult, plot: bytes, folder: Path) -> str:
         _comparisons(result.recommendations),
         *(["<h2>Episodes</h2>"] if result.pictures else []),
         *(_picture(picture, folder) for picture in result.pictures),
+        *_training(result.curves or []),
         "<h2>Provenance</h2>",
         f"<pre>{html.escape(about)}</pre>",
     ]
     return page(f"How many denoising steps can {result.provenance.env} afford?", parts)
+
+
+def _training(curves: Sequence[TrainingCurve]) -> list[str]:
+    """The curves of the runs' trainings, if their logs had any."""
+    if not curves:
+        return []
+    return ["<h2>Training</h2>", image(png(training_plot(curves)), "curves of the training")]
 
 
 def _verdict(advice: Recommendation) -> str:

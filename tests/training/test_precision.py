@@ -55,7 +55,7 @@ def test_weights_average_and_moments_stay_float32(config):
 def test_measuring_learns_nothing(config, prepared):
     trainer = training.Trainer(config, prepared, torch.device("cpu"))
     before = {name: tensor.clone() for name, tensor in trainer.learner.tensors().items()}
-    found = measure(trainer._gradient)
+    found = measure(trainer.gradient)
     assert found.gain > 0 and found.deviation < 0.02 and trainer.learner.step == 0
     after = trainer.learner.tensors()
     assert all(torch.equal(before[name], after[name]) for name in before)

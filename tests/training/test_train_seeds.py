@@ -1,23 +1,31 @@
 """train --seeds: a run for each seed, equal to the one trained alone."""
 
+import json
+import signal
 from dataclasses import replace
 
+import pytest
 import torch
 
 from diffpolicy.checkpoint import TRAINING_FILE, load_training
+from diffpolicy.training import seeds
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.seeds import command
+from diffpolicy.training.together import Together
 from diffpolicy.training.train import train
 
 SMALL = {"steps": 12, "hidden": 32, "blocks": 1, "batch": 16, "device": "cpu", "threads": 1}
 
 
 def same(a, b) -> bool:
+    """True if two runs have the same weights and moments but for float noise."""
     ours, theirs = (load_training(run / TRAINING_FILE)[0] for run in (a, b))
-    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+    return all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
 
 
-def test_every_seed_gives_the_run_that_it_gives_alone(balance_store, tmp_path):
+@pytest.mark.parametrize("gain", [0.0, 1e9], ids=["together", "one after the other"])
+def test_every_seed_gives_the_run_that_it_gives_alone(balance_store, tmp_path, monkeypatch, gain):
+    monkeypatch.setattr(seeds, "LEAST_GAIN", gain)
     config = TrainConfig(data=balance_store, out=tmp_path / "runs", seeds=(3, 1), **SMALL)
     command(config)
     assert sorted(path.name for path in config.out.iterdir()) == ["seed-1", "seed-3"]
@@ -40,3 +48,41 @@ def test_nothing_is_written_if_a_seed_cannot_start(balance_store, tmp_path, refu
 def test_a_seed_is_not_negative(balance_store, tmp_path, refused):
     said = refused("train", "--data", balance_store, "--out", tmp_path, "--seeds", "-1")
     assert "--seeds" in said and "-1" in said
+
+
+def test_seeds_together_go_on_after_an_interruption(balance_store, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(seeds, "LEAST_GAIN", 0.0)
+    monkeypatch.setattr(seeds, "LOG_EVERY", 2)
+    whole = TrainConfig(data=balance_store, out=tmp_path / "whole", seeds=(3, 1), **SMALL)
+    command(whole)
+    said = capsys.readouterr().out
+    assert "seeds: together; a step of all 2 together takes" in said
+    learn = Together.learn
+
+    def interrupt(self, *arguments):
+        if self.step == 4:
+            signal.raise_signal(signal.SIGINT)
+        return learn(self, *arguments)
+
+    parts = replace(whole, out=tmp_path / "parts")
+    with monkeypatch.context() as patch:
+        patch.setattr(Together, "learn", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            command(parts)
+    assert "stopped at step 5; checkpoints saved" in capsys.readouterr().out
+    command(replace(parts, resume=True))
+    for seed in ("seed-3", "seed-1"):
+        assert same(parts.out / seed, whole.out / seed)
+        lines = (parts.out / seed / "log.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == [2, 4, 6, 8, 10, 12]
+
+
+def test_seeds_at_different_steps_are_trained_one_after_the_other(
+    balance_store, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(seeds, "LEAST_GAIN", 0.0)
+    config = TrainConfig(data=balance_store, out=tmp_path, seeds=(3, 1), **SMALL)
+    train(replace(config, seeds=(), seed=3, out=tmp_path / "seed-3", steps=5))
+    command(replace(config, resume=True))
+    assert "together" not in capsys.readouterr().out
+    assert all(load_training(p / TRAINING_FILE)[1].step == 12 for p in tmp_path.iterdir())

@@ -233,7 +233,7 @@ def test_weights_of_the_encoder_are_checked_before_the_store_is_read(
 def test_a_resumed_run_keeps_the_origin_of_its_weights(config, tmp_path, monkeypatch):
     begun, weights = [], ones(tmp_path / "weights")
 
-    def begin(config, prepared, device):
+    def begin(config, prepared, *_):
         begun.append(prepared)
         raise KeyboardInterrupt
 
