@@ -1,7 +1,7 @@
 """Peak memory of a training and of sweeps: `python eval/bench/bench_memory.py --run R --data S`.
 
 Each command is a process of its own with its worker processes, on Linux. "largest process" is the
-largest ru_maxrss of any of them; pages that processes share, such as torch's code, count in each.
+largest peak of a resident set (VmHWM); pages that are shared, such as torch's code, count in full.
 "all together" is the largest sum of proportional set sizes (PSS: a page that n processes share
 counts 1/n in each), sampled every half second.
 """
@@ -111,10 +111,24 @@ def main(config: Config) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         found = peak(training(config, folder), folder)
-        rows.append([f"train, {config.steps} steps", found.largest, found.together, TRAINING_MB])
+        rows.append(
+            [
+                f"train, {config.steps} steps",
+                round(found.largest),
+                round(found.together),
+                TRAINING_MB,
+            ]
+        )
         for episodes in config.episodes:
             found = peak(sweep(config, episodes, folder), folder)
-            rows.append([f"sweep, {episodes} episodes", found.largest, found.together, SWEEP_MB])
+            rows.append(
+                [
+                    f"sweep, {episodes} episodes",
+                    round(found.largest),
+                    round(found.together),
+                    SWEEP_MB,
+                ]
+            )
     print_table(["MB", "largest process", "all together", "aim"], rows)
 
 
