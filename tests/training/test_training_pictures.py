@@ -74,15 +74,15 @@ def test_resumed_training_ends_with_the_same_bytes():
 def test_crops_and_colours_are_drawn_anew_in_each_step_and_not_in_validation():
     learner, data = trained(0), windows()
     draws = [
-        learner.loss(learner.network, data, 60, learner._generator(0), augmented=True)
+        learner.loss(learner.network, data, 60, learner.generator(0), augmented=True)
         for _ in (0, 1)
     ]
     assert draws[0] == draws[1]
-    centre = learner.loss(learner.network, data, 60, learner._generator(0))
+    centre = learner.loss(learner.network, data, 60, learner.generator(0))
     assert centre != draws[0]
     assert learner.validation_loss(data) == learner.validation_loss(data)
     plain = Learner(specification(), CPU)
-    assert plain.loss(plain.network, data, 60, plain._generator(0)) == centre
+    assert plain.loss(plain.network, data, 60, plain.generator(0)) == centre
 
 
 def test_each_window_is_encoded_once_for_several_noisy_chunks():
@@ -92,7 +92,7 @@ def test_each_window_is_encoded_once_for_several_noisy_chunks():
         seen.append((x, t, encoded))
         return learner.network(x, t, encoded)
 
-    learner.loss(network, data, 5, learner._generator(0), augmented=True)
+    learner.loss(network, data, 5, learner.generator(0), augmented=True)
     [(x, t, encoded)] = seen
     assert len(x) == len(t) == len(encoded) == 5 * DRAWS
     groups = encoded.view(5, DRAWS, -1)
