@@ -139,6 +139,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=42, help="of a block; 42 are an epoch")
     parser.add_argument("--networks", nargs="+", default=list(MODELS), choices=MODELS)
     options = parser.parse_args()
+    if not (options.diffusion_policy / "diffusion_policy").is_dir():
+        parser.error(f"{options.diffusion_policy} is not a checkout of diffusion_policy")
     torch.set_num_threads(options.threads)
     print(f"{options.threads} threads, batch {BATCH}; ratios to their fastest loop")
     if warning := busy_cores_warning():
