@@ -32,8 +32,8 @@ class Measured:
 
     def __str__(self) -> str:
         return (
-            f"{self.faster}: bfloat16 takes 1/{self.gain:.2f} of the time of float32 here, and its "
-            f"loss differs by {self.deviation:.2%}"
+            f"{self.faster}: bfloat16 takes {1 / self.gain:.2f} of the time of float32 here, and "
+            f"its loss differs by {self.deviation:.2%}"
         )
 
 

@@ -70,7 +70,7 @@ def test_a_long_run_takes_what_is_measured_says_it_and_keeps_it(config, monkeypa
     monkeypatch.setattr(precision, "LONG_STEPS", config.steps)
     monkeypatch.setattr(training, "measure", lambda _: Measured(2.0, 0.001))
     training.train(config)
-    assert "precision: bfloat16: bfloat16 takes 1/2.00 of the time" in capsys.readouterr().out
+    assert "precision: bfloat16: bfloat16 takes 0.50 of the time" in capsys.readouterr().out
     assert load_policy(config.out).specification.training["precision"] == BFLOAT16
     monkeypatch.setattr(training, "measure", None)
     training.train(replace(config, steps=30, resume=True))
