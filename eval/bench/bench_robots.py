@@ -76,7 +76,8 @@ def main(config: Config) -> None:
     titles = ["robot ms", "", "budget", "ms", "delay", "mean", "- DDIM, ε", "95 % interval"]
     print_table(titles, [line for robot in found for line in lines(robot)])
     task = load_policy(config.reference).specification.task.env_id
-    about = {"provenance": asdict(provenance(choose_device("cpu"))), "config": asdict(config)}
+    options = {k: v for k, v in asdict(config).items() if k not in ("out", "beside")}
+    about = {"provenance": asdict(provenance(choose_device("cpu"))), "config": options}
     file = config.out / "robots.json"
     whole = {"env": task, **about, "robots": found}
     write_text(file, json.dumps(whole, default=str, indent=1))
@@ -180,9 +181,11 @@ def draw(files: Sequence[Path]) -> Figure:
             style = {"fmt": mark, "color": colour, "capsize": 2, "ms": 7}
             axis.errorbar(about["mean"], y, xerr=spread, label=None if y else side, **style)
             text = f"{row['name']}: {row['latency_ms']['p50']:g} ms"
-            axis.text(1.04, y + up, text, color=colour, fontsize=8)
+            beside = axis.get_yaxis_transform()  # x in parts of the axis
+            axis.text(1.02, y + up, text, color=colour, fontsize=8, transform=beside)
+    lowest = min(robot[side]["ci"][0] for _, robot in pairs for side in SIDES)
     labels = [f"{name(env)}, {robot['ms']:g} ms a step" for env, robot in pairs]
-    axis.set(yticks=range(len(pairs)), yticklabels=labels, xlim=(0, 1.02))
+    axis.set(yticks=range(len(pairs)), yticklabels=labels, xlim=(lowest - 0.02, 1.01))
     axis.set(xlabel="success (Push-T: score) where chunks are late by their computing time")
     axis.grid(alpha=0.25, axis="x")
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
