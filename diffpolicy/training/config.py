@@ -18,6 +18,8 @@ from diffpolicy.config import (
     ModelConfig,
 )
 
+SEED_FOLDER = "seed-"  # of a run of --seeds, before the seed
+
 
 @dataclass(frozen=True)
 class TrainConfig(ModelConfig):

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.training.config import TrainConfig
+from diffpolicy.training.config import SEED_FOLDER, TrainConfig
 from diffpolicy.training.distributed import ranks_of
 from diffpolicy.training.log import Log
 from diffpolicy.training.precision import LEAST_GAIN, LIMIT_S, ROUNDS
@@ -42,7 +42,7 @@ def of_seeds(config: TrainConfig) -> Iterator[TrainConfig]:
     if len(set(config.seeds)) < len(config.seeds):
         raise DiffpolicyError(f"--seeds expects different seeds; got {list(config.seeds)}")
     for seed in config.seeds:
-        yield replace(config, seed=seed, seeds=(), out=config.out / f"seed-{seed}")
+        yield replace(config, seed=seed, seeds=(), out=config.out / f"{SEED_FOLDER}{seed}")
 
 
 def fit_together(trainers: Sequence[Trainer]) -> bool:

@@ -103,7 +103,7 @@ class Kept:
 
 
 def _places(path: Path) -> dict[tuple[str, Name], array]:
-    """Where in a file the lines of each key and name begin, in bytes; damaged ones are left out."""
+    """Offsets in bytes of the lines of each key and name; damaged lines are left out."""
     found: dict[tuple[str, Name], array] = {}
     with path.open("rb") as file:
         place = 0

@@ -11,13 +11,13 @@ import numpy as np
 
 from diffpolicy.checkpoint import Checkpoint, policy_path
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.training.config import SEED_FOLDER
 
 from ..significance import crossed_interval, rate_interval
 from .decisions import BudgetMean, Decision, OverSeeds
 from .description import Budget, describe
 from .results import BudgetResult, Metric, Outcomes
 
-SEED_FOLDER = "seed-"  # of `diffpolicy train --seeds`
 SUMS = ("episodes", "successes", "starved_ticks", "replans", "deadline_misses", "missed_ticks")
 MEANS = ("delay_ticks", "delay_error", "prefix_miss_share", "action_age_ms_p50")
 MEANS += ("seam_jump", "seam_jerk", "evaluations_mean")
