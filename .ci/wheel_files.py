@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"diffpolicy": "diffpolicy", "envs": "diffpolicy/envs", "eval": "diffpolicy/eval"}
-LEFT_OUT = ("*.md", "eval/results/*")
+LEFT_OUT = ("*.md", "eval/results/*", "eval/results/*/*")
 
 
 def wanted() -> set[str]:
