@@ -1,6 +1,6 @@
-"""Augmentation of pictures: random crop and colour jitter, on the device of the windows.
+"""Augmentation: displaced vectors, cropped and recoloured pictures, on the device of the windows.
 
-Shapes: B windows, T_o frames of each, H, W, C of a picture and h, w of its crop.
+Shapes: B windows, T_o frames of each, D of a vector, H, W, C of a picture and h, w of its crop.
 """
 
 from collections.abc import Mapping
@@ -30,6 +30,26 @@ def augment(
         found[key] = random_crop(found[key], size, generator, ranks)
         if colour:
             found[key] = colour_jitter(found[key], colour, generator, ranks)
+    return found
+
+
+def displace(
+    observations: Mapping[str, Tensor],
+    deviation: float,
+    generator: torch.Generator,
+    ranks: Ranks = ALONE,
+) -> dict[str, Tensor]:
+    """Add draws of N(0, deviation²) to the vectors [B, T_o, D]; pictures stay.
+
+    One draw for each number of a window, the same in all its frames, so differences between frames
+    stay. Noise on inputs regularises (Bishop, Neural Computation 7(1), 1995).
+    """
+    found = dict(observations)
+    for key, x in observations.items():
+        if x.ndim == 3:
+            shape = len(x) * ranks.count, 1, x.shape[2]
+            drawn = torch.randn(shape, generator=generator, device=x.device)
+            found[key] = x + deviation * drawn[ranks.rows(len(drawn))]
     return found
 
 

@@ -62,6 +62,9 @@ class TrainConfig(ModelConfig):
     """Peak learning rate of AdamW, after 500 steps of warm-up; then a cosine to zero."""
     weight_decay: Annotated[float, Range(0, 100)] = 1e-6
     """Weight decay of AdamW."""
+    observation_noise: Annotated[float, Range(0, 10)] = 0.0
+    """Standard deviation of a displacement of the observed vectors in training, in units of
+    normalised data; the same for all observations of a window."""
     validation_fraction: float = 0.05
     """Fraction of the episodes used for the validation loss only."""
     seed: Annotated[int, SEED] = 0

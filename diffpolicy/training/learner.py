@@ -20,7 +20,7 @@ from diffpolicy.denoisers.committed import COMMITTED, committed, draw_counts, gi
 from diffpolicy.denoisers.encoders import layer_outputs
 from diffpolicy.denoisers.pretrained import Convolutions, load_convolutions
 from diffpolicy.specification import Specification
-from diffpolicy.training.augment import augment
+from diffpolicy.training.augment import augment, displace
 from diffpolicy.training.distributed import ALONE, Ranks
 from diffpolicy.training.objective import make_objective
 from diffpolicy.training.precision import BFLOAT16, FLOAT32
@@ -73,6 +73,7 @@ class Learner:
         seed: int = 0,
         normalizers: Mapping[str, Normalizer] | None = None,
         colour_jitter: float = 0.0,
+        observation_noise: float = 0.0,
         encoder_weights: Convolutions | None = None,
         weights: Mapping[str, Tensor] | None = None,
         teacher_times: Sequence[int] = (),
@@ -96,6 +97,7 @@ class Learner:
         self.masked = not task.position_targets
         self.prefix_max, self.ahead = model.prefix_max, specification.horizons.observation - 1
         self.crops, self.colour_jitter = network.encoder.crops, colour_jitter
+        self.observation_noise = observation_noise
         self.draws = 1 if model.regression else DRAWS
         self.step = 0
 
@@ -202,12 +204,15 @@ class Learner:
         Unless actions are position targets, those beyond the episode's ends do not count; committed
         actions, which the network is given, never do.
         ranks: the part of this process; the parts add up to the mean.
-        augmented: pictures are cropped at random, with colour jitter, and encoded once for `draws`
-        noisy chunks (repeated_diffusion_steps in CogACT); otherwise they are cropped at the centre.
+        augmented: vectors are displaced; pictures are cropped at random, with colour jitter, and
+        encoded once for `draws` noisy chunks (repeated_diffusion_steps in CogACT); otherwise they
+        are cropped at the centre.
         """
         index = torch.randint(len(windows), (batch,), generator=generator, device=self.device)
         rows = ranks.rows(batch)
         observations, action, real = gather(windows, index, rows)
+        if augmented and self.observation_noise:
+            observations = displace(observations, self.observation_noise, generator, ranks)
         counted = real if self.masked else torch.ones_like(real)
         if self.prefix_max:
             count = draw_counts(batch, self.prefix_max, generator)

@@ -99,6 +99,7 @@ def identity(
         "precision": precision,
         "lr": config.lr,
         "weight_decay": config.weight_decay,
+        "observation_noise": config.observation_noise,
         "validation_fraction": config.validation_fraction,
         "colour_jitter": config.colour_jitter,
     }

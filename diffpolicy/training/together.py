@@ -70,7 +70,7 @@ class Together:
         with autocast:
             losses = self._losses(
                 [
-                    learner.drawn(mine, batch, learner.generator(self.step))
+                    learner.drawn(mine, batch, learner.generator(self.step), augmented=True)
                     for learner, mine in zip(self.learners, windows, strict=True)
                 ]
             )

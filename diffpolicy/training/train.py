@@ -36,6 +36,7 @@ from diffpolicy.training.start import (
     with_target,
 )
 
+ABSENT = {"precision": FLOAT32, "observation_noise": 0.0}  # from the identity of older runs
 LOG_EVERY, VALIDATE_EVERY, SAVE_EVERY_S = 100, 1000, 30.0
 
 
@@ -118,6 +119,7 @@ class Trainer:
             seed=config.seed,
             normalizers=prepared.observation_normalizers,
             colour_jitter=config.colour_jitter,
+            observation_noise=config.observation_noise,
             encoder_weights=prepared.start,
             weights=prepared.weights,
             teacher_times=prepared.teacher_times,
@@ -273,7 +275,7 @@ class Trainer:
         if not (self.config.resume and path.exists()):
             return
         tensors, state = checkpoints.load_training(path)
-        started = {"precision": FLOAT32, **state.identity}  # absent in older runs
+        started = {**ABSENT, **state.identity}
         if self.config.precision == AUTO and started["precision"] in PRECISIONS:
             self.learner.precision = started["precision"]
         now = self._identity

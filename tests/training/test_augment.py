@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from diffpolicy.training.augment import LUMA, augment, colour_jitter, random_crop
+from diffpolicy.training.augment import LUMA, augment, colour_jitter, displace, random_crop
+from diffpolicy.training.distributed import Ranks
 
 B, T_O, SIDE, CROP = 6, 2, 7, (5, 4)
 
@@ -98,3 +99,24 @@ def test_vectors_take_no_draw():
     generator = seeded()
     augment({"state": torch.zeros(B, T_O, 2)}, {}, 0.5, generator)
     assert torch.equal(generator.get_state(), seeded().get_state())
+
+
+def test_a_displacement_is_one_for_all_frames_of_a_window_and_leaves_pictures():
+    vectors = torch.randn(4000, T_O, 3, generator=seeded())
+    observations = {"state": vectors, "camera": pictures()}
+    found = displace(observations, 0.02, seeded(1))
+    moved = found["state"] - vectors
+    torch.testing.assert_close(moved, moved[:, :1].expand_as(moved), atol=1e-6, rtol=0)
+    assert found["camera"] is observations["camera"]
+    assert float(moved.mean()) == pytest.approx(0, abs=5 * 0.02 / 12000**0.5)
+    assert float(moved[:, 0].std()) == pytest.approx(0.02, rel=0.03)
+    assert torch.equal(displace(observations, 0.02, seeded(1))["state"], found["state"])
+
+
+def test_processes_displace_their_parts_as_one_does_the_batch():
+    vectors = torch.zeros(6, T_O, 3)
+    whole = displace({"state": vectors}, 1.0, seeded())["state"]
+    parts = [
+        displace({"state": vectors[:3]}, 1.0, seeded(), Ranks(rank, 2))["state"] for rank in (0, 1)
+    ]
+    assert torch.equal(torch.cat(parts), whole)

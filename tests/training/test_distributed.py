@@ -186,8 +186,11 @@ def vectors(task: Task, **options) -> tuple[Learner, object]:
     observations = {FLAT: rng.standard_normal((30, 3)).astype(np.float32)}
     actions = rng.uniform(-1, 1, (30, 2)).astype(np.float32)
     windows = make_windows(observations, actions, np.arange(3, 31, 3), HORIZONS)
-    model = ModelConfig(hidden=16, blocks=1, **options)
-    return Learner(Specification(model, HORIZONS, task, 1.0, {}), CPU), windows
+    noise = options.pop("observation_noise", 0.0)
+    specification = Specification(
+        ModelConfig(hidden=16, blocks=1, **options), HORIZONS, task, 1.0, {}
+    )
+    return Learner(specification, CPU, observation_noise=noise), windows
 
 
 def pictures() -> tuple[Learner, object]:
@@ -199,6 +202,7 @@ CASES = {
     "all rows count": lambda: vectors(replace(MASKED, position_targets=True)),
     "masked": lambda: vectors(MASKED),
     "prefix": lambda: vectors(MASKED, prefix_max=3),
+    "displaced": lambda: vectors(MASKED, observation_noise=0.5),
     "regression": lambda: vectors(MASKED, objective="regression"),
     "mip": lambda: vectors(MASKED, objective="mip"),
     "pictures": pictures,

@@ -15,10 +15,11 @@ HORIZONS, SEEDS, BATCH, STEPS = Horizons(2, 8, 4), (5, 0, 3), 16, 20
 
 
 def learner(seed: int, **model) -> Learner:
+    noise = model.pop("observation_noise", 0.0)
     task = Task("none", 0.1, model.pop("position_targets", False), flat_observation(3), 2)
     small = {"hidden": 32, "blocks": 1, "condition": 32, "unet_channels": (8, 16)}
     specification = Specification(ModelConfig(**small | model), HORIZONS, task, 1.0, {})
-    return Learner(specification, torch.device("cpu"), seed=seed)
+    return Learner(specification, torch.device("cpu"), seed=seed, observation_noise=noise)
 
 
 def windows(seed: int) -> Windows:
@@ -51,6 +52,7 @@ def assert_same(ours: Learner, theirs: Learner, atol: float = 1e-5) -> None:
         {"objective": "mip"},
         {"schedule": "flow", "prediction": "velocity"},
         {"prefix_max": 2},
+        {"observation_noise": 0.5},
     ],
     ids=str,
 )
