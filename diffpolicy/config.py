@@ -27,6 +27,7 @@ THREADS = Range(1, 1024)
 CAMERA = Range(8, 4096)  # px
 BATCH, PICTURE_BATCH = 256, 64  # windows of a training step
 Device = Literal["auto", "cpu", "cuda"]
+Place = Literal["local", "ray"]  # of jobs
 Objective = Literal["denoising", "regression", "mip", "distilled"]
 Normalization = Literal["limits", "gaussian"]
 

@@ -15,6 +15,7 @@ from diffpolicy.config import (
     THREADS,
     TICKS,
     Device,
+    Place,
     Sampling,
 )
 from diffpolicy.errors import DiffpolicyError
@@ -271,11 +272,26 @@ class SweepConfig(Latencies, Combinations, TaskConfig):
     """Add pictures of episodes to the report."""
     accept_disturbed: bool = False
     """Recommend also from latencies that other processes disturbed."""
+    on: Place = "local"
+    """local: this computer. ray: the machines of a Ray cluster, in jobs of 50 episodes. Latencies
+    are not measured there: give them, or --latency-from a file."""
 
     def __post_init__(self):
         super().__post_init__()
+        if self.on == "ray":
+            self._check_ray()
         if self.runs and self.regression not in ("auto", "none"):
             raise DiffpolicyError("--regression belongs to --run; add that run to --runs")
+
+    def _check_ray(self) -> None:
+        if "wall" in self.clocks:
+            raise DiffpolicyError("--clocks wall needs this computer; expected --on local")
+        if all(getattr(self, name) is None for name in SOURCES):
+            raise DiffpolicyError(
+                "--on ray measures no latencies, because other jobs share its machines; measure "
+                "them with diffpolicy latency --json FILE and give --latency-from FILE, or declare "
+                "them with --ms-per-step"
+            )
 
 
 @dataclass(frozen=True)

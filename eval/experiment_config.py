@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from diffpolicy.checked import NOT_EMPTY, Checked, Range
-from diffpolicy.config import EPISODES, MINUTES, SEED, THREADS, Device
+from diffpolicy.config import EPISODES, MINUTES, SEED, THREADS, Device, Place
 from diffpolicy.errors import DiffpolicyError
 
 from .config import MILLISECONDS, SECONDS, TaskConfig
@@ -25,6 +25,9 @@ class SuiteConfig(Checked):
     """Device to train and evaluate on; auto uses CUDA if it is available."""
     threads: Annotated[int | None, THREADS] = None
     """CPU threads of PyTorch; by default one for each core."""
+    on: Place = "local"
+    """local: this computer. ray: the machines of a Ray cluster, a job for each task; each has a
+    machine for itself, because it measures latencies."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from diffpolicy.checked import read_json, validate
 from diffpolicy.checkpoint import load_policy
+from diffpolicy.cluster.jobs import Job, connect, gpus_for, run_jobs, whole_machine
 from diffpolicy.config import Sampling
 from diffpolicy.control.latency import PAUSED
 from diffpolicy.device import choose_device
@@ -24,7 +25,7 @@ from .report.products import check_outputs, save
 from .report.suite_page import STRIPS, strip_of
 from .sweep import sweep
 
-ENVIRONMENTS = "diffpolicy.envs"
+SWEPT, ENVIRONMENTS = "sweep.json", "diffpolicy.envs"
 TASKS = tuple(import_module(ENVIRONMENTS).TASKS)  # by name, as gymnasium.make imports it
 BUDGETS = [1, 2, 4, 8, 16, 32, 100]
 PROTOCOLS: dict[str, Options] = {
@@ -49,10 +50,21 @@ def suite(config: SuiteConfig) -> SuiteResult:
     check_writable(config.out / "protocol.json")
     check_outputs(SuiteResult, config.out / "suite.json")
     _keep_protocol(config.out / "protocol.json", protocol)
+    if config.on == "ray":
+        _on_ray(config, protocol)
     tasks = {task: _task(task, config, protocol) for task in TASKS}
     result = SuiteResult(budget=config.budget, protocol=protocol, tasks=tasks)
     save(result, config.out / "suite.json")
     return result
+
+
+def _on_ray(config: SuiteConfig, protocol: Options) -> None:
+    """The absent sweeps, each on a whole machine of a Ray cluster, since it measures latencies."""
+    ray = connect()
+    absent = [task for task in TASKS if not (config.out / task / SWEPT).exists()]
+    jobs = [Job(task, _task, (task, config, protocol), folder=config.out) for task in absent]
+    for _ in run_jobs(jobs, whole_machine(ray), gpus_for(ray, config.device)):
+        pass
 
 
 def _keep_protocol(path: Path, protocol: Options) -> None:
@@ -72,7 +84,7 @@ def _task(task: str, config: SuiteConfig, protocol: Options) -> SweepResult:
         demonstrations=protocol["demonstrations"],
         training={**protocol["training"], "device": config.device, "threads": config.threads},
     )
-    done = folder / "sweep.json"
+    done = folder / SWEPT
     swept = SweepConfig(
         run=folder / "run",
         out=folder,

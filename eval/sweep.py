@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
+from diffpolicy.cluster.episodes import stream_episodes
 from diffpolicy.control.latency import PAUSED, LatencyProfile, delay_ticks, slow_ms
 from diffpolicy.files import check_writable
 
@@ -96,7 +97,8 @@ def open_evaluator(config: SweepConfig, policies: Sequence[Budget]) -> Evaluator
     """The evaluator of all policies; checks environment, engines and folder before measuring."""
     diffusion = next((p for p in policies if not describe(p).regression), policies[0])
     out = results_folder(config, "sweep")
-    evaluator = Evaluator(config, diffusion, out / "episodes.jsonl")
+    stream = stream_episodes if config.on == "ray" else None
+    evaluator = Evaluator(config, diffusion, out / "episodes.jsonl", stream)
     for policy in policies:
         evaluator.prepare(policy, config.clocks)
     check_outputs(SweepResult, out / "sweep.json")
@@ -121,7 +123,7 @@ def run_sweep(
         for clock, of_clock in zip(clocks, rows, strict=True)
     ]
     pictures = _pictures(evaluator, policies, clocks[-1], rows[-1], advice[-1], out)
-    about = {"outcome": metric, "margin": config.margin, "floor": config.floor}
+    about = {"outcome": metric, "margin": config.margin, "floor": config.floor, "on": config.on}
     result = SweepResult(
         provenance=SweepProvenance(**vars(evaluator.provenance()), **about),
         rows=[row for of_clock in rows for row in of_clock],

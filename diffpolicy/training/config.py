@@ -16,6 +16,7 @@ from diffpolicy.config import (
     THREADS,
     Device,
     ModelConfig,
+    Place,
 )
 
 SEED_FOLDER = "seed-"  # of a run of --seeds, before the seed
@@ -74,8 +75,10 @@ class TrainConfig(ModelConfig):
     device: Device = "auto"
     """Device to train on; auto uses CUDA if it is available."""
     threads: Annotated[int | None, THREADS] = None
-    """CPU threads of PyTorch; by default one for each core. Under torchrun: of each process, by
-    default one."""
+    """CPU threads of PyTorch; by default one for each core. Under torchrun, of each process, and
+    with --on ray, of each run: by default one."""
+    on: Place = "local"
+    """local: this computer. ray: the machines of a Ray cluster, a job for each run."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the network's products in training; weights and sampling stay float32. auto:
     bfloat16 where a measurement at the start finds it faster, in runs of 1,000 steps or a minute at

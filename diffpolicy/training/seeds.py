@@ -13,9 +13,11 @@ from statistics import median
 import torch
 from tqdm import tqdm
 
+from diffpolicy.checkpoint import TRAINING_FILE
+from diffpolicy.cluster.jobs import Job, connect, gpus_for, run_jobs
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.training.config import SEED_FOLDER, TrainConfig
-from diffpolicy.training.distributed import ranks_of
+from diffpolicy.training.distributed import check_alone, ranks_of
 from diffpolicy.training.log import Log
 from diffpolicy.training.precision import LEAST_GAIN, LIMIT_S, ROUNDS
 from diffpolicy.training.signals import stop_on_signal
@@ -29,12 +31,38 @@ def command(config: TrainConfig) -> None:
     runs = [*of_seeds(config)] if config.seeds else [config]
     for run in runs:
         check_options(run)
+    if config.on == "ray":
+        train_on_ray(runs)
+        return
     if len(runs) > 1 and not config.evaluates and ranks_of(os.environ).count == 1:
         trainers = [Trainer(*ready(run)) for run in runs]
         if fit_together(trainers):
             return
     for run in runs:
         train(run)
+
+
+def train_on_ray(runs: Sequence[TrainConfig]) -> None:
+    """Each run in a job of a Ray cluster, on --threads threads, by default one.
+
+    A run whose machine is lost goes on elsewhere from its last checkpoint.
+    """
+    check_alone("train --on ray")
+    config, ray = runs[0], connect()
+    cpus = config.threads or 1
+    for run in runs:
+        run.out.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        Job(f"train {run.out}", resumed, (replace(run, threads=cpus),), folder=run.out)
+        for run in runs
+    ]
+    for _ in run_jobs(jobs, cpus, gpus_for(ray, config.device)):
+        pass
+
+
+def resumed(config: TrainConfig) -> None:
+    """Train, from the run's checkpoint if it has one."""
+    train(replace(config, resume=(config.out / TRAINING_FILE).exists()))
 
 
 def of_seeds(config: TrainConfig) -> Iterator[TrainConfig]:

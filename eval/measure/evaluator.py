@@ -56,10 +56,16 @@ class Evaluator:
     """Evaluates budgets of a policy in one environment, checked against the policy.
 
     No environment is ever made in this process. kept: the file of finished episodes, from which a
-    stopped run continues.
+    stopped run continues. stream: runs episodes as Workers.stream_episodes, which is the default.
     """
 
-    def __init__(self, config: TaskConfig, policy: Budget, kept: Path | None = None):
+    def __init__(
+        self,
+        config: TaskConfig,
+        policy: Budget,
+        kept: Path | None = None,
+        stream: Callable[..., None] | None = None,
+    ):
         self.config, self.source, self.device = config, source_of(policy), device_of(policy)
         self.machine = provenance(self.device)
         self.env_id, self.kwargs, override, camera = world_of(config, policy)
@@ -67,6 +73,7 @@ class Evaluator:
             environment.make, self.env_id, self.kwargs, config.max_steps, camera=camera
         )
         self.workers = Workers(worker_count(config.workers, config.episodes, self.device))
+        self.stream = stream or self.workers.stream_episodes
         self.facts = self.workers.call(
             look, policy, self.make, config, override, timeout_s=config.step_timeout
         )
@@ -167,7 +174,7 @@ class Evaluator:
         simulated = profile if clock == "simulated" else latency.PAUSED
         with one_thread():
             engine = build_engine(policy, self.options.batch) or EXTERNAL
-        run = partial(self.workers.stream_episodes, policy, self.make, profile=simulated)
+        run = partial(self.stream, policy, self.make, profile=simulated)
         tally = self._tally(run, policy, clock, engine, simulated.samples_ms.tolist())
         return make_row(policy, clock, profile, tally, dt, engine), profile
 

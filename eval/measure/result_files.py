@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from diffpolicy.checked import NOT_EMPTY, Range, read_json, shown, validate
+from diffpolicy.config import Place
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_json
 
@@ -97,6 +98,7 @@ class SweepProvenance(EvalProvenance):
     outcome: Metric
     margin: float
     floor: float
+    on: Place = "local"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Independent jobs on the machines of a Ray cluster."""

@@ -1,0 +1,141 @@
+"""Jobs on a Ray cluster: a function and its arguments go to a worker, and its result comes back.
+
+Every machine needs this version of diffpolicy, and the folders of the command at the same paths: a
+file system that all share.
+"""
+
+import logging
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from diffpolicy.errors import DiffpolicyError
+from diffpolicy.version import __version__
+
+RETRIES = 3  # of a job whose worker or machine dies
+
+
+@dataclass(frozen=True)
+class Job:
+    """function(*arguments) on a worker.
+
+    name: in messages. folder: one that the job writes, if any. Arguments may be references of
+    `ray.put`.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    folder: Path | None = None
+
+
+def connect() -> Any:
+    """Ray, connected to the cluster of RAY_ADDRESS or of this computer, else to a new one here.
+
+    Raises DiffpolicyError if Ray is not installed or no cluster answers.
+    """
+    if find_spec("ray") is None:
+        raise DiffpolicyError("--on ray needs ray; install it with pip install 'diffpolicy[ray]'")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        return ray
+    quiet = {"env_vars": {"TQDM_DISABLE": "1"}}  # bars of several machines would overwrite another
+    try:
+        ray.init(include_dashboard=False, logging_level=logging.WARNING, runtime_env=quiet)
+    except (ConnectionError, RuntimeError) as error:
+        raise DiffpolicyError(f"no Ray cluster answers: {str(error).splitlines()[0]}") from error
+    nodes = _machines(ray)
+    cpus = sum(_cpus(node) for node in nodes)
+    text = "ray: %d machine%s, %d CPUs"
+    logging.getLogger("diffpolicy").info(text, len(nodes), "s" * (len(nodes) > 1), cpus)
+    return ray
+
+
+def whole_machine(ray: Any) -> int:
+    """CPUs of the largest machines: a job that asks for so many runs there, with no other job."""
+    return max(_cpus(node) for node in _machines(ray))
+
+
+def gpus_for(ray: Any, device: str) -> int:
+    """1, a GPU for each job, if the cluster has any and the device may be one; else 0."""
+    has = any(node["Resources"].get("GPU") for node in _machines(ray))
+    return int(has and device != "cpu")
+
+
+def run_jobs(jobs: Sequence[Job], cpus: int = 1, gpus: int = 0) -> Iterator[tuple[Job, Any]]:
+    """Jobs and their results, as they end; the others are stopped when the caller stops.
+
+    A job whose worker or machine dies runs again on another. Raises DiffpolicyError for a job that
+    raises it or that loses its workers too often.
+    """
+    ray = connect()
+    work = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(_work)
+    about = __version__, Path.cwd()
+    running = {
+        work.options(name=job.name).remote(*about, job.folder, job.function, *job.arguments): job
+        for job in jobs
+    }
+    try:
+        with tqdm(total=len(jobs), desc="ray", unit="job") as bar:
+            while running:
+                [reference], _ = ray.wait(list(running))
+                job = running.pop(reference)
+                yield job, _result(ray, job, reference)
+                bar.update(1)
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+
+
+def _work(
+    version: str, here: Path, folder: Path | None, function: Callable[..., Any], *arguments: Any
+) -> Any:
+    """The job on its worker, in the current folder of the command if this machine has it."""
+    machine = platform.node()
+    if version != __version__:
+        raise DiffpolicyError(
+            f"{machine} has diffpolicy {__version__}; expected {version}, as the command has"
+        )
+    if here.is_dir():
+        os.chdir(here)
+    if folder and not folder.is_dir():
+        raise DiffpolicyError(
+            f"{machine} does not see {folder}; expected a file system that all machines share, "
+            "with the same paths"
+        )
+    return function(*arguments)
+
+
+def _result(ray: Any, job: Job, reference: Any) -> Any:
+    died = (
+        ray.exceptions.WorkerCrashedError,
+        ray.exceptions.NodeDiedError,
+        ray.exceptions.OutOfMemoryError,
+    )
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, DiffpolicyError):
+            raise DiffpolicyError(f"{job.name}: {error.cause}") from None
+        raise
+    except died as error:
+        raise DiffpolicyError(
+            f"{job.name}: its worker died {1 + RETRIES} times, the last time of: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
+
+
+def _machines(ray: Any) -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _cpus(node: dict[str, Any]) -> int:
+    return int(node["Resources"].get("CPU", 0))
