@@ -50,7 +50,7 @@ def connect() -> Any:
     quiet = {"env_vars": {"TQDM_DISABLE": "1"}}  # bars of several machines would overwrite another
     try:
         ray.init(include_dashboard=False, logging_level=logging.WARNING, runtime_env=quiet)
-    except (ConnectionError, RuntimeError) as error:
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         raise DiffpolicyError(f"no Ray cluster answers: {str(error).splitlines()[0]}") from error
     nodes = _machines(ray)
     cpus = sum(_cpus(node) for node in nodes)

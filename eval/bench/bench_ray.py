@@ -9,6 +9,7 @@ task whether the episodes are those of this computer, to the byte.
 # pyright: reportMissingImports=false
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -99,6 +100,7 @@ def episodes(folder: Path, task: str) -> bytes:
 @contextmanager
 def machines() -> Iterator[None]:
     """A Ray cluster: a head without CPUs, and two machines with one each."""
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     remove_network()
     run("ip", "link", "add", BRIDGE, "type", "bridge")
     run("ip", "link", "set", BRIDGE, "up")
@@ -144,8 +146,9 @@ def kill(name: str) -> None:
 
 
 def remove_network() -> None:
-    """Remove the namespaces and the bridge, if they exist."""
-    for command in (*(["netns", "del", name] for name in MACHINES), ["link", "del", BRIDGE]):
+    """Remove the namespaces, their cables and the bridge, if they exist."""
+    devices = [*(f"to-{name}" for name in MACHINES), BRIDGE]
+    for command in (*(["netns", "del", n] for n in MACHINES), *(["link", "del", d] for d in devices)):
         subprocess.run(["ip", *command], capture_output=True)
 
 
