@@ -18,11 +18,12 @@ from typing import Any
 
 import tyro
 
-from diffpolicy.checkpoint import TRAINING_FILE
+from diffpolicy.checkpoint import TRAINING_FILE, load_training
 from diffpolicy.device import choose_device
 from diffpolicy.eval.config import SweepConfig
 from diffpolicy.eval.experiment_config import OptimiseConfig
 from diffpolicy.eval.measure.provenance import provenance, set_threads
+from diffpolicy.eval.measure.result_files import read_sweep
 from diffpolicy.eval.measure.results import BudgetResult
 from diffpolicy.eval.optimise import optimise
 from diffpolicy.eval.report.table import print_table
@@ -67,6 +68,8 @@ class Config:
     """Episodes for each method and training seed."""
     threads: int = 1
     """CPU threads of a training."""
+    workers: int | None = None
+    """Worker processes of the episodes; by default one for each core."""
 
 
 def main(config: Config) -> None:
@@ -103,19 +106,22 @@ def make_runs(config: Config, folder: Path, seed: int) -> None:
     for name, options in TRAINED.items():
         out = folder / name
         common = {"data": config.data, "env": config.env, "steps": config.steps, "seed": seed}
-        about = {**common, "out": out, "threads": config.threads, "resume": started(out)}
-        train(TrainConfig(**about, **options))
+        about = {**common, "out": out, "threads": config.threads, "resume": step_of(out) > 0}
+        if step_of(out) < config.steps:
+            train(TrainConfig(**about, **options))
     for name in TEACHERS:
         student = folder / f"{name}-distilled"
-        run, threads = folder / name, config.threads
-        distill(DistillConfig(run=run, out=student, threads=threads, resume=started(student)))
-        if not (run / "optimise" / "optimise.json").exists():
-            optimise(OptimiseConfig(run=run, env=config.env))
+        about = {"out": student, "threads": config.threads, "resume": step_of(student) > 0}
+        if step_of(student) < config.steps:
+            distill(DistillConfig(run=folder / name, **about))
+        if not (folder / name / "optimise" / "optimise.json").exists():
+            optimise(OptimiseConfig(run=folder / name, env=config.env, workers=config.workers))
 
 
-def started(out: Path) -> bool:
-    """True if the run folder holds a checkpoint to continue from."""
-    return (out / TRAINING_FILE).exists()
+def step_of(out: Path) -> int:
+    """Updates of the last checkpoint in a run folder; 0 without one."""
+    path = out / TRAINING_FILE
+    return load_training(path)[1].step if path.exists() else 0
 
 
 def evaluate(config: Config, folder: Path) -> Iterator[BudgetResult]:
@@ -128,8 +134,10 @@ def evaluate(config: Config, folder: Path) -> Iterator[BudgetResult]:
     for name, options in methods.items():
         about = {"env": config.env, "episodes": config.episodes, "clocks": ("paused",)}
         out = folder / "sweeps" / name
-        about |= {"latency_ms": 0.0, "pictures": False, "out": out}
-        yield from sweep(SweepConfig(**about, **options)).rows
+        about |= {"latency_ms": 0.0, "pictures": False, "workers": config.workers, "out": out}
+        if not (out / "sweep.json").exists():
+            sweep(SweepConfig(**about, **options))
+        yield from read_sweep(out / "sweep.json").rows
 
 
 if __name__ == "__main__":

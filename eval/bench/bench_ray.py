@@ -147,8 +147,9 @@ def kill(name: str) -> None:
 
 def remove_network() -> None:
     """Remove the namespaces, their cables and the bridge, if they exist."""
-    devices = [*(f"to-{name}" for name in MACHINES), BRIDGE]
-    for command in (*(["netns", "del", n] for n in MACHINES), *(["link", "del", d] for d in devices)):
+    spaces = [["netns", "del", name] for name in MACHINES]
+    cables = [["link", "del", device] for device in (*(f"to-{name}" for name in MACHINES), BRIDGE)]
+    for command in (*spaces, *cables):
         subprocess.run(["ip", *command], capture_output=True)
 
 
