@@ -4,7 +4,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from ..measure.comparison_results import ComparedFile, CompareResult, RowDifference
+from ..measure.comparison_results import Across, ComparedFile, CompareResult, RowDifference
 from .table import print_table
 
 WIDTH = 100  # of a terminal
@@ -27,7 +27,7 @@ def print_comparison(result: CompareResult) -> None:
     for title, rows in groups(result):
         print()
         print_wrapped(title)
-        titles, cells = table(rows)
+        titles, cells = table(rows, result.across)
         print_table(titles, _fitted(titles, cells))
     print()
     for line in (summary(result), *remarks(result)):
@@ -66,7 +66,10 @@ def _clock(rows: Sequence[RowDifference]) -> str:
 
 
 def _pairing(rows: Sequence[RowDifference]) -> str:
-    return "paired by seed" if rows[0].paired else "unpaired: no shared seeds that repeat"
+    if not rows[0].paired:
+        return "unpaired: no shared seeds that repeat"
+    tested = any(row.p_mcnemar is not None for row in rows)
+    return "paired by seed" + ", p by McNemar's test" * tested
 
 
 def _sources(rows: Sequence[RowDifference]) -> list[str]:
@@ -81,19 +84,20 @@ def _source(row: RowDifference) -> str:
     return ours if theirs == ours else f"A {theirs}; {row.other} {ours}"
 
 
-def table(rows: Sequence[RowDifference]) -> tuple[list[str], list[list[str]]]:
+def table(rows: Sequence[RowDifference], across: Across) -> tuple[list[str], list[list[str]]]:
     """Titles and cells; ratios of latencies only where any differs from 1."""
     timed = any(r not in (None, 1.0) for row in rows for r in (row.p50_ratio, row.p95_ratio))
     other, several = rows[0].other, len(_sources(rows)) > 1
     titles = ["budget", "A", other, f"{other} - A", "95 % interval", "p", "episodes"]
-    titles += ["p50 ×", "p95 ×"] * timed + ["verdict"]
-    return titles, [[_name(row, several), *_cells(row, timed)] for row in rows]
+    titles += ["p50×", "p95×"] * timed + ["verdict"]
+    return titles, [[_name(row, across, several), *_cells(row, timed)] for row in rows]
 
 
-def _name(row: RowDifference, several: bool) -> str:
+def _name(row: RowDifference, across: Across, several: bool) -> str:
     """The budgets of a row, with its latency where those of a table differ."""
     theirs, ours = row.reference_budget, row.budget
-    name = ours if ours.startswith(theirs) else f"{theirs} → {ours}"
+    adds = across == "strategies" and ours.startswith(f"{theirs}, ")  # to the budget with drop
+    name = ours if adds or ours == theirs else f"{theirs} → {ours}"
     return f"{name}; {_source(row).removeprefix('constant, ')}" if several else name
 
 
@@ -128,7 +132,7 @@ def _p(value: float | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
+    return "-" if value is None else f"{value:.2g}"
 
 
 def _fitted(titles: Sequence[str], cells: Sequence[Sequence[str]]) -> list[list[str]]:

@@ -206,6 +206,20 @@ def test_strategies_are_compared_with_drop(tmp_path):
     assert {row.budget for row in budgets.unmatched if row.label == "B"} == set(names[1:])
 
 
+def test_each_further_file_is_compared_with_the_first(pair, tmp_path):
+    def without_one(data: dict) -> None:
+        data["records"].pop()
+
+    one, two = pair(without_one)
+    three = changed(tmp_path / "c.json", change=losing(40))
+    result = comparison(CompareConfig((one, two, three)))
+    assert [row.other for row in result.rows] == ["B", "B", "C", "C", "C"]
+    assert [row.verdict for row in result.rows] == ["identical"] * 2 + ["worse"] * 3
+    assert not result.unmatched  # C has a partner for the third row
+    [left] = comparison(CompareConfig((one, two))).unmatched
+    assert (left.label, left.budget) == ("A", "v: 4 steps")
+
+
 def test_across_best_compares_the_recommended_budgets(pair):
     def others(data: dict) -> None:
         data["recommendations"][0].update(name="v: 1 step")
@@ -231,7 +245,7 @@ def test_two_machines_show_the_ratio_of_their_latencies(pair, call):
     assert all(row.p50_ratio == 2 and row.p95_ratio == pytest.approx(3) for row in timed)
     assert all(row.p50_ratio is None for row in rows if row.clock == "paused")
     out = call("compare", reference, other).out
-    assert "simulated (A measured; B replayed, native)" in out and "p95 ×" in out
+    assert "simulated (A measured; B replayed, native)" in out and "p95×" in out
 
 
 def test_a_run_folder_stands_for_its_sweep(tmp_path, call, refused):
