@@ -184,13 +184,9 @@ def _unmatched(result: CompareResult) -> Iterator[str]:
 
 def regression_line(result: CompareResult) -> str:
     """The outcome of --fail-on-regression."""
-    rule = "worse" if result.margin is None else "not shown to lose less than the margin"
-    failed, total = result.regressions, len(result.rows)
+    strict, failed = result.margin is not None, result.regressions
     if not failed:
-        return f"no regression: none of {total} rows is {rule}"
+        return "every row is shown to lose less than the margin" if strict else "no regression"
+    found = "a loss of less than the margin is not shown" if strict else "regression"
     names = ", ".join(f"{row.other} {row.budget} ({row.clock})" for row in failed)
-    return f"regression: {len(failed)} of {total} rows {_are(failed)} {rule}: {names}"
-
-
-def _are(rows: Sequence[RowDifference]) -> str:
-    return "is" if len(rows) == 1 else "are"
+    return f"{found} in {len(failed)} of {len(result.rows)} rows: {names}"

@@ -120,13 +120,13 @@ def test_scores_without_shared_seeds_have_welchs_interval(pair):
 @pytest.mark.parametrize(
     ("change", "options", "status", "said"),
     [
-        (losing(0), (), 0, "no regression: none of 3 rows is worse"),
-        (losing(40), (), 1, "regression: 3 of 3 rows are worse"),
-        (losing(40, "v: 2 steps"), (), 1, "regression: 1 of 3 rows is worse: B v: 2 steps"),
-        (losing(9, "v: 2 steps"), (), 1, "1 of 3 rows is worse"),  # McNemar: p = 2 / 2^9
+        (losing(0), (), 0, "no regression"),
+        (losing(40), (), 1, "regression in 3 of 3 rows: B v: 1 step (paused), B v: 2 steps"),
+        (losing(40, "v: 2 steps"), (), 1, "regression in 1 of 3 rows: B v: 2 steps (paused)"),
+        (losing(9, "v: 2 steps"), (), 1, "regression in 1 of 3"),  # McNemar: p = 2 / 2^9
         (losing(5, "v: 2 steps"), (), 0, "no regression"),  # p = 2 / 2^5
-        (losing(12), ("--margin", 0.1), 0, "no regression"),  # worse, but within the margin
-        (losing(12), ("--margin", 0.03), 1, "not shown to lose less than the margin"),
+        (losing(12), ("--margin", 0.1), 0, "every row is shown to lose less than the margin"),
+        (losing(12), ("--margin", 0.03), 1, "a loss of less than the margin is not shown in 3"),
     ],
 )
 def test_a_regression_is_exit_status_1(pair, call, change, options, status, said):
