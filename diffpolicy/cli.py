@@ -61,6 +61,10 @@ GROUPS = {  # title in the help: {name: (dataclass of its options, function of t
         ),
         "denoise": ("diffpolicy.eval.data_config:DenoiseConfig", "diffpolicy.eval.denoise:denoise"),
         "suite": ("diffpolicy.eval.experiment_config:SuiteConfig", "diffpolicy.eval.suite:suite"),
+        "compare": (
+            "diffpolicy.eval.compare_config:CompareConfig",
+            "diffpolicy.eval.compare_files:compare",
+        ),
         "report": ("diffpolicy.eval.config:ReportConfig", "diffpolicy.eval.redraw:redraw"),
         "runs": ("diffpolicy.eval.runs_config:RunsConfig", "diffpolicy.eval.runs:runs"),
     },

@@ -299,7 +299,7 @@ class ReportConfig(Checked):
     """Draw the tables, plots, pages and CSV files of results again."""
 
     files: Positional[Annotated[tuple[Path, ...], NOT_EMPTY]]
-    """Result files (JSON) of eval, latency, delays, sweep, suite, offline or replay."""
+    """Result files (JSON) of eval, latency, delays, sweep, suite, offline, replay or compare."""
     out: Path | None = None
     """Folder to write; by default the folder of each file."""
 

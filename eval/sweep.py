@@ -21,7 +21,7 @@ from .measure.evaluator import Evaluator, outruns
 from .measure.profiles import check_source
 from .measure.provenance import set_threads
 from .measure.result_files import SweepProvenance, SweepResult
-from .measure.results import BudgetResult, Metric, Picture, Profile
+from .measure.results import COMPARATORS, BudgetResult, Metric, Picture, Profile
 from .measure.run import results_folder
 from .measure.runs import curves_of
 from .measure.seeds import by_budget, firsts, held_over_seeds, over_seeds, values_of
@@ -33,7 +33,6 @@ from .significance import ALPHA, episodes_needed
 
 DISCORDANCES = (0.05, 0.1, 0.2, 0.4)
 FREQUENT = 0.5  # success is compared if the best budget reaches this rate, else the score
-COMPARATORS = ("DDPM", "regression")  # variants that are never recommended
 
 
 @dataclass(frozen=True)
@@ -255,7 +254,7 @@ def candidate_of(
         cost=cost,
         meets_deadline=meets_deadline,
         outcomes=outcomes,
-        comparator_only=row.variant in (COMPARATORS if row.run is None else COMPARATORS[:1]),
+        comparator_only=row.comparator_only,
         ticks=ticks,
     )
 

@@ -1,7 +1,7 @@
 """Files of results: one JSON document each, written and read here.
 
-A file names its format (eval, delays, sweep, suite, latency, offline or replay) and its
-`format_version`. Files of version 1 name neither; their fields tell the format.
+A file names its format (eval, delays, sweep, suite, latency, offline, replay,
+compare) and its `format_version`. Files of version 1 name neither; their fields tell the format.
 """
 
 import re
@@ -14,6 +14,7 @@ from diffpolicy.config import Place
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_json
 
+from .comparison_results import CompareResult
 from .computer import Provenance
 from .decisions import AgainstDrop, Recommendation
 from .offline_results import OfflineResult
@@ -42,21 +43,8 @@ JSON_NAMES = {name: written for written, name in FIELDS.items()}
 Options = dict[str, Any]  # of an environment, of training: names of others
 OMITTED = (  # from JSON, if None
     *("ticks", "tick_late_ms", "missed_ticks", "parameters", "precision", "samples_ms"),
-    *(
-        "encoder_ms",
-        "head_ms",
-        "evaluations_mean",
-        "training_seeds",
-        "training_seed",
-        "over_seeds",
-        "cameras",
-        "crop",
-        "policy",
-        "env",
-        "run",
-        "runs",
-        "curves",
-    ),
+    *("encoder_ms", "head_ms", "evaluations_mean", "training_seeds", "training_seed"),
+    *("over_seeds", "cameras", "crop", "policy", "env", "run", "runs", "curves"),
 )
 FREE = ("env_kwargs", "training", "evaluation", "cameras")  # objects with names of others
 
@@ -199,6 +187,7 @@ Result = (
     | OfflineResult
     | ReplayResult
     | OptimiseResult
+    | CompareResult
 )
 FORMATS: dict[str, type[Result]] = {
     "eval": EvalResult,
@@ -210,6 +199,7 @@ FORMATS: dict[str, type[Result]] = {
     "offline": OfflineResult,
     "replay": ReplayResult,
     "optimise": OptimiseResult,
+    "compare": CompareResult,
 }
 
 

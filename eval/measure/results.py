@@ -20,6 +20,7 @@ Number = Annotated[float, Range(-1e15, 1e15)]
 Count = Annotated[int, COUNT]
 Cameras = dict[Name, list[Count]]  # [H, W, C] of each picture of an observation
 Metric = Literal["success", "score"]
+COMPARATORS = ("DDPM", "regression")  # variants that are never recommended
 
 
 def check_inside(name: str) -> None:
@@ -161,6 +162,11 @@ class BudgetResult:
     cameras: Cameras | None = None
     crop: Rate | None = None
     samples_ms: Annotated[list[float] | None, MILLISECONDS] = None
+
+    @property
+    def comparator_only(self) -> bool:
+        """True if it is never recommended; regression may be, as one of several runs."""
+        return self.variant in (COMPARATORS if self.run is None else COMPARATORS[:1])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ row of the result, with all scalars that any row has; nested names are joined by
 (latency_ms.p50), intervals give `_low` and `_high`. `to_drop` is the difference of a strategy for
 late chunks to `--late drop`. Left out are lists, except the number of
 `failures`, and fields of older files that rows no longer have. A suite puts `task` first; a latency
-file has no episodes.
+file and a comparison have no episodes.
 """
 
 import csv
@@ -18,6 +18,7 @@ from typing import Any
 
 from diffpolicy.files import write_atomically
 
+from ..measure.comparison_results import CompareResult
 from ..measure.decisions import AgainstDrop
 from ..measure.offline_results import OfflineResult
 from ..measure.replay_results import ReplayedEpisode, ReplayResult
@@ -51,7 +52,7 @@ def episodes(result: Result) -> Iterator[Line]:
         for row in result.rows:
             for number, error in zip(result.provenance.episodes, row.episode_errors, strict=True):
                 yield {"budget": row.name, "episode": number, "error": error}
-    elif not isinstance(result, Simulation | LatencyFile):
+    elif not isinstance(result, Simulation | LatencyFile | CompareResult):
         first = result.provenance.seeds[0]
         for row in result.rows:
             found = row.outcomes

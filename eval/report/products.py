@@ -4,6 +4,7 @@ from pathlib import Path
 
 from diffpolicy.files import check_writable, write_bytes, write_text
 
+from ..measure.comparison_results import CompareResult
 from ..measure.offline_results import OfflineResult
 from ..measure.replay_results import ReplayResult
 from ..measure.result_files import (
@@ -15,6 +16,8 @@ from ..measure.result_files import (
     SweepResult,
     write_result,
 )
+from .compare_page import compare_page
+from .compare_table import print_comparison
 from .delays_page import delays_page
 from .figure import png
 from .flat import csv_paths, write_csv
@@ -36,7 +39,7 @@ def product_paths(kind: type[Result], file: Path) -> list[Path]:
         page = file.with_name("report.html")
     drawn = [plot, page] if kind in WITH_PAGE else []
     tables = {LatencyFile: csv_paths(file)[1:], Simulation: csv_paths(file)[1:]}
-    tables[ReplayResult] = csv_paths(file)[:1]
+    tables |= {ReplayResult: csv_paths(file)[:1], CompareResult: [page, csv_paths(file)[1]]}
     return [*drawn, *tables.get(kind, csv_paths(file))]
 
 
@@ -85,6 +88,8 @@ def _write(result: Result, tables: Tables, file: Path, pictures: Path) -> None:
         plot = png(offline_plot(result))
         write_bytes(paths[0], plot)
         write_text(paths[1], offline_page(result, plot))
+    if isinstance(result, CompareResult):
+        write_text(paths[0], compare_page(result))
     write_csv(file, result)
 
 
@@ -99,6 +104,8 @@ def _print(result: Result, tables: Tables) -> None:
         print_replay(result)
     elif isinstance(result, OfflineResult):
         print_offline(result)
+    elif isinstance(result, CompareResult):
+        print_comparison(result)
     else:
         print_rows(result.rows)
     if isinstance(result, DelaysResult) and result.comparisons:
