@@ -1,11 +1,13 @@
-"""Options of `diffpolicy runs`."""
+"""Options of the commands that read results: `diffpolicy runs` and `diffpolicy report`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from tyro.conf import Positional
 
-from diffpolicy.checked import Checked
+from diffpolicy.checked import NOT_EMPTY, Checked
+from diffpolicy.errors import DiffpolicyError
 
 
 @dataclass(frozen=True)
@@ -16,3 +18,18 @@ class RunsConfig(Checked):
     """Folder that is searched, with all folders in it."""
     json: Path | None = field(default=None, kw_only=True)
     """File for the list."""
+
+
+@dataclass(frozen=True)
+class ReportConfig(Checked):
+    """Draw the tables, plots, pages and CSV files of results again."""
+
+    files: Positional[Annotated[tuple[Path, ...], NOT_EMPTY]]
+    """Result files (JSON) of eval, latency, delays, sweep, suite, offline, replay or compare."""
+    out: Path | None = None
+    """Folder to write; by default the folder of each file."""
+
+    def __post_init__(self):
+        if not self.files:
+            raise DiffpolicyError("give at least one result file")
+        super().__post_init__()
