@@ -83,6 +83,10 @@ class TrainConfig(ModelConfig):
     """Precision of the network's products in training; weights and sampling stay float32. auto:
     bfloat16 where a measurement at the start finds it faster, in runs of 1,000 steps or a minute at
     least."""
+    compile: Literal["auto", "off"] = "auto"
+    """auto: compile the network's call with torch.compile where the rest of the run takes 20
+    minutes at least, and use it if a measurement then finds it faster. Compilation takes one to
+    some minutes before the training. off: never."""
     log: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Places for the log beside log.jsonl: tensorboard (RUN/tensorboard), wandb (Weights & Biases;
     WANDB_MODE=offline needs no account)."""

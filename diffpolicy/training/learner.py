@@ -58,8 +58,8 @@ class Learner:
     """State: network, ema {name: tensor}, optimizer (AdamW), step.
 
     weights: first weights of the whole network. teacher_times: timesteps of a teacher's states.
-    precision: of the network's products in `learn`, see precision.py. ranks: processes that share
-    its batches.
+    precision: of the network's products in `learn`, see precision.py. forward: the network's call
+    there, see compilation.py. ranks: processes that share its batches.
     """
 
     precision, ranks = FLOAT32, ALONE
@@ -86,6 +86,7 @@ class Learner:
         if weights:
             network.load_state_dict(weights)
         self.network = network.to(device)
+        self.forward: Callable[..., Tensor] = self.network
         self.names = [name for name, _ in network.named_parameters()]
         self.parameters = list(network.parameters())
         self.ema = {n: p.detach().clone() for n, p in network.named_parameters()}
@@ -100,6 +101,11 @@ class Learner:
         self.observation_noise = observation_noise
         self.draws = 1 if model.regression else DRAWS
         self.step = 0
+
+    @property
+    def compiled(self) -> bool:
+        """True if `learn` calls the compiled network."""
+        return self.forward is not self.network
 
     def learn(self, windows: Windows, batch: int, progress: float) -> Tensor:
         """One step of AdamW and of the EMA on a random batch; the loss. progress is in [0, 1)."""
@@ -124,7 +130,7 @@ class Learner:
         )
         with autocast:
             generator = self.generator(self.step)
-            loss = self.loss(self.network, windows, batch, generator, self.ranks, augmented=True)
+            loss = self.loss(self.forward, windows, batch, generator, self.ranks, augmented=True)
         loss.backward()
         return loss.detach()
 

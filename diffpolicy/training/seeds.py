@@ -5,10 +5,9 @@ Small networks of several seeds are trained together, where a measurement finds 
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from statistics import median
 
 import torch
 from tqdm import tqdm
@@ -16,10 +15,12 @@ from tqdm import tqdm
 from diffpolicy.checkpoint import TRAINING_FILE
 from diffpolicy.cluster.jobs import Job, connect, gpus_for, run_jobs
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.training.choices import choose_precision
 from diffpolicy.training.config import SEED_FOLDER, TrainConfig
 from diffpolicy.training.distributed import check_alone, ranks_of
 from diffpolicy.training.log import Log
-from diffpolicy.training.precision import LEAST_GAIN, LIMIT_S, ROUNDS
+from diffpolicy.training.measuring import median_seconds
+from diffpolicy.training.precision import LEAST_GAIN
 from diffpolicy.training.signals import stop_on_signal
 from diffpolicy.training.start import check_options
 from diffpolicy.training.together import Together
@@ -81,9 +82,10 @@ def fit_together(trainers: Sequence[Trainer]) -> bool:
             trainer.restore()
         if not alike(trainers):
             return False
-        trainers[0].choose_precision()
+        first = trainers[0]
+        choose_precision(first.config, first.learner, first.gradient)
         for trainer in trainers:
-            trainer.learner.precision = trainers[0].learner.precision
+            trainer.learner.precision = first.learner.precision
         together = Together([trainer.learner for trainer in trainers])
         if not faster(trainers, together):
             return False
@@ -109,9 +111,9 @@ def alike(trainers: Sequence[Trainer]) -> bool:
 def faster(trainers: Sequence[Trainer], together: Together) -> bool:
     """Measure the gradients of all seeds at once against those of one; say the result."""
     first = trainers[0]
-    precision, windows = first.learner.precision, [trainer.windows for trainer in trainers]
-    alone = seconds(lambda: first.gradient(precision))
-    at_once = seconds(lambda: float(together.backward(windows, first.prepared.batch).sum()))
+    windows = [trainer.windows for trainer in trainers]
+    alone = median_seconds(first.gradient)
+    at_once = median_seconds(lambda: float(together.backward(windows, first.prepared.batch).sum()))
     gain = len(trainers) * alone / at_once
     order = "together" if gain >= LEAST_GAIN else "one after the other"
     print(
@@ -119,17 +121,6 @@ def faster(trainers: Sequence[Trainer], together: Together) -> bool:
         "as long as that of one here"
     )
     return gain >= LEAST_GAIN
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """The median time of some work, after a first time; of fewer times if it takes long."""
-    work()
-    found, begin = [], time.perf_counter()
-    while len(found) < ROUNDS and (not found or time.perf_counter() - begin < LIMIT_S / 2):
-        start = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - start)
-    return median(found)
 
 
 def learn(trainers: Sequence[Trainer], together: Together) -> bool:

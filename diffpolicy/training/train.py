@@ -18,13 +18,14 @@ from diffpolicy.device import busy_cores_warning, check_memory
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import alone_in, remove_partials
 from diffpolicy.specification import Specification
+from diffpolicy.training.choices import choose_compilation, choose_precision
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.curve import Curve, check_curve
 from diffpolicy.training.distributed import ALONE, Ranks, processes
 from diffpolicy.training.learner import WARMUP_STEPS, Learner, bytes_needed
 from diffpolicy.training.log import Log
 from diffpolicy.training.objective import check_objective
-from diffpolicy.training.precision import AUTO, FLOAT32, PRECISIONS, measure, measured_for
+from diffpolicy.training.precision import AUTO, FLOAT32, PRECISIONS
 from diffpolicy.training.preparation import Prepared, prepare
 from diffpolicy.training.signals import stop_on_signal
 from diffpolicy.training.start import (
@@ -79,7 +80,8 @@ def fit(
     with run_folder(config) if ranks.first else nullcontext():
         trainer.restore()
         trainer.check_same()
-        trainer.choose_precision()
+        choose_precision(config, trainer.learner, trainer.gradient)
+        choose_compilation(config, trainer.learner, trainer.gradient, trainer.progress)
         stopped = trainer.run()
         trainer.save()
         ranks.sum(0)  # wait for the checkpoint
@@ -157,20 +159,8 @@ class Trainer:
         about = self.config, self.prepared.specification, self.prepared.batch
         return identity(*about, self.learner.precision)
 
-    def choose_precision(self) -> None:
-        """Choose the precision of a new run, and say why; a resumed run keeps its own.
-
-        Processes measure at the same time, as they train; that of rank 0 counts.
-        """
-        if not self.learner.step and measured_for(self.config):
-            measured = measure(self.gradient)
-            [chosen] = self.ranks.sum(self.ranks.first * PRECISIONS.index(measured.faster))
-            self.learner.precision = PRECISIONS[int(chosen)]
-            print(f"precision: {measured}")
-
-    def gradient(self, precision: str) -> float:
-        """The loss of this step's batch in a precision, with its gradients; nothing is learnt."""
-        self.learner.precision = precision
+    def gradient(self) -> float:
+        """The loss of this step's batch, with its gradients; nothing is learnt."""
         return float(self.learner.backward(self.windows, self.prepared.batch))
 
     @property
@@ -253,8 +243,8 @@ class Trainer:
     def _policy(self) -> Checkpoint:
         """The policy of the present step."""
         specification = self.prepared.specification
-        precision = {"precision": self.learner.precision}
-        about = {**specification.training, **self._reached(), **precision}
+        ways = {"precision": self.learner.precision, "compiled": self.learner.compiled}
+        about = {**specification.training, **self._reached(), **ways}
         return Checkpoint(
             replace(specification, training=about),
             self.learner.ema,

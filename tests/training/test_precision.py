@@ -7,11 +7,12 @@ import torch
 
 from diffpolicy.checkpoint import TRAINING_FILE, load_policy, load_training
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.training import precision
+from diffpolicy.training import choices, precision
 from diffpolicy.training import train as training
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.learner import Learner
-from diffpolicy.training.precision import AUTO, BFLOAT16, FLOAT32, Measured, measure
+from diffpolicy.training.measuring import Measured, measure
+from diffpolicy.training.precision import AUTO, BFLOAT16, FLOAT32, PRECISIONS, precision_for
 from diffpolicy.training.preparation import prepare
 
 
@@ -55,7 +56,12 @@ def test_weights_average_and_moments_stay_float32(config):
 def test_measuring_learns_nothing(config, prepared):
     trainer = training.Trainer(config, prepared, torch.device("cpu"))
     before = {name: tensor.clone() for name, tensor in trainer.learner.tensors().items()}
-    found = measure(trainer.gradient)
+
+    def gradient(name: str) -> float:
+        trainer.learner.precision = name
+        return trainer.gradient()
+
+    found = measure(gradient, *PRECISIONS)
     assert found.gain > 0 and found.deviation < 0.02 and trainer.learner.step == 0
     after = trainer.learner.tensors()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -63,22 +69,22 @@ def test_measuring_learns_nothing(config, prepared):
 
 @pytest.mark.parametrize(("gain", "wanted"), [(1.14, FLOAT32), (1.15, BFLOAT16), (0.1, FLOAT32)])
 def test_bfloat16_has_to_be_clearly_faster(gain, wanted):
-    assert Measured(gain, 0.0).faster == wanted
+    assert precision_for(Measured(FLOAT32, BFLOAT16, gain, 0.0)) == wanted
 
 
 def test_a_long_run_takes_what_is_measured_says_it_and_keeps_it(config, monkeypatch, capsys):
     monkeypatch.setattr(precision, "LONG_STEPS", config.steps)
-    monkeypatch.setattr(training, "measure", lambda _: Measured(2.0, 0.001))
+    monkeypatch.setattr(choices, "measure", lambda _, *names: Measured(*names, 2.0, 0.001))
     training.train(config)
     assert "precision: bfloat16: bfloat16 takes 0.50 of the time" in capsys.readouterr().out
     assert load_policy(config.out).specification.training["precision"] == BFLOAT16
-    monkeypatch.setattr(training, "measure", None)
+    monkeypatch.setattr(choices, "measure", None)
     training.train(replace(config, steps=30, resume=True))
     assert load_policy(config.out).specification.training["precision"] == BFLOAT16
 
 
 def test_a_short_run_is_not_measured(config, monkeypatch):
-    monkeypatch.setattr(training, "measure", None)
+    monkeypatch.setattr(choices, "measure", None)
     training.train(config)
     assert load_policy(config.out).specification.training["precision"] == FLOAT32
 

@@ -1,0 +1,51 @@
+"""Compilation of the network's call in training, where it is faster on this machine.
+
+torch.compile makes kernels for one network and one batch, for the forward and the backward pass
+(Ansel et al., PyTorch 2, ASPLOS 2024). Optimiser, EMA, validation and the encoders of pictures stay
+eager. On CUDA the kernels of a pass are launched at once, as a CUDA graph.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from diffpolicy.training.measuring import Measured
+
+EAGER, COMPILED = "eager", "compiled"
+WAYS = (EAGER, COMPILED)
+LEAST_MINUTES = 20.0  # of training from which on a minute or two of compilation pay
+LEAST_GAIN, MOST_DEVIATION = 1.1, 0.01
+
+
+def way_for(measured: Measured) -> str:
+    """The way to train; eager if the losses differ by more than rounding explains."""
+    same = measured.deviation <= MOST_DEVIATION
+    return COMPILED if measured.gain >= LEAST_GAIN and same else EAGER
+
+
+def compiled(network: nn.Module, device: torch.device) -> Callable[..., Tensor]:
+    """The network's call, to be compiled at its first one; the module itself stays as it is.
+
+    The compiler's cache on disk shortens the same compilation of a later run.
+    """
+    if device.type != "cuda":
+        return torch.compile(network, fullgraph=True, dynamic=False)
+    graphs = torch.compile(network, fullgraph=True, dynamic=False, mode="reduce-overhead")
+
+    def call(*inputs: Tensor) -> Tensor:
+        torch.compiler.cudagraph_mark_step_begin()  # memory of the step before is free again
+        return graphs(*inputs)
+
+    return call
+
+
+def failure(build: Callable[[], object]) -> str:
+    """The kind and first line of the error that a compilation ends in; empty if it succeeds."""
+    try:
+        build()
+    except Exception as error:  # compilers and drivers fail in many ways
+        cause = getattr(error, "inner_exception", error)  # torch wraps that of a compiler
+        lines = str(cause).strip().splitlines()
+        return ": ".join([type(cause).__name__, *lines[:1]])
+    return ""
