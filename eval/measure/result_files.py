@@ -56,6 +56,7 @@ OMITTED = (  # from JSON, if None
         "run",
         "runs",
         "curves",
+        "videos",
     ),
 )
 FREE = ("env_kwargs", "training", "evaluation", "cameras")  # objects with names of others
@@ -148,6 +149,7 @@ class SweepResult:
     recommendations: Annotated[list[Recommendation], NOT_EMPTY]
     recommendation: Recommendation
     pictures: list[Picture] = field(default_factory=list)
+    videos: list[Picture] | None = None
     curves: list[TrainingCurve] | None = None
 
 
