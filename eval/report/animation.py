@@ -79,6 +79,7 @@ def webp(film: Film, quality: int) -> bytes:
 def mp4(film: Film, factor: int) -> bytes:
     """H.264 in MP4; factor: the constant rate factor of x264. Raises DiffpolicyError without it."""
     import av
+    from av.error import FFmpegError
 
     buffer = io.BytesIO()
     try:
@@ -93,7 +94,7 @@ def mp4(film: Film, factor: int) -> bytes:
                 frame.pts, frame.time_base = time_ms, MILLISECOND
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
-    except (av.FFmpegError, ValueError) as error:
+    except (FFmpegError, ValueError) as error:
         raise DiffpolicyError(f"PyAV cannot write MP4: {error}; try --video-format webp") from error
     return buffer.getvalue()
 

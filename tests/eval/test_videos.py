@@ -149,6 +149,11 @@ def test_without_pictures_a_line_moves_over_the_observations():
     )
 
 
+def test_an_episode_without_pictures_has_a_panel_of_every_tick(shot):
+    found = panel("2 steps", shot._replace(frames={}), DT_S, 5)
+    assert list(found) == shot.ticks and len({p.size for p in found.values()}) == 1
+
+
 # Files
 
 
