@@ -9,11 +9,11 @@ from tqdm import tqdm
 
 from diffpolicy.files import write_bytes
 
+from .animation import encoded
+from .film import Panel, film
 from .measure.evaluator import Evaluator
 from .measure.results import Metric, Picture
 from .pictures import Shown, plain
-from .report.animation import encoded
-from .report.film import Panel, film
 from .videos import FAILURES, FOLDER, note_of, panel_of, replay
 
 LONGEST = 60  # characters of a file name without its ending

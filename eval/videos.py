@@ -1,4 +1,4 @@
-"""Videos of episodes: replays of chosen seeds, drawn by report/film.py.
+"""Videos of episodes: replays of chosen seeds, drawn by film.py.
 
 An episode depends on its seed alone, so a replay after the evaluation is the evaluated episode. Its
 outcome is compared with the stored one, and an episode that differs is not shown.
@@ -15,15 +15,15 @@ from diffpolicy.control.latency import PAUSED, LatencyProfile
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes
 
+from .animation import check_encoder, encoded
 from .config import EvalConfig
+from .film import Panel, film, panel
 from .measure.description import Budget
 from .measure.evaluator import Evaluator
 from .measure.frames import Frames, frames_of
 from .measure.results import BudgetResult
 from .measure.run import Run
 from .pictures import Shown, plain, trouble_of
-from .report.animation import check_encoder, encoded
-from .report.film import Panel, film, panel
 from .report.sentences import ending
 from .videos_config import VideoOf
 

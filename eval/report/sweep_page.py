@@ -85,7 +85,9 @@ def _picture(picture: Picture, folder: Path) -> str:
         return paragraph(f"{picture.title}: no picture: {picture.caption}")
     found = picture_in(folder, picture.file)
     if found is None:
-        return paragraph(f"{text}; {folder / picture.file} is absent or no picture in this folder")
+        return paragraph(
+            f"{text}; {folder / picture.file} is absent or no PNG or WebP in this folder"
+        )
     return figure(found, text)
 
 

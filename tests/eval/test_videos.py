@@ -17,15 +17,10 @@ from diffpolicy.config import Sampling
 from diffpolicy.control.episode import RolloutOptions
 from diffpolicy.control.latency import PAUSED, constant_ticks
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.eval import sweep_videos, videos
+from diffpolicy.eval import animation, sweep_videos, videos
+from diffpolicy.eval.animation import MOST_BYTES, encoded, thinned
 from diffpolicy.eval.config import EvalConfig
-from diffpolicy.eval.measure.evaluator import Evaluator
-from diffpolicy.eval.measure.frames import Frames, render_episode
-from diffpolicy.eval.measure.results import Outcomes
-from diffpolicy.eval.pictures import Shown
-from diffpolicy.eval.report import animation
-from diffpolicy.eval.report.animation import MOST_BYTES, encoded, thinned
-from diffpolicy.eval.report.film import (
+from diffpolicy.eval.film import (
     GREEN,
     LAST_MS,
     LINE,
@@ -37,6 +32,10 @@ from diffpolicy.eval.report.film import (
     scaled,
     traced,
 )
+from diffpolicy.eval.measure.evaluator import Evaluator
+from diffpolicy.eval.measure.frames import Frames, render_episode
+from diffpolicy.eval.measure.results import Outcomes
+from diffpolicy.eval.pictures import Shown
 from diffpolicy.policy import Policy
 
 DT_S = 0.1
