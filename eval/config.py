@@ -19,6 +19,7 @@ from diffpolicy.config import (
 from diffpolicy.errors import DiffpolicyError
 
 from .policy_option import check_policy
+from .videos_config import EvalVideos, SweepVideos
 
 EngineName = Literal["auto", "eager", "compiled", "native", "onnx", "cuda-graph"]
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -135,7 +136,7 @@ class Latencies(Checked):
 
 
 @dataclass(frozen=True)
-class EvalConfig(Latencies, Sampling, TaskConfig):
+class EvalConfig(EvalVideos, Latencies, Sampling, TaskConfig):
     """Evaluate one step budget in closed loop."""
 
     clock: ClockName = "paused"
@@ -238,7 +239,7 @@ class Combinations(Checked):
 
 
 @dataclass(frozen=True)
-class SweepConfig(Latencies, Combinations, TaskConfig):
+class SweepConfig(SweepVideos, Latencies, Combinations, TaskConfig):
     """Evaluate step budgets in closed loop, compare them and recommend one.
 
     Several runs, budgets, samplers, grids, starts, ends, η, noise scales, clips and strategies for

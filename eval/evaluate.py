@@ -8,13 +8,15 @@ from .measure.profiles import check_source
 from .measure.provenance import set_threads
 from .measure.result_files import EvalResult
 from .report.products import check_outputs, save
+from .videos import check_videos, write_videos
 
 
 def evaluate_budget(config: EvalConfig) -> None:
-    """Print the result; write JSON and CSV on request."""
+    """Print the result; write JSON, CSV and videos on request."""
     set_threads(config.threads)
     if config.json:
         check_outputs(EvalResult, config.json)
+    check_videos(config)
     policy = load_budget(config)
     print(describe(policy).line)
     check_source([policy], config)
@@ -25,4 +27,6 @@ def evaluate_budget(config: EvalConfig) -> None:
         row, _ = evaluator.evaluate(policy, config.clock, profile)
         result = EvalResult(provenance=evaluator.provenance(), rows=[row])
         save(result, config.json)
+        if config.video:
+            write_videos(config, evaluator, policy, profile, row)
         evaluator.kept.remove()

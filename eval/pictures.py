@@ -1,7 +1,9 @@
 """Pictures of episodes, rendered by measure/frames.py and drawn by report/strip.py."""
 
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,13 +14,33 @@ from diffpolicy.files import write_bytes
 from .measure.description import Budget
 from .measure.evaluator import Evaluator
 from .measure.frames import Frames, frames_of
-from .measure.results import Picture
+from .measure.results import BudgetResult, Picture
 from .report.figure import png
 from .report.sentences import caption
 from .report.strip import frame_strip, traces
 
 FOLDER = "rollouts"  # of pictures, beside the result
 LONGEST = 60  # characters of a file name without its ending
+
+
+class Shown(NamedTuple):
+    """A budget on a clock, of which episodes are shown, and its row."""
+
+    policy: Budget
+    profile: LatencyProfile
+    row: BudgetResult
+
+    @property
+    def clock(self) -> str:
+        """The clock; for the wall clock the simulated one with the latencies measured on it."""
+        return "paused" if self.row.clock == "paused" else f"simulated ({self.profile.source})"
+
+
+def pictures_of(evaluator: Evaluator, shown: Sequence[Shown], folder: Path) -> Iterator[Picture]:
+    """Write a picture of the first episode of each budget; see `picture_of`."""
+    for number, each in enumerate(shown, 1):
+        title = f"{each.row.name}, {each.clock}"
+        yield picture_of(evaluator, each.policy, each.profile, number, title, folder)
 
 
 def picture_of(
@@ -44,8 +66,12 @@ def picture_of(
 
 def file_name(number: int, title: str) -> str:
     """Name of a picture: its number and the title, shortened."""
-    name = re.sub(r"[^a-zA-Z0-9.]+", "_", f"{number} {title}")
-    return name[:LONGEST].strip("_") + ".png"
+    return plain(f"{number} {title}", LONGEST) + ".png"
+
+
+def plain(text: str, longest: int) -> str:
+    """A text as part of a file name: letters, digits, points and underscores, shortened."""
+    return re.sub(r"[^a-zA-Z0-9.]+", "_", text)[:longest].strip("_")
 
 
 def draw(shot: Frames, control_dt_s: float) -> bytes:
@@ -60,5 +86,10 @@ def caption_of(shot: Frames) -> str:
     e = shot.episode
     notes = [e.failure] if e.failure else []
     if shot.trouble:
-        notes.append(f"drawn from the observations: rendering failed: {shot.trouble}")
+        notes.append(trouble_of(shot))
     return caption(e.seed, e.success, e.score, e.ticks, notes)
+
+
+def trouble_of(shot: Frames) -> str:
+    """The sentence on a failed rendering."""
+    return f"drawn from the observations: rendering failed: {shot.trouble}"

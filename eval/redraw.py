@@ -49,5 +49,5 @@ def _check_targets(config: ReportConfig, results: list[Result], targets: list[Pa
 
 def _loses_pictures(result: Result, path: Path) -> bool:
     """True for the existing page of a sweep without pictures."""
-    without = isinstance(result, SweepResult) and not result.pictures
+    without = isinstance(result, SweepResult) and not (result.pictures or result.videos)
     return without and path.suffix == ".html" and path.exists()

@@ -1,8 +1,7 @@
 """`diffpolicy sweep`: success and latency of each step budget, and the budget to use."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -21,15 +20,17 @@ from .measure.evaluator import Evaluator, outruns
 from .measure.profiles import check_source
 from .measure.provenance import set_threads
 from .measure.result_files import SweepProvenance, SweepResult
-from .measure.results import COMPARATORS, BudgetResult, Metric, Picture, Profile
+from .measure.results import COMPARATORS, BudgetResult, Metric, Profile
 from .measure.run import results_folder
 from .measure.runs import curves_of
 from .measure.seeds import by_budget, firsts, held_over_seeds, over_seeds, values_of
-from .pictures import FOLDER, picture_of
+from .pictures import FOLDER, Shown, pictures_of
 from .report.products import check_outputs, save
 from .report.sentences import reason
 from .report.table import print_table
 from .significance import ALPHA, episodes_needed
+from .sweep_videos import videos_of
+from .videos import check_folder
 
 DISCORDANCES = (0.05, 0.1, 0.2, 0.4)
 FREQUENT = 0.5  # success is compared if the best budget reaches this rate, else the score
@@ -103,6 +104,8 @@ def open_evaluator(config: SweepConfig, policies: Sequence[Budget]) -> Evaluator
     check_outputs(SweepResult, out / "sweep.json")
     if config.pictures and (out / FOLDER).exists():
         check_writable(out / FOLDER / "1.png")
+    if config.videos:
+        check_folder(out)
     return evaluator
 
 
@@ -121,7 +124,7 @@ def run_sweep(
         _advise(config, evaluator, policies, clock, of_clock, metric)
         for clock, of_clock in zip(clocks, rows, strict=True)
     ]
-    pictures = _pictures(evaluator, policies, clocks[-1], rows[-1], advice[-1], out)
+    shown = _shown(policies, clocks[-1], rows[-1], advice[-1])
     about = {"outcome": metric, "margin": config.margin, "floor": config.floor, "on": config.on}
     result = SweepResult(
         provenance=SweepProvenance(**vars(evaluator.provenance()), **about),
@@ -129,7 +132,8 @@ def run_sweep(
         profiles=_profiles(rows, clocks),
         recommendations=advice,
         recommendation=advice[-1],
-        pictures=list(pictures) if config.pictures else [],
+        pictures=[*pictures_of(evaluator, shown, out)] if config.pictures else [],
+        videos=videos_of(evaluator, shown, metric, config.videos, out) or None,
         curves=curves_of(config) or None,
     )
     save(result, out / "sweep.json")
@@ -195,6 +199,8 @@ def _advise(
         )
         for policy, profile, row, each in zip(policies, clock.profiles, rows, costs, strict=True)
     ]
+    if all(c.comparator_only for c in candidates):  # asked for by name
+        candidates = [replace(c, comparator_only=False) for c in candidates]
     paired = evaluator.paired
     decision = recommend(candidates, config.margin, config.floor, metric, paired)
     decision = replace(decision, over_seeds=held_over_seeds(rows, decision, metric))
@@ -271,20 +277,16 @@ def _on_clock(decision: Decision, clock: Clock, dt_s: float, accept_disturbed: b
     return replace(decision, verdict="disturbed", ddim_steps=None, regression_suffices=False)
 
 
-def _pictures(
-    evaluator: Evaluator,
+def _shown(
     policies: Sequence[Budget],
     clock: Clock,
     rows: Sequence[BudgetResult],
     advice: Recommendation,
-    out: Path,
-) -> Iterator[Picture]:
-    """Pictures of the cheapest budget, the recommended one and the largest, on the last clock."""
+) -> list[Shown]:
+    """The cheapest budget, the recommended one and the most expensive, on one clock."""
     budgets = [i for i, row in enumerate(rows) if row.variant not in COMPARATORS]
+    budgets = budgets or list(range(len(rows)))
     ends = {f(budgets, key=lambda i: cost(rows[i])) for f in (min, max)}
     chosen = [i for i in budgets if i in ends or rows[i].name == advice.name]
-    for number, i in enumerate(chosen, 1):
-        profile = PAUSED if clock.name == "paused" else clock.profiles[i]
-        said = clock.name if clock.name == "paused" else f"simulated ({profile.source})"
-        title = f"{rows[i].name}, {said}"
-        yield picture_of(evaluator, policies[i], profile, number, title, out)
+    profiles = [PAUSED] * len(rows) if clock.name == "paused" else clock.profiles
+    return [Shown(policies[i], profiles[i], rows[i]) for i in chosen]

@@ -33,7 +33,8 @@ class Episode:
 
     score: see `outcome`. success_tick: ticks until info first reported success, for every rule.
     far, lowest, highest [D_o]: of the normalised observations that the policy was given.
-    delay_ticks, expected_ticks: of each chunk but one that was waited for.
+    delay_ticks, expected_ticks: of each chunk but one that was waited for. starved: ticks that
+    applied the neutral action; ages: of the actions of the others, in ticks.
     """
 
     seed: int
@@ -58,6 +59,13 @@ class Episode:
     late_ms: tuple[float, ...] = ()
     missed_ticks: int = 0
     evaluations: tuple[int, ...] = ()  # of the network, for each chunk that a deadline could cut
+    starved: tuple[int, ...] = ()
+
+    @property
+    def ages_by_tick(self) -> list[int | None]:
+        """Age of each tick's action in ticks [ticks]; None where it was the neutral one."""
+        ages, starved = iter(self.ages), set(self.starved)
+        return [None if tick in starved else next(ages) for tick in range(self.ticks)]
 
     @property
     def prefix_misses(self) -> int:
@@ -188,6 +196,7 @@ class RunningEpisode:
             failure=self.failure,
             success_tick=self.outcome.success_tick,
             broken=self.broken,
+            starved=tuple(c.starved),
             **(self.trained.fields(self.observed) if self.trained else {}),
         )
 

@@ -34,7 +34,8 @@ class RecedingHorizon:
     Without cold_start the first chunk is free: it is computed before tick 0, and control waits.
     first_delay: expected ticks before any delay has passed. past: executed actions in a plan,
     T_o - 1. expected_delay: of the inference that was begun last, as its plan has it; only an
-    oracle knows the true `delay`, which is None on a clock that measures it.
+    oracle knows the true `delay`, which is None on a clock that measures it. starved: the ticks
+    without an action of a chunk.
     """
 
     action_horizon: int
@@ -57,7 +58,12 @@ class RecedingHorizon:
     expected_ticks: list[int] = field(default_factory=list)
     applied: list[np.ndarray] = field(default_factory=list)
     seams: list[int] = field(default_factory=list)
-    starved_ticks: int = 0
+    starved: list[int] = field(default_factory=list)
+
+    @property
+    def starved_ticks(self) -> int:
+        """Number of ticks without an action of a chunk."""
+        return len(self.starved)
 
     def deliver(self, tick: int) -> None:
         """Step 1: join a chunk that has arrived to the one in use."""
@@ -136,7 +142,7 @@ class RecedingHorizon:
             self.ages.append(self.current.age(tick))
             action = left[0] if corrected is None else corrected
         else:
-            self.starved_ticks += 1
+            self.starved.append(tick)
             action = self.neutral(self.last_action)
         self.last_action = action
         self.applied.append(action)

@@ -1,6 +1,7 @@
 """Frames of one episode, rendered in the process of its environment; nothing is drawn here."""
 
 from collections.abc import Callable, MutableSequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -19,36 +20,45 @@ from diffpolicy.errors import DiffpolicyError
 from .description import Budget
 from .evaluator import Evaluator
 
-KEPT = 24  # frames of an episode, at least
+KEPT = 24  # frames of the longest episode, at least
 
 
 class Frames(NamedTuple):
     """One episode: frames {tick: image}, observed vectors, and the reason if rendering failed.
 
     The frames of a failed rendering are those of the first observed picture, if there is one.
+    ticks: those of the frames, also where there are none. Tick t is the state after t actions.
     """
 
     episode: Episode
     frames: dict[int, np.ndarray]
     observations: list[np.ndarray]
     trouble: str | None
+    ticks: list[int]
 
 
-def frames_of(evaluator: Evaluator, policy: Budget, profile: LatencyProfile, seed: int) -> Frames:
-    """Frames of the seed's episode, run as the evaluator runs it. Raises DiffpolicyError."""
+def frames_of(
+    evaluator: Evaluator, policy: Budget, profile: LatencyProfile, seed: int, kept: int = KEPT
+) -> Frames:
+    """Frames of the seed's episode, run as the evaluator runs it. Raises DiffpolicyError.
+
+    kept: frames of the longest episode, at least.
+    """
     options = evaluator.options
     with one_thread():
         fixed = on_one_engine(policy, options.batch)  # as the episodes were run
     given = (fixed, evaluator.make, seed, profile, options)
-    return evaluator.workers.call(render_episode, *given, timeout_s=options.step_timeout)
+    render = partial(render_episode, kept=kept)
+    return evaluator.workers.call(render, *given, timeout_s=options.step_timeout)
 
 
 class _Rendered(gymnasium.Wrapper):
     """Keep frames {tick: image} and vectors: rendering every tick would take minutes."""
 
-    def __init__(self, env: Boundary):
+    def __init__(self, env: Boundary, kept: int):
         super().__init__(env)
-        self.every = max(1, environment.episode_limit(env) // KEPT)
+        self.every = max(1, environment.episode_limit(env) // kept)
+        self.ticks: list[int] = []
         self.frames: dict[int, np.ndarray] = {}
         self.observations: list[np.ndarray] = []
         sees = any(spec.is_picture for spec in env.observations.values())
@@ -71,6 +81,7 @@ class _Rendered(gymnasium.Wrapper):
         self.observations.append(_vector(observation))
         if tick % self.every and not last:
             return
+        self.ticks.append(tick)
         if self.env.render_mode and not self.trouble:
             try:
                 self.frames[tick] = _whole(np.asarray(self.env.render()))
@@ -101,12 +112,13 @@ def render_episode(
     profile: LatencyProfile,
     options: RolloutOptions,
     at: MutableSequence[int],
+    kept: int = KEPT,
 ) -> Frames:
     """Run the seed's episode, with frames if the environment can render."""
     envs: list[_Rendered] = []
 
     def make_rendered() -> _Rendered:
-        envs.append(_Rendered(_renderable(make_env)))
+        envs.append(_Rendered(_renderable(make_env), kept))
         return envs[-1]
 
     [episode] = [
@@ -116,7 +128,7 @@ def render_episode(
     ]
     env = envs[0]
     trouble = env.trouble or (None if env.frames else episode.failure)
-    return Frames(episode, env.frames, env.observations, trouble)
+    return Frames(episode, env.frames, env.observations, trouble, env.ticks)
 
 
 def _renderable(make_env: Callable[..., Any]) -> Any:

@@ -44,7 +44,7 @@ Options = dict[str, Any]  # of an environment, of training: names of others
 OMITTED = (  # from JSON, if None
     *("ticks", "tick_late_ms", "missed_ticks", "parameters", "precision", "samples_ms"),
     *("encoder_ms", "head_ms", "evaluations_mean", "training_seeds", "training_seed"),
-    *("over_seeds", "cameras", "crop", "policy", "env", "run", "runs", "curves"),
+    *("over_seeds", "cameras", "crop", "policy", "env", "run", "runs", "curves", "videos"),
 )
 FREE = ("env_kwargs", "training", "evaluation", "cameras")  # objects with names of others
 
@@ -136,6 +136,7 @@ class SweepResult:
     recommendations: Annotated[list[Recommendation], NOT_EMPTY]
     recommendation: Recommendation
     pictures: list[Picture] = field(default_factory=list)
+    videos: list[Picture] | None = None
     curves: list[TrainingCurve] | None = None
 
 

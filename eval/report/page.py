@@ -45,11 +45,11 @@ def paragraph(text: str) -> str:
 
 
 def image(picture: bytes, alternative: str) -> str:
-    """A PNG with its alternative text."""
+    """A PNG or WebP with its alternative text."""
     return f'<img alt="{html.escape(alternative)}" src="{data_uri(picture)}">'
 
 
 def figure(picture: bytes, caption: str) -> str:
-    """A PNG with its caption."""
+    """A PNG or WebP with its caption."""
     text = html.escape(caption)
     return f"<figure>{image(picture, caption)}<figcaption>{text}</figcaption></figure>"

@@ -171,9 +171,12 @@ def _far(row: BudgetResult) -> str:
 
 def caption(seed: int, success: bool, score: float, ticks: int, notes: list[str]) -> str:
     """The caption of one episode's picture."""
-    outcome = "success" if success else "failure"
-    found = ", ".join([f"seed {seed}: {outcome}", f"score {score:.2f}", f"{ticks} ticks"])
-    return "; ".join([found, *notes])
+    return "; ".join([f"seed {seed}: {ending(success, score, ticks)}", *notes])
+
+
+def ending(success: bool, score: float, ticks: int) -> str:
+    """The outcome of an episode."""
+    return f"{'success' if success else 'failure'}, score {score:.2f}, {ticks} ticks"
 
 
 def deadlines(result: LatencyFile) -> Iterator[str]:

@@ -23,9 +23,9 @@ def frame_strip(frames: dict[int, np.ndarray], dt_s: float) -> Figure:
     return figure
 
 
-def traces(observations: np.ndarray, dt_s: float) -> Figure:
-    """Observations [ticks, D_o] over time."""
-    figure, axis = plt.subplots(figsize=(2 * FRAMES, 2.4), constrained_layout=True)
+def traces(observations: np.ndarray, dt_s: float, width: float = 2 * FRAMES) -> Figure:
+    """Observations [ticks, D_o] over time; width: in inches."""
+    figure, axis = plt.subplots(figsize=(width, 2.4), constrained_layout=True)
     axis.plot(np.arange(len(observations)) * dt_s, observations, lw=0.9)
     axis.set(xlabel="time (s)", ylabel="observation")
     return figure

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ..measure.result_files import SuiteResult
 from ..measure.results import Metric
 from ..significance import mean_interval, over_tasks, wilson
-from .figure import plain, png_in
+from .figure import picture_in, plain
 from .page import html_table, image, page, paragraph
 from .sentences import verdict
 from .table import print_table
@@ -153,7 +153,7 @@ def strip_of(folder: Path) -> Path | None:
 
 def _strip(folder: Path, task: str) -> str:
     path = strip_of(folder / task) or folder / task / STRIPS[0]
-    found = png_in(folder, f"{task}/{path.name}")
+    found = picture_in(folder, f"{task}/{path.name}")
     if found is None:
         return paragraph(f"No picture of an episode: {path} is absent or no PNG in this folder.")
     return image(found, f"{task}, one episode")

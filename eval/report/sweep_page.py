@@ -1,4 +1,4 @@
-"""report.html of a sweep: recommendation, plot, tables, pictures of episodes, training."""
+"""report.html of a sweep: recommendation, plot, tables, pictures and videos, training."""
 
 import html
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 from ..measure.decisions import Recommendation
 from ..measure.result_files import SweepResult, json_of
 from ..measure.results import BudgetResult, Picture, TrainingCurve
-from .figure import png, png_in
+from .figure import picture_in, png
 from .page import figure, html_table, image, page, paragraph
 from .sentences import clock_label, headline, load_of, pairing, remarks
 from .training_plot import training_plot
@@ -36,6 +36,8 @@ def sweep_page(result: SweepResult, plot: bytes, folder: Path) -> str:
         _comparisons(result.recommendations),
         *(["<h2>Episodes</h2>"] if result.pictures else []),
         *(_picture(picture, folder) for picture in result.pictures),
+        *(["<h2>Videos</h2>"] if result.videos else []),
+        *(_picture(video, folder) for video in result.videos or []),
         *_training(result.curves or []),
         "<h2>Provenance</h2>",
         f"<pre>{html.escape(about)}</pre>",
@@ -81,9 +83,11 @@ def _picture(picture: Picture, folder: Path) -> str:
     text = f"{picture.title}; {picture.caption}"
     if picture.file is None:
         return paragraph(f"{picture.title}: no picture: {picture.caption}")
-    found = png_in(folder, picture.file)
+    found = picture_in(folder, picture.file)
     if found is None:
-        return paragraph(f"{text}; {folder / picture.file} is absent or no PNG in this folder")
+        return paragraph(
+            f"{text}; {folder / picture.file} is absent or no PNG or WebP in this folder"
+        )
     return figure(found, text)
 
 

@@ -243,7 +243,7 @@ def test_only_png_inside_the_folder_are_embedded(tmp_path, call):
     assert call("report", path).code == 0
     page = (tmp_path / "in" / "balance_sweep.html").read_text()
     assert page.count("<img") == 2  # the plot and good.png
-    assert page.count("is absent or no PNG in this folder") == 2
+    assert page.count("is absent or no PNG or WebP in this folder") == 2
 
 
 @pytest.mark.parametrize(

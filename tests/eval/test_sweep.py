@@ -214,6 +214,17 @@ def test_an_ancestral_chain_that_was_asked_for_is_not_added_again(tiny_run):
         load_budgets(replace(config, ddim_steps=(100,)))
 
 
+def test_ancestral_chains_alone_are_compared_with_each_other(tiny_run, tmp_path):
+    runs = tmp_path / "a", tmp_path / "b"
+    for run in runs:
+        shutil.copytree(tiny_run, run)
+    about = {"ddim_steps": (100,), "eta": (1.0,), "clocks": ("paused",), "latency_ms": 0.0}
+    found = sweep(SweepConfig(runs=runs, out=tmp_path / "out", floor=0.0, **about, **SMALL))
+    assert [row.variant for row in found.rows] == ["DDPM", "DDPM"]
+    assert found.recommendation.name in {row.name for row in found.rows} | {None}
+    assert len(found.recommendation.comparisons) == 1
+
+
 @pytest.mark.parametrize("store", ["balance", "pusht"])
 def test_denoise_draws_every_step_of_two_budgets(store, tiny_run, tmp_path, call, request):
     """One action drawn over the ticks, two as paths in their plane."""

@@ -1,0 +1,94 @@
+"""Videos of a sweep: one seed at several budgets side by side, also where the budgets differ."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from diffpolicy.files import write_bytes
+
+from .animation import encoded
+from .film import Panel, film
+from .measure.evaluator import Evaluator
+from .measure.results import Metric, Picture
+from .pictures import Shown, plain
+from .videos import FAILURES, FOLDER, note_of, panel_of, replay
+
+LONGEST = 60  # characters of a file name without its ending
+
+
+class Chosen(NamedTuple):
+    """A seed to film, and the difference of its largest and smallest outcome over the budgets."""
+
+    seed: int
+    spread: float
+
+
+class Replayed(NamedTuple):
+    """The pictures of an episode, None if it cannot be shown, and its outcome or the reason."""
+
+    panel: Panel | None
+    note: str
+
+
+def videos_of(
+    evaluator: Evaluator, shown: Sequence[Shown], metric: Metric, count: int, out: Path
+) -> list[Picture]:
+    """Film `count` seeds at all shown budgets, one file each in out/videos."""
+    chosen = chosen_seeds(shown, metric, evaluator.seeds)[:count]
+    replays: dict[int, list[Replayed]] = {seed: [] for seed, _ in chosen}
+    total = len(chosen) * len(shown)
+    with tqdm(total=total, desc="videos", unit="episode", disable=not total) as bar:
+        for budget in shown:  # in this order the worker keeps the policy's engine
+            for seed, found in replays.items():
+                found.append(_replayed(evaluator, budget, seed))
+                bar.update(1)
+    dt_s, clock = evaluator.options.control_dt_s, shown[0].clock
+    names = [f"{FOLDER}/{name_of(number, each, shown)}" for number, each in enumerate(chosen, 1)]
+    return [
+        _written(each, clock, name, replays[each.seed], dt_s, out)
+        for each, name in zip(chosen, names, strict=True)
+    ]
+
+
+def chosen_seeds(shown: Sequence[Shown], metric: Metric, seeds: Sequence[int]) -> list[Chosen]:
+    """The first seed, then the others [E] by how much the shown budgets differ on them.
+
+    Of several training seeds it is the outcomes of the first one, whose policy is shown.
+    """
+    of_budgets = [getattr(each.row.outcomes, metric)[: len(seeds)] for each in shown]
+    spread = np.ptp(np.array(of_budgets, float), axis=0)
+    order = 1 + np.argsort(-spread[1:], kind="stable")
+    return [Chosen(seeds[i], float(spread[i])) for i in (0, *order.tolist())]
+
+
+def name_of(number: int, chosen: Chosen, shown: Sequence[Shown]) -> str:
+    """File name of a video: its number, the seed and the budgets, shortened."""
+    names = " ".join(each.row.name for each in shown)
+    return plain(f"{number} seed {chosen.seed} {names}", LONGEST) + ".webp"
+
+
+def _replayed(evaluator: Evaluator, budget: Shown, seed: int) -> Replayed:
+    try:
+        shot = replay(evaluator, budget, seed)
+        return Replayed(panel_of(evaluator, budget, shot), note_of(budget, shot))
+    except FAILURES as error:
+        tqdm.write(f"no video of {budget.row.name}, seed {seed}: {error}")
+        return Replayed(None, f"{budget.row.name}: {error}")
+
+
+def _written(
+    chosen: Chosen, clock: str, file: str, replays: Sequence[Replayed], dt_s: float, out: Path
+) -> Picture:
+    """Write one video of what could be replayed; an error is its caption."""
+    differ = ", on which the budgets differ" if chosen.spread else ""
+    title, caption = f"seed {chosen.seed}{differ}, {clock}", "; ".join(note for _, note in replays)
+    panels = [found for found, _ in replays if found]
+    try:
+        if panels:
+            write_bytes(out / file, encoded(film(panels, dt_s), "webp"))
+    except FAILURES as error:
+        return Picture(title, f"{caption}: {error}", None)
+    return Picture(title, caption, file if panels else None)
