@@ -65,7 +65,7 @@ GROUPS = {  # title in the help: {name: (dataclass of its options, function of t
             "diffpolicy.eval.compare_config:CompareConfig",
             "diffpolicy.eval.compare_files:compare",
         ),
-        "report": ("diffpolicy.eval.runs_config:ReportConfig", "diffpolicy.eval.redraw:redraw"),
+        "report": ("diffpolicy.eval.config:ReportConfig", "diffpolicy.eval.redraw:redraw"),
         "runs": ("diffpolicy.eval.runs_config:RunsConfig", "diffpolicy.eval.runs:runs"),
     },
     "Policies of others, and robots": {

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from tyro.conf import Positional
+
 from diffpolicy.checked import NOT_EMPTY, Checked, Range
 from diffpolicy.config import (
     CONTROL_DT,
@@ -291,3 +293,18 @@ class SweepConfig(SweepVideos, Latencies, Combinations, TaskConfig):
                 "them with diffpolicy latency --json FILE and give --latency-from FILE, or declare "
                 "them with --ms-per-step"
             )
+
+
+@dataclass(frozen=True)
+class ReportConfig(Checked):
+    """Draw the tables, plots, pages and CSV files of results again."""
+
+    files: Positional[Annotated[tuple[Path, ...], NOT_EMPTY]]
+    """Result files (JSON) of eval, latency, delays, sweep, suite, offline, replay or compare."""
+    out: Path | None = None
+    """Folder to write; by default the folder of each file."""
+
+    def __post_init__(self):
+        if not self.files:
+            raise DiffpolicyError("give at least one result file")
+        super().__post_init__()

@@ -16,6 +16,7 @@ from diffpolicy.control.external import External
 from diffpolicy.control.latency import LatencyProfile
 from diffpolicy.control.receding_horizon import starves
 from diffpolicy.control.workers import Workers, one_thread, worker_count
+from diffpolicy.denoisers.encoders import layer_outputs
 from diffpolicy.environment.monitored import seeds_repeat
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
@@ -25,7 +26,6 @@ from . import load
 from .description import EXTERNAL, Budget, describe, device_of, source_of
 from .facts import look, world_of
 from .kept import Kept, fingerprint, key_of
-from .memory import tell_memory
 from .profiles import profiles_of
 from .provenance import provenance
 from .result_files import EvalProvenance
@@ -265,6 +265,25 @@ class Evaluator:
             score_from=self.facts.score_key or "success, as 0 or 1",
             **options,
         )
+
+
+def tell_memory(policy: Budget, options: RolloutOptions, processes: int) -> None:
+    """Print the memory of the pictures and of their encoder, if a run's policy observes any."""
+    found = 0 if isinstance(policy, External) else picture_bytes(policy, options)
+    if found:
+        print(
+            f"memory of pictures and their encoder: about {found / 1e6:.0f} MB for each worker "
+            f"(workers: {processes}), with {options.envs} environments and a batch of "
+            f"{options.batch}"
+        )
+
+
+def picture_bytes(policy: Policy, options: RolloutOptions) -> int:
+    """Bytes of the histories in a process, and of one batch with what each layer makes of it."""
+    pixels = sum(spec.size for spec in policy.observations.values() if spec.is_picture)
+    layers = 4 * sum(layer_outputs(policy.specification.model, policy.observations))
+    batches = options.batch * (pixels + layers)
+    return policy.horizons.observation * (options.envs * pixels + batches)
 
 
 def warn_of_starvation(policy: Budget, profile: LatencyProfile, control_dt_s: float) -> None:
