@@ -8,7 +8,8 @@ from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
-from diffpolicy.errors import DiffpolicyError
+from diffpolicy.errors import DiffpolicyError, UnknownEnvironment
+from diffpolicy.terminal.names import did_you_mean
 
 GROUPS = {  # title in the help: {name: (dataclass of its options, function of them)}
     "Start here": {
@@ -76,6 +77,7 @@ GROUPS = {  # title in the help: {name: (dataclass of its options, function of t
     },
 }
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+ENVIRONMENTS = "diffpolicy.envs"  # with TASKS, its table
 QUESTION = "How many denoising steps can your robot afford?"
 PATH = (  # of a newcomer with data
     "Your own data: info DATA; train --data DATA --env ID --out RUN; sweep --run RUN.",
@@ -110,9 +112,24 @@ def main() -> None:
     elif name in ("-h", "--help"):
         print(_help())
     elif name not in COMMANDS:
-        sys.exit(_fail(f"{name!r} is not a command; choose one of: {', '.join(COMMANDS)}"))
+        sys.exit(_fail(_unknown_command(name)))
     else:
         sys.exit(_run(name, arguments))
+
+
+def _unknown_command(name: str) -> str:
+    meant = did_you_mean(name, COMMANDS)
+    choose = f"{meant} Choose" if meant else "; choose"
+    return f"{name!r} is not a command{choose} one of: {', '.join(COMMANDS)}"
+
+
+def _unknown_environment(error: UnknownEnvironment) -> str:
+    """The error, with the id of this project or of Gymnasium that is most like the given one."""
+    from gymnasium import registry
+
+    tasks = named(f"{ENVIRONMENTS}:TASKS")
+    known = [f"{ENVIRONMENTS}:{task}" for task in tasks] + [i for i in registry if i not in tasks]
+    return f"{error}{did_you_mean(error.env_id, known)}"
 
 
 def _help() -> str:
@@ -126,7 +143,7 @@ def _help() -> str:
 
 
 def _run(name: str, arguments: list[str]) -> int:
-    import tyro
+    from diffpolicy.terminal.options import parse
 
     options, function = COMMANDS[name]
     logger = logging.getLogger("diffpolicy")
@@ -135,8 +152,10 @@ def _run(name: str, arguments: list[str]) -> int:
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         _check_given(arguments)
-        config = tyro.cli(named(options), args=arguments, prog=f"diffpolicy {name}")
+        config = parse(named(options), arguments, f"diffpolicy {name}")
         named(function)(config)
+    except UnknownEnvironment as error:
+        return _fail(_unknown_environment(error))
     except DiffpolicyError as error:
         return _fail(str(error))
     except OSError as error:
