@@ -25,8 +25,10 @@ from diffpolicy.eval.config import EvalConfig
 from diffpolicy.eval.measure.evaluator import ROWS, Evaluator
 from diffpolicy.policy import Policy
 from diffpolicy.specification import Horizons
+from diffpolicy.terminal.progress import EpisodeBar
 
 CPU = torch.device("cpu")
+BAR = EpisodeBar("episodes", 5, TICKS)
 SMALL = {"episodes": 7, "envs": 2, "batch": 4, "max_steps": 40}
 
 
@@ -128,11 +130,11 @@ def test_a_process_that_ends_or_hangs_names_tick_and_seed_and_loses_no_other(
     make_env, options = partial(make_faulty, habit), replace(FEW, step_timeout=2.0)
     seeds, kept = [*range(4), 6], []
     with pytest.raises(DiffpolicyError, match=rf"{told}, at tick 9 of seed [13]"):
-        two.stream_episodes(policy, make_env, seeds, PAUSED, options, kept.append)
+        two.stream_episodes(policy, make_env, seeds, PAUSED, options, kept.append, BAR)
     assert not two._crew  # nothing is left running
     forgiving = replace(options, on_env_error="fail-episode")
     kept.clear()
-    two.stream_episodes(policy, make_env, seeds, PAUSED, forgiving, kept.append)
+    two.stream_episodes(policy, make_env, seeds, PAUSED, forgiving, kept.append, BAR)
     found = sorted(kept, key=lambda e: e.seed)
     assert [e.seed for e in found] == seeds
     with one_thread():
@@ -150,7 +152,7 @@ def test_a_worker_that_is_killed_from_outside_is_no_failed_episode(policy, two):
 def test_the_wall_clock_runs_in_a_process_too(policy, two):
     make_env, options = partial(make_faulty, "exit"), replace(FEW, on_env_error="fail-episode")
     found = []
-    two.stream_on_wall_clock(policy, make_env, [2, 3], options, found.append)
+    two.stream_on_wall_clock(policy, make_env, [2, 3], options, found.append, BAR)
     good, broken = found
     assert good.latency_ms and not good.failure
     assert "ended its process (exit status 0), at tick 9" in str(broken.failure)
