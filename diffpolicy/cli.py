@@ -1,6 +1,5 @@
 """The `diffpolicy` command: a table of subcommands, each imported when it is called."""
 
-import logging
 import re
 import signal
 import sys
@@ -10,6 +9,7 @@ from typing import Any
 
 from diffpolicy.errors import DiffpolicyError, UnknownEnvironment
 from diffpolicy.terminal.names import did_you_mean
+from diffpolicy.terminal.output import STDOUT, command_output
 
 GROUPS = {  # title in the help: {name: (dataclass of its options, function of them)}
     "Start here": {
@@ -62,7 +62,7 @@ GROUPS = {  # title in the help: {name: (dataclass of its options, function of t
         ),
         "denoise": ("diffpolicy.eval.data_config:DenoiseConfig", "diffpolicy.eval.denoise:denoise"),
         "suite": ("diffpolicy.eval.experiment_config:SuiteConfig", "diffpolicy.eval.suite:suite"),
-        "report": ("diffpolicy.eval.config:ReportConfig", "diffpolicy.eval.redraw:redraw"),
+        "report": ("diffpolicy.eval.report_config:ReportConfig", "diffpolicy.eval.redraw:redraw"),
         "runs": ("diffpolicy.eval.runs_config:RunsConfig", "diffpolicy.eval.runs:runs"),
     },
     "Policies of others, and robots": {
@@ -84,14 +84,6 @@ PATH = (  # of a newcomer with data
     "Without a simulator: train --env none, then offline --run RUN instead of sweep.",
 )
 INTERRUPTED, TERMINATED = 130, 143
-
-
-class Printed(logging.Handler):
-    """Show messages of the library as plain lines on stdout."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print one message."""
-        print(record.getMessage())
 
 
 class Terminated(KeyboardInterrupt):
@@ -146,14 +138,12 @@ def _run(name: str, arguments: list[str]) -> int:
     from diffpolicy.terminal.options import parse
 
     options, function = COMMANDS[name]
-    logger = logging.getLogger("diffpolicy")
-    logger.setLevel(logging.INFO)
-    logger.handlers = [Printed()]
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         _check_given(arguments)
         config = parse(named(options), arguments, f"diffpolicy {name}")
-        named(function)(config)
+        with command_output(*_output_of(config)):
+            named(function)(config)
     except UnknownEnvironment as error:
         return _fail(_unknown_environment(error))
     except DiffpolicyError as error:
@@ -170,6 +160,13 @@ def _run(name: str, arguments: list[str]) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     return 0
+
+
+def _output_of(config: Any) -> tuple[bool, bool, bool]:
+    """Arguments of `command_output`; of a command without options for them, False."""
+    if not hasattr(config, "quiet"):
+        return False, False, False
+    return config.quiet, config.verbose, str(config.json) == str(STDOUT)
 
 
 def _check_given(arguments: list[str]) -> None:

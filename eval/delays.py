@@ -36,6 +36,7 @@ def delays(config: DelaysConfig) -> DelaysResult:
         for policy in policies:
             say(describe(policy).line)
             evaluator.prepare(policy, ["simulated"])
+        evaluator.tell_engines()
         check_outputs(DelaysResult, out / "delays.json")
         patterns = patterns_of(config, evaluator, policies)
         rows = _episodes(evaluator, policies, patterns)

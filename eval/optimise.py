@@ -72,6 +72,7 @@ def _choose(
     with Evaluator(config, policies[0], file.with_name("episodes.jsonl")) as evaluator:
         for policy in policies:
             evaluator.prepare(policy, ["paused"])
+        evaluator.tell_engines()
         with evaluator.progress(len(policies)):
             rows = [evaluator.evaluate(policy, "paused", PAUSED)[0] for policy in policies]
         metric = metric_of("auto", rows)

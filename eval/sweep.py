@@ -27,7 +27,7 @@ from .measure.run import results_folder
 from .measure.runs import curves_of
 from .measure.seeds import by_budget, firsts, held_over_seeds, over_seeds, values_of
 from .pictures import FOLDER, picture_of
-from .report.products import check_outputs, save
+from .report.products import check_outputs, print_json, save
 from .report.sentences import reason
 from .report.table import print_table
 from .significance import ALPHA, episodes_needed
@@ -102,6 +102,7 @@ def open_evaluator(config: SweepConfig, policies: Sequence[Budget]) -> Evaluator
     evaluator = Evaluator(config, diffusion, out / "episodes.jsonl", stream)
     for policy in policies:
         evaluator.prepare(policy, config.clocks)
+    evaluator.tell_engines()
     check_outputs(SweepResult, out / "sweep.json")
     if config.pictures and (out / FOLDER).exists():
         check_writable(out / FOLDER / "1.png")
@@ -135,6 +136,8 @@ def run_sweep(
         curves=curves_of(config) or None,
     )
     save(result, out / "sweep.json")
+    if config.json:
+        print_json(result)
     evaluator.kept.remove()
     return result
 

@@ -98,6 +98,7 @@ class Evaluator:
         self.seeds = range(config.seed, config.seed + config.episodes)
         self.kept = Kept(kept)
         self._fingerprints: dict[str, str] = {}  # by the identity of a policy
+        self._engines: dict[tuple[str, int], None] = {}  # name, batch
         self._bar: EpisodeBar | None = None
 
     def _unrepeatable(self) -> str | None:
@@ -134,9 +135,15 @@ class Evaluator:
         """Build the engines that the clocks need, so that a failure shows before any episode."""
         if set(clocks) != {"wall"}:
             with one_thread():
-                build_engine(policy, self.options.batch)
+                name = build_engine(policy, self.options.batch)
+            self._engines[name or EXTERNAL, self.options.batch] = None
         if "wall" in clocks:
-            build_engine(policy)
+            self._engines[build_engine(policy) or EXTERNAL, 1] = None
+
+    def tell_engines(self) -> None:
+        """Print the engines of the policies that are prepared, in one line."""
+        names = [f"{name} (batch {batch})" for name, batch in self._engines]
+        say(f"engines: {', '.join(names)}")
 
     def profiles(
         self, policies: Sequence[Budget], config: Latencies, clocks: Sequence[str]
