@@ -20,7 +20,7 @@ GROUPS = {  # title in the help: {name: (dataclass of its options, function of t
     },
     "Demonstrations": {
         "record": ("diffpolicy.config:RecordConfig", "diffpolicy.record:record"),
-        "info": ("diffpolicy.config:InfoConfig", "diffpolicy.info:info"),
+        "info": ("diffpolicy.config:InfoConfig", "diffpolicy.eval.info:info"),
         "validate": (
             "diffpolicy.stores.config:ValidateConfig",
             "diffpolicy.stores.validate:validate",

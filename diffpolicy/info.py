@@ -1,8 +1,6 @@
-"""`diffpolicy info`: the contents of demonstrations or of a run folder."""
+"""Contents of demonstrations, as `diffpolicy info` prints them."""
 
-import json
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +13,8 @@ BLOCK_BYTES = 2**20  # least number of bytes read at a time
 
 
 def info(config: InfoConfig) -> None:
-    """Print the arrays and episodes of a store, or the specification of a run."""
-    if config.path.suffix == ".safetensors" or list(config.path.glob("*.safetensors")):
-        return _print_run(config)
+    """Print the arrays and episodes of a store."""
     _print_store(config)
-
-
-def _print_run(config: InfoConfig) -> None:
-    from diffpolicy.checkpoint import load_policy
-
-    checkpoint = load_policy(config.path)
-    count = sum(tensor.numel() for tensor in checkpoint.weights.values())
-    print(f"{config.path}: a policy of {count:,} parameters")
-    print(json.dumps(asdict(checkpoint.specification), indent=2, default=str))
 
 
 def _print_store(config: InfoConfig) -> None:
@@ -41,7 +28,7 @@ def _print_store(config: InfoConfig) -> None:
     lengths = np.diff(source.ends, prepend=0)
     if not len(lengths):
         raise DiffpolicyError(f"{config.path} holds no finished episode")
-    print(f"{config.path}: {len(lengths)} episodes, {source.rows:,} steps")
+    print(f"{config.path}: {len(lengths)} episodes, {source.rows:,} steps{_duration(source)}")
     print(f"  lengths {lengths.min()} to {lengths.max()}, mean {lengths.mean():.1f}")
     names = sorted(source.names, key=lambda name: name != "action")
     claimed: dict[str, int] = {}
@@ -51,13 +38,22 @@ def _print_store(config: InfoConfig) -> None:
     if "action" not in names:
         print("  no data/action: give train the name of the array of actions with --action")
     for name, value in source.store.attributes.items():
-        print(f"  {name}: {value}")
+        if value is not None:
+            print(f"  {name}: {value}")
     if "action" in failures:
         raise failures["action"]
     if "action" in names:
         _survey(config, source)
     elif config.plot:
         raise DiffpolicyError(f"{config.path} has no data/action, which --plot needs")
+
+
+def _duration(source: Any) -> str:
+    """Duration and rate of all steps, as the end of a line; "" if the period is not known."""
+    dt = source.store.attributes.get("control_dt_s")
+    if not isinstance(dt, int | float) or isinstance(dt, bool) or not 0 < dt < math.inf:
+        return ""
+    return f", {source.rows * dt / 60:,.3g} min at {1 / dt:.4g} Hz"
 
 
 def _check_plot(path: Path) -> None:
