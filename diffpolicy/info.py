@@ -66,11 +66,12 @@ def _check_plot(path: Path) -> None:
 
 def _survey(config: InfoConfig, source: Any) -> None:
     """Print facts about the motion; draw them on request."""
+    from diffpolicy.stores.dimensions import table
     from diffpolicy.stores.survey import lines, survey
 
     limits = _limits(config, source) if config.plot or config.env else None
     found = survey(source, limits)
-    for line in lines(found):
+    for line in (*lines(found), *table(found)):
         print(f"  {line}")
     if config.plot:
         from diffpolicy.stores.frames import strips
@@ -146,10 +147,14 @@ def _range(array: Any, rows: int, what: str) -> tuple[float, float]:
     """Smallest and largest number of an array, read a few chunks at a time."""
     from diffpolicy.data.zarr_store import blocks
 
-    low, high = math.inf, -math.inf
+    low, high, bad, first = math.inf, -math.inf, 0, 0
     for start, block in blocks(array, rows, what, BLOCK_BYTES):
         low, high = np.minimum(low, block.min()), np.maximum(high, block.max())  # keep NaN
         if not math.isfinite(low) or not math.isfinite(high):
-            row = start + int(np.argwhere(~np.isfinite(block))[0, 0])
-            raise DiffpolicyError(f"{what} is not finite (NaN or inf) at row {row}")
+            unusable = ~np.isfinite(block).reshape(len(block), -1).all(axis=1)
+            first = first if bad else start + int(unusable.argmax())
+            bad += int(unusable.sum())
+    if bad:
+        share = f"{bad:,} of {rows:,} rows are not"
+        raise DiffpolicyError(f"{what} is not finite (NaN or inf) at row {first}; {share}")
     return float(low), float(high)
