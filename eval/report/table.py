@@ -70,7 +70,8 @@ def _clock(row: BudgetResult) -> str:
 def _disturbed(rows: Sequence[BudgetResult]) -> str:
     """The budgets of a clock whose latencies were disturbed, as the end of its name."""
     names = [row.name for row in rows if load_of(row) == "disturbed"]
-    return f", disturbed ({'; '.join(names)})" if names else ""
+    some = f" ({'; '.join(names)})" if len(names) < len(rows) else ""
+    return f", disturbed{some}" if names else ""
 
 
 def _cells(row: BudgetResult) -> list[Any]:
