@@ -27,6 +27,12 @@ OPTIONS = RolloutOptions(control_dt_s=0.02, envs=16, batch=16)
 JITTER = LatencyProfile(np.random.default_rng(3).uniform(1, 90, 200), "test")
 
 
+@pytest.fixture
+def bar():
+    with EpisodeBar("episodes", len(SEEDS), TICKS) as opened:
+        yield opened
+
+
 def make():
     return environment.make(ENV, {}, max_steps=80)
 
@@ -116,11 +122,11 @@ def run(policy, habit, **options):
         ("reset", "failed in reset(seed=1, options=None): RuntimeError: the reset says no"),
     ],
 )
-def test_what_an_environment_raises_names_its_line_the_tick_and_the_seed(policy, habit, told):
+def test_what_an_environment_raises_names_its_line_the_tick_and_the_seed(policy, bar, habit, told):
     kept = []
     advances = episodes(policy, partial(make_faulty, habit), SEEDS, latency.PAUSED, FEW)
     with pytest.raises(EnvironmentFailure) as error:
-        stream(advances, EpisodeBar("episodes", len(SEEDS), TICKS), kept.append)
+        stream(advances, bar, kept.append)
     text = " ".join(str(error.value).split())
     assert told in text
     assert habit == "reset" or "tick 9 of seed 1" in text
@@ -128,12 +134,12 @@ def test_what_an_environment_raises_names_its_line_the_tick_and_the_seed(policy,
     assert [e.seed for e in kept] in ([], [0])
 
 
-def test_an_episode_that_ends_in_the_same_tick_is_not_lost(policy):
+def test_an_episode_that_ends_in_the_same_tick_is_not_lost(policy, bar):
     kept = []
     make_env = partial(make_faulty, "raise", at=5, ticks=5)
     advances = episodes(policy, make_env, SEEDS, latency.PAUSED, replace(FEW, limit=5))
     with pytest.raises(EnvironmentFailure):
-        stream(advances, EpisodeBar("episodes", len(SEEDS), TICKS), kept.append)
+        stream(advances, bar, kept.append)
     assert [(e.seed, e.ticks) for e in kept] == [(0, 5)]
 
 
