@@ -1,6 +1,5 @@
 """The `diffpolicy` command: a table of subcommands, each imported when it is called."""
 
-import logging
 import re
 import signal
 import sys
@@ -8,7 +7,9 @@ from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
-from diffpolicy.errors import DiffpolicyError
+from diffpolicy.errors import DiffpolicyError, UnknownEnvironment
+from diffpolicy.terminal.names import did_you_mean
+from diffpolicy.terminal.output import STDOUT, command_output
 
 GROUPS = {  # title in the help: {name: (dataclass of its options, function of them)}
     "Start here": {
@@ -19,7 +20,7 @@ GROUPS = {  # title in the help: {name: (dataclass of its options, function of t
     },
     "Demonstrations": {
         "record": ("diffpolicy.config:RecordConfig", "diffpolicy.record:record"),
-        "info": ("diffpolicy.config:InfoConfig", "diffpolicy.info:info"),
+        "info": ("diffpolicy.config:InfoConfig", "diffpolicy.eval.info:info"),
         "validate": (
             "diffpolicy.stores.config:ValidateConfig",
             "diffpolicy.stores.validate:validate",
@@ -65,7 +66,7 @@ GROUPS = {  # title in the help: {name: (dataclass of its options, function of t
             "diffpolicy.eval.compare_config:CompareConfig",
             "diffpolicy.eval.compare_files:compare",
         ),
-        "report": ("diffpolicy.eval.config:ReportConfig", "diffpolicy.eval.redraw:redraw"),
+        "report": ("diffpolicy.eval.report_config:ReportConfig", "diffpolicy.eval.redraw:redraw"),
         "runs": ("diffpolicy.eval.runs_config:RunsConfig", "diffpolicy.eval.runs:runs"),
     },
     "Policies of others, and robots": {
@@ -80,20 +81,13 @@ GROUPS = {  # title in the help: {name: (dataclass of its options, function of t
     },
 }
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+ENVIRONMENTS = "diffpolicy.envs"  # with TASKS, its table
 QUESTION = "How many denoising steps can your robot afford?"
 PATH = (  # of a newcomer with data
     "Your own data: info DATA; train --data DATA --env ID --out RUN; sweep --run RUN.",
     "Without a simulator: train --env none, then offline --run RUN instead of sweep.",
 )
 INTERRUPTED, TERMINATED = 130, 143
-
-
-class Printed(logging.Handler):
-    """Show messages of the library as plain lines on stdout."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print one message."""
-        print(record.getMessage())
 
 
 class Terminated(KeyboardInterrupt):
@@ -114,9 +108,24 @@ def main() -> None:
     elif name in ("-h", "--help"):
         print(_help())
     elif name not in COMMANDS:
-        sys.exit(_fail(f"{name!r} is not a command; choose one of: {', '.join(COMMANDS)}"))
+        sys.exit(_fail(_unknown_command(name)))
     else:
         sys.exit(_run(name, arguments))
+
+
+def _unknown_command(name: str) -> str:
+    meant = did_you_mean(name, COMMANDS)
+    choose = f"{meant} Choose" if meant else "; choose"
+    return f"{name!r} is not a command{choose} one of: {', '.join(COMMANDS)}"
+
+
+def _unknown_environment(error: UnknownEnvironment) -> str:
+    """The error, with the id of this project or of Gymnasium that is most like the given one."""
+    from gymnasium import registry
+
+    tasks = named(f"{ENVIRONMENTS}:TASKS")
+    known = [f"{ENVIRONMENTS}:{task}" for task in tasks] + [i for i in registry if i not in tasks]
+    return f"{error}{did_you_mean(error.env_id, known)}"
 
 
 def _help() -> str:
@@ -130,17 +139,17 @@ def _help() -> str:
 
 
 def _run(name: str, arguments: list[str]) -> int:
-    import tyro
+    from diffpolicy.terminal.options import parse
 
     options, function = COMMANDS[name]
-    logger = logging.getLogger("diffpolicy")
-    logger.setLevel(logging.INFO)
-    logger.handlers = [Printed()]
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         _check_given(arguments)
-        config = tyro.cli(named(options), args=arguments, prog=f"diffpolicy {name}")
-        named(function)(config)
+        config = parse(named(options), arguments, f"diffpolicy {name}")
+        with command_output(*_output_of(config)):
+            named(function)(config)
+    except UnknownEnvironment as error:
+        return _fail(_unknown_environment(error))
     except DiffpolicyError as error:
         return _fail(str(error))
     except OSError as error:
@@ -155,6 +164,13 @@ def _run(name: str, arguments: list[str]) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     return 0
+
+
+def _output_of(config: Any) -> tuple[bool, bool, bool]:
+    """Arguments of `command_output`; of a command without options for them, False."""
+    if not hasattr(config, "quiet"):
+        return False, False, False
+    return config.quiet, config.verbose, str(config.json) == str(STDOUT)
 
 
 def _check_given(arguments: list[str]) -> None:

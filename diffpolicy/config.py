@@ -188,3 +188,6 @@ class InfoConfig(Checked):
     env: str | None = None
     """Demonstrations: Gymnasium id of the environment whose action space is drawn; by default that
     of the data, if it is one of diffpolicy's or Gymnasium's own."""
+    json: Path | None = None
+    """Run: file for its whole specification; - prints it, and nothing else, to the standard
+    output."""

@@ -12,6 +12,17 @@ class EngineUnavailable(DiffpolicyError):
     """An engine that cannot be built here, or whose actions differ from those of eager."""
 
 
+class UnknownEnvironment(DiffpolicyError):
+    """An environment whose Gymnasium id, `env_id`, nothing registers."""
+
+    def __init__(self, message: str, env_id: str):
+        super().__init__(message, env_id)
+        self.message, self.env_id = message, env_id
+
+    def __str__(self) -> str:
+        return self.message
+
+
 def one_line(error: Exception) -> str:
     """Message of a foreign library's exception, without line breaks, of at most 300 characters."""
     text = " ".join(str(error).split()) or type(error).__name__

@@ -1,8 +1,6 @@
-"""`diffpolicy info`: the contents of demonstrations or of a run folder."""
+"""Contents of demonstrations, as `diffpolicy info` prints them."""
 
-import json
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +13,8 @@ BLOCK_BYTES = 2**20  # least number of bytes read at a time
 
 
 def info(config: InfoConfig) -> None:
-    """Print the arrays and episodes of a store, or the specification of a run."""
-    if config.path.suffix == ".safetensors" or list(config.path.glob("*.safetensors")):
-        return _print_run(config)
+    """Print the arrays and episodes of a store."""
     _print_store(config)
-
-
-def _print_run(config: InfoConfig) -> None:
-    from diffpolicy.checkpoint import load_policy
-
-    checkpoint = load_policy(config.path)
-    count = sum(tensor.numel() for tensor in checkpoint.weights.values())
-    print(f"{config.path}: a policy of {count:,} parameters")
-    print(json.dumps(asdict(checkpoint.specification), indent=2, default=str))
 
 
 def _print_store(config: InfoConfig) -> None:
@@ -41,7 +28,7 @@ def _print_store(config: InfoConfig) -> None:
     lengths = np.diff(source.ends, prepend=0)
     if not len(lengths):
         raise DiffpolicyError(f"{config.path} holds no finished episode")
-    print(f"{config.path}: {len(lengths)} episodes, {source.rows:,} steps")
+    print(f"{config.path}: {len(lengths)} episodes, {source.rows:,} steps{_duration(source)}")
     print(f"  lengths {lengths.min()} to {lengths.max()}, mean {lengths.mean():.1f}")
     names = sorted(source.names, key=lambda name: name != "action")
     claimed: dict[str, int] = {}
@@ -51,13 +38,22 @@ def _print_store(config: InfoConfig) -> None:
     if "action" not in names:
         print("  no data/action: give train the name of the array of actions with --action")
     for name, value in source.store.attributes.items():
-        print(f"  {name}: {value}")
+        if value is not None:
+            print(f"  {name}: {value}")
     if "action" in failures:
         raise failures["action"]
     if "action" in names:
         _survey(config, source)
     elif config.plot:
         raise DiffpolicyError(f"{config.path} has no data/action, which --plot needs")
+
+
+def _duration(source: Any) -> str:
+    """Duration and rate of all steps, as the end of a line; "" if the period is not known."""
+    dt = source.store.attributes.get("control_dt_s")
+    if not isinstance(dt, int | float) or isinstance(dt, bool) or not 0 < dt < math.inf:
+        return ""
+    return f", {source.rows * dt / 60:,.3g} min at {1 / dt:.4g} Hz"
 
 
 def _check_plot(path: Path) -> None:
@@ -70,11 +66,12 @@ def _check_plot(path: Path) -> None:
 
 def _survey(config: InfoConfig, source: Any) -> None:
     """Print facts about the motion; draw them on request."""
+    from diffpolicy.stores.dimensions import table
     from diffpolicy.stores.survey import lines, survey
 
     limits = _limits(config, source) if config.plot or config.env else None
     found = survey(source, limits)
-    for line in lines(found):
+    for line in (*lines(found), *table(found)):
         print(f"  {line}")
     if config.plot:
         from diffpolicy.stores.frames import strips
@@ -150,10 +147,14 @@ def _range(array: Any, rows: int, what: str) -> tuple[float, float]:
     """Smallest and largest number of an array, read a few chunks at a time."""
     from diffpolicy.data.zarr_store import blocks
 
-    low, high = math.inf, -math.inf
+    low, high, bad, first = math.inf, -math.inf, 0, 0
     for start, block in blocks(array, rows, what, BLOCK_BYTES):
         low, high = np.minimum(low, block.min()), np.maximum(high, block.max())  # keep NaN
         if not math.isfinite(low) or not math.isfinite(high):
-            row = start + int(np.argwhere(~np.isfinite(block))[0, 0])
-            raise DiffpolicyError(f"{what} is not finite (NaN or inf) at row {row}")
+            unusable = ~np.isfinite(block).reshape(len(block), -1).all(axis=1)
+            first = first if bad else start + int(unusable.argmax())
+            bad += int(unusable.sum())
+    if bad:
+        share = f"{bad:,} of {rows:,} rows are not"
+        raise DiffpolicyError(f"{what} is not finite (NaN or inf) at row {first}; {share}")
     return float(low), float(high)

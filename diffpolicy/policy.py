@@ -100,14 +100,14 @@ class Policy:
         """The engine for calls of this batch size with its encoder, built at the first call.
 
         Cached per (batch, number of torch threads). The reason of `auto` for its choice goes to the
-        logger "diffpolicy" at INFO. Raises EngineUnavailable if it cannot be built here.
+        logger "diffpolicy" at DEBUG. Raises EngineUnavailable if it cannot be built here.
         """
         key = batch, torch.get_num_threads()
         if key not in self._engines:
             job = self.job(batch)
             if self._engine == "auto":
                 self._engines[key], why = choose_stages(job, self._folder)
-                LOGGER.info("%s: engine %s", self.chain.name, why)
+                LOGGER.debug("%s: engine %s", self.chain.name, why)
             else:
                 self._engines[key] = build_stages(self._engine, job, self._encoders.get(key))
         return self._engines[key]

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional
-
 from diffpolicy.checked import NOT_EMPTY, Checked, Range
 from diffpolicy.config import (
     CONTROL_DT,
@@ -20,6 +18,7 @@ from diffpolicy.config import (
 )
 from diffpolicy.errors import DiffpolicyError
 
+from .output_config import OutputConfig
 from .policy_option import check_policy
 from .videos_config import EvalVideos, SweepVideos
 
@@ -138,17 +137,17 @@ class Latencies(Checked):
 
 
 @dataclass(frozen=True)
-class EvalConfig(EvalVideos, Latencies, Sampling, TaskConfig):
+class EvalConfig(OutputConfig, EvalVideos, Latencies, Sampling, TaskConfig):
     """Evaluate one step budget in closed loop."""
 
     clock: ClockName = "paused"
     """paused: zero latency. simulated: actions are late by the latency. wall: real time."""
     json: Path | None = None
-    """File for the result."""
+    """File for the result; - prints it, and nothing else, to the standard output."""
 
 
 @dataclass(frozen=True)
-class LatencyConfig(Checked):
+class LatencyConfig(OutputConfig):
     """Measure the latency of one control step (batch size 1) for each step budget."""
 
     run: Path | None = None
@@ -191,7 +190,8 @@ class LatencyConfig(Checked):
     seed: Annotated[int, SEED] = 0
     """Seed of the order of the measurements."""
     json: Path | None = None
-    """File for the result with all samples: a latency profile for --latency-from."""
+    """File for the result with all samples: a latency profile for --latency-from; - prints it, and
+    nothing else, to the standard output."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -241,7 +241,7 @@ class Combinations(Checked):
 
 
 @dataclass(frozen=True)
-class SweepConfig(SweepVideos, Latencies, Combinations, TaskConfig):
+class SweepConfig(OutputConfig, SweepVideos, Latencies, Combinations, TaskConfig):
     """Evaluate step budgets in closed loop, compare them and recommend one.
 
     Several runs, budgets, samplers, grids, starts, ends, η, noise scales, clips and strategies for
@@ -269,6 +269,8 @@ class SweepConfig(SweepVideos, Latencies, Combinations, TaskConfig):
     out: Path | None = None
     """Folder for sweep.json and report.html; by default sweep in the run folder, with --policy or
     --runs in the current one."""
+    json: Literal["-"] | None = None
+    """Print the result as JSON too, and nothing else, to the standard output."""
     pictures: bool = True
     """Add pictures of episodes to the report."""
     accept_disturbed: bool = False
@@ -293,18 +295,3 @@ class SweepConfig(SweepVideos, Latencies, Combinations, TaskConfig):
                 "them with diffpolicy latency --json FILE and give --latency-from FILE, or declare "
                 "them with --ms-per-step"
             )
-
-
-@dataclass(frozen=True)
-class ReportConfig(Checked):
-    """Draw the tables, plots, pages and CSV files of results again."""
-
-    files: Positional[Annotated[tuple[Path, ...], NOT_EMPTY]]
-    """Result files (JSON) of eval, latency, delays, sweep, suite, offline, replay or compare."""
-    out: Path | None = None
-    """Folder to write; by default the folder of each file."""
-
-    def __post_init__(self):
-        if not self.files:
-            raise DiffpolicyError("give at least one result file")
-        super().__post_init__()

@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from tqdm import tqdm
-
 from diffpolicy.control.latency import LatencyProfile, constant_ticks, random_ticks
+from diffpolicy.terminal.output import say
 
 from .compare import compare
 from .delays_config import DelaysConfig
@@ -35,8 +34,9 @@ def delays(config: DelaysConfig) -> DelaysResult:
     check_source(policies, config)
     with Evaluator(config, policies[0], out / "episodes.jsonl") as evaluator:
         for policy in policies:
-            print(describe(policy).line)
+            say(describe(policy).line)
             evaluator.prepare(policy, ["simulated"])
+        evaluator.tell_engines()
         check_outputs(DelaysResult, out / "delays.json")
         patterns = patterns_of(config, evaluator, policies)
         rows = _episodes(evaluator, policies, patterns)
@@ -75,12 +75,11 @@ def _episodes(
 ) -> list[list[BudgetResult]]:
     """For each pattern, one row for each policy."""
     rows: list[list[BudgetResult]] = [[] for _ in patterns]
-    with tqdm(total=len(patterns) * len(policies), desc="delays", unit="row") as bar:
+    with evaluator.progress(len(patterns) * len(policies)):
         for i, policy in enumerate(policies):  # in this order workers keep the policy's engine
             for (ticks, profiles), of_pattern in zip(patterns, rows, strict=True):
                 row, _ = evaluator.evaluate(policy, "simulated", profiles[i])
                 of_pattern.append(replace(row, ticks=ticks))
-                bar.update(1)
     return rows
 
 

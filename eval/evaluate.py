@@ -1,5 +1,7 @@
 """`diffpolicy eval`: success of one step budget on one clock."""
 
+from diffpolicy.terminal.output import STDOUT, say
+
 from .config import EvalConfig
 from .measure.budgets import load_budget
 from .measure.description import describe
@@ -18,11 +20,13 @@ def evaluate_budget(config: EvalConfig) -> None:
         check_outputs(EvalResult, config.json)
     check_videos(config)
     policy = load_budget(config)
-    print(describe(policy).line)
+    say(describe(policy).line)
     check_source([policy], config)
-    kept = config.json and config.json.with_suffix(".episodes.jsonl")
+    file = None if config.json == STDOUT else config.json
+    kept = file and file.with_suffix(".episodes.jsonl")
     with Evaluator(config, policy, kept) as evaluator:
         evaluator.prepare(policy, [config.clock])
+        evaluator.tell_engines()
         [profile] = evaluator.profiles([policy], config, [config.clock])
         row, _ = evaluator.evaluate(policy, config.clock, profile)
         result = EvalResult(provenance=evaluator.provenance(), rows=[row])

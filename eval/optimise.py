@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from diffpolicy.checkpoint import Checkpoint, load_policy, policy_path, save_policy
 from diffpolicy.config import Sampling
@@ -73,8 +72,9 @@ def _choose(
     with Evaluator(config, policies[0], file.with_name("episodes.jsonl")) as evaluator:
         for policy in policies:
             evaluator.prepare(policy, ["paused"])
-        bar = tqdm(policies, desc="optimise", unit="candidate")
-        rows = [evaluator.evaluate(policy, "paused", PAUSED)[0] for policy in bar]
+        evaluator.tell_engines()
+        with evaluator.progress(len(policies)):
+            rows = [evaluator.evaluate(policy, "paused", PAUSED)[0] for policy in policies]
         metric = metric_of("auto", rows)
         candidates = judge(proposals, rows, metric, evaluator.paired)
         result = OptimiseResult(

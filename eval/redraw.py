@@ -5,9 +5,9 @@ from pathlib import Path
 
 from diffpolicy.errors import DiffpolicyError
 
-from .config import ReportConfig
 from .measure.result_files import Result, SweepResult, read_result
 from .report.products import check_outputs, draw, product_paths
+from .report_config import ReportConfig
 
 
 def redraw(config: ReportConfig) -> None:

@@ -5,18 +5,19 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from diffpolicy.cluster.episodes import stream_episodes
 from diffpolicy.control.latency import PAUSED, LatencyProfile, delay_ticks, slow_ms
 from diffpolicy.files import check_writable
+from diffpolicy.terminal.output import say
 
 from .compare import Candidate, compare, recommend
 from .config import SweepConfig
 from .measure.budgets import combinations, describe_budgets, load_budgets
+from .measure.cautions import outruns
 from .measure.decisions import Decision, Recommendation
 from .measure.description import Budget, describe
-from .measure.evaluator import Evaluator, outruns
+from .measure.evaluator import Evaluator
 from .measure.profiles import check_source
 from .measure.provenance import set_threads
 from .measure.result_files import SweepProvenance, SweepResult
@@ -25,7 +26,7 @@ from .measure.run import results_folder
 from .measure.runs import curves_of
 from .measure.seeds import by_budget, firsts, held_over_seeds, over_seeds, values_of
 from .pictures import FOLDER, Shown, pictures_of
-from .report.products import check_outputs, save
+from .report.products import check_outputs, print_json, save
 from .report.sentences import reason
 from .report.table import print_table
 from .significance import ALPHA, episodes_needed
@@ -70,7 +71,7 @@ def prepare_budgets(config: SweepConfig) -> list[Budget]:
     set_threads(config.threads)
     policies = load_budgets(config)
     for line in describe_budgets(config, policies):
-        print(line)
+        say(line)
     return policies
 
 
@@ -101,6 +102,7 @@ def open_evaluator(config: SweepConfig, policies: Sequence[Budget]) -> Evaluator
     evaluator = Evaluator(config, diffusion, out / "episodes.jsonl", stream)
     for policy in policies:
         evaluator.prepare(policy, config.clocks)
+    evaluator.tell_engines()
     check_outputs(SweepResult, out / "sweep.json")
     if config.pictures and (out / FOLDER).exists():
         check_writable(out / FOLDER / "1.png")
@@ -137,6 +139,8 @@ def run_sweep(
         curves=curves_of(config) or None,
     )
     save(result, out / "sweep.json")
+    if config.json:
+        print_json(result)
     evaluator.kept.remove()
     return result
 
@@ -146,13 +150,12 @@ def _episodes(
 ) -> tuple[list[list[BudgetResult]], list[Clock]]:
     """For each clock, one row for each budget; the clocks with the profiles used on them."""
     rows, used = [[] for _ in clocks], [[] for _ in clocks]
-    with tqdm(total=len(clocks) * len(policies), desc="sweep", unit="budget") as bar:
+    with evaluator.progress(len(clocks) * len(policies)):
         for i, of_seeds in enumerate(by_budget(policies)):
             found: list[list[tuple[BudgetResult, LatencyProfile]]] = [[] for _ in clocks]
             for policy in of_seeds:  # in this order workers keep the policy's engine
                 for clock, of_clock in zip(clocks, found, strict=True):
                     of_clock.append(evaluator.evaluate(policy, clock.name, clock.profiles[i]))
-                    bar.update(1)
             for of_clock, all_rows, profiles in zip(found, rows, used, strict=True):
                 all_rows.append(over_seeds([row for row, _ in of_clock]))
                 profiles.append(of_clock[0][1])

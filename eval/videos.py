@@ -14,6 +14,7 @@ from diffpolicy.control.episode import Episode
 from diffpolicy.control.latency import PAUSED, LatencyProfile
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes
+from diffpolicy.terminal.output import say
 
 from .animation import check_encoder, encoded
 from .config import EvalConfig
@@ -76,7 +77,7 @@ def write_videos(
         if shot.trouble:
             tqdm.write(f"seed {seed}: {trouble_of(shot)}")
     found = f"{config.video_of}: {len(seeds)}" if len(seeds) < config.video else config.video_of
-    print(f"wrote {written} of {config.video} videos ({found}) to {folder}")
+    say(f"wrote {written} of {config.video} videos ({found}) to {folder}")
 
 
 def chosen_seeds(

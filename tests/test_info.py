@@ -38,7 +38,7 @@ def test_arrays_that_nobody_can_use_have_a_line_that_says_why(tmp_path, call):
     assert set(lines) == {*extra, "action", "observation"}
     for name, reason in {
         "text": "must hold numbers; its type is <U10",
-        "force": "is not finite (NaN or inf) at row 7",
+        "force": "is not finite (NaN or inf) at row 7; 1 of 27 rows are not",
         "push": "is not finite (NaN or inf) at row 8",
         "pictures": "codec not available: ''imagecodecs_jpegxl''",
         "cut": "cannot be read",

@@ -8,7 +8,9 @@ from diffpolicy.cluster.jobs import Job, connect, run_jobs
 from diffpolicy.control.chunk_source import ChunkSource, on_one_engine
 from diffpolicy.control.episode import Episode, RolloutOptions
 from diffpolicy.control.latency import LatencyProfile
+from diffpolicy.control.rollout import Advance, stream
 from diffpolicy.control.workers import FEWEST_EPISODES, Workers, one_thread
+from diffpolicy.terminal.progress import EpisodeBar
 
 Shared = tuple[ChunkSource, Callable[[], Any], LatencyProfile, RolloutOptions]
 
@@ -20,7 +22,7 @@ def stream_episodes(
     profile: LatencyProfile,
     options: RolloutOptions,
     keep: Callable[[Episode], object],
-    description: str = "episodes",
+    bar: EpisodeBar,
 ) -> None:
     """The episodes of Workers.stream_episodes, in jobs of 50; each is given to `keep`.
 
@@ -31,12 +33,11 @@ def stream_episodes(
     shared = connect().put((fixed, make_env, profile, options))
     shares = [seeds[i : i + FEWEST_EPISODES] for i in range(0, len(seeds), FEWEST_EPISODES)]
     jobs = [
-        Job(f"{description}, seeds from {share[0]}", _episodes, (shared, list(share)))
+        Job(f"{bar.text}, seeds from {share[0]}", _episodes, (shared, list(share)))
         for share in shares
     ]
     for _, episodes in run_jobs(jobs):
-        for episode in episodes:
-            keep(episode)
+        stream([Advance((options.limit or 0) * len(episodes), episodes)], bar, keep)
 
 
 def _episodes(shared: Shared, seeds: list[int]) -> list[Episode]:

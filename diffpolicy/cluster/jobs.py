@@ -44,13 +44,14 @@ def connect() -> Any:
         raise DiffpolicyError("--on ray needs ray; install it with pip install 'diffpolicy[ray]'")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
+    from ray.exceptions import RayError
 
     if ray.is_initialized():
         return ray
     quiet = {"env_vars": {"TQDM_DISABLE": "1"}}  # bars of several machines would overwrite another
     try:
         ray.init(include_dashboard=False, logging_level=logging.WARNING, runtime_env=quiet)
-    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+    except (ConnectionError, RuntimeError, RayError) as error:
         raise DiffpolicyError(f"no Ray cluster answers: {str(error).splitlines()[0]}") from error
     nodes = _machines(ray)
     cpus = sum(_cpus(node) for node in nodes)

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, MutableSequence, Seque
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from diffpolicy.control.chunk_source import ChunkSource, late_of
 from diffpolicy.control.correcting import corrections
 from diffpolicy.control.episode import (
@@ -24,6 +22,7 @@ from diffpolicy.control.episode import (
 from diffpolicy.control.latency import LatencyProfile
 from diffpolicy.environment.monitored import Monitored
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.terminal.progress import EpisodeBar
 
 
 class Advance(NamedTuple):
@@ -50,28 +49,17 @@ def collect(
 ) -> list[Episode]:
     """Episodes in the order of the seeds; with a bar of ticks."""
     done: dict[int, Episode] = {}
-    stream(advances, seeds, options, description, lambda e: done.update({e.seed: e}))
+    with EpisodeBar(description, len(seeds), options.limit) as bar:
+        stream(advances, bar, lambda episode: done.update({episode.seed: episode}))
     return [done[seed] for seed in seeds]
 
 
-def stream(
-    advances: Iterable[Advance],
-    seeds: Sequence[int],
-    options: RolloutOptions,
-    description: str,
-    keep: Callable[[Episode], object],
-) -> None:
-    """Give each episode to `keep` as it ends, and hold none; with a bar of ticks."""
-    count = 0
-    total = options.limit and options.limit * len(seeds)
-    with tqdm(total=total, desc=description, unit="tick", leave=False) as bar:
-        for ticks, ended in advances:
-            for episode in ended:
-                keep(episode)
-            count += len(ended)
-            bar.set_postfix_str(f"{count} of {len(seeds)} episodes", refresh=False)
-            bar.total = total and max(total, bar.n + ticks)  # restarted episodes count twice
-            bar.update(ticks)
+def stream(advances: Iterable[Advance], bar: EpisodeBar, keep: Callable[[Episode], object]) -> None:
+    """Give each episode to `keep` as it ends, and hold none."""
+    for ticks, ended in advances:
+        for episode in ended:
+            keep(episode)
+        bar.advance(ticks, len(ended))
 
 
 def episodes(

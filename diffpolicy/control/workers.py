@@ -20,6 +20,7 @@ from diffpolicy.control.rollout import Advance, collect, episodes, stream
 from diffpolicy.control.wall import episodes_on_wall_clock
 from diffpolicy.control.worker import Done, Worker, WorkerFailure
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.terminal.progress import EpisodeBar
 
 FEWEST_EPISODES = 50  # for a worker: starting one takes seconds
 POLL_EVERY_S = 0.2
@@ -65,11 +66,10 @@ class Workers:
         profile: LatencyProfile,
         options: RolloutOptions,
         keep: Callable[[Episode], object],
-        description: str = "episodes",
+        bar: EpisodeBar,
     ) -> None:
         """The episodes of `run_episodes`, each given to `keep` as it ends; none is held."""
-        advances = self._in_ticks(source, make_env, seeds, profile, options)
-        stream(advances, seeds, options, description, keep)
+        stream(self._in_ticks(source, make_env, seeds, profile, options), bar, keep)
 
     def stream_on_wall_clock(
         self,
@@ -78,7 +78,7 @@ class Workers:
         seeds: Sequence[int],
         options: RolloutOptions,
         keep: Callable[[Episode], object],
-        description: str = "wall",
+        bar: EpisodeBar,
     ) -> None:
         """The episodes of wall.run_on_wall_clock, in one process with this one's torch threads.
 
@@ -89,8 +89,7 @@ class Workers:
         def job(share: Sequence[int]) -> Job:
             return threads, episodes_on_wall_clock, (fixed, make_env, share, options)
 
-        advances = self._advances(job, seeds, 1, options)
-        stream(advances, seeds, options, description, keep)
+        stream(self._advances(job, seeds, 1, options), bar, keep)
 
     def call(self, function: Callable[..., Any], *arguments: Any, timeout_s: float | None) -> Any:
         """function(*arguments, at) in one process."""

@@ -27,7 +27,7 @@ from diffpolicy.environment.fit import fitting_keys as fitting_keys
 from diffpolicy.environment.fit import is_flat as is_flat
 from diffpolicy.environment.headless import prefer_egl
 from diffpolicy.environment.pictures import add_camera
-from diffpolicy.errors import DiffpolicyError
+from diffpolicy.errors import DiffpolicyError, UnknownEnvironment
 from diffpolicy.specification import NO_ENVIRONMENT
 
 CALLED = ("expert", "observations_from", "action_from_cursor")  # declared as functions
@@ -76,7 +76,10 @@ def make(
             text += ", perhaps because of versions"
         if camera:
             text += "; a camera needs an environment with render_mode='rgb_array'"
-        raise DiffpolicyError(text + _remedy(error, env_id)) from error
+        text += _remedy(error, env_id)
+        if isinstance(error, gymnasium.error.UnregisteredEnv):
+            raise UnknownEnvironment(text, env_id) from error
+        raise DiffpolicyError(text) from error
     try:
         return Boundary(_with_camera(env, env_id, camera) if camera else env, env_id)
     except DiffpolicyError:

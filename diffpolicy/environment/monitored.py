@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from diffpolicy.environment.boundary import describe_error
-from diffpolicy.errors import DiffpolicyError
+from diffpolicy.errors import DiffpolicyError, UnknownEnvironment
 from diffpolicy.specification import FLAT
 
 CALLS = ("constructor", "reset", "step", "close")
@@ -59,6 +59,8 @@ class Monitored:
         self._at[3] = time.monotonic_ns()
         try:
             return function()
+        except UnknownEnvironment:
+            raise
         except DiffpolicyError as error:
             raise EnvironmentFailure(str(error)) from error
         except (Exception, SystemExit) as error:

@@ -1,6 +1,7 @@
 """Evaluator: an environment, and step budgets of a policy evaluated in it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,15 +15,16 @@ from diffpolicy.control.chunk_source import build_engine
 from diffpolicy.control.episode import Episode, RolloutOptions
 from diffpolicy.control.external import External
 from diffpolicy.control.latency import LatencyProfile
-from diffpolicy.control.receding_horizon import starves
 from diffpolicy.control.workers import Workers, one_thread, worker_count
-from diffpolicy.denoisers.encoders import layer_outputs
 from diffpolicy.environment.monitored import seeds_repeat
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
+from diffpolicy.terminal.output import say
+from diffpolicy.terminal.progress import EpisodeBar
 
 from ..config import SOURCES, Latencies, TaskConfig
 from . import load
+from .cautions import tell_memory, warn_of_starvation
 from .description import EXTERNAL, Budget, describe, device_of, source_of
 from .facts import look, world_of
 from .kept import Kept, fingerprint, key_of
@@ -96,6 +98,8 @@ class Evaluator:
         self.seeds = range(config.seed, config.seed + config.episodes)
         self.kept = Kept(kept)
         self._fingerprints: dict[str, str] = {}  # by the identity of a policy
+        self._engines: dict[tuple[str, int], None] = {}  # name, batch
+        self._bar: EpisodeBar | None = None
 
     def _unrepeatable(self) -> str | None:
         """Evidence that seeds do not repeat, also printed; None if they do."""
@@ -117,15 +121,29 @@ class Evaluator:
         self.workers.close()
         if error and self.kept.path and self.kept.count:
             where = f"{self.kept.count} finished episodes are kept in {self.kept.path}"
-            print(f"{where}; repeat the command to continue from them")
+            say(f"{where}; repeat the command to continue from them")
+
+    @contextmanager
+    def progress(self, rows: int) -> Iterator[None]:
+        """Show one line of progress for so many rows, instead of one for each."""
+        self._bar = EpisodeBar("episodes", rows * len(self.seeds), self.options.limit, leave=True)
+        with self._bar:
+            yield
+        self._bar = None
 
     def prepare(self, policy: Budget, clocks: Sequence[str]) -> None:
         """Build the engines that the clocks need, so that a failure shows before any episode."""
         if set(clocks) != {"wall"}:
             with one_thread():
-                build_engine(policy, self.options.batch)
+                name = build_engine(policy, self.options.batch)
+            self._engines[name or EXTERNAL, self.options.batch] = None
         if "wall" in clocks:
-            build_engine(policy)
+            self._engines[build_engine(policy) or EXTERNAL, 1] = None
+
+    def tell_engines(self) -> None:
+        """Print the engines of the policies that are prepared, in one line."""
+        names = [f"{name} (batch {batch})" for name, batch in self._engines]
+        say(f"engines: {', '.join(names)}")
 
     def profiles(
         self, policies: Sequence[Budget], config: Latencies, clocks: Sequence[str]
@@ -153,7 +171,7 @@ class Evaluator:
         )
         found = self.kept.profiles(key)
         if found:
-            print(f"latencies measured earlier, from {self.kept.path}")
+            say(f"latencies measured earlier, from {self.kept.path}")
             return found
         found = measure()
         self.kept.add_profiles(key, found)
@@ -181,7 +199,7 @@ class Evaluator:
     def _on_wall_clock(self, policy: Budget) -> tuple[BudgetResult, LatencyProfile]:
         dt, engine = self.options.control_dt_s, build_engine(policy) or EXTERNAL
         minutes = len(self.seeds) * self.facts.limit * dt / 60
-        print(f"real time, one episode at a time: at most {minutes:.1f} min")
+        say(f"real time, one episode at a time: at most {minutes:.1f} min")
         run = partial(self.workers.stream_on_wall_clock, policy, self.make)
         kept = any(self.kept.episodes(self.key(policy, "wall", engine, ())))
         pids = self.workers.pids
@@ -219,9 +237,16 @@ class Evaluator:
             self.kept.add_episode(key, episode)
             tally.add(episode)
 
-        if left := tally.left:
-            label = f"{describe(policy).name}, {clock}"
-            run(seeds=left, options=self.options, description=label, keep=keep)
+        left, whole = tally.left, len(self.seeds)
+        with (
+            nullcontext(self._bar)
+            if self._bar
+            else EpisodeBar("", whole, self.options.limit) as bar
+        ):
+            bar.describe(f"{describe(policy).name}, {clock}")
+            bar.skip(whole - len(left))
+            if left:
+                run(seeds=left, options=self.options, keep=keep, bar=bar)
         return tally
 
     def key(self, policy: Budget, clock: str, engine: str, latencies_ms: Sequence[float]) -> str:
@@ -265,39 +290,3 @@ class Evaluator:
             score_from=self.facts.score_key or "success, as 0 or 1",
             **options,
         )
-
-
-def tell_memory(policy: Budget, options: RolloutOptions, processes: int) -> None:
-    """Print the memory of the pictures and of their encoder, if a run's policy observes any."""
-    found = 0 if isinstance(policy, External) else picture_bytes(policy, options)
-    if found:
-        print(
-            f"memory of pictures and their encoder: about {found / 1e6:.0f} MB for each worker "
-            f"(workers: {processes}), with {options.envs} environments and a batch of "
-            f"{options.batch}"
-        )
-
-
-def picture_bytes(policy: Policy, options: RolloutOptions) -> int:
-    """Bytes of the histories in a process, and of one batch with what each layer makes of it."""
-    pixels = sum(spec.size for spec in policy.observations.values() if spec.is_picture)
-    layers = 4 * sum(layer_outputs(policy.specification.model, policy.observations))
-    batches = options.batch * (pixels + layers)
-    return policy.horizons.observation * (options.envs * pixels + batches)
-
-
-def warn_of_starvation(policy: Budget, profile: LatencyProfile, control_dt_s: float) -> None:
-    """Print a warning if inference outlasts the chunk."""
-    if outruns(policy, profile, control_dt_s):
-        h = policy.horizons
-        print(
-            f"warning: {describe(policy).name} can take {latency.slow_ms(profile):.1f} ms; the "
-            f"{h.usable} usable actions of a chunk run out before the next chunk arrives"
-        )
-
-
-def outruns(policy: Budget, profile: LatencyProfile, control_dt_s: float) -> bool:
-    """True if a slow inference (p99) starves the controller."""
-    delay = latency.delay_ticks(latency.slow_ms(profile), control_dt_s)
-    ticks = policy.late.action_horizon(policy.horizons.action)
-    return starves(delay, ticks, policy.horizons.usable)

@@ -31,7 +31,7 @@ from .results import (
     TrainingCurve,
     check_inside,
 )
-from .simulated import SimulatedSweeps
+from .simulated import Simulation
 
 FORMAT_VERSION = 2
 FIELDS = {  # name in JSON, present or past: field
@@ -171,13 +171,6 @@ class LatencyFile:
     rows: Annotated[list[LatencyResult], NOT_EMPTY]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Simulation:
-    """Result of `bench_recommendation.py`, a list of scenarios."""
-
-    rows: Annotated[list[SimulatedSweeps], NOT_EMPTY]
-
-
 Result = (
     EvalResult
     | DelaysResult
@@ -206,9 +199,13 @@ FORMATS: dict[str, type[Result]] = {
 
 def write_result(path: Path, result: Result) -> None:
     """Write a result, whole or not at all."""
+    write_json(path, document_of(result))
+
+
+def document_of(result: Result) -> Options:
+    """A result as its file holds it, with the name of its format."""
     [name] = [name for name, kind in FORMATS.items() if type(result) is kind]
-    about = {"format": name, "format_version": FORMAT_VERSION}
-    write_json(path, {**about, **json_of(result)})
+    return {"format": name, "format_version": FORMAT_VERSION, **json_of(result)}
 
 
 def json_of(result: Result | BudgetResult | Provenance) -> Options:

@@ -1,6 +1,9 @@
 """Results of simulated sweeps, which measure the rules of recommendation."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from diffpolicy.checked import NOT_EMPTY
 
 from .results import Metric, Name, Rate
 
@@ -25,3 +28,10 @@ class SimulatedSweeps:
     margin: float
     sweeps: int
     rules: dict[Name, Rule]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """Result of `bench_recommendation.py`, a list of scenarios."""
+
+    rows: Annotated[list[SimulatedSweeps], NOT_EMPTY]

@@ -20,6 +20,7 @@ from diffpolicy.control.latency import BLOCK, LatencyProfile
 from diffpolicy.late.plan import Plan
 from diffpolicy.policy import Policy
 from diffpolicy.specification import ObservationSpec
+from diffpolicy.terminal.output import is_quiet
 
 from .description import EXTERNAL, Budget
 from .load import Block, Watch, descendants, together, verdict
@@ -174,7 +175,8 @@ def measure_calls(
         return [i for i, blocks in enumerate(taken) if _unfinished(blocks, seconds, wanted)]
 
     total = len(timed) * wanted
-    with _threads_kept() as threads, tqdm(total=total, desc="latency", unit="call") as bar:
+    about = {"desc": "latency", "unit": "call", "disable": is_quiet()}
+    with _threads_kept() as threads, tqdm(total=total, **about) as bar:
         _warm_up(timed, threads, watch)
         while open_ := unfinished():
             for i in rng.permutation(open_):
@@ -186,6 +188,8 @@ def measure_calls(
                 watch.add(taken[i][-1])
             if not unfinished():
                 watch.finish()
+        bar.total = bar.n  # fewer than wanted where the time is over
+        bar.refresh()
     profiles = [_profile(t, blocks, wanted) for t, blocks in zip(timed, taken, strict=True)]
     if any(profile.disturbed for profile in profiles):
         print(f"warning: {watch.sentence()}, so these latencies are disturbed")

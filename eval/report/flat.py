@@ -22,8 +22,9 @@ from ..measure.comparison_results import CompareResult
 from ..measure.decisions import AgainstDrop
 from ..measure.offline_results import OfflineResult
 from ..measure.replay_results import ReplayedEpisode, ReplayResult
-from ..measure.result_files import DelaysResult, LatencyFile, Result, Simulation, SuiteResult
+from ..measure.result_files import DelaysResult, LatencyFile, Result, SuiteResult
 from ..measure.results import Outcomes
+from ..measure.simulated import Simulation
 
 Line = dict[str, Any]
 RENAMED = {"name": "budget"}  # as in the file of episodes

@@ -1,8 +1,10 @@
 """Products of a result, drawn from it alone: tables, plots, pages, CSV files."""
 
+import json
 from pathlib import Path
 
 from diffpolicy.files import check_writable, write_bytes, write_text
+from diffpolicy.terminal.output import STDOUT, print_alone, say
 
 from ..measure.comparison_results import CompareResult
 from ..measure.offline_results import OfflineResult
@@ -11,11 +13,12 @@ from ..measure.result_files import (
     DelaysResult,
     LatencyFile,
     Result,
-    Simulation,
     SuiteResult,
     SweepResult,
+    document_of,
     write_result,
 )
+from ..measure.simulated import Simulation
 from .compare_page import compare_page
 from .compare_table import print_comparison
 from .delays_page import delays_page
@@ -45,18 +48,24 @@ def product_paths(kind: type[Result], file: Path) -> list[Path]:
 
 def check_outputs(kind: type[Result], file: Path) -> None:
     """Fail now if a result file or its products could not be written after the measurement."""
-    for path in (file, *product_paths(kind, file)):
+    for path in (file, *product_paths(kind, file)) if file != STDOUT else ():
         check_writable(path)
 
 
 def save(result: Result, file: Path | None) -> None:
     """Print a result; write its products, and its file last: that one marks a complete result."""
-    if file is None:
-        return draw(result, None, Path())
+    if file is None or file == STDOUT:
+        draw(result, None, Path())
+        return print_json(result) if file else None
     draw(result, file, file.parent)
     write_result(file, result)
     names = ", ".join(path.name for path in (file, *product_paths(type(result), file)))
-    print(f"wrote {names} to {file.parent}")
+    say(f"wrote {names} to {file.parent}")
+
+
+def print_json(result: Result) -> None:
+    """Print a result to the standard output as JSON, as its file would hold it."""
+    print_alone(json.dumps(document_of(result), indent=1))
 
 
 def draw(result: Result, file: Path | None, pictures: Path) -> None:

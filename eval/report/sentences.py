@@ -107,9 +107,14 @@ def _not_established(d: Decision) -> str:
 
 def _too_few_episodes(d: Decision) -> str:
     assert d.chosen and d.rival
+    seen = f"{d.episodes} episodes are too few to establish non-inferiority of any budget at margin"
+    if abs(d.chosen.mean - d.rival.mean) > d.margin:  # a number for equals would mislead
+        return (
+            f"{seen} {d.margin:g}; seen so far: {d.chosen.name} {d.chosen.mean:.2f}, "
+            f"{d.rival.name} {d.rival.mean:.2f}; `sweep --plan` prints the numbers that suffice"
+        )
     return (
-        f"{d.episodes} episodes are too few to establish non-inferiority of any budget at margin "
-        f"{d.margin:g}; about {d.episodes_needed} would suffice for {d.chosen.name} against "
+        f"{seen} {d.margin:g}; about {d.episodes_needed} would suffice for {d.chosen.name} against "
         f"{d.rival.name} ({_means(d)}) if the two were equal"
     )
 

@@ -1,20 +1,36 @@
 """Tables on the terminal."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from ..measure.decisions import AgainstDrop
-from ..measure.result_files import LatencyFile, Simulation
+from ..measure.result_files import LatencyFile
 from ..measure.results import BudgetResult, LatencyResult
-from .sentences import deadlines, load_of, remarks
+from ..measure.simulated import Simulation
+from .sentences import clock_label, deadlines, load_of, remarks
+
+WIDTH = 100  # columns
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Right-aligned columns under their titles; None is shown as a dash."""
+    for line in _lines(titles, rows):
+        print(line)
+
+
+def _lines(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """Lines of a table; in one of more than WIDTH columns, the first cell has its own line."""
     cells = [list(titles), *[[_text(cell) for cell in row] for row in rows]]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+    if sum(widths) + 2 * len(widths) - 2 > WIDTH and len(widths) > 1:
+        inner = [_row(row[1:], widths[1:]) for row in cells]
+        return [f"{row[0]}\n    {line}" for row, line in zip(cells, inner, strict=True)]
+    return [_row(row, widths) for row in cells]
+
+
+def _row(row: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
 
 
 def _text(cell: Any) -> str:
@@ -24,8 +40,8 @@ def _text(cell: Any) -> str:
 
 
 def print_rows(rows: Sequence[BudgetResult]) -> None:
-    """The table of budgets and clocks, and the remarks on them."""
-    titles = ["budget", "clock", "latency", "success", "95 % interval", "score", "p50 ms"]
+    """The table of budgets under the name of each clock, and the remarks on them."""
+    titles = ["budget", "success", "95 % interval", "score", "p50 ms"]
     titles += ["delay ticks", "age ms", "starved"]
     cells = [_cells(row) for row in rows]
     if any(row.encoder_ms for row in rows):
@@ -35,18 +51,33 @@ def print_rows(rows: Sequence[BudgetResult]) -> None:
         titles.append("failed")
         cells = [[*c, len(row.failures)] for c, row in zip(cells, rows, strict=True)]
     print()  # below the lines of the engines
-    print_table(titles, cells)
+    header, *lines = _lines(titles, cells)
+    print(header)
+    for clock, group in groupby(zip(rows, lines, strict=True), lambda pair: _clock(pair[0])):
+        of_clock = list(group)
+        print(f"{clock}{_disturbed([row for row, _ in of_clock])}:")
+        for _, line in of_clock:
+            print(line)
     for row in rows:
         for remark in remarks(row):
             print(f"warning: {row.name}, {row.clock}: {remark}")
+
+
+def _clock(row: BudgetResult) -> str:
+    return f"{clock_label(row)}, n = {row.episodes}"
+
+
+def _disturbed(rows: Sequence[BudgetResult]) -> str:
+    """The budgets of a clock whose latencies were disturbed, as the end of its name."""
+    names = [row.name for row in rows if load_of(row) == "disturbed"]
+    some = f" ({'; '.join(names)})" if len(names) < len(rows) else ""
+    return f", disturbed{some}" if names else ""
 
 
 def _cells(row: BudgetResult) -> list[Any]:
     low, high = row.success_ci
     return [
         row.name,
-        row.clock,
-        row.latency_source + (", disturbed" if load_of(row) == "disturbed" else ""),
         f"{row.success_rate:.2f}",
         f"{low:.2f} to {high:.2f}",
         f"{row.score_mean:.3f}",
@@ -93,7 +124,9 @@ def print_latencies(result: LatencyFile) -> None:
                 *(row.ratio_to_baseline, row.max_abs_diff, row.gpu_ms, row.load),
             ]
         )
-    print_table(titles, cells)
+    used = [any(row[i] is not None for row in cells) for i in range(len(titles))]
+    cells = [[cell for cell, kept in zip(row, used, strict=True) if kept] for row in cells]
+    print_table([title for title, kept in zip(titles, used, strict=True) if kept], cells)
     for line in deadlines(result):
         print(line)
 

@@ -193,7 +193,7 @@ def test_scores_beyond_0_to_1_are_drawn_whole(evaluated, tmp_path):
 
 def test_the_order_of_a_dict_is_kept_told_and_checked(run, refused, call):
     assert load_policy(run).specification.task.observation_keys == ("v", "x")
-    told = json.loads(call("info", run).out.partition("\n")[2])
+    told = json.loads(call("info", run, "--json", "-").out)
     assert told["task"]["observation_keys"] == ["v", "x"]
     line = refused("eval", "--run", run, "--episodes", 2, *QUICK, "--env-kwargs", '{"order": "xv"}')
     assert "Drift-v0 observes x, v, in this order; expected, as in the data, v, x" in line

@@ -9,7 +9,7 @@ import pytest
 from faulty import TICKS, make_faulty
 
 from diffpolicy import environment
-from diffpolicy.control import latency, rollout
+from diffpolicy.control import latency
 from diffpolicy.control.episode import RolloutOptions
 from diffpolicy.control.latency import LatencyProfile
 from diffpolicy.control.noise import episode_noise
@@ -19,10 +19,18 @@ from diffpolicy.data.normalizer import Normalizer
 from diffpolicy.environment.monitored import EnvironmentFailure, seeds_repeat
 from diffpolicy.policy import Policy
 from diffpolicy.specification import FLAT
+from diffpolicy.terminal import progress
+from diffpolicy.terminal.progress import EpisodeBar
 
 ENV = "diffpolicy.envs:Balance-v0"
 OPTIONS = RolloutOptions(control_dt_s=0.02, envs=16, batch=16)
 JITTER = LatencyProfile(np.random.default_rng(3).uniform(1, 90, 200), "test")
+
+
+@pytest.fixture
+def bar():
+    with EpisodeBar("episodes", len(SEEDS), TICKS) as opened:
+        yield opened
 
 
 def make():
@@ -114,11 +122,11 @@ def run(policy, habit, **options):
         ("reset", "failed in reset(seed=1, options=None): RuntimeError: the reset says no"),
     ],
 )
-def test_what_an_environment_raises_names_its_line_the_tick_and_the_seed(policy, habit, told):
+def test_what_an_environment_raises_names_its_line_the_tick_and_the_seed(policy, bar, habit, told):
     kept = []
     advances = episodes(policy, partial(make_faulty, habit), SEEDS, latency.PAUSED, FEW)
     with pytest.raises(EnvironmentFailure) as error:
-        stream(advances, SEEDS, FEW, "episodes", kept.append)
+        stream(advances, bar, kept.append)
     text = " ".join(str(error.value).split())
     assert told in text
     assert habit == "reset" or "tick 9 of seed 1" in text
@@ -126,12 +134,12 @@ def test_what_an_environment_raises_names_its_line_the_tick_and_the_seed(policy,
     assert [e.seed for e in kept] in ([], [0])
 
 
-def test_an_episode_that_ends_in_the_same_tick_is_not_lost(policy):
+def test_an_episode_that_ends_in_the_same_tick_is_not_lost(policy, bar):
     kept = []
     make_env = partial(make_faulty, "raise", at=5, ticks=5)
     advances = episodes(policy, make_env, SEEDS, latency.PAUSED, replace(FEW, limit=5))
     with pytest.raises(EnvironmentFailure):
-        stream(advances, SEEDS, FEW, "episodes", kept.append)
+        stream(advances, bar, kept.append)
     assert [(e.seed, e.ticks) for e in kept] == [(0, 5)]
 
 
@@ -223,16 +231,16 @@ def test_seeds_that_are_ignored_are_told_with_figures(habit, when):
 def test_progress_counts_ticks_and_ends_at_all_of_them(policy, monkeypatch):
     bars = []
 
-    class Bar(rollout.tqdm):
+    class Bar(progress.tqdm):
         def __init__(self, **options):
-            super().__init__(**options, disable=False)
+            super().__init__(**{**options, "disable": False})
             bars.append(self)
 
         def close(self):
             self.seen = (self.n, self.total)
             super().close()
 
-    monkeypatch.setattr(rollout, "tqdm", Bar)
+    monkeypatch.setattr(progress, "tqdm", Bar)
     found = run(policy, "nan")
     assert any(e.ticks < TICKS for e in found)
     assert bars[0].seen == (TICKS * len(SEEDS), TICKS * len(SEEDS))

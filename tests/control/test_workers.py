@@ -25,9 +25,16 @@ from diffpolicy.eval.config import EvalConfig
 from diffpolicy.eval.measure.evaluator import ROWS, Evaluator
 from diffpolicy.policy import Policy
 from diffpolicy.specification import Horizons
+from diffpolicy.terminal.progress import EpisodeBar
 
 CPU = torch.device("cpu")
 SMALL = {"episodes": 7, "envs": 2, "batch": 4, "max_steps": 40}
+
+
+@pytest.fixture
+def bar():
+    with EpisodeBar("episodes", 5, TICKS) as opened:
+        yield opened
 
 
 def die():
@@ -123,16 +130,16 @@ def test_episodes_are_those_of_this_process(policy, two):
     ],
 )
 def test_a_process_that_ends_or_hangs_names_tick_and_seed_and_loses_no_other(
-    policy, two, habit, told
+    policy, two, bar, habit, told
 ):
     make_env, options = partial(make_faulty, habit), replace(FEW, step_timeout=2.0)
     seeds, kept = [*range(4), 6], []
     with pytest.raises(DiffpolicyError, match=rf"{told}, at tick 9 of seed [13]"):
-        two.stream_episodes(policy, make_env, seeds, PAUSED, options, kept.append)
+        two.stream_episodes(policy, make_env, seeds, PAUSED, options, kept.append, bar)
     assert not two._crew  # nothing is left running
     forgiving = replace(options, on_env_error="fail-episode")
     kept.clear()
-    two.stream_episodes(policy, make_env, seeds, PAUSED, forgiving, kept.append)
+    two.stream_episodes(policy, make_env, seeds, PAUSED, forgiving, kept.append, bar)
     found = sorted(kept, key=lambda e: e.seed)
     assert [e.seed for e in found] == seeds
     with one_thread():
@@ -147,10 +154,10 @@ def test_a_worker_that_is_killed_from_outside_is_no_failed_episode(policy, two):
         two.run_episodes(policy, partial(make_faulty, "killed"), range(4), PAUSED, options)
 
 
-def test_the_wall_clock_runs_in_a_process_too(policy, two):
+def test_the_wall_clock_runs_in_a_process_too(policy, two, bar):
     make_env, options = partial(make_faulty, "exit"), replace(FEW, on_env_error="fail-episode")
     found = []
-    two.stream_on_wall_clock(policy, make_env, [2, 3], options, found.append)
+    two.stream_on_wall_clock(policy, make_env, [2, 3], options, found.append, bar)
     good, broken = found
     assert good.latency_ms and not good.failure
     assert "ended its process (exit status 0), at tick 9" in str(broken.failure)

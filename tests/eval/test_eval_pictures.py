@@ -18,7 +18,8 @@ from diffpolicy.control.workers import Workers
 from diffpolicy.environment.boundary import Boundary
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval.config import EvalConfig
-from diffpolicy.eval.measure.evaluator import Evaluator, picture_bytes
+from diffpolicy.eval.measure.cautions import picture_bytes
+from diffpolicy.eval.measure.evaluator import Evaluator
 from diffpolicy.eval.measure.frames import frames_of, render_episode
 from diffpolicy.eval.pictures import caption_of, draw
 from diffpolicy.policy import Policy

@@ -367,7 +367,7 @@ def test_denoising_is_drawn_from_a_demonstration(run, tmp_path, call):
 
 
 def test_info_and_latency_need_no_environment(run, call):
-    assert f'"env_id": "{NO_ENVIRONMENT}"' in call("info", run).out
+    assert f'"env_id": "{NO_ENVIRONMENT}"' in call("info", run, "--json", "-").out
     options = ("--engine", "eager", "--seconds", 0.02, "--ddim-steps", 1)
     assert "within 100 ms" in call("latency", "--run", run, *options).out
 

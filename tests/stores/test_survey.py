@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import zarr
 from stores import write_plainly
 from tended import demonstration, write
 
@@ -93,3 +94,17 @@ def test_a_store_without_actions_cannot_be_drawn(tmp_path, refused):
     assert "no data/action, which --plot needs" in refused(
         "info", path, "--plot", tmp_path / "p.png"
     )
+
+
+def test_the_table_has_a_line_for_each_dimension(balance_store, call):
+    lines = call("info", balance_store).out.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.split()[:1] == ["dimension"])
+    rows = [line.split() for line in lines[first + 1 :]]
+    assert [row[0] for row in rows] == ["action", *(f"observation[{i}]" for i in range(4))]
+    values = np.asarray(zarr.open_group(balance_store, mode="r")["data/observation"])
+    for row, column in zip(rows[1:], values.T, strict=True):
+        told = [float(cell) for cell in row[1:5]]
+        expected = (column.min(), column.max(), column.mean(), column.std())
+        np.testing.assert_allclose(told, expected, rtol=1e-3, atol=1e-6)
+        assert 0 <= float(row[5].rstrip("%")) <= 100
+    assert "50 Hz" in lines[0]

@@ -1,0 +1,1 @@
+"""The terminal: options and their help, suggestions for misspelt names, progress, and output."""

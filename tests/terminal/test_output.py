@@ -1,0 +1,105 @@
+"""--quiet, --verbose and --json -: what a command prints, and where."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from diffpolicy.eval.measure.decisions import BudgetMean, Decision
+from diffpolicy.eval.report.sentences import reason
+from diffpolicy.eval.report.table import WIDTH, print_table
+from diffpolicy.terminal.output import command_output, is_quiet, print_alone, say
+
+EVAL = ("--episodes", 1, "--max-steps", 5, "--ddim-steps", 1, "--workers", 1)
+
+
+def test_a_quiet_command_says_nothing_and_restores_the_logger(capsys):
+    with command_output(quiet=True):
+        assert is_quiet()
+        say("progress")
+        logging.getLogger("diffpolicy").warning("warning: kept")
+    assert capsys.readouterr().out == "warning: kept\n" and not is_quiet()
+
+
+@pytest.mark.parametrize(("verbose", "shown"), [(True, "why\n"), (False, "")])
+def test_reasons_are_shown_on_request(capsys, verbose, shown):
+    with command_output(verbose=verbose):
+        logging.getLogger("diffpolicy").debug("why")
+    assert capsys.readouterr().out == shown
+
+
+def test_a_result_alone_is_on_stdout_whatever_children_print():
+    script = "\n".join(
+        [
+            "import os, subprocess, sys",
+            "from diffpolicy.terminal.output import command_output, print_alone, say",
+            "with command_output(only=True):",
+            "    say('progress')",
+            "    print_alone('{}')",
+            "    subprocess.run([sys.executable, '-c', 'print(1)'])",
+            "    os.write(1, b'raw')",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "{}\n"
+    assert "progress" in done.stderr and "1" in done.stderr and "raw" in done.stderr
+
+
+def fail():
+    print_alone("{}")
+    raise ValueError("late")
+
+
+def test_a_command_that_fails_prints_no_result(capsys):
+    before = os.fstat(1).st_ino
+    with pytest.raises(ValueError, match="late"), command_output(only=True):
+        fail()
+    assert capsys.readouterr().out == "" and os.fstat(1).st_ino == before
+
+
+def test_eval_prints_its_result_alone(call, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = call("eval", "--run", tiny_run, *EVAL, "--json", "-", "--engine", "eager")
+    found = json.loads(done.out)
+    assert (done.code, found["format"], len(found["records"])) == (0, "eval", 1)
+    assert any("1 network evaluation" in line for line in done.errors)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_quiet_eval_prints_the_table_alone(call, tiny_run):
+    done = call("eval", "--run", tiny_run, *EVAL, "--quiet", "--engine", "eager")
+    assert (done.code, done.errors) == (0, [])
+    assert "network evaluation" not in done.out and "paused (zero latency), n = 1:" in done.out
+
+
+@pytest.mark.parametrize("command", ["eval", "sweep", "latency"])
+def test_quiet_and_verbose_exclude_each_other(refused, tiny_run, command):
+    line = refused(command, "--run", tiny_run, "--quiet", "--verbose")
+    assert line == "diffpolicy: give --quiet or --verbose, not both"
+
+
+def test_a_table_that_is_too_wide_gives_names_lines_of_their_own(capsys):
+    print_table(["budget", *("p50",) * 9], [["name " * 10, *("1234567",) * 9]])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and max(map(len, lines)) <= WIDTH
+
+
+def test_the_number_for_equals_is_not_told_beside_unequal_means():
+    seen = Decision(
+        verdict="too-few-episodes",
+        metric="success",
+        margin=0.05,
+        floor=0.5,
+        episodes=4,
+        best=BudgetMean("4 steps", 0.5),
+        chosen=BudgetMean("4 steps", 0.5),
+        rival=BudgetMean("1 step", 0.0),
+        episodes_needed=857,
+    )
+    assert "857" not in reason(seen) and "4 steps 0.50, 1 step 0.00" in reason(seen)
+    alike = replace(seen, rival=BudgetMean("1 step", 0.5))
+    assert "about 857 would suffice" in reason(alike)
