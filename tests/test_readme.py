@@ -120,6 +120,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(distill, "PAIRS", 100)
     monkeypatch.setattr(correction, "CHUNKS", 100)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_ADDRESS", "local")  # a cluster of its own
     return tmp_path
 
 

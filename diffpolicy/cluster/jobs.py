@@ -52,7 +52,10 @@ def connect() -> Any:
     try:
         ray.init(include_dashboard=False, logging_level=logging.WARNING, runtime_env=quiet)
     except (ConnectionError, RuntimeError, RayError) as error:
-        raise DiffpolicyError(f"no Ray cluster answers: {str(error).splitlines()[0]}") from error
+        raise DiffpolicyError(
+            f"no Ray cluster answers: {str(error).splitlines()[0]}; start one, or set "
+            "RAY_ADDRESS=local for one here"
+        ) from error
     nodes = _machines(ray)
     cpus = sum(_cpus(node) for node in nodes)
     text = "ray: %d machine%s, %d CPUs"

@@ -2,8 +2,10 @@
 
 import pickle
 
+import gymnasium
 import pytest
 
+from diffpolicy.envs import TASKS
 from diffpolicy.errors import UnknownEnvironment
 from diffpolicy.terminal.names import did_you_mean
 
@@ -27,6 +29,14 @@ def test_a_misspelt_command_is_suggested(refused):
     assert "'trian' is not a command; did you mean train? Choose one of: " in refused("trian")
 
 
+@pytest.fixture
+def unregistered(monkeypatch):
+    """The registry of a process that has not imported the tasks."""
+    for task in TASKS:
+        monkeypatch.delitem(gymnasium.registry, task, raising=False)
+
+
+@pytest.mark.usefixtures("unregistered")
 @pytest.mark.parametrize("name", ["Balance-v0", "Balanc-v0", "diffpolicy.envs:Blance-v0"])
 def test_an_environment_without_its_module_is_suggested_with_it(refused, tmp_path, name):
     line = refused("record", "--env", name, "--episodes", 1, "--out", tmp_path / "s.zarr")
@@ -34,6 +44,7 @@ def test_an_environment_without_its_module_is_suggested_with_it(refused, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("unregistered")
 def test_the_environment_of_an_evaluation_is_suggested_too(refused, tiny_run):
     line = refused("eval", "--run", tiny_run, "--env", "Balance-v0", "--episodes", 1)
     assert line.endswith("; did you mean diffpolicy.envs:Balance-v0?")

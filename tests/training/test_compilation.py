@@ -211,11 +211,12 @@ def test_a_compilation_that_fails_leaves_the_run_eager(long, config, monkeypatch
 @NEEDS_COMPILER
 def test_no_compiler_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "no-such-compiler-at-all"))
     torch.compiler.reset()
     ours = learner_of_vectors(1)
     ours.forward = compiled(ours.network, CPU)
-    assert "no-such-compiler-at-all" in failure(lambda: ours.backward(windows_of_vectors(1), 8))
+    with torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler-at-all")}):
+        failed = failure(lambda: ours.backward(windows_of_vectors(1), 8))
+    assert "no-such-compiler-at-all" in failed
 
 
 def test_an_interruption_is_not_a_failed_compilation():
