@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import sys
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -111,7 +113,7 @@ def chains() -> dict[str, list[tuple[str, ...]]]:
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
+def folder(tmp_path, monkeypatch) -> Iterator[Path]:
     """The current folder, with the protocols of `quickstart` and `suite` made small."""
     small = {name: IN_SMALL[name] for name in ("engine", "max_steps", "workers", "pictures")}
     monkeypatch.setattr(quickstart, "SweepConfig", partial(SweepConfig, ddpm=False, **small))
@@ -121,7 +123,9 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(correction, "CHUNKS", 100)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_ADDRESS", "local")  # a cluster of its own
-    return tmp_path
+    yield tmp_path
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
 
 
 def link_human_data(folder: Path, demos: Path) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from diffpolicy.errors import DiffpolicyError
 
 INTERRUPTED = 130  # exit status
 ERRORS = "errors"  # key of their number in the store
+STORE_S = 2.0  # longest wait for errors of other processes
 
 
 class LostProcess(DiffpolicyError):
@@ -124,7 +126,10 @@ def processes() -> Iterator[Ranks]:
             yield ranks
     except DiffpolicyError as error:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends the others by it
-        if _is_told(store, error):
+        told = _is_told(store, error)
+        if ranks.first:
+            _await_others(store, ranks)
+        if told:
             raise SystemExit(2) from None
         if not ranks.first:
             sys.stderr.write("\n")  # below the progress bar of rank 0
@@ -203,6 +208,13 @@ def _is_told(store: Store, error: DiffpolicyError) -> bool:
     """True if another process has this error, or any error that ended this one."""
     same, all_ = _add(store, str(error), 1), _add(store, ERRORS, 1)
     return (all_ if isinstance(error, LostProcess) else same) > 1
+
+
+def _await_others(store: Store, ranks: Ranks) -> None:
+    """Keep the store, which may end with this process, until all have told, or for STORE_S."""
+    end = time.monotonic() + STORE_S
+    while _add(store, ERRORS, 0) < ranks.count and time.monotonic() < end:
+        time.sleep(0.02)
 
 
 def _add(store: Store, key: str, count: int) -> int:

@@ -27,6 +27,7 @@ def cluster(tmp_path_factory):
     """A cluster of one machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
+        ray.shutdown()  # a connection of other tests of this process
         ray.init(
             address="local",
             num_cpus=CPUS,
