@@ -209,7 +209,7 @@ def test_a_killed_parent_leaves_no_process(tmp_path):
     wait_until(lambda: store.exists())
     parent.kill()
     parent.wait()
-    wait_until(lambda: output.read_text().rstrip().endswith("interrupted"))
+    wait_until(lambda: "interrupted" in output.read_text().splitlines())  # zarr may say more
 
 
 def wait_until(condition) -> None:
