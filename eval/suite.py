@@ -4,6 +4,8 @@ import json
 from importlib import import_module
 from pathlib import Path
 
+from tqdm import tqdm
+
 from diffpolicy.checked import read_json, validate
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.cluster.jobs import Job, connect, gpus_for, run_jobs, whole_machine
@@ -63,7 +65,8 @@ def _on_ray(config: SuiteConfig, protocol: Options) -> None:
     ray = connect()
     absent = [task for task in TASKS if not (config.out / task / SWEPT).exists()]
     jobs = [Job(task, _task, (task, config, protocol), folder=config.out) for task in absent]
-    for _ in run_jobs(jobs, whole_machine(ray), gpus_for(ray, config.device)):
+    results = run_jobs(jobs, whole_machine(ray), gpus_for(ray, config.device))
+    for _ in tqdm(results, desc="suite", total=len(jobs), unit="task"):
         pass
 
 

@@ -13,8 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.version import __version__
 
@@ -88,12 +86,10 @@ def run_jobs(jobs: Sequence[Job], cpus: int = 1, gpus: int = 0) -> Iterator[tupl
         for job in jobs
     }
     try:
-        with tqdm(total=len(jobs), desc="ray", unit="job") as bar:
-            while running:
-                [reference], _ = ray.wait(list(running))
-                job = running.pop(reference)
-                yield job, _result(ray, job, reference)
-                bar.update(1)
+        while running:
+            [reference], _ = ray.wait(list(running))
+            job = running.pop(reference)
+            yield job, _result(ray, job, reference)
     finally:
         for reference in running:
             ray.cancel(reference, force=True)

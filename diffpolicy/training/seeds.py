@@ -57,7 +57,8 @@ def train_on_ray(runs: Sequence[TrainConfig]) -> None:
         Job(f"train {run.out}", resumed, (replace(run, threads=cpus),), folder=run.out)
         for run in runs
     ]
-    for _ in run_jobs(jobs, cpus, gpus_for(ray, config.device)):
+    results = run_jobs(jobs, cpus, gpus_for(ray, config.device))
+    for _ in tqdm(results, desc="train", total=len(jobs), unit="run"):
         pass
 
 
