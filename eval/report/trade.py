@@ -174,7 +174,8 @@ def _placer(
     rows: Sequence[BudgetResult], x: Axis, y: Axis, mean: str, clocks: list[str]
 ) -> Callable[[tuple[float, float], str], tuple[float, float]]:
     """A function that finds the place of a label [px from its mark], away from marks and others."""
-    taken = [Box(x(max(row.latency_ms.p50, 1e-3)), y(getattr(row, mean)), 7, 7) for row in rows]
+    taken = [Box(LEFT / 2, HEIGHT / 2, LEFT / 2, HEIGHT / 2)]  # the labels of the axis
+    taken += [Box(x(max(row.latency_ms.p50, 1e-3)), y(getattr(row, mean)), 7, 7) for row in rows]
 
     def place(at: tuple[float, float], label: str) -> tuple[float, float]:
         found = free_place(at, 7 * len(label), taken)
