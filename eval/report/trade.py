@@ -1,7 +1,8 @@
 """Layout of the plot of latency against success: the facts of a sweep, as places in px."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from ..measure.result_files import SweepResult
@@ -130,14 +131,12 @@ def _panel(
     ends = [end for row in rows for end in getattr(row, interval)]
     rate = metric == "success" or (min(ends) >= 0 and max(ends) <= 1)
     y = Axis(*((-0.03, 1.05) if rate else around(ends)), BOTTOM, TOP)
-    place = _placer(rows, x, y, mean, clocks)
     names = list(kinds)
     marks = []
     for row in rows:
         at = x(max(row.latency_ms.p50, 1e-3)), y(getattr(row, mean))
         low, high = (y(end) for end in getattr(row, interval))
         label = "" if row.variant in MARKS else str(row.ddim_steps)
-        label_x, label_y = place(at, label)
         marks.append(
             Mark(
                 clock=clocks.index(clock_label(row)),
@@ -147,20 +146,22 @@ def _panel(
                 low=low,
                 high=high,
                 label=label,
-                label_x=label_x,
-                label_y=label_y,
+                label_x=0,
+                label_y=0,
                 figures=figures(row),
                 recommended=recommended_on(result, clock_label(row)) == row.name,
             )
         )
+    lines = _lines(marks, names)
+    taken = [*_taken(marks, lines)]
     return Panel(
         metric=metric,
         log=log,
-        marks=marks,
-        lines=_lines(marks, names),
+        marks=[_labelled(mark, taken) for mark in marks],
+        lines=lines,
         bands=_bands(result, metric, mean, clocks, y),
         x_ticks=x.ticks(),
-        y_ticks=y.ticks(),
+        y_ticks=y.ticks(6),
         control_tick=x(tick_ms) if x.low <= tick_ms <= x.high else None,
     )
 
@@ -170,19 +171,27 @@ def recommended_on(result: SweepResult, clock: str) -> str | None:
     return next((r.name for r in result.recommendations if clock_label(r) == clock), None)
 
 
-def _placer(
-    rows: Sequence[BudgetResult], x: Axis, y: Axis, mean: str, clocks: list[str]
-) -> Callable[[tuple[float, float], str], tuple[float, float]]:
-    """A function that finds the place of a label [px from its mark], away from marks and others."""
-    taken = [Box(LEFT / 2, HEIGHT / 2, LEFT / 2, HEIGHT / 2)]  # the labels of the axis
-    taken += [Box(x(max(row.latency_ms.p50, 1e-3)), y(getattr(row, mean)), 7, 7) for row in rows]
+def _labelled(mark: Mark, taken: list[Box]) -> Mark:
+    """The mark with a place for its label [px from it], away from all that is taken."""
+    found = free_place((mark.x, mark.y), 7 * len(mark.label), taken)
+    taken.append(found)
+    return mark._replace(label_x=round(found.x - mark.x, 1), label_y=round(found.y - mark.y, 1))
 
-    def place(at: tuple[float, float], label: str) -> tuple[float, float]:
-        found = free_place(at, 7 * len(label), taken)
-        taken.append(found)
-        return round(found.x - at[0], 1), round(found.y - at[1], 1)
 
-    return place
+def _taken(marks: Sequence[Mark], lines: Sequence[Line]) -> Iterator[Box]:
+    """The space of the axes, the marks, their intervals and the lines."""
+    yield Box(LEFT / 2, HEIGHT / 2, LEFT / 2, HEIGHT / 2)
+    yield Box(WIDTH / 2, BOTTOM + 20, WIDTH / 2, 20)
+    yield Box(WIDTH / 2, 18, WIDTH / 2, 18)  # the titles
+    for mark in marks:
+        yield Box(mark.x, mark.y, 7, 7)
+        yield Box(mark.x, (mark.low + mark.high) / 2, 2, abs(mark.low - mark.high) / 2)
+    for line in lines:
+        places = [tuple(map(float, point.split(","))) for point in line.points.split()]
+        for (x0, y0), (x1, y1) in pairwise(places):
+            count = 1 + int(max(abs(x1 - x0), abs(y1 - y0)) / 6)
+            shares = (i / count for i in range(count))
+            yield from (Box(x0 + s * (x1 - x0), y0 + s * (y1 - y0), 2, 2) for s in shares)
 
 
 def _lines(marks: Sequence[Mark], names: Sequence[str]) -> list[Line]:
