@@ -12,7 +12,7 @@ from ..measure.result_files import DelaysResult, EvalResult, SweepResult
 from ..measure.results import COMPARATORS, BudgetResult
 from .figure import plain
 from .sentences import clock_label, episodes_label, short_name
-from .trade import kinds_of
+from .trade import kind_of, kinds_of
 
 LINES = ("-", "--", ":", "-.")
 MARKS = "oDs^vP*"  # of the numbers of `kinds_of`
@@ -61,7 +61,7 @@ def _legends(figure: Figure, clocks: Sequence[str], kinds: dict[str, int]) -> No
         for i, clock in enumerate(clocks)
     ]
     marks = [
-        Line2D([], [], ls="", marker=MARKS[i], color="0.3", label=plain(name or "DDIM"))
+        Line2D([], [], ls="", marker=MARKS[i], color="0.3", label=plain(name))
         for name, i in kinds.items()
     ]
     dotted = Line2D([], [], color="0.6", lw=1, ls=":", label="one control tick")
@@ -103,16 +103,17 @@ def _draw_clock(
 ) -> None:
     """Budgets of each kind, joined by a line and with their numbers of steps, but comparators."""
     for kind, shape in kinds.items():
-        group = [row for row in rows if row.variant == kind]
+        group = [row for row in rows if kind_of(row) == kind]
         if not group:
             continue
         x = [row.latency_ms.p50 for row in group]
         y, spread = _error_bars(group, mean, interval)
-        line = "" if kind in COMPARATORS else "-"
+        alone = group[0].variant in COMPARATORS
+        line = "" if alone else "-"
         style = {"fmt": MARKS[shape] + line, "capsize": 2, "ms": 4.5, "lw": 1.3}
         axis.errorbar(x, y, spread, color=colour, **style)
         for row, *place in zip(group, x, y, strict=True):
-            text = "" if kind in COMPARATORS else str(row.ddim_steps)
+            text = "" if alone else str(row.ddim_steps)
             offset = {"textcoords": "offset points", "fontsize": 7, "color": colour}
             axis.annotate(text, place, numbers, **offset)
 

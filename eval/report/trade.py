@@ -105,19 +105,24 @@ def trade_of(result: SweepResult) -> Trade:
     return Trade(
         title=f"{short_name(result.provenance.env)}, {episodes_label(result.rows)}",
         clocks=clocks,
-        kinds=[Kind(name or "DDIM", SHAPES[i]) for name, i in kinds.items()],
+        kinds=[Kind(name, SHAPES[i]) for name, i in kinds.items()],
         panels=[_panel(result, m, log, clocks, kinds) for m in metrics for log in (True, False)],
         control_tick_ms=tick_ms,
     )
 
 
+def kind_of(row: BudgetResult) -> str:
+    """The run, the method and the strategy of a budget, as far as they differ from the usual."""
+    return ", ".join(filter(None, [row.run, row.variant])) or "default sampler"
+
+
 def kinds_of(rows: Sequence[BudgetResult]) -> dict[str, int]:
-    """{variant: number of its shape}, comparators last; shapes repeat if there are many."""
-    names = dict.fromkeys(row.variant for row in rows)
-    others = [name for name in names if name not in MARKS]
+    """{kind: number of its shape}, comparators last; shapes repeat if there are many."""
+    variants = {kind_of(row): row.variant for row in rows}
+    others = [kind for kind, variant in variants.items() if variant not in MARKS]
     free = [0, *range(3, len(SHAPES))]
-    found = {name: free[i % len(free)] for i, name in enumerate(others)}
-    return found | {name: MARKS[name] for name in names if name in MARKS}
+    found = {kind: free[i % len(free)] for i, kind in enumerate(others)}
+    return found | {kind: MARKS[v] for kind, v in variants.items() if v in MARKS}
 
 
 def _panel(
@@ -140,7 +145,7 @@ def _panel(
         marks.append(
             Mark(
                 clock=clocks.index(clock_label(row)),
-                kind=names.index(row.variant),
+                kind=names.index(kind_of(row)),
                 x=at[0],
                 y=at[1],
                 low=low,
@@ -152,7 +157,7 @@ def _panel(
                 recommended=recommended_on(result, clock_label(row)) == row.name,
             )
         )
-    lines = _lines(marks, names)
+    lines = _lines(marks)
     taken = [*_taken(marks, lines)]
     return Panel(
         metric=metric,
@@ -194,13 +199,13 @@ def _taken(marks: Sequence[Mark], lines: Sequence[Line]) -> Iterator[Box]:
             yield from (Box(x0 + s * (x1 - x0), y0 + s * (y1 - y0), 2, 2) for s in shares)
 
 
-def _lines(marks: Sequence[Mark], names: Sequence[str]) -> list[Line]:
-    """A line for each kind with several budgets on a clock, but for the comparators."""
+def _lines(marks: Sequence[Mark]) -> list[Line]:
+    """A line for each kind with several budgets on a clock; comparators have no number."""
     groups = dict.fromkeys((mark.clock, mark.kind) for mark in marks)
     found = []
     for clock, kind in groups:
-        points = [(m.x, m.y) for m in marks if (m.clock, m.kind) == (clock, kind)]
-        if names[kind] not in MARKS and len(points) > 1:
+        points = [(m.x, m.y) for m in marks if (m.clock, m.kind) == (clock, kind) and m.label]
+        if len(points) > 1:
             found.append(Line(clock, kind, " ".join(f"{px},{py}" for px, py in sorted(points))))
     return found
 
