@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import pytest
@@ -112,11 +113,17 @@ def chains() -> dict[str, list[tuple[str, ...]]]:
     return found
 
 
+def small_look() -> dict[str, Any]:
+    """Options that make an evaluation small."""
+    return {name: IN_SMALL[name] for name in ("engine", "max_steps", "workers")}
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Iterator[Path]:
     """The current folder, with the protocols of `quickstart` and `suite` made small."""
-    small = {name: IN_SMALL[name] for name in ("engine", "max_steps", "workers", "pictures")}
+    small = small_look() | {"pictures": IN_SMALL["pictures"]}
     monkeypatch.setattr(quickstart, "SweepConfig", partial(SweepConfig, ddpm=False, **small))
+    monkeypatch.setattr(quickstart, "FIRST", {"ddim_steps": 1, "episodes": 2, **small_look()})
     monkeypatch.setitem(suite.PROTOCOLS, "quick", SUITE_IN_SMALL)
     monkeypatch.setattr(suite, "TASKS", ("Balance-v0",))
     monkeypatch.setattr(distill, "PAIRS", 100)
