@@ -250,6 +250,16 @@ def test_losses_and_gradients_of_all_parts_add_up_to_those_of_the_batch(case, co
     torch.testing.assert_close(sum(part for _, part in parts), gradient, rtol=1e-4, atol=1e-6)
 
 
+def test_a_batch_of_which_nothing_counts_has_no_loss():
+    """One window at the end of an episode, whose last actions are given."""
+    ours, windows = CASES["prefix"]()
+    losses = []
+    for ours.step in range(40):
+        losses.append(float(ours.backward(windows, 1)))
+        assert all(p.grad.isfinite().all() for p in ours.parameters)
+    assert 0.0 in losses and all(np.isfinite(losses))
+
+
 def test_in_bfloat16_parts_add_up_within_its_rounding():
     loss, gradient = gradients(CASES["masked"], ALONE, BFLOAT16)
     (one, first), (other, second) = (
