@@ -54,6 +54,7 @@ GROUPS = {  # title in the help: {name: (dataclass of its options, function of t
         "sweep": ("diffpolicy.eval.config:SweepConfig", "diffpolicy.eval.sweep:command"),
         "offline": ("diffpolicy.eval.data_config:OfflineConfig", "diffpolicy.eval.offline:offline"),
         "eval": ("diffpolicy.eval.config:EvalConfig", "diffpolicy.eval.evaluate:evaluate_budget"),
+        "play": ("diffpolicy.eval.play_config:PlayConfig", "diffpolicy.eval.play:play"),
         "latency": ("diffpolicy.eval.config:LatencyConfig", "diffpolicy.eval.latency:latency"),
         "delays": ("diffpolicy.eval.delays_config:DelaysConfig", "diffpolicy.eval.delays:delays"),
         "optimise": (
