@@ -146,8 +146,8 @@ def _run(name: str, arguments: list[str]) -> int:
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         _check_given(arguments)
-        config = parse(named(options), arguments, f"diffpolicy {name}")
-        with command_output(*_output_of(config)):
+        config, quiet = parse(named(options), arguments, f"diffpolicy {name}")
+        with command_output(quiet, *_output_of(config, quiet)):
             named(function)(config)
     except UnknownEnvironment as error:
         return _fail(_unknown_environment(error))
@@ -167,11 +167,12 @@ def _run(name: str, arguments: list[str]) -> int:
     return 0
 
 
-def _output_of(config: Any) -> tuple[bool, bool, bool]:
-    """Arguments of `command_output`; of a command without options for them, False."""
-    if not hasattr(config, "quiet"):
-        return False, False, False
-    return config.quiet, config.verbose, str(config.json) == str(STDOUT)
+def _output_of(config: Any, quiet: bool) -> tuple[bool, bool]:
+    """Further arguments of `command_output`: verbose, and only the result as JSON."""
+    verbose = getattr(config, "verbose", False)
+    if quiet and verbose:
+        raise DiffpolicyError("give --quiet or --verbose, not both")
+    return verbose, str(getattr(config, "json", None)) == str(STDOUT)
 
 
 def _check_given(arguments: list[str]) -> None:

@@ -39,7 +39,7 @@ SOURCES = ("ms_per_step", "latency_ms", "latency_ticks", "latency_from")
 
 @dataclass(frozen=True)
 class TaskConfig(WorldConfig):
-    """Evaluation of a run, or of a policy of others, in its environment."""
+    """Episodes, and the processes that run them."""
 
     episodes: Annotated[int, EPISODES] = 100
     """Episodes for each budget and clock; every episode counts."""
