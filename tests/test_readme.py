@@ -26,6 +26,7 @@ DOCUMENTS = (  # in this order: later commands use what earlier ones wrote
     *("diffpolicy/control/README.md", "diffpolicy/late/README.md"),
     "diffpolicy/interfaces/README.md",
     *("diffpolicy/policies/README.md", "diffpolicy/teleop/README.md", "envs/README.md"),
+    "diffpolicy/play/README.md",
     "diffpolicy/training/README.md",
     *("datasets/README.md", "eval/POLICIES.md", "CONTRIBUTING.md", "CHANGELOG.md"),
 )
