@@ -29,9 +29,9 @@ def compare(config: CompareConfig) -> None:
 
     Raises DiffpolicyError for files that do not belong together, before anything is written.
     """
+    result = comparison(config)
     for path in filter(None, (config.json, config.page)):
         check_writable(path)
-    result = comparison(config)
     print_comparison(result)
     if config.json:
         write_result(config.json, result)
@@ -112,7 +112,7 @@ def _about(label: str, name: str, result: Comparable) -> ComparedFile:
     about = result.provenance
     return ComparedFile(
         label=label,
-        file=name,
+        file=_printable(name),
         policy=_printable(_policy(about)),
         checkpoint=about.checkpoint,
         seeds=about.seeds,

@@ -27,6 +27,7 @@ from .results import (
     Name,
     Picture,
     Profile,
+    Seed,
     Source,
     TrainingCurve,
     Video,
@@ -62,7 +63,7 @@ class EvalProvenance(Provenance):
     runs: list[str] | None = None  # several, instead of one; checkpoint: of the first
     policy: Name | None = None  # module:factory, instead of a run
     checkpoint: Source = field(default_factory=Source)
-    seeds: tuple[int, int]  # the first and the last
+    seeds: tuple[Seed, Seed]  # the first and the last
     padded_batch: int
     workers: int | None = None
     max_steps: int | None = None

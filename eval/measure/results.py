@@ -18,6 +18,7 @@ Rate = Annotated[float, RATE]
 Positive = Annotated[float, Range(0, 1e15)]
 Number = Annotated[float, Range(-1e15, 1e15)]
 Count = Annotated[int, COUNT]
+Seed = Annotated[int, Range(0, 2**63 - 1)]
 Cameras = dict[Name, list[Count]]  # [H, W, C] of each picture of an observation
 Metric = Literal["success", "score"]
 COMPARATORS = ("DDPM", "regression")  # variants that are never recommended
