@@ -8,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffpolicy.files import write_bytes
+from diffpolicy.terminal.progress import progress_bar
 
 from .animation import encoded
 from .film import Panel, film
@@ -40,7 +41,7 @@ def videos_of(
     chosen = chosen_seeds(shown, metric, evaluator.seeds)[:count]
     replays: dict[int, list[Replayed]] = {seed: [] for seed, _ in chosen}
     total = len(chosen) * len(shown)
-    with tqdm(total=total, desc="videos", unit="episode", disable=not total) as bar:
+    with progress_bar(total=total, desc="videos", unit="episode", disable=not total) as bar:
         for budget in shown:  # in this order the worker keeps the policy's engine
             for seed, found in replays.items():
                 found.append(_replayed(evaluator, budget, seed))

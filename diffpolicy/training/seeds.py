@@ -9,11 +9,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import torch
-from tqdm import tqdm
 
 from diffpolicy.checkpoint import TRAINING_FILE
 from diffpolicy.cluster.jobs import Job, connect, gpus_for, run_jobs
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.terminal.output import say
+from diffpolicy.terminal.progress import progress_bar
 from diffpolicy.training.choices import choose_precision
 from diffpolicy.training.config import SEED_FOLDER, TrainConfig
 from diffpolicy.training.distributed import check_alone, processes
@@ -72,7 +73,7 @@ def train_on_ray(runs: Sequence[TrainConfig]) -> None:
         for run in runs
     ]
     results = run_jobs(jobs, cpus, gpus_for(ray, config.device))
-    for _ in tqdm(results, desc="train", total=len(jobs), unit="run"):
+    for _ in progress_bar(results, desc="train", total=len(jobs), unit="run"):
         pass
 
 
@@ -138,7 +139,7 @@ def faster(trainers: Sequence[Trainer], together: Together) -> bool:
     at_once = median_seconds(lambda: float(together.backward(windows, first.prepared.batch).sum()))
     gain = len(trainers) * alone / at_once
     order = "together" if gain >= LEAST_GAIN else "one after the other"
-    print(
+    say(
         f"seeds: {order}; a step of all {len(trainers)} together takes {at_once / alone:.2f} times "
         "as long as that of one here"
     )
@@ -152,7 +153,9 @@ def learn(trainers: Sequence[Trainer], together: Together) -> bool:
     begin, saved_at = time.monotonic() - first.elapsed_s, time.monotonic()
     total, counted = torch.zeros(count, device=first.device), 0
     target = first.config.steps
-    bar = tqdm(total=target, initial=together.step, desc=f"train {count} seeds", unit="step")
+    bar = progress_bar(
+        total=target, initial=together.step, desc=f"train {count} seeds", unit="step"
+    )
     with ExitStack() as opened:
         logs = [opened.enter_context(Log(t.config, together.step)) for t in trainers]
         stopped = opened.enter_context(stop_on_signal())

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from diffpolicy import checkpoint as checkpoints
 from diffpolicy.checked import parse_json, validate
@@ -18,6 +17,7 @@ from diffpolicy.device import busy_cores_warning, check_memory
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import alone_in, remove_partials
 from diffpolicy.specification import Specification
+from diffpolicy.terminal.progress import progress_bar
 from diffpolicy.training.choices import choose_compilation, choose_precision
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.curve import Curve, check_curve
@@ -189,7 +189,9 @@ class Trainer:
         curve = Curve(self.config, self.device, log, self._policy) if log else None
         begin, saved_at = time.monotonic() - self.elapsed_s, time.monotonic()
         signals, total, counted = 0.0, torch.zeros((), device=self.device), 0
-        bar = tqdm(total=self.config.steps, initial=self.learner.step, desc="train", unit="step")
+        bar = progress_bar(
+            total=self.config.steps, initial=self.learner.step, desc="train", unit="step"
+        )
         with stop_on_signal() as received, bar, log or nullcontext(), curve or nullcontext():
             if curve:
                 curve.tend(self.learner.step, self.elapsed_s)

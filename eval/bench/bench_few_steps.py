@@ -100,6 +100,7 @@ def make_runs(config: Config, folder: Path, seed: int) -> None:
         out = folder / name
         common = {"data": config.data, "env": config.env, "steps": config.steps, "seed": seed}
         about = {**common, "out": out, "threads": config.threads, "resume": step_of(out) > 0}
+        about |= {"compile": "off"}
         if step_of(out) < config.steps:
             train(TrainConfig(**about, **options))
     for name in TEACHERS:

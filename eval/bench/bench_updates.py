@@ -83,6 +83,7 @@ def played(config: Config, seed: int) -> Iterator[BudgetResult]:
             steps = config.steps // part
             runs.append(folder / f"{name}-{steps}")
             about = {"data": config.data, "env": config.env, "out": runs[-1], "seed": seed}
+            about |= {"compile": "off"}
             if not (runs[-1] / TRAINING_FILE).exists() or step_of(runs[-1]) < steps:
                 train(TrainConfig(**about, steps=steps, threads=config.threads, **options))
     about = {"env": config.env, "episodes": config.episodes, "clocks": ("paused",)}

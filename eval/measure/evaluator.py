@@ -23,6 +23,7 @@ from diffpolicy.terminal.output import say
 from diffpolicy.terminal.progress import EpisodeBar
 
 from ..config import SOURCES, Latencies, TaskConfig
+from ..world_config import WorldConfig
 from . import load
 from .cautions import tell_memory, warn_of_starvation
 from .description import EXTERNAL, Budget, describe, device_of, source_of
@@ -47,7 +48,7 @@ def batch_of(policy: Budget, wanted: int) -> int:
     return 1 if isinstance(policy, External) and wanted == 1 else ROWS * -(-wanted // ROWS)
 
 
-def policy_of(config: TaskConfig, checkpoint: Checkpoint, sampling: Sampling) -> Policy:
+def policy_of(config: WorldConfig, checkpoint: Checkpoint, sampling: Sampling) -> Policy:
     """Build the policy with one budget, on the device and engine of the options."""
     return Policy(
         checkpoint, sampling, config.device, engine=config.engine, precision=config.precision

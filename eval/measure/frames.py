@@ -15,6 +15,7 @@ from diffpolicy.control.rollout import episodes
 from diffpolicy.control.workers import one_thread
 from diffpolicy.environment.boundary import Boundary
 from diffpolicy.environment.monitored import by_key
+from diffpolicy.environment.pictures import to_rgb
 from diffpolicy.errors import DiffpolicyError
 
 from .description import Budget
@@ -84,19 +85,13 @@ class _Rendered(gymnasium.Wrapper):
         self.ticks.append(tick)
         if self.env.render_mode and not self.trouble:
             try:
-                self.frames[tick] = _whole(np.asarray(self.env.render()))
+                self.frames[tick] = to_rgb(np.asarray(self.env.render()))
                 return
             except Exception as error:  # drivers fail in many ways; the caption gives the reason
                 self.trouble = str(error) or type(error).__name__
                 self.frames.clear()
         if seen := [value for value in by_key(observation).values() if value.ndim == 3]:
             self.frames[tick] = seen[0]
-
-
-def _whole(frame: np.ndarray) -> np.ndarray:
-    if frame.ndim != 3:
-        raise ValueError(f"its frames have the shape {frame.shape}; expected [H, W, 3]")
-    return frame
 
 
 def _vector(observation: Any) -> np.ndarray:

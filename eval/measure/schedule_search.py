@@ -6,7 +6,6 @@ from functools import cache
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from diffpolicy.config import Sampling
 from diffpolicy.data.windows import make_windows
@@ -24,6 +23,7 @@ from diffpolicy.sampling.schedules import (
     shortest,
     teach,
 )
+from diffpolicy.terminal.progress import progress_bar
 
 from .held_out import HeldOut
 
@@ -66,7 +66,7 @@ class Search:
             self.teacher = teach(self.predict, self.noise, chain, self.table)
             coarse = self.teacher.every(max(1, self.timesteps // max(LEVELS, most)))
             rows = cost_rows(self.predict, coarse, self.table)
-            costs = tqdm(rows, total=len(coarse.times), desc="costs of steps", unit="level")
+            costs = progress_bar(rows, total=len(coarse.times), desc="costs of steps", unit="level")
             self.times, self.cost = coarse.times, np.stack(list(costs))
         self.end = endings(self.predict, self.noise, self.table)
         self.tried: dict[Schedule, float] = {}
@@ -102,7 +102,7 @@ class Search:
         last = self.timesteps - 1
         fixed, free = range(last, last + 1), range(4 * self.timesteps // 5, last + 1)
         usual = tuple(trailing(self.timesteps, steps))
-        with tqdm(desc=f"descent, {steps} steps", unit="schedule") as bar:
+        with progress_bar(desc=f"descent, {steps} steps", unit="schedule") as bar:
 
             def error(times: Schedule) -> float:
                 bar.update(1)
