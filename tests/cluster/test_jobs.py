@@ -158,6 +158,13 @@ def test_runs_of_seeds_are_those_of_this_computer(balance_store, tmp_path):
         assert all((ours[name] == theirs[name]).all() for name in ours)
 
 
+def test_no_folder_is_made_for_data_that_are_none(tmp_path):
+    config = TrainConfig(data=tmp_path / "absent", out=tmp_path / "runs", seeds=(0, 1), on="ray")
+    with pytest.raises((DiffpolicyError, OSError), match="absent"):
+        seeds.command(config)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_sweep_on_ray_has_the_episodes_of_this_computer(tiny_run, tmp_path):
     common = {"episodes": 60, "max_steps": 30, "ddim_steps": (1, 2), "ddpm": False, "workers": 1}
     common |= {"ms_per_step": 30.0, "pictures": False, "envs": 16, "batch": 16}
