@@ -54,6 +54,7 @@ GROUPS = {  # title in the help: {name: (dataclass of its options, function of t
         "sweep": ("diffpolicy.eval.config:SweepConfig", "diffpolicy.eval.sweep:command"),
         "offline": ("diffpolicy.eval.data_config:OfflineConfig", "diffpolicy.eval.offline:offline"),
         "eval": ("diffpolicy.eval.config:EvalConfig", "diffpolicy.eval.evaluate:evaluate_budget"),
+        "play": ("diffpolicy.eval.play_config:PlayConfig", "diffpolicy.eval.play:play"),
         "latency": ("diffpolicy.eval.config:LatencyConfig", "diffpolicy.eval.latency:latency"),
         "delays": ("diffpolicy.eval.delays_config:DelaysConfig", "diffpolicy.eval.delays:delays"),
         "optimise": (
@@ -145,8 +146,8 @@ def _run(name: str, arguments: list[str]) -> int:
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         _check_given(arguments)
-        config = parse(named(options), arguments, f"diffpolicy {name}")
-        with command_output(*_output_of(config)):
+        config, quiet = parse(named(options), arguments, f"diffpolicy {name}")
+        with command_output(quiet, *_output_of(config, quiet)):
             named(function)(config)
     except UnknownEnvironment as error:
         return _fail(_unknown_environment(error))
@@ -166,11 +167,12 @@ def _run(name: str, arguments: list[str]) -> int:
     return 0
 
 
-def _output_of(config: Any) -> tuple[bool, bool, bool]:
-    """Arguments of `command_output`; of a command without options for them, False."""
-    if not hasattr(config, "quiet"):
-        return False, False, False
-    return config.quiet, config.verbose, str(config.json) == str(STDOUT)
+def _output_of(config: Any, quiet: bool) -> tuple[bool, bool]:
+    """Further arguments of `command_output`: verbose, and only the result as JSON."""
+    verbose = getattr(config, "verbose", False)
+    if quiet and verbose:
+        raise DiffpolicyError("give --quiet or --verbose, not both")
+    return verbose, str(getattr(config, "json", None)) == str(STDOUT)
 
 
 def _check_given(arguments: list[str]) -> None:

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from diffpolicy import environment
 from diffpolicy.config import RecordConfig
@@ -18,6 +17,7 @@ from diffpolicy.environment.outcome import Outcome, new_outcome
 from diffpolicy.environment.pictures import without_camera
 from diffpolicy.environment.recording import Recording
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.terminal.progress import progress_bar
 
 EXPERT_STREAM = 0xE4  # apart from the environment's own stream of the same seed
 TRIES_WITHOUT_SUCCESS = 50  # consecutive failures after which recording stops
@@ -87,7 +87,7 @@ def _fill(
     """Record until the store is full; return the number of seeds tried."""
     seed = writer.next_seed(config.seed)
     failures = 0
-    with tqdm(
+    with progress_bar(
         total=config.episodes, initial=len(writer.seeds), desc="record", unit="episode"
     ) as bar:
         while len(writer.seeds) < config.episodes:

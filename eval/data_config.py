@@ -9,7 +9,8 @@ from tyro.conf import Positional
 from diffpolicy.checked import NOT_EMPTY, Checked, Range
 from diffpolicy.config import EPISODES, SEED, THREADS, TICKS, Device
 
-from .config import SECONDS, EngineName
+from .config import SECONDS
+from .world_config import EngineName
 
 
 @dataclass(frozen=True)

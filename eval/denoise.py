@@ -20,6 +20,7 @@ from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import audit_line
 from diffpolicy.sampling.grids import NAMED
 from diffpolicy.specification import NO_ENVIRONMENT
+from diffpolicy.terminal.output import say
 
 from .data_config import DenoiseConfig
 from .measure.held_out import held_out
@@ -77,7 +78,7 @@ def trace(config: DenoiseConfig) -> list[Trajectory]:
     noise = rng.standard_normal(policies[0].noise_shape(config.chunks), np.float32)
     found = []
     for policy in policies:
-        print(audit_line(policy.chain))
+        say(audit_line(policy.chain))
         xs, x0s = policy.states(history, noise)
         times = [t for t, _ in policy.chain.grid]
         found.append(Trajectory(policy.chain.name, times, xs, x0s))
@@ -94,7 +95,7 @@ def _history(config: DenoiseConfig, checkpoint: Checkpoint) -> dict[str, np.ndar
     if config.data or task.env_id == NO_ENVIRONMENT:
         data = held_out(config.run, checkpoint, config.data)
         row = np.concatenate([[0], data.ends])[data.episodes[0]]
-        print(f"{data.path}: first observation of episode {data.episodes[0]}")
+        say(f"{data.path}: first observation of episode {data.episodes[0]}")
         seen = {key: values[row] for key, values in data.observations.items()}
     else:
         env = environment.make(task.env_id, task.env_kwargs, camera=task.camera)

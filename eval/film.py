@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image, ImageDraw, ImageFont
 
 from diffpolicy.control.episode import Episode
+from diffpolicy.environment.pictures import to_rgb
 
 from .measure.frames import Frames
 from .report.strip import traces
@@ -81,10 +82,7 @@ def film(panels: Sequence[Panel], dt_s: float) -> Film:
 
 def rgb(frame: np.ndarray) -> Image.Image:
     """A picture [H, W, C]: grey, RGB or RGBA, in bytes or as floats in [0, 1]."""
-    if frame.dtype.kind == "f":
-        frame = np.rint(255 * np.clip(frame, 0, 1))
-    colours = frame[:, :, :3] if frame.shape[2] >= 3 else frame[:, :, :1].repeat(3, axis=2)
-    return Image.fromarray(np.ascontiguousarray(colours, np.uint8))
+    return Image.fromarray(to_rgb(frame))
 
 
 def scaled(picture: Image.Image) -> Image.Image:

@@ -6,6 +6,7 @@ from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import audit_line
+from diffpolicy.terminal.output import say
 
 from .data_config import OfflineConfig
 from .measure.description import source_of
@@ -25,7 +26,7 @@ def offline(config: OfflineConfig) -> OfflineResult:
     file = results_folder(config, "offline") / "offline.json"
     checkpoint = load_policy(config.run)
     data = held_out(config.run, checkpoint, config.data)
-    print(f"{data.path}: episodes: {data.reason}")
+    say(f"{data.path}: episodes: {data.reason}")
     check_outputs(OfflineResult, file)
     policies = _policies(config, checkpoint)
     loop = open_loop(data, _chosen(config, data), policies[0].horizons, config.pairs)
@@ -46,7 +47,7 @@ def _policies(config: OfflineConfig, checkpoint: Checkpoint) -> list[Policy]:
     budgets = steps_of(config.ddim_steps, checkpoint.specification)
     found = [Policy(checkpoint, Sampling(k), config.device, engine=config.engine) for k in budgets]
     for policy in found:
-        print(audit_line(policy.chain))
+        say(audit_line(policy.chain))
         policy.engine(BATCH)
     return found
 

@@ -13,6 +13,7 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import alone_in, check_writable
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.schedules import Schedule
+from diffpolicy.terminal.output import say
 
 from .experiment_config import OptimiseConfig
 from .measure.evaluator import Evaluator, policy_of
@@ -59,9 +60,9 @@ def check_budgets(run: Path, checkpoint: Checkpoint, budgets: Sequence[int]) -> 
 def _proposals(config: OptimiseConfig, run: Path, checkpoint: Checkpoint) -> list[Proposal]:
     """Candidates of every budget, from held-out demonstrations."""
     data = held_out(run, checkpoint, config.data)
-    print(f"{data.path}: episodes: {data.reason}")
+    say(f"{data.path}: episodes: {data.reason}")
     policy = Policy(checkpoint, Sampling(1), config.device)
-    search = Search(policy, data, config.windows, config.seed)
+    search = Search(policy, data, config.windows, config.seed, max(config.ddim_steps))
     return [p for steps in sorted(set(config.ddim_steps)) for p in search.proposals(steps)]
 
 
@@ -81,8 +82,8 @@ def _choose(
             provenance=evaluator.provenance(), rows=rows, outcome=metric, candidates=candidates
         )
         print_candidates(candidates)
-        save(result, file)
         store(config, checkpoint, [tuple(c.timesteps) for c in candidates if c.chosen])
+        save(result, file)  # last: where it is, the schedules are stored
         evaluator.kept.remove()
     return result
 

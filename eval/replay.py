@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from diffpolicy import environment
 from diffpolicy.checked import validate
@@ -26,6 +25,7 @@ from diffpolicy.environment.outcome import new_outcome
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import ACTION, FLAT, NO_ENVIRONMENT
 from diffpolicy.stores.copying import seeds_of
+from diffpolicy.terminal.progress import progress_bar
 
 from .data_config import ReplayConfig
 from .measure.differences import Played, compared, with_differences
@@ -134,7 +134,7 @@ def _warn_of_period(env: Any, source: Source) -> None:
 def _replayed(env: Any, plan: Plan, source: Source) -> Iterator[Played]:
     """Each episode that has a seed, or whose start is set."""
     total, wanted = plan.numbers[-1] + 1, set(plan.numbers)
-    with tqdm(islice(source.episodes(), total), "replay", total, unit="episode") as bar:
+    with progress_bar(islice(source.episodes(), total), "replay", total, unit="episode") as bar:
         for number, episode in enumerate(bar):
             if number in wanted:
                 yield _play(env, plan, number, episode)

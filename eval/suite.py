@@ -4,8 +4,6 @@ import json
 from importlib import import_module
 from pathlib import Path
 
-from tqdm import tqdm
-
 from diffpolicy.checked import read_json, validate
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.cluster.jobs import Job, connect, gpus_for, run_jobs, whole_machine
@@ -14,6 +12,8 @@ from diffpolicy.control.latency import PAUSED
 from diffpolicy.device import choose_device
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes, write_text
+from diffpolicy.terminal.output import say
+from diffpolicy.terminal.progress import progress_bar
 
 from .config import SweepConfig
 from .experiment_config import SuiteConfig
@@ -66,7 +66,7 @@ def _on_ray(config: SuiteConfig, protocol: Options) -> None:
     absent = [task for task in TASKS if not (config.out / task / SWEPT).exists()]
     jobs = [Job(task, _task, (task, config, protocol), folder=config.out) for task in absent]
     results = run_jobs(jobs, whole_machine(ray), gpus_for(ray, config.device))
-    for _ in tqdm(results, desc="suite", total=len(jobs), unit="task"):
+    for _ in progress_bar(results, desc="suite", total=len(jobs), unit="task"):
         pass
 
 
@@ -96,7 +96,7 @@ def _task(task: str, config: SuiteConfig, protocol: Options) -> SweepResult:
         **protocol["evaluation"],
     )
     if not done.exists():
-        print(f"{task}:")
+        say(f"{task}:")
         make_run(recipe, folder, protocol["seed"])
         sweep(swept)
     if not strip_of(folder):

@@ -15,6 +15,7 @@ from diffpolicy.control.latency import PAUSED, LatencyProfile
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes
 from diffpolicy.terminal.output import say
+from diffpolicy.terminal.progress import progress_bar
 
 from .animation import check_encoder, encoded
 from .config import EvalConfig
@@ -64,7 +65,7 @@ def write_videos(
     shown = Shown(policy, PAUSED if config.clock == "paused" else profile, row)
     seeds = chosen_seeds(config.video_of, evaluator.seeds, row.outcomes.success, config.video)
     folder, written = folder_of(config) / FOLDER, 0
-    for seed in tqdm(seeds, desc="videos", unit="episode", disable=not seeds):
+    for seed in progress_bar(seeds, desc="videos", unit="episode", disable=not seeds):
         try:
             shot = replay(evaluator, shown, seed)
             moments = film([panel_of(evaluator, shown, shot)], evaluator.options.control_dt_s)

@@ -26,6 +26,7 @@ DOCUMENTS = (  # in this order: later commands use what earlier ones wrote
     *("diffpolicy/control/README.md", "diffpolicy/late/README.md"),
     "diffpolicy/interfaces/README.md",
     *("diffpolicy/policies/README.md", "diffpolicy/teleop/README.md", "envs/README.md"),
+    "diffpolicy/play/README.md",
     "diffpolicy/training/README.md",
     *("datasets/README.md", "eval/POLICIES.md", "CONTRIBUTING.md", "CHANGELOG.md"),
 )
@@ -126,11 +127,17 @@ def chains() -> dict[str, list[tuple[str, ...]]]:
     return found
 
 
+def small_look() -> dict[str, Any]:
+    """Options that make an evaluation small."""
+    return {name: IN_SMALL[name] for name in ("engine", "max_steps", "workers")}
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Iterator[Path]:
     """The current folder, with the protocols of `quickstart` and `suite` made small."""
-    small = {name: IN_SMALL[name] for name in ("engine", "max_steps", "workers", "pictures")}
+    small = small_look() | {"pictures": IN_SMALL["pictures"]}
     monkeypatch.setattr(quickstart, "SweepConfig", partial(SweepConfig, ddpm=False, **small))
+    monkeypatch.setattr(quickstart, "FIRST", {"ddim_steps": 1, "episodes": 2, **small_look()})
     monkeypatch.setitem(suite.PROTOCOLS, "quick", SUITE_IN_SMALL)
     monkeypatch.setattr(suite, "TASKS", ("Balance-v0",))
     monkeypatch.setattr(distill, "PAIRS", 100)

@@ -121,7 +121,7 @@ class _Rollout:
             episode.controller.deliver(episode.tick)
         observing = [e for e in running if not e.failure and e.controller.wants_observation(e.tick)]
         for i in range(0, len(observing), self.options.batch):
-            self.replan(observing[i : i + self.options.batch])
+            replan(self.source, observing[i : i + self.options.batch], self.options.batch)
         going = []
         corrected = corrections(self.source, running, self.options.batch)
         for episode, action in zip(running, corrected, strict=True):
@@ -132,14 +132,14 @@ class _Rollout:
             going += self.next_episode(episode.env)
         return going
 
-    def replan(self, observing: list[RunningEpisode]) -> None:
-        """One policy call for all that observe now, padded to the fixed batch."""
-        batch = self.options.batch
-        for episode in observing:
-            episode.controller.begin(episode.tick)
-        keys = [(e.seed, e.tick) for e in observing]
-        plans = [e.controller.plan(e.tick) for e in observing]
-        chunks = ask(self.source, observe(observing, batch), keys, batch, plans)
-        for episode, chunk in zip(observing, chunks, strict=False):
-            episode.check_chunk(chunk)
-            episode.controller.finish(chunk)
+
+def replan(source: ChunkSource, observing: Sequence[RunningEpisode], batch: int) -> None:
+    """One policy call for all that observe now, padded to the fixed batch."""
+    for episode in observing:
+        episode.controller.begin(episode.tick)
+    keys = [(e.seed, e.tick) for e in observing]
+    plans = [e.controller.plan(e.tick) for e in observing]
+    chunks = ask(source, observe(observing, batch), keys, batch, plans)
+    for episode, chunk in zip(observing, chunks, strict=False):
+        episode.check_chunk(chunk)
+        episode.controller.finish(chunk)

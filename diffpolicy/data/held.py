@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from diffpolicy.data.demonstration import Source, alike
 from diffpolicy.data.zarr_store import check_held
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.terminal.progress import progress_bar
 
 GROWTH_BYTES = 2**26
 QUICK_S = 1.0  # a read that takes longer shows a bar
@@ -85,7 +85,7 @@ def hold(source: Source) -> tuple[HeldStore, np.ndarray]:
     """
     grown: dict[str, _Growing] = {}
     lengths = []
-    bar = tqdm(total=len(source), desc="read", unit="episode", delay=QUICK_S, leave=False)
+    bar = progress_bar(total=len(source), desc="read", unit="episode", delay=QUICK_S, leave=False)
     with bar:
         for episode in alike(source):
             arrays = {**episode.arrays, **episode.outcomes}

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from diffpolicy.data.zarr_store import blocks, check_memory, reading
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import picture_shape
+from diffpolicy.terminal.progress import progress_bar
 
 WHITE, UNFIT = 255, 0
 BLOCK_BYTES = 2**24
@@ -122,4 +123,4 @@ def _reason(block: np.ndarray, factor: int | None, start: int) -> str:
 def _bar(name: str, size: int) -> tqdm:
     """Progress in bytes, shown if reading takes long."""
     options: dict[str, Any] = {"unit": "B", "unit_scale": True, "delay": QUICK_S, "leave": False}
-    return tqdm(total=size, desc=f"read {name}", **options)
+    return progress_bar(total=size, desc=f"read {name}", **options)

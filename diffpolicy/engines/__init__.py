@@ -6,7 +6,7 @@ express linear samplers; `sampling/wrappers.py` holds the changes that are not l
 loops alone can make, so no engine offers them.
 
 To add an engine, write a class like EagerEngine in a new file here, add a line to ENGINES, and add
-its name to `EngineName` in eval/config.py. Importing this module does not import torch.
+its name to `EngineName` in eval/world_config.py. Importing this module does not import torch.
 """
 
 from collections.abc import Mapping

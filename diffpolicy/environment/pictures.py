@@ -145,3 +145,16 @@ def _resized(values: np.ndarray, side: int) -> np.ndarray:
     channels = values[:, :, 0] if values.shape[2] == 1 else values
     found = Image.fromarray(channels).resize((side, side), Image.Resampling.BILINEAR)
     return np.asarray(found).reshape(side, side, -1)
+
+
+def to_rgb(frame: np.ndarray) -> np.ndarray:
+    """A picture uint8 [H, W, 3] of one [H, W, C]: grey, RGB or RGBA, bytes or floats in [0, 1].
+
+    Raises ValueError for another shape.
+    """
+    if frame.ndim != 3:
+        raise ValueError(f"its frames have the shape {frame.shape}; expected [H, W, 3]")
+    if frame.dtype.kind == "f":
+        frame = np.rint(255 * np.clip(frame, 0, 1))
+    colours = frame[:, :, :3] if frame.shape[2] >= 3 else frame[:, :, :1].repeat(3, axis=2)
+    return np.ascontiguousarray(colours, np.uint8)

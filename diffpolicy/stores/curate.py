@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from diffpolicy.data import facts
 from diffpolicy.data.appending import NO_SEED
@@ -27,6 +26,7 @@ from diffpolicy.stores.copying import (
     seeds_of,
 )
 from diffpolicy.stores.vectors import spans, vectors
+from diffpolicy.terminal.progress import progress_bar
 
 NUMBERS = re.compile(r"(?P<one>\d{1,18})|(?P<first>\d{0,18}):(?P<end>\d{0,18})", re.ASCII)
 
@@ -113,7 +113,9 @@ def filter_store(config: FilterConfig) -> None:
 
 
 def _episodes(source: Source, description: str) -> Iterator[tuple[int, Demonstration]]:
-    with tqdm(source.episodes(), description, len(source), unit="episode", leave=False) as bar:
+    with progress_bar(
+        source.episodes(), description, len(source), unit="episode", leave=False
+    ) as bar:
         yield from enumerate(bar)
 
 

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from glob import escape
 from pathlib import Path
 
-from tqdm import tqdm
-
 from diffpolicy.data.appending import NO_SEED
 from diffpolicy.data.demonstration import Demonstration, Source
 from diffpolicy.data.formats import WRITERS, module, open_without_options
@@ -15,6 +13,7 @@ from diffpolicy.data.formats.opened import Opened
 from diffpolicy.files import is_alive, writing
 from diffpolicy.stores.config import ExportConfig
 from diffpolicy.stores.copying import check_new, seeds_of
+from diffpolicy.terminal.progress import progress_bar
 
 
 def export_store(config: ExportConfig) -> None:
@@ -55,6 +54,6 @@ def _shown(source: Source) -> Opened:
 
     def read(start: int) -> Iterator[Demonstration]:
         bar = {"total": len(source), "initial": start, "desc": "export", "unit": "episode"}
-        yield from tqdm(source.episodes(start), **bar)
+        yield from progress_bar(source.episodes(start), **bar)
 
     return Opened(source.format, source.path, len(source), read, source.attributes, source.notes)

@@ -25,6 +25,7 @@ from diffpolicy.stores.findings import Findings, Place
 from diffpolicy.stores.motion import MOST_COMPARED, Motion
 from diffpolicy.stores.space import action_limits
 from diffpolicy.stores.vectors import labels
+from diffpolicy.terminal.progress import progress_bar
 
 
 def validate(config: ValidateConfig) -> None:
@@ -147,4 +148,6 @@ def _without_pictures(source: Source, first: Demonstration) -> Source:
 
 def _bar(source: Source, description: str) -> tqdm:
     episodes = source.episodes()
-    return tqdm(episodes, f"validate {description}", len(source), unit="episode", leave=False)
+    return progress_bar(
+        episodes, f"validate {description}", len(source), unit="episode", leave=False
+    )

@@ -6,10 +6,10 @@ Shapes: T rows of an episode, D numbers of the actions and the observed vectors,
 from collections.abc import Mapping
 
 import numpy as np
-from tqdm import tqdm
 
 from diffpolicy.data.demonstration import Demonstration, Source
 from diffpolicy.specification import ACTION, picture_shape
+from diffpolicy.terminal.progress import progress_bar
 
 
 def names_of(arrays: Mapping[str, np.ndarray]) -> list[str]:
@@ -46,7 +46,9 @@ def labels(arrays: Mapping[str, np.ndarray]) -> list[str]:
 def spans(source: Source) -> np.ndarray:
     """Range [D] of each number over all episodes, from one pass over the source."""
     low = high = None
-    for episode in tqdm(source.episodes(), "ranges", len(source), unit="episode", leave=False):
+    for episode in progress_bar(
+        source.episodes(), "ranges", len(source), unit="episode", leave=False
+    ):
         values = vectors(episode)
         first, last = values.min(axis=0), values.max(axis=0)
         low = first if low is None else np.minimum(low, first)

@@ -15,10 +15,18 @@ from diffpolicy.environment.outcome import Outcome
 from diffpolicy.environment.recording import Recording
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.teleop.session import Session, State
-from diffpolicy.teleop.window import HELP, Window
+from diffpolicy.teleop.window import Window
 
 LOGGER = logging.getLogger("diffpolicy")
 TEXT_LINES = 2
+KEYS = {  # name of the key: (command of the session, words)
+    "space": ("go", "SPACE start, pause"),
+    "s": ("keep", "S save"),
+    "u": ("undo", "U undo"),
+    "d": ("discard", "D discard"),
+    "q": ("quit", "Q quit"),
+}
+HELP = " · ".join(words for _, words in KEYS.values())
 TOLD = {
     State.READY: "SPACE starts",
     State.RUNNING: "recording",
@@ -73,7 +81,9 @@ class _Teleoperation:
         )
         self.ticks = self.late_ticks = 0
         self.recording = self.next_recording()
-        self.window = Window(f"diffpolicy · {env.spec.id}", self.picture(), TEXT_LINES)
+        keys = {key: command for key, (command, _) in KEYS.items()}
+        title = f"diffpolicy · {env.spec.id}"
+        self.window = Window(title, self.picture(), TEXT_LINES, keys, "--teleop")
 
     def run(self) -> int:
         """Run the session to its end."""
@@ -84,7 +94,7 @@ class _Teleoperation:
                     self.obey(command)
                 if self.session.state is State.RUNNING:
                     self.tick()
-                self.window.draw(self.picture(), self.lines())
+                self.window.draw(self.picture(), self.lines(), self.window.cursor)
                 due_s = self.wait(due_s + self.control_dt_s)
         finally:
             self.session.quit()

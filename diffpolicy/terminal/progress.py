@@ -1,6 +1,7 @@
 """One line of progress of episodes, which moves with every control tick of any of them."""
 
 from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
 
@@ -8,6 +9,11 @@ from diffpolicy.terminal.output import is_quiet
 
 LINE = "{desc}: {percentage:3.0f}%|{bar}| {rate_fmt}{postfix} [{elapsed}<{remaining}]"
 ENDLESS = "{desc}: | {n_fmt} ticks, {rate_fmt}{postfix} [{elapsed}]"  # of episodes without a limit
+
+
+def progress_bar(*arguments: Any, **options: Any) -> tqdm:
+    """A bar of tqdm, which takes the arguments; a quiet command shows none."""
+    return tqdm(*arguments, **{**options, "disable": is_quiet() or options.get("disable")})
 
 
 class EpisodeBar:

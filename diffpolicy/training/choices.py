@@ -9,6 +9,7 @@ gradient: computes the gradients of the next step's batch, and returns its loss.
 import time
 from collections.abc import Callable
 
+from diffpolicy.terminal.output import say
 from diffpolicy.training.compilation import (
     COMPILED,
     EAGER,
@@ -39,7 +40,7 @@ def choose_precision(config: TrainConfig, learner: Learner, gradient: Gradient) 
     measured = measure(of, *PRECISIONS)
     found = _of_first(learner.ranks, PRECISIONS.index(precision_for(measured)))
     learner.precision = PRECISIONS[int(found)]
-    print(f"precision: {learner.precision}: {measured}")
+    say(f"precision: {learner.precision}: {measured}")
 
 
 def choose_compilation(
@@ -51,7 +52,7 @@ def choose_compilation(
     """
     if config.compile == "off" or not _is_long(config, learner, gradient, progress):
         return
-    print("compile: compiling the network's call, which takes one to some minutes", flush=True)
+    say("compile: compiling the network's call, which takes one to some minutes")
     calls = {EAGER: learner.network, COMPILED: compiled(learner.network, learner.device)}
 
     def by(way: str) -> float:
@@ -68,7 +69,7 @@ def choose_compilation(
     measured = measure(by, *WAYS)
     found = WAYS[int(_of_first(learner.ranks, WAYS.index(way_for(measured))))]
     learner.forward = calls[found]
-    print(f"compile: {found}: {after}, {measured}")
+    say(f"compile: {found}: {after}, {measured}")
 
 
 def _is_long(config: TrainConfig, learner: Learner, gradient: Gradient, progress: float) -> bool:

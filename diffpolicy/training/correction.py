@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from diffpolicy.checked import validate
 from diffpolicy.checkpoint import POLICY_FILE, Checkpoint, load_policy
@@ -26,6 +25,7 @@ from diffpolicy.late import correction as head
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import WITHOUT_NOISE
 from diffpolicy.sampling.noise import make_levels
+from diffpolicy.terminal.progress import progress_bar
 from diffpolicy.training.config import CorrectionConfig, TrainConfig
 from diffpolicy.training.distill import Trained
 from diffpolicy.training.distributed import check_alone
@@ -114,7 +114,7 @@ def _with_chunks(windows: Windows, policy: Checkpoint, seed: int) -> Windows:
     if model.objective in WITHOUT_NOISE:
         signal = noise = 0.0
     found = torch.empty(len(windows), 1, *sampler.noise_shape(1)[2:])
-    with tqdm(total=len(windows), desc="chunks", unit="chunk") as bar:
+    with progress_bar(total=len(windows), desc="chunks", unit="chunk") as bar:
         for index in torch.arange(len(windows)).split(batch):
             observations, actions, _ = gather(windows, index)
             z = torch.randn(actions.shape, generator=generator)
@@ -149,7 +149,7 @@ def fit(policy: Checkpoint, windows: Windows, steps: int, seed: int) -> dict[str
         weight.requires_grad_()
     optimiser = torch.optim.Adam(weights.values(), lr=LR)
     seen = _vectors(windows, policy)
-    with tqdm(total=steps, desc="correction", unit="step") as bar:
+    with progress_bar(total=steps, desc="correction", unit="step") as bar:
         for step in range(steps):
             optimiser.param_groups[0]["lr"] = LR * (1 + math.cos(math.pi * step / steps)) / 2
             index = torch.randint(len(seen), (PAIRS,), generator=generator)

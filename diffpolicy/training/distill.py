@@ -27,6 +27,7 @@ from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import Chain, audit, audit_line, own_budgets
 from diffpolicy.sampling.grids import OPTIMISED
 from diffpolicy.sampling.noise import make_levels
+from diffpolicy.terminal.output import say
 from diffpolicy.training.config import DistillConfig, TrainConfig
 from diffpolicy.training.distributed import check_alone
 from diffpolicy.training.learner import gather
@@ -76,7 +77,7 @@ def distill(config: DistillConfig) -> Path:
     torch.set_num_threads(config.threads or torch.get_num_threads())
     sampling = Sampling(config.teacher_steps, grid="trailing", sampler=config.sampler)
     teacher = Policy(source, sampling, device=str(device))
-    print(f"teacher {config.run}, {audit_line(teacher.chain)}")
+    say(f"teacher {config.run}, {audit_line(teacher.chain)}")
     prepared = _prepared(options, source, teacher, config.run)
     path = fit(options, prepared, device)
     if prepared.validation:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from diffpolicy import checkpoint as checkpoints
 from diffpolicy.checked import parse_json, validate
@@ -18,6 +17,7 @@ from diffpolicy.device import busy_cores_warning, check_memory
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import alone_in, remove_partials
 from diffpolicy.specification import Specification
+from diffpolicy.terminal.progress import progress_bar
 from diffpolicy.training.choices import choose_compilation, choose_precision
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.curve import Curve, check_curve
@@ -70,10 +70,7 @@ def fit(
     config: TrainConfig, prepared: Prepared, device: torch.device, ranks: Ranks = ALONE
 ) -> Path:
     """Train on prepared data, into --out; see `train`."""
-    if device.type == "cpu" and (warning := busy_cores_warning()):
-        print(f"warning: {warning}")
-    for note in prepared.notes:
-        print(f"warning: {note}")
+    tell_start(prepared, device)
     trainer = Trainer(config, prepared, device, ranks)
     if start := prepared.start:
         print(f"{start.path}: convolutions for every camera; BatchNorm and fc are ignored")
@@ -89,10 +86,23 @@ def fit(
         print(f"stopped at step {trainer.learner.step}; checkpoint saved, --resume continues")
         raise KeyboardInterrupt
     if ranks.first:
-        print(f"{config.out}: {trainer.summary()}")
+        tell_end(trainer)
+    return checkpoints.policy_path(config.out)
+
+
+def tell_start(prepared: Prepared, device: torch.device) -> None:
+    """Warn of busy cores and of what was found in the data."""
+    if device.type == "cpu" and (warning := busy_cores_warning()):
+        print(f"warning: {warning}")
+    for note in prepared.notes:
+        print(f"warning: {note}")
+
+
+def tell_end(trainer: "Trainer") -> None:
+    """Summarise a training, and warn of one that was short."""
+    print(f"{trainer.config.out}: {trainer.summary()}")
     if trainer.learner.step < WARMUP_STEPS:
         print(f"warning: fewer than {WARMUP_STEPS} steps, the warm-up; train longer for a result")
-    return checkpoints.policy_path(config.out)
 
 
 @contextmanager
@@ -179,7 +189,9 @@ class Trainer:
         curve = Curve(self.config, self.device, log, self._policy) if log else None
         begin, saved_at = time.monotonic() - self.elapsed_s, time.monotonic()
         signals, total, counted = 0.0, torch.zeros((), device=self.device), 0
-        bar = tqdm(total=self.config.steps, initial=self.learner.step, desc="train", unit="step")
+        bar = progress_bar(
+            total=self.config.steps, initial=self.learner.step, desc="train", unit="step"
+        )
         with stop_on_signal() as received, bar, log or nullcontext(), curve or nullcontext():
             if curve:
                 curve.tend(self.learner.step, self.elapsed_s)

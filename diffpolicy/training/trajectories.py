@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from diffpolicy.data.windows import Windows
 from diffpolicy.device import check_memory
 from diffpolicy.engines import build_encoder
 from diffpolicy.engines.eager import EagerEngine
 from diffpolicy.policy import Policy
+from diffpolicy.terminal.progress import progress_bar
 from diffpolicy.training.learner import gather
 
 BATCH, PICTURE_BATCH = 1024, 64
@@ -78,7 +78,7 @@ def with_trajectories(
     batch = min(PICTURE_BATCH if pictures else BATCH, count)
     job = teacher.job(batch)
     encode, engine = build_encoder("eager", job), EagerEngine(job)
-    with tqdm(total=count, desc="teacher", unit="chunk") as bar:
+    with progress_bar(total=count, desc="teacher", unit="chunk") as bar:
         for index in torch.arange(count).split(batch):
             noise = torch.randn((1, len(index), *shape), generator=generator).half().float()
             passed = [x for x, _ in engine.states(encode(gather(windows, index)[0]), noise)]

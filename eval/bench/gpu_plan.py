@@ -12,8 +12,8 @@ import torch
 
 from diffpolicy.files import write_text
 
-from ..config import EngineName, Precision
 from ..measure.provenance import provenance
+from ..world_config import EngineName, Precision
 
 Found = dict[str, Any]  # a measurement, as it stands in JSON
 ROOT = Path(__file__).resolve().parents[2]

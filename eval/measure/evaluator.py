@@ -23,13 +23,14 @@ from diffpolicy.terminal.output import say
 from diffpolicy.terminal.progress import EpisodeBar
 
 from ..config import SOURCES, Latencies, TaskConfig
+from ..world_config import WorldConfig
 from . import load
 from .cautions import tell_memory, warn_of_starvation
 from .description import EXTERNAL, Budget, describe, device_of, source_of
 from .facts import look, world_of
 from .kept import Kept, fingerprint, key_of
 from .profiles import profiles_of
-from .provenance import provenance
+from .provenance import machine, provenance
 from .result_files import EvalProvenance
 from .results import BudgetResult
 from .rows import make_row, wall_row
@@ -47,7 +48,7 @@ def batch_of(policy: Budget, wanted: int) -> int:
     return 1 if isinstance(policy, External) and wanted == 1 else ROWS * -(-wanted // ROWS)
 
 
-def policy_of(config: TaskConfig, checkpoint: Checkpoint, sampling: Sampling) -> Policy:
+def policy_of(config: WorldConfig, checkpoint: Checkpoint, sampling: Sampling) -> Policy:
     """Build the policy with one budget, on the device and engine of the options."""
     return Policy(
         checkpoint, sampling, config.device, engine=config.engine, precision=config.precision
@@ -69,7 +70,7 @@ class Evaluator:
         stream: Callable[..., None] | None = None,
     ):
         self.config, self.source, self.device = config, source_of(policy), device_of(policy)
-        self.machine = provenance(self.device)
+        self.machine = machine(self.device)
         self.env_id, self.kwargs, override, camera = world_of(config, policy)
         self.make = partial(
             environment.make, self.env_id, self.kwargs, config.max_steps, camera=camera

@@ -16,7 +16,7 @@ from diffpolicy.environment.outcome import new_outcome
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import Task
 
-from ..config import TaskConfig
+from ..world_config import WorldConfig
 from .description import Budget
 from .periods import same_period
 from .timing import Histories
@@ -31,7 +31,7 @@ class World(NamedTuple):
     camera: int | None
 
 
-def world_of(config: TaskConfig, policy: Budget) -> World:
+def world_of(config: WorldConfig, policy: Budget) -> World:
     """The environment of the options, else that of training."""
     given = None if config.env_kwargs is None else environment.parse_kwargs(config.env_kwargs)
     if isinstance(policy, External):
@@ -57,7 +57,7 @@ class Facts:
 def look(
     policy: Budget,
     make_env: Callable[[], Any],
-    config: TaskConfig,
+    config: WorldConfig,
     control_dt_s: float | None,
     at: MutableSequence[int],
 ) -> Facts:

@@ -15,6 +15,7 @@ from diffpolicy.control.rollout import episodes
 from diffpolicy.control.workers import one_thread
 from diffpolicy.environment.boundary import Boundary
 from diffpolicy.environment.monitored import by_key
+from diffpolicy.environment.pictures import to_rgb
 from diffpolicy.errors import DiffpolicyError
 
 from .description import Budget
@@ -28,6 +29,7 @@ class Frames(NamedTuple):
 
     The frames of a failed rendering are those of the first observed picture, if there is one.
     ticks: those of the frames, also where there are none. Tick t is the state after t actions.
+    actions: as applied, one for each tick.
     """
 
     episode: Episode
@@ -35,6 +37,7 @@ class Frames(NamedTuple):
     observations: list[np.ndarray]
     trouble: str | None
     ticks: list[int]
+    actions: list[np.ndarray]
 
 
 def frames_of(
@@ -61,6 +64,7 @@ class _Rendered(gymnasium.Wrapper):
         self.ticks: list[int] = []
         self.frames: dict[int, np.ndarray] = {}
         self.observations: list[np.ndarray] = []
+        self.actions: list[np.ndarray] = []
         sees = any(spec.is_picture for spec in env.observations.values())
         self.trouble: str | None = None
         if not (env.render_mode or sees):
@@ -73,6 +77,7 @@ class _Rendered(gymnasium.Wrapper):
 
     def step(self, action):
         outcome = self.env.step(action)
+        self.actions.append(np.array(action))
         self._keep(outcome[0], last=outcome[2] or outcome[3])
         return outcome
 
@@ -84,19 +89,13 @@ class _Rendered(gymnasium.Wrapper):
         self.ticks.append(tick)
         if self.env.render_mode and not self.trouble:
             try:
-                self.frames[tick] = _whole(np.asarray(self.env.render()))
+                self.frames[tick] = to_rgb(np.asarray(self.env.render()))
                 return
             except Exception as error:  # drivers fail in many ways; the caption gives the reason
                 self.trouble = str(error) or type(error).__name__
                 self.frames.clear()
         if seen := [value for value in by_key(observation).values() if value.ndim == 3]:
             self.frames[tick] = seen[0]
-
-
-def _whole(frame: np.ndarray) -> np.ndarray:
-    if frame.ndim != 3:
-        raise ValueError(f"its frames have the shape {frame.shape}; expected [H, W, 3]")
-    return frame
 
 
 def _vector(observation: Any) -> np.ndarray:
@@ -128,7 +127,7 @@ def render_episode(
     ]
     env = envs[0]
     trouble = env.trouble or (None if env.frames else episode.failure)
-    return Frames(episode, env.frames, env.observations, trouble, env.ticks)
+    return Frames(episode, env.frames, env.observations, trouble, env.ticks, env.actions)
 
 
 def _renderable(make_env: Callable[..., Any]) -> Any:

@@ -7,11 +7,11 @@ D_a dimensions of an action.
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from diffpolicy.data.windows import Windows, make_windows
 from diffpolicy.policy import Policy
 from diffpolicy.specification import Horizons
+from diffpolicy.terminal.progress import progress_bar
 
 from .held_out import HeldOut
 
@@ -87,7 +87,7 @@ def sample_chunks(
     rows = np.repeat(np.arange(len(loop.index)), samples)
     sample = np.tile(np.arange(samples), len(loop.index))
     found = []
-    with tqdm(total=len(rows), desc=policy.chain.name, unit="chunk", leave=False) as bar:
+    with progress_bar(total=len(rows), desc=policy.chain.name, unit="chunk", leave=False) as bar:
         for start in range(0, len(rows), batch):
             part = np.minimum(np.arange(start, start + batch), len(rows) - 1)
             count = min(batch, len(rows) - start)

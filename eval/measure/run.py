@@ -5,9 +5,10 @@ from pathlib import Path
 
 from diffpolicy.checkpoint import policy_path
 
-from ..config import SweepConfig, TaskConfig
+from ..config import SweepConfig
 from ..data_config import OfflineConfig
 from ..delays_config import DelaysConfig
+from ..world_config import WorldConfig
 
 REGRESSION = "regression"
 
@@ -34,7 +35,7 @@ class Run:
         return policy_path(self.regression).exists()
 
 
-def run_of(config: TaskConfig) -> Path:
+def run_of(config: WorldConfig) -> Path:
     """The run of a configuration without --policy, whose rules require one of the two."""
     assert config.run is not None
     return config.run

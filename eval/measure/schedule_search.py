@@ -6,7 +6,6 @@ from functools import cache
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from diffpolicy.config import Sampling
 from diffpolicy.data.windows import make_windows
@@ -24,10 +23,11 @@ from diffpolicy.sampling.schedules import (
     shortest,
     teach,
 )
+from diffpolicy.terminal.progress import progress_bar
 
 from .held_out import HeldOut
 
-LEVELS = 50  # of the teacher that the search of a path visits
+LEVELS = 50  # of the teacher that the search of a path visits, or as many as the largest budget
 BEST = 3  # candidates of each budget beside the named grids
 SEARCH_STREAM = 0x5C4  # apart from the streams of closed loop
 
@@ -52,18 +52,21 @@ class Proposal:
 
 
 class Search:
-    """The teacher of a policy (DDIM over all T timesteps), and the terminal error of schedules."""
+    """The teacher of a policy (DDIM over all T timesteps), and the terminal error of schedules.
 
-    def __init__(self, policy: Policy, data: HeldOut, windows: int, seed: int):
+    most: the largest number of steps of a schedule, at most T / 2.
+    """
+
+    def __init__(self, policy: Policy, data: HeldOut, windows: int, seed: int, most: int):
         self.timesteps = policy.specification.model.train_timesteps
         self.predict, self.noise = _given(policy, data, windows, seed)
         self.table = table_of(policy)
         chain = tuple(range(self.timesteps - 1, -1, -1))
         with torch.inference_mode():
             self.teacher = teach(self.predict, self.noise, chain, self.table)
-            coarse = self.teacher.every(max(1, self.timesteps // LEVELS))
+            coarse = self.teacher.every(max(1, self.timesteps // max(LEVELS, most)))
             rows = cost_rows(self.predict, coarse, self.table)
-            costs = tqdm(rows, total=len(coarse.times), desc="costs of steps", unit="level")
+            costs = progress_bar(rows, total=len(coarse.times), desc="costs of steps", unit="level")
             self.times, self.cost = coarse.times, np.stack(list(costs))
         self.end = endings(self.predict, self.noise, self.table)
         self.tried: dict[Schedule, float] = {}
@@ -74,7 +77,7 @@ class Search:
         return rms(self.end(times) - self.teacher.y)
 
     def proposals(self, steps: int) -> list[Proposal]:
-        """Named grids, trailing first, and the best others by their terminal error."""
+        """Named grids, trailing last, then the best others by their terminal error."""
         named, searched = dict(self.named(steps)), dict(self.searched(steps))
         for times in (*named, *searched):
             if times not in self.tried:
@@ -99,7 +102,7 @@ class Search:
         last = self.timesteps - 1
         fixed, free = range(last, last + 1), range(4 * self.timesteps // 5, last + 1)
         usual = tuple(trailing(self.timesteps, steps))
-        with tqdm(desc=f"descent, {steps} steps", unit="schedule") as bar:
+        with progress_bar(desc=f"descent, {steps} steps", unit="schedule") as bar:
 
             def error(times: Schedule) -> float:
                 bar.update(1)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from diffpolicy.control.chunk_source import correcting, observed_by
 from diffpolicy.control.external import External
@@ -20,7 +19,7 @@ from diffpolicy.control.latency import BLOCK, LatencyProfile
 from diffpolicy.late.plan import Plan
 from diffpolicy.policy import Policy
 from diffpolicy.specification import ObservationSpec
-from diffpolicy.terminal.output import is_quiet
+from diffpolicy.terminal.progress import progress_bar
 
 from .description import EXTERNAL, Budget
 from .load import Block, Watch, descendants, together, verdict
@@ -175,8 +174,8 @@ def measure_calls(
         return [i for i, blocks in enumerate(taken) if _unfinished(blocks, seconds, wanted)]
 
     total = len(timed) * wanted
-    about = {"desc": "latency", "unit": "call", "disable": is_quiet()}
-    with _threads_kept() as threads, tqdm(total=total, **about) as bar:
+    about = {"desc": "latency", "unit": "call"}
+    with _threads_kept() as threads, progress_bar(total=total, **about) as bar:
         _warm_up(timed, threads, watch)
         while open_ := unfinished():
             for i in rng.permutation(open_):

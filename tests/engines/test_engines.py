@@ -17,7 +17,7 @@ from diffpolicy.denoisers import build
 from diffpolicy.engines import ENGINES, auto, build_engine, native, networks, program
 from diffpolicy.engines.job import Job
 from diffpolicy.errors import DiffpolicyError, EngineUnavailable
-from diffpolicy.eval.config import EngineName
+from diffpolicy.eval.world_config import EngineName
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import make_chain
 from diffpolicy.specification import Horizons, flat_observation

@@ -34,8 +34,18 @@ def test_the_lines_of_a_text_are_joined():
 
 
 def test_options_are_those_of_the_class():
-    assert parse(Both, ["--first", "a", "--second", "1", "2"], "x") == Both(Path("a"), (1, 2))
-    assert type(parse(Both, [], "x")) is Both
+    given = ["--first", "a", "--second", "1", "2", "--quiet"]
+    assert parse(Both, given, "x") == (Both(Path("a"), (1, 2)), True)
+    found, quiet = parse(Both, [], "x")
+    assert (type(found), quiet) == (Both, False)
+
+
+def test_options_of_a_base_are_a_group_of_the_help_under_their_own_names(capsys):
+    with pytest.raises(SystemExit):
+        parse(Both, ["--help"], "x")
+    before, after = capsys.readouterr().out.split("base options")
+    assert "--second" in before and "--quiet" in before
+    assert "--first PATH" in after and "Options of two classes." in after
 
 
 @pytest.mark.parametrize("name", COMMANDS)

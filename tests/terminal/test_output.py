@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from diffpolicy.cli import COMMANDS
 from diffpolicy.eval.measure.decisions import BudgetMean, Decision
 from diffpolicy.eval.report.sentences import reason
 from diffpolicy.eval.report.table import WIDTH, print_table
@@ -74,6 +75,18 @@ def test_a_quiet_eval_prints_the_table_alone(call, tiny_run):
     done = call("eval", "--run", tiny_run, *EVAL, "--quiet", "--engine", "eager")
     assert (done.code, done.errors) == (0, [])
     assert "network evaluation" not in done.out and "paused (zero latency), n = 1:" in done.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_takes_quiet(call, name):
+    assert "--quiet" in call(name, "--help").out
+
+
+def test_a_quiet_record_prints_its_result_alone(call, tmp_path):
+    given = ("--env", "diffpolicy.envs:Balance-v0", "--episodes", 1, "--out", tmp_path / "a.zarr")
+    done = call("record", *given, "--quiet")
+    assert (done.code, done.errors) == (0, []) and len(done.out.splitlines()) == 1
+    assert "1 episodes kept" in done.out
 
 
 @pytest.mark.parametrize("command", ["eval", "sweep", "latency"])
