@@ -120,12 +120,19 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with writing(path):
+        _check_regular(path)
         _make_folder(path.parent)
         try:
             write(temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse a device or a pipe, such as /dev/null: a renamed file would take its place."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "is a device or a pipe; a regular file was expected")
 
 
 def _make_folder(path: Path) -> None:
@@ -159,6 +166,7 @@ def check_writable(path: Path) -> None:
     with writing(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a folder; a file was expected")
+        _check_regular(path)
         _make_folder(path.parent)
         with tempfile.TemporaryFile(dir=path.parent):
             pass

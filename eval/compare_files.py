@@ -20,6 +20,7 @@ from .measure.result_files import EvalProvenance, write_result
 from .measure.row_differences import row_difference
 from .report.compare_page import compare_page
 from .report.compare_table import print_comparison, print_wrapped, regression_line
+from .report.page import link_to
 from .sweep import metric_of
 
 
@@ -28,15 +29,16 @@ def compare(config: CompareConfig) -> None:
 
     Raises DiffpolicyError for files that do not belong together, before anything is written.
     """
+    result = comparison(config)
     for path in filter(None, (config.json, config.page)):
         check_writable(path)
-    result = comparison(config)
     print_comparison(result)
     if config.json:
         write_result(config.json, result)
         print(f"wrote {config.json}")
     if config.page:
-        write_text(config.page, compare_page(result))
+        links = [link_to(config.json, config.page.parent)] if config.json else []
+        write_text(config.page, compare_page(result, links))
         print(f"wrote {config.page}")
     if config.fail_on_regression:
         print_wrapped(regression_line(result))
@@ -110,7 +112,7 @@ def _about(label: str, name: str, result: Comparable) -> ComparedFile:
     about = result.provenance
     return ComparedFile(
         label=label,
-        file=name,
+        file=_printable(name),
         policy=_printable(_policy(about)),
         checkpoint=about.checkpoint,
         seeds=about.seeds,

@@ -62,7 +62,7 @@ def _proposals(config: OptimiseConfig, run: Path, checkpoint: Checkpoint) -> lis
     data = held_out(run, checkpoint, config.data)
     say(f"{data.path}: episodes: {data.reason}")
     policy = Policy(checkpoint, Sampling(1), config.device)
-    search = Search(policy, data, config.windows, config.seed)
+    search = Search(policy, data, config.windows, config.seed, max(config.ddim_steps))
     return [p for steps in sorted(set(config.ddim_steps)) for p in search.proposals(steps)]
 
 
@@ -82,8 +82,8 @@ def _choose(
             provenance=evaluator.provenance(), rows=rows, outcome=metric, candidates=candidates
         )
         print_candidates(candidates)
-        save(result, file)
         store(config, checkpoint, [tuple(c.timesteps) for c in candidates if c.chosen])
+        save(result, file)  # last: where it is, the schedules are stored
         evaluator.kept.remove()
     return result
 

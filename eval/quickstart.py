@@ -1,25 +1,36 @@
 """`diffpolicy quickstart`: record, train, sweep and report on Balance-v0, from nothing."""
 
-from diffpolicy.control import latency
+from pathlib import Path
 
-from .config import SweepConfig
+from diffpolicy.control import latency
+from diffpolicy.terminal.output import say
+
+from .config import EvalConfig, SweepConfig
+from .evaluate import evaluate_budget
 from .experiment_config import QuickstartConfig
 from .measure.description import describe
 from .measure.evaluator import Evaluator
 from .measure.recipe import Recipe, make_run
-from .measure.result_files import read_sweep
+from .measure.result_files import Options, read_sweep
 from .measure.timing import measure
 from .sweep import Clock, open_evaluator, prepare_budgets, run_sweep
 
 ENVIRONMENT = "diffpolicy.envs:Balance-v0"
 BATCH = 64  # each of two workers has 50 of 100 episodes
+FIRST: Options = {"ddim_steps": 4, "episodes": 16}  # of the first look
+RECORDING, LOOK, SWEEP = 0.3, 0.4, 2.5  # minutes of the defaults on two quiet cores, measured
 
 
 def quickstart(config: QuickstartConfig) -> None:
-    """Make demonstrations.zarr, run, sweep.json and report.html in OUT; a second call continues."""
+    """Make demonstrations.zarr, run, first, sweep.json and report.html in OUT.
+
+    A second call continues.
+    """
+    say(plan(config))
     training = {"minutes": config.minutes, "threads": config.threads}
     recipe = Recipe(ENVIRONMENT, config.demonstrations, training)
     run = make_run(recipe, config.out, config.seed)
+    first_look(run, config.out / "first", config.threads)
     together = min(config.episodes, BATCH)
     sweep = SweepConfig(
         run=run,
@@ -44,6 +55,26 @@ def quickstart(config: QuickstartConfig) -> None:
         declared = [latency.declared(config.ms_per_step, describe(p).cost) for p in policies]
         clocks = [Clock("simulated", profiles) for profiles in (measured, declared)]
         run_sweep(sweep, evaluator, policies, [Clock("paused", measured), *clocks])
+
+
+def plan(config: QuickstartConfig) -> str:
+    """Time that the whole takes, and when there is something to look at."""
+    defaults = QuickstartConfig()
+    recording = RECORDING * config.demonstrations / defaults.demonstrations
+    first = recording + 2 * config.minutes + LOOK
+    evaluated = config.episodes * sum(config.ddim_steps)
+    sweep = SWEEP * evaluated / (defaults.episodes * sum(defaults.ddim_steps))
+    return (
+        f"plan for two quiet cores: a first video in {config.out}/first after {first:.1f} minutes, "
+        f"the report after {first + sweep:.1f}"
+    )
+
+
+def first_look(run: Path, out: Path, threads: int | None) -> None:
+    """Evaluate a few episodes and film the first one, unless that is done."""
+    result = out / "eval.json"
+    if not result.exists():
+        evaluate_budget(EvalConfig(run=run, json=result, video=1, threads=threads, **FIRST))
 
 
 def _is_finished(sweep: SweepConfig, evaluator: Evaluator) -> bool:

@@ -88,11 +88,17 @@ def newcombe(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
 def welch(a: np.ndarray, b: np.ndarray) -> tuple[float, float] | None:
     """Welch's 95 % interval of mean(a) - mean(b) for independent outcomes [E].
 
-    None for a single episode, and if neither has any spread.
+    Newcombe's where each has one outcome only, and these differ: they are a rate of 1 and one of 0
+    of the difference. None for a single episode, and if all outcomes are equal.
     """
     a, b = a.astype(float), b.astype(float)
-    if min(len(a), len(b)) < 2 or np.ptp(a) == np.ptp(b) == 0:
+    if min(len(a), len(b)) < 2:
         return None
+    if np.ptp(a) == np.ptp(b) == 0:
+        difference = float(a[0] - b[0])
+        ends = newcombe(np.ones(len(a), bool), np.zeros(len(b), bool))
+        low, high = sorted(difference * end for end in ends)
+        return (low, high) if difference else None
     interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(CONFIDENCE)
     return float(interval.low), float(interval.high)
 

@@ -49,7 +49,7 @@ from diffpolicy.data.demonstrations import open_demonstrations
 from diffpolicy.data.normalizer import Normalizer, identity, pixels
 from diffpolicy.denoisers import build, build_network
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.files import lock, write_atomically, write_text
+from diffpolicy.files import check_writable, lock, write_atomically, write_text
 from diffpolicy.policy import Policy
 from diffpolicy.specification import (
     FLAT,
@@ -407,6 +407,16 @@ def test_tensors_that_cannot_be_saved_leave_the_old_file(tmp_path, monkeypatch):
     tensors, header = load_tensors(tmp_path / "a")
     assert header == {"n": 1} and torch.equal(tensors["x"], torch.ones(2))
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_devices_and_pipes_are_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for write in (check_writable, functools.partial(write_text, text="new")):
+        with pytest.raises(OSError, match="a regular file was expected") as error:
+            write(pipe)
+        assert error.value.filename == str(pipe)
+    assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
 
 
 def test_control_c_waits_for_the_end_of_a_write(tmp_path):

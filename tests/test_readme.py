@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import pytest
@@ -28,6 +29,9 @@ DOCUMENTS = (  # in this order: later commands use what earlier ones wrote
     "diffpolicy/play/README.md",
     "diffpolicy/training/README.md",
     *("datasets/README.md", "eval/POLICIES.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+)
+SITE = tuple(
+    f"eval/docs/{n}.md" for n in ("README", "index", "tutorial", "numbers", "yours", "extend")
 )
 MOST_BYTES = 10_240  # of README.md
 HUMAN = "pusht_cchi_v7_replay.zarr"
@@ -63,20 +67,30 @@ def read(document: str) -> str:
     return (ROOT / document).read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    found = (re.findall(rf"```{language}\n(.*?)```", read(name), re.DOTALL) for name in DOCUMENTS)
+def blocks(language: str, documents: tuple[str, ...]) -> list[str]:
+    found = (re.findall(rf"```{language}\n(.*?)```", read(name), re.DOTALL) for name in documents)
     return [block for of_document in found for block in of_document]
 
 
 def files() -> dict[str, str]:
     """The Python blocks to be saved as a file, which their first line names."""
-    found = ((re.match(r"# (\w+\.py)\n", code), code) for code in blocks("python"))
+    every = blocks("python", DOCUMENTS + SITE)
+    found = ((re.match(r"# (\w+\.py)\n", code), code) for code in every)
     return {name[1]: code for name, code in found if name}
+
+
+def run_blocks(*documents: str) -> Iterator[dict[str, Any]]:
+    """Names after each Python block of the documents but those to be saved."""
+    names: dict[str, Any] = {}
+    for code in blocks("python", documents):
+        if code not in files().values():
+            exec(code, names)
+            yield names
 
 
 def commands() -> list[tuple[str, ...]]:
     """Every command of the documents, once."""
-    lines = "".join(blocks("bash")).splitlines()
+    lines = "".join(blocks("bash", DOCUMENTS + SITE)).splitlines()
     found = (tuple(shlex.split(line)[1:]) for line in lines if line.startswith("diffpolicy "))
     return list(dict.fromkeys(found))
 
@@ -107,17 +121,23 @@ def chains() -> dict[str, list[tuple[str, ...]]]:
     found: dict[str, list[tuple[str, ...]]] = {}
     for command in commands():
         text = " ".join(command)
-        data = ("pusht", "balance", "door", "--policy", "theirs")
+        data = ("pusht", "balance", "door", "--policy", "theirs", "detour", "park")
         name = next((name for name in data if name in text), command[0])
         found.setdefault(name, []).append(command)
     return found
 
 
+def small_look() -> dict[str, Any]:
+    """Options that make an evaluation small."""
+    return {name: IN_SMALL[name] for name in ("engine", "max_steps", "workers")}
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Iterator[Path]:
     """The current folder, with the protocols of `quickstart` and `suite` made small."""
-    small = {name: IN_SMALL[name] for name in ("engine", "max_steps", "workers", "pictures")}
+    small = small_look() | {"pictures": IN_SMALL["pictures"]}
     monkeypatch.setattr(quickstart, "SweepConfig", partial(SweepConfig, ddpm=False, **small))
+    monkeypatch.setattr(quickstart, "FIRST", {"ddim_steps": 1, "episodes": 2, **small_look()})
     monkeypatch.setitem(suite.PROTOCOLS, "quick", SUITE_IN_SMALL)
     monkeypatch.setattr(suite, "TASKS", ("Balance-v0",))
     monkeypatch.setattr(distill, "PAIRS", 100)
@@ -152,15 +172,24 @@ def test_commands_run(chain, folder, monkeypatch, request):
 def test_python_runs_from_the_first_block_to_the_last(folder, demos):
     link_human_data(folder, demos)
     run_in_small(*next(command for command in chains()["pusht"] if command[0] == "train"))
-    names, shapes = {}, []
-    for code in blocks("python"):
-        if code in files().values():
-            continue
-        exec(code, names)
+    shapes = []
+    for names in run_blocks(*DOCUMENTS):
         shapes.append(tuple(names["actions"].shape))
     assert shapes == [(1, 8, 2), (12, 2), (12, 2), (2, 8, 64), (2, 8, 64), (100, 2)]
     assert (names["found"].solver_steps, names["found"].network_evals) == (999, 145)
     assert names["x"].shape == (1, 16, 2)
+
+
+def test_the_python_blocks_of_the_site_run(folder, capsys):
+    for command in chains()["detour"]:
+        if command[0] in ("record", "train"):
+            run_in_small(*command)
+    for page in SITE:
+        capsys.readouterr()
+        for _ in run_blocks(page):
+            pass
+        claims = re.findall(r"print\(.*\)  # (.+)", "".join(blocks("python", (page,))))
+        assert capsys.readouterr().out.splitlines() == claims
 
 
 def test_the_readme_is_short():
@@ -171,7 +200,7 @@ def test_the_readme_has_the_tests_command():
     assert '```bash\npip install -e ".[test]"\npytest\n```' in read("README.md")
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", DOCUMENTS + SITE)
 def test_every_link_leads_somewhere(document):
     targets = re.findall(r"\]\(([^)\s]+)\)", read(document))
     here = [target.partition("#")[0] for target in targets if "://" not in target]

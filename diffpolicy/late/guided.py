@@ -5,11 +5,12 @@ Real-time chunking (RTC), arXiv 2506.07339. Shapes: B batch, T_p prediction hori
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import torch
 from torch import Tensor
 
+from diffpolicy.checked import Range, validate
 from diffpolicy.engines.guided import GuidedEngine
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.late.drop import DropHead, Sampled
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from diffpolicy.specification import Specification
 
 SPREAD = "action_std"  # in the header of a run: of its normalised training actions, [D_a]
+Spread = Annotated[list[float], Range(0, 1e6)]
 MOST_NOISE = 80.0  # σ = b / a from which ε networks can start: J of x̂0 contains 1 / a
 
 
@@ -58,6 +60,8 @@ class Guided(DropHead):
                 "actions, as runs of older versions and imported ones; train again, or try --late "
                 "guided"
             )
+        if self.prior:
+            spread_of(specification)
 
     def check_chain(self, chain: "Chain", prediction: str) -> None:
         """Raise DiffpolicyError for a network of ε that starts above σ = 80."""
@@ -78,13 +82,13 @@ class Guided(DropHead):
 
     def weights(self, specification: "Specification", chain: "Chain") -> Tensor:
         """w [K, D_a] of every evaluation."""
-        model, training = specification.model, specification.training
+        model = specification.model
         every = make_levels(model.schedule, model.train_timesteps)
         levels = [every[row.t] for row in chain.rows]
         if not self.prior:
             rows = [[rtc_weight(a, b)] * specification.task.action_dim for a, b in levels]
         else:
-            spread = training[SPREAD]
+            spread = spread_of(specification)
             rows = [[min(BETA, prior_weight(a, b, s)) for s in spread] for a, b in levels]
         return torch.tensor(rows)
 
@@ -100,3 +104,12 @@ class Guided(DropHead):
             return engine(encode(histories), noise, mask, plans.actions)
 
         return sample
+
+
+def spread_of(specification: "Specification") -> list[float]:
+    """Spread [D_a] of the training actions. Raises DiffpolicyError for another one."""
+    where, count = f"{SPREAD} in the header of the run", specification.task.action_dim
+    found: list[float] = validate(Spread, specification.training[SPREAD], where)
+    if len(found) != count:
+        raise DiffpolicyError(f"{where} has {len(found)} numbers; expected {count}")
+    return found

@@ -36,8 +36,8 @@ ADAM = ("step", "exp_avg", "exp_avg_sq")
 class Drawn:
     """A batch: inputs x_t [B, T_p, D_a], t [B] and observations of the network; its target.
 
-    counted: weights of the errors, if some do not count, and their sum over all processes. parts:
-    number of these.
+    counted: weights of the errors, if some do not count, and their sum over all processes, at least
+    1. parts: number of these.
     """
 
     inputs: tuple[Tensor, Tensor, Any]
@@ -235,7 +235,8 @@ class Learner:
         if not (self.masked or self.prefix_max):
             return Drawn(inputs, target[rows], parts=ranks.count)
         weight = counted[..., None].expand_as(target)
-        return Drawn(inputs, target[rows], (weight[rows], weight.sum()))
+        whole = weight.sum().clamp_(min=1)  # of a small batch no number may count
+        return Drawn(inputs, target[rows], (weight[rows], whole))
 
 
 def bytes_needed(specification: Specification, batch: int) -> int:

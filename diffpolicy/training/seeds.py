@@ -3,7 +3,6 @@
 Small networks of several seeds are trained together, where a measurement finds that faster.
 """
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -18,30 +17,46 @@ from diffpolicy.terminal.output import say
 from diffpolicy.terminal.progress import progress_bar
 from diffpolicy.training.choices import choose_precision
 from diffpolicy.training.config import SEED_FOLDER, TrainConfig
-from diffpolicy.training.distributed import check_alone, ranks_of
+from diffpolicy.training.distributed import check_alone, processes
 from diffpolicy.training.log import Log
 from diffpolicy.training.measuring import median_seconds
 from diffpolicy.training.precision import LEAST_GAIN
 from diffpolicy.training.signals import stop_on_signal
 from diffpolicy.training.start import check_options
 from diffpolicy.training.together import Together
-from diffpolicy.training.train import LOG_EVERY, SAVE_EVERY_S, Trainer, ready, run_folder, train
+from diffpolicy.training.train import (
+    LOG_EVERY,
+    SAVE_EVERY_S,
+    Trainer,
+    fit,
+    ready,
+    run_folder,
+    tell_end,
+    tell_start,
+    train,
+)
 
 
 def command(config: TrainConfig) -> None:
     """Train the run, or a run OUT/seed-K for each of --seeds. Raises as `train` does."""
+    if config.on == "ray":
+        check_alone("train --on ray")
+        train_on_ray(checked_runs(config))
+        return
+    with processes() as ranks:
+        runs = checked_runs(config)
+        if len(runs) > 1 and not config.evaluates and ranks.count == 1 and fit_together(runs):
+            return
+        for run in runs:
+            fit(*ready(run, ranks), ranks)
+
+
+def checked_runs(config: TrainConfig) -> list[TrainConfig]:
+    """The options of each run. Raises DiffpolicyError for one that cannot start."""
     runs = [*of_seeds(config)] if config.seeds else [config]
     for run in runs:
         check_options(run)
-    if config.on == "ray":
-        train_on_ray(runs)
-        return
-    if len(runs) > 1 and not config.evaluates and ranks_of(os.environ).count == 1:
-        trainers = [Trainer(*ready(run)) for run in runs]
-        if fit_together(trainers):
-            return
-    for run in runs:
-        train(run)
+    return runs
 
 
 def train_on_ray(runs: Sequence[TrainConfig]) -> None:
@@ -49,7 +64,6 @@ def train_on_ray(runs: Sequence[TrainConfig]) -> None:
 
     A run whose machine is lost goes on elsewhere from its last checkpoint.
     """
-    check_alone("train --on ray")
     config, ray = runs[0], connect()
     cpus = config.threads or 1
     for run in runs:
@@ -76,34 +90,41 @@ def of_seeds(config: TrainConfig) -> Iterator[TrainConfig]:
         yield replace(config, seed=seed, seeds=(), out=config.out / f"{SEED_FOLDER}{seed}")
 
 
-def fit_together(trainers: Sequence[Trainer]) -> bool:
-    """Train all runs at once; False, with nothing learnt, if that is impossible or not faster."""
+def fit_together(runs: Sequence[TrainConfig]) -> bool:
+    """Train all runs at once; False, with nothing learnt, if that is impossible or not faster.
+
+    Pictures are read for one run only, as together they would need the memory of all.
+    """
+    first = Trainer(*ready(runs[0]))
+    if first.learner.crops:
+        return False
+    trainers = [first, *(Trainer(*ready(run)) for run in runs[1:])]
     with ExitStack() as folders:
         for trainer in trainers:
             folders.enter_context(run_folder(trainer.config))
             trainer.restore()
         if not alike(trainers):
             return False
-        first = trainers[0]
         choose_precision(first.config, first.learner, first.gradient)
         for trainer in trainers:
             trainer.learner.precision = first.learner.precision
         together = Together([trainer.learner for trainer in trainers])
         if not faster(trainers, together):
             return False
+        tell_start(first.prepared, first.device)
         stopped = learn(trainers, together)
-    for trainer in trainers:
-        print(f"{trainer.config.out}: {trainer.summary()}")
     if stopped:
         print(f"stopped at step {together.step}; checkpoints saved, --resume continues")
         raise KeyboardInterrupt
+    for trainer in trainers:
+        tell_end(trainer)
     return True
 
 
 def alike(trainers: Sequence[Trainer]) -> bool:
-    """True if networks without pictures are at the same step of the same training."""
+    """True if networks are at the same step of the same training."""
     first = trainers[0].learner
-    return not first.crops and all(
+    return all(
         (trainer.learner.step, trainer.learner.precision) == (first.step, first.precision)
         and trainer.prepared.batch == trainers[0].prepared.batch
         for trainer in trainers

@@ -70,10 +70,7 @@ def fit(
     config: TrainConfig, prepared: Prepared, device: torch.device, ranks: Ranks = ALONE
 ) -> Path:
     """Train on prepared data, into --out; see `train`."""
-    if device.type == "cpu" and (warning := busy_cores_warning()):
-        print(f"warning: {warning}")
-    for note in prepared.notes:
-        print(f"warning: {note}")
+    tell_start(prepared, device)
     trainer = Trainer(config, prepared, device, ranks)
     if start := prepared.start:
         print(f"{start.path}: convolutions for every camera; BatchNorm and fc are ignored")
@@ -89,10 +86,23 @@ def fit(
         print(f"stopped at step {trainer.learner.step}; checkpoint saved, --resume continues")
         raise KeyboardInterrupt
     if ranks.first:
-        print(f"{config.out}: {trainer.summary()}")
+        tell_end(trainer)
+    return checkpoints.policy_path(config.out)
+
+
+def tell_start(prepared: Prepared, device: torch.device) -> None:
+    """Warn of busy cores and of what was found in the data."""
+    if device.type == "cpu" and (warning := busy_cores_warning()):
+        print(f"warning: {warning}")
+    for note in prepared.notes:
+        print(f"warning: {note}")
+
+
+def tell_end(trainer: "Trainer") -> None:
+    """Summarise a training, and warn of one that was short."""
+    print(f"{trainer.config.out}: {trainer.summary()}")
     if trainer.learner.step < WARMUP_STEPS:
         print(f"warning: fewer than {WARMUP_STEPS} steps, the warm-up; train longer for a result")
-    return checkpoints.policy_path(config.out)
 
 
 @contextmanager

@@ -1,34 +1,33 @@
-"""Success at few evaluations: `python eval/bench/bench_few_steps.py --data STORE --out DIR`.
+"""Success at few evaluations: `python eval/bench/bench_few_steps.py --out DIR --data STORE`.
 
 For each training seed it trains ε, x0, v, flow matching, regression and MIP for the same number of
 updates, distils the first three for as many more, and optimises their timesteps on other episodes.
 All are evaluated over the same episodes, paused: DDIM, DPM-Solver++ 2M on the lambda grid, the
 optimised grid, DDPM.
-A second call continues where the first one stopped. It writes DIR/few_steps.json and the table.
+A second call continues where the first one stopped. It writes DIR/seed-S.json, the outcomes of each
+episode, and prints the table. Where those files exist, the table needs nothing else.
 """
 
 # diffpolicy.eval is known to Python, not to pyright.
 # pyright: reportMissingImports=false
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tyro
 
 from diffpolicy.checkpoint import TRAINING_FILE, load_training
-from diffpolicy.device import choose_device
+from diffpolicy.eval.bench.outcome_files import kept, print_methods
 from diffpolicy.eval.config import SweepConfig
 from diffpolicy.eval.experiment_config import OptimiseConfig
-from diffpolicy.eval.measure.provenance import provenance, set_threads
+from diffpolicy.eval.measure.provenance import set_threads
 from diffpolicy.eval.measure.result_files import read_sweep
-from diffpolicy.eval.measure.results import BudgetResult
+from diffpolicy.eval.measure.results import BudgetResult, Metric
 from diffpolicy.eval.optimise import optimise
-from diffpolicy.eval.report.table import print_table
 from diffpolicy.eval.sweep import sweep
-from diffpolicy.files import write_text
 from diffpolicy.training.config import DistillConfig, TrainConfig
 from diffpolicy.training.distill import distill
 from diffpolicy.training.train import train
@@ -54,10 +53,10 @@ METHODS: dict[str, dict[str, Any]] = {  # options of a sweep over the teachers
 class Config:
     """Compare methods of few network evaluations on one task."""
 
-    data: Path
-    """Demonstrations."""
     out: Path
     """Folder to write."""
+    data: Path | None = None
+    """Demonstrations; not needed where the files of all training seeds exist."""
     env: str | None = None
     """Gymnasium id; by default the one in the store."""
     steps: int = 20_000
@@ -70,35 +69,29 @@ class Config:
     """CPU threads of a training."""
     workers: int | None = None
     """Worker processes of the episodes; by default one for each core."""
+    outcome: Metric = "success"
+    """Outcome of the table."""
 
 
 def main(config: Config) -> None:
-    """Train, evaluate, and print mean success and score of each method over the training seeds."""
-    rows: dict[str, list[BudgetResult]] = {}
-    for seed in config.seeds:
-        folder = config.out / f"seed-{seed}"
-        make_runs(config, folder, seed)
-        for row in evaluate(config, folder):
-            rows.setdefault(row.name, []).append(row)
-    table = [
-        [name, of_name[0].network_evals, *means(of_name)]
-        for name, of_name in sorted(rows.items(), key=lambda kv: (kv[1][0].network_evals, kv[0]))
-    ]
-    print_table(["method", "evaluations", "success", "score", "success by seed"], table)
-    found = {
-        "provenance": asdict(provenance(choose_device("cpu"))),
-        "config": asdict(config),
-        "rows": {name: [asdict(row) for row in of_name] for name, of_name in rows.items()},
-    }
-    write_text(config.out / "few_steps.json", json.dumps(found, default=str))
+    """Train, evaluate, and print each method over the training seeds, with its loss to the best."""
+    about = {"env": config.env, "steps": config.steps, "episodes": config.episodes}
+    print_methods(
+        [
+            kept(config.out / f"seed-{seed}.json", about, partial(played, config, seed))
+            for seed in config.seeds
+        ],
+        config.outcome,
+    )
 
 
-def means(rows: list[BudgetResult]) -> tuple[str, str, str]:
-    """Mean success and score over training seeds, and the success of each."""
-    success = [row.success_rate for row in rows]
-    score = sum(row.score_mean for row in rows) / len(rows)
-    each = " ".join(f"{rate:.2f}" for rate in success)
-    return f"{sum(success) / len(success):.3f}", f"{score:.3f}", each
+def played(config: Config, seed: int) -> Iterator[BudgetResult]:
+    """Rows of every method with a training seed."""
+    if config.data is None:
+        raise SystemExit(f"{config.out} lacks seed-{seed}.json; give --data STORE to make it")
+    folder = config.out / f"seed-{seed}"
+    make_runs(config, folder, seed)
+    return evaluate(config, folder)
 
 
 def make_runs(config: Config, folder: Path, seed: int) -> None:
@@ -107,6 +100,7 @@ def make_runs(config: Config, folder: Path, seed: int) -> None:
         out = folder / name
         common = {"data": config.data, "env": config.env, "steps": config.steps, "seed": seed}
         about = {**common, "out": out, "threads": config.threads, "resume": step_of(out) > 0}
+        about |= {"compile": "off"}
         if step_of(out) < config.steps:
             train(TrainConfig(**about, **options))
     for name in TEACHERS:

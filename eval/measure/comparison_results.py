@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from diffpolicy.checked import NOT_EMPTY
 
 from ..compare_config import Across
-from .results import Count, Metric, Name, Number, Positive, Rate, Source
+from .results import Count, Metric, Name, Number, Positive, Rate, Seed, Source
 
 RowVerdict = Literal[
     "better",
@@ -31,7 +31,7 @@ class ComparedFile:
     file: Name
     policy: Name
     checkpoint: Source
-    seeds: tuple[Count, Count]
+    seeds: tuple[Seed, Seed]
     paired: bool
     says_rules: bool
     device: Name

@@ -27,11 +27,14 @@ from .results import (
     Name,
     Picture,
     Profile,
+    Seed,
     Source,
     TrainingCurve,
+    Video,
     check_inside,
 )
 from .simulated import Simulation
+from .timelines import Timeline
 
 FORMAT_VERSION = 2
 FIELDS = {  # name in JSON, present or past: field
@@ -45,6 +48,7 @@ OMITTED = (  # from JSON, if None
     *("ticks", "tick_late_ms", "missed_ticks", "parameters", "precision", "samples_ms"),
     *("encoder_ms", "head_ms", "evaluations_mean", "training_seeds", "training_seed"),
     *("over_seeds", "cameras", "crop", "policy", "env", "run", "runs", "curves", "videos"),
+    *("command", "date", "timelines"),
 )
 FREE = ("env_kwargs", "training", "evaluation", "cameras")  # objects with names of others
 
@@ -59,7 +63,7 @@ class EvalProvenance(Provenance):
     runs: list[str] | None = None  # several, instead of one; checkpoint: of the first
     policy: Name | None = None  # module:factory, instead of a run
     checkpoint: Source = field(default_factory=Source)
-    seeds: tuple[int, int]  # the first and the last
+    seeds: tuple[Seed, Seed]  # the first and the last
     padded_batch: int
     workers: int | None = None
     max_steps: int | None = None
@@ -136,8 +140,9 @@ class SweepResult:
     recommendations: Annotated[list[Recommendation], NOT_EMPTY]
     recommendation: Recommendation
     pictures: list[Picture] = field(default_factory=list)
-    videos: list[Picture] | None = None
+    videos: list[Video] | None = None
     curves: list[TrainingCurve] | None = None
+    timelines: list[Timeline] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 Shapes: S training seeds, E episodes that count.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from .comparison_results import RowDifference, RowVerdict
 from .results import BudgetResult, Metric
 from .seeds import values_of
 
+LARGEST = 1e15  # ratio
 FEWEST_SAMPLES = 59  # for p95: 1 - 0.95^59 > 0.95, as for the percentiles of a profile
 Interval = tuple[float, float] | None
 
@@ -146,7 +148,9 @@ def _latencies(
 
 
 def _ratio(reference: float | None, value: float | None) -> float | None:
-    return value / reference if reference and value is not None else None
+    """None without a value, and if the reference is as good as zero beside it."""
+    found = value / reference if reference and value is not None else math.inf
+    return found if found <= LARGEST else None
 
 
 def _p95(result: Comparable, row: BudgetResult) -> float | None:

@@ -27,7 +27,7 @@ from diffpolicy.terminal.progress import progress_bar
 
 from .held_out import HeldOut
 
-LEVELS = 50  # of the teacher that the search of a path visits
+LEVELS = 50  # of the teacher that the search of a path visits, or as many as the largest budget
 BEST = 3  # candidates of each budget beside the named grids
 SEARCH_STREAM = 0x5C4  # apart from the streams of closed loop
 
@@ -52,16 +52,19 @@ class Proposal:
 
 
 class Search:
-    """The teacher of a policy (DDIM over all T timesteps), and the terminal error of schedules."""
+    """The teacher of a policy (DDIM over all T timesteps), and the terminal error of schedules.
 
-    def __init__(self, policy: Policy, data: HeldOut, windows: int, seed: int):
+    most: the largest number of steps of a schedule, at most T / 2.
+    """
+
+    def __init__(self, policy: Policy, data: HeldOut, windows: int, seed: int, most: int):
         self.timesteps = policy.specification.model.train_timesteps
         self.predict, self.noise = _given(policy, data, windows, seed)
         self.table = table_of(policy)
         chain = tuple(range(self.timesteps - 1, -1, -1))
         with torch.inference_mode():
             self.teacher = teach(self.predict, self.noise, chain, self.table)
-            coarse = self.teacher.every(max(1, self.timesteps // LEVELS))
+            coarse = self.teacher.every(max(1, self.timesteps // max(LEVELS, most)))
             rows = cost_rows(self.predict, coarse, self.table)
             costs = progress_bar(rows, total=len(coarse.times), desc="costs of steps", unit="level")
             self.times, self.cost = coarse.times, np.stack(list(costs))
@@ -74,7 +77,7 @@ class Search:
         return rms(self.end(times) - self.teacher.y)
 
     def proposals(self, steps: int) -> list[Proposal]:
-        """Named grids, trailing first, and the best others by their terminal error."""
+        """Named grids, trailing last, then the best others by their terminal error."""
         named, searched = dict(self.named(steps)), dict(self.searched(steps))
         for times in (*named, *searched):
             if times not in self.tried:

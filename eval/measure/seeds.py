@@ -22,6 +22,9 @@ SUMS = ("episodes", "successes", "starved_ticks", "replans", "deadline_misses", 
 MEANS = ("delay_ticks", "delay_error", "prefix_miss_share", "action_age_ms_p50")
 MEANS += ("seam_jump", "seam_jerk", "evaluations_mean")
 METRICS: tuple[Metric, Metric] = ("success", "score")
+OPTIONS = ("batch", "lr", "steps", "minutes", "weight_decay", "observation_noise")  # of training
+OPTIONS += ("validation_fraction", "colour_jitter")
+ABSENT = {"observation_noise": 0.0, "colour_jitter": 0.0}  # from older runs
 LISTS = ("failures", "far_observations", "samples_ms")
 
 
@@ -35,7 +38,7 @@ def runs_in(folder: Path) -> list[Path]:
 
 
 def check_recipe(folder: Path, runs: dict[Path, Checkpoint]) -> None:
-    """Raise DiffpolicyError if runs differ in more than their training seed."""
+    """Raise DiffpolicyError unless runs differ in their training seed, and in that alone."""
     (first, reference), *others = ((path, _recipe(run)) for path, run in runs.items())
     for path, recipe in others:
         for part, value in reference.items():
@@ -45,11 +48,20 @@ def check_recipe(folder: Path, runs: dict[Path, Checkpoint]) -> None:
                     f"{recipe[part]}, of {first.name} {value}; expected runs that differ in their "
                     "training seed; try --runs with each of them"
                 )
+    seeds = {path: _options(run).get("seed") for path, run in runs.items()}
+    for path, seed in seeds.items():
+        twin = next(other for other in seeds if seeds[other] == seed)
+        if seed is not None and twin != path:
+            raise DiffpolicyError(
+                f"{folder} holds two runs of training seed {seed}: {twin.name} and {path.name}; "
+                "expected one of each; move one of them elsewhere"
+            )
 
 
 def _recipe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Facts that decide on the weights, but for the training seed."""
     specification = checkpoint.specification
-    training = specification.training
+    training, options = specification.training, _options(checkpoint)
     teacher = training.get("teacher") or {}
     return {
         "model": specification.model,
@@ -57,8 +69,15 @@ def _recipe(checkpoint: Checkpoint) -> dict[str, Any]:
         "task": specification.task,
         "data": training.get("fingerprint"),
         "teacher": teacher.get("chain"),
-        **{name: (training.get("config") or {}).get(name) for name in ("batch", "lr", "steps")},
+        "encoder_weights": (training.get("encoder_weights") or {}).get("digest"),
+        "step": training.get("step") if options.get("steps") else None,  # else by the clock
+        **{name: options.get(name, ABSENT.get(name)) for name in OPTIONS},
     }
+
+
+def _options(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Options of the training; none of imported policies."""
+    return checkpoint.specification.training.get("config") or {}
 
 
 def by_budget(policies: Sequence[Budget]) -> list[list[Budget]]:

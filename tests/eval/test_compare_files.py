@@ -1,6 +1,7 @@
 """diffpolicy compare: what is matched, paired, called a regression, and refused."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,19 @@ def test_welchs_interval_is_that_of_the_formula():
     half = stats.t.ppf(0.975, freedom) * np.sqrt(sum(parts))
     middle = a.mean() - b.mean()
     assert welch(a, b) == pytest.approx((middle - half, middle + half))
-    assert welch(a[:1], b) is None and welch(np.ones(4), np.zeros(4)) is None
+    assert welch(a[:1], b) is None and welch(np.ones(4), np.ones(9)) is None
+
+
+def test_outcomes_without_spread_that_differ_are_two_rates():
+    low, high = newcombe(np.ones(30, bool), np.zeros(20, bool))
+    assert welch(np.full(30, 2.0), np.full(20, -1.0)) == pytest.approx((3 * low, 3 * high))
+    assert welch(np.full(20, -1.0), np.full(30, 2.0)) == pytest.approx((-3 * high, -3 * low))
+    trainings = np.ones((3, 30), bool)  # of which every one succeeds, and no other
+    for ours, theirs, said in (
+        (~trainings, trainings[:1], "worse"),
+        (trainings, ~trainings, "better"),
+    ):
+        assert statistics(ours, theirs, paired=False, margin=None)["verdict"] == said
 
 
 def test_rows_are_paired_on_the_seeds_that_both_files_hold(pair):
@@ -317,6 +330,44 @@ def test_wrong_options_are_refused(pair, tmp_path, refused, snapshot):
     assert snapshot(tmp_path) == before
 
 
+def test_a_refused_comparison_leaves_no_folder(pair, tmp_path, refused, snapshot):
+    one, two = pair(head(env="other:Task-v0"))
+    before = snapshot(tmp_path)
+    refused("compare", one, two, "--json", tmp_path / "new" / "c.json")
+    assert snapshot(tmp_path) == before and not (tmp_path / "new").exists()
+
+
+def test_results_with_odd_names_seeds_and_latencies_can_be_drawn_again(tmp_path, call):
+    """A name that is not UTF-8, and one with control characters; the largest seeds; 1e-300 ms."""
+
+    def least(data: dict) -> None:
+        data["header"]["seeds"] = [2**62, 2**62 + 399]
+        for row in data["records"]:
+            row.update(clock="simulated", latency_ms=constant(1e-300))
+
+    def slow(data: dict) -> None:
+        least(data)
+        data["records"][0].update(latency_ms=constant(1e10))
+
+    reference = changed(tmp_path / os.fsdecode(b"a\xff.json"), change=least)
+    other, out = changed(tmp_path / "b\n\x1b[31m.json", change=slow), tmp_path / "c.json"
+    assert call("compare", reference, other, "--json", out, "--page", tmp_path / "p.html").code == 0
+    assert call("report", out).code == 0
+    result = read_result(out)
+    assert [file.seeds[0] for file in result.files] == [2**62] * 2
+    assert [row.p50_ratio for row in result.rows] == [None, 1.0, 1.0]
+
+
+def constant(ms: float) -> dict:
+    """Percentiles of a latency that is always the same."""
+    return {"p50": ms, "p90": ms, "p99": None, "max": ms, "samples": 1}
+
+
+def test_seeds_beyond_64_bits_are_refused(pair, refused):
+    files = pair(head(seeds=[10**40, 10**40 + 399]))
+    assert "header.seeds[0] must be at most" in refused("compare", *files)
+
+
 def test_file_page_and_the_drawing_from_the_file_agree(pair, tmp_path, call):
     def hostile(data: dict) -> None:
         data["header"].update(run="<b>\x1b[2J</b>", runs=None, device="\x1b[2J")
@@ -329,7 +380,7 @@ def test_file_page_and_the_drawing_from_the_file_agree(pair, tmp_path, call):
     assert "".join(again.splitlines()[1:-1]) == "".join(first.out.splitlines()[:-2])
     page = (out / "p.html").read_text()
     assert (out / "c.html").read_text() == page and "<b>" not in page
-    assert page.count("<img alt=") == 1 and "http" not in page
+    assert page.count('class="differences"') == 1 and "http" not in page.replace("http-equiv", "")
     assert len((out / "c_budgets.csv").read_text().splitlines()) == 4
 
 

@@ -7,12 +7,16 @@ from dataclasses import replace
 import pytest
 
 from diffpolicy.checkpoint import load_policy
+from diffpolicy.eval import optimise as module
 from diffpolicy.eval.experiment_config import OptimiseConfig
+from diffpolicy.eval.measure.held_out import held_out
 from diffpolicy.eval.measure.result_files import read_result
 from diffpolicy.eval.measure.results import Outcomes
-from diffpolicy.eval.measure.schedule_search import Proposal
+from diffpolicy.eval.measure.run import run_of
+from diffpolicy.eval.measure.schedule_search import Proposal, Search
 from diffpolicy.eval.optimise import judge, optimise
 from diffpolicy.policy import Policy
+from diffpolicy.sampling.schedules import shortest
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.train import train
 
@@ -59,6 +63,28 @@ def test_the_chosen_timesteps_are_stored_with_unchanged_weights(optimised, own_r
     assert all(w.equal(after.weights[name]) for name, w in before.weights.items())
     grid = Policy.load(run, grid="optimised", ddim_steps=2).chain.grid
     assert tuple(t for t, _ in grid) == chosen[2]
+
+
+def test_a_budget_may_have_more_steps_than_the_search_has_levels(balance_store, tmp_path):
+    sizes = {"steps": 1, "hidden": 8, "blocks": 1, "device": "cpu", "train_timesteps": 150}
+    train(TrainConfig(data=balance_store, out=tmp_path, **sizes))
+    config = OptimiseConfig(run=tmp_path, ddim_steps=(75,), **SMALL | {"windows": 1})
+    policy = Policy.load(tmp_path, ddim_steps=1)
+    data = held_out(run_of(config), load_policy(tmp_path), None)
+    search = Search(policy, data, 1, 0, 75)
+    assert len(shortest(search.cost, 75)) == 75 <= len(search.times)
+
+
+def test_the_file_is_written_once_the_schedules_are_stored(own_run, tmp_path, monkeypatch):
+    shutil.copytree(own_run, tmp_path / "run")
+
+    def killed(result, file):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        optimise(OptimiseConfig(run=tmp_path / "run", ddim_steps=(1,), **SMALL))
+    assert len(load_policy(tmp_path / "run").specification.schedules) == 1
 
 
 def rows_of(result, outcomes):

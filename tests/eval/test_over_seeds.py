@@ -13,6 +13,7 @@ from diffpolicy.eval.config import SweepConfig
 from diffpolicy.eval.delays import delays
 from diffpolicy.eval.delays_config import DelaysConfig
 from diffpolicy.eval.measure.result_files import read_sweep
+from diffpolicy.eval.measure.runs import load_runs
 from diffpolicy.eval.measure.seeds import held_over_seeds, runs_in, values_of
 from diffpolicy.eval.report.sentences import reason
 from diffpolicy.eval.significance import crossed_interval, mean_interval
@@ -20,6 +21,7 @@ from diffpolicy.eval.sweep import sweep
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.seeds import command
 
+NETWORK = {"hidden": 32, "blocks": 1, "device": "cpu", "steps": 20}
 SMALL = {"episodes": 6, "envs": 4, "batch": 4, "max_steps": 40, "engine": "eager"}
 SWEEP = {"clocks": ("paused",), "latency_ms": 0.0, "pictures": False, "floor": 0.0, **SMALL}
 
@@ -28,8 +30,7 @@ SWEEP = {"clocks": ("paused",), "latency_ms": 0.0, "pictures": False, "floor": 0
 def recipe(balance_store, tmp_path_factory) -> Path:
     """Runs of the seeds 0 and 2 in a folder."""
     out = tmp_path_factory.mktemp("recipes") / "recipe"
-    network = {"hidden": 32, "blocks": 1, "device": "cpu", "steps": 20}
-    command(TrainConfig(data=balance_store, out=out, seeds=(2, 0), **network))
+    command(TrainConfig(data=balance_store, out=out, seeds=(2, 0), **NETWORK))
     return out
 
 
@@ -65,13 +66,38 @@ def test_the_table_of_episodes_names_both_seeds(swept):
 
 def test_other_folders_are_one_error(recipe, balance_store, tmp_path):
     shutil.copytree(recipe, tmp_path / "mixed")
-    other = {"hidden": 16, "blocks": 1, "device": "cpu", "steps": 20}
+    other = {**NETWORK, "hidden": 16}
     command(TrainConfig(data=balance_store, out=tmp_path / "mixed", seeds=(7,), **other))
     with pytest.raises(DiffpolicyError, match=r"runs of different recipes: model of seed-7 is"):
         sweep(SweepConfig(runs=(tmp_path / "mixed",), ddim_steps=(1,), out=tmp_path, **SWEEP))
     options = {"ticks": (0,), "ddim_steps": (1,), "out": tmp_path, **SMALL}
     with pytest.raises(DiffpolicyError, match="recipe holds runs of several training seeds"):
         delays(DelaysConfig(runs=(recipe,), **options))
+
+
+@pytest.mark.parametrize(
+    ("seed", "changes", "said"),
+    [
+        (7, {"observation_noise": 0.1}, r"observation_noise of seed-7 is 0\.1, of seed-0 0\.0"),
+        (7, {"validation_fraction": 0.5}, r"validation_fraction of seed-7 is 0\.5"),
+        (7, {"steps": 30}, r"step of seed-7 is 30, of seed-0 20"),
+    ],
+)
+def test_runs_of_one_recipe_differ_in_their_seed_alone(
+    recipe, balance_store, tmp_path, seed, changes, said
+):
+    shutil.copytree(recipe, tmp_path / "mixed")
+    options = NETWORK | changes
+    command(TrainConfig(data=balance_store, out=tmp_path / "mixed", seeds=(seed,), **options))
+    with pytest.raises(DiffpolicyError, match=f"runs of different recipes: {said}"):
+        [*load_runs([tmp_path / "mixed"])]
+
+
+def test_a_run_that_is_copied_is_not_another_training_seed(recipe, tmp_path):
+    for name in ("seed-2", "seed-3"):
+        shutil.copytree(recipe / "seed-2", tmp_path / "twins" / name)
+    with pytest.raises(DiffpolicyError, match="two runs of training seed 2: seed-2 and seed-3"):
+        [*load_runs([tmp_path / "twins"])]
 
 
 def test_a_row_of_one_seed_has_the_interval_of_its_episodes():

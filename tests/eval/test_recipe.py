@@ -1,5 +1,6 @@
 """The recipe of a run: a folder keeps its number of demonstrations."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from diffpolicy.eval.measure.result_files import read_sweep
 
 TRAINING = {"steps": 5, "hidden": 16, "blocks": 1, "device": "cpu", "threads": 1}
 ENVIRONMENT = "diffpolicy.envs:Balance-v0"
+SMALL_LOOK = {"ddim_steps": 1, "episodes": 2, "max_steps": 3, "engine": "eager", "workers": 1}
 
 
 @pytest.mark.parametrize("number", [1, 3])
@@ -41,11 +43,35 @@ def test_threads_of_quickstart_reach_training_and_sweep(tmp_path, monkeypatch):
         found["sweep"] = config.threads
         raise KeyboardInterrupt
 
+    def look(run, out, threads):
+        found["first look"] = threads
+
     monkeypatch.setattr(quickstart, "make_run", train)
+    monkeypatch.setattr(quickstart, "first_look", look)
     monkeypatch.setattr(quickstart, "prepare_budgets", sweep)
     with pytest.raises(KeyboardInterrupt):
         quickstart.quickstart(QuickstartConfig(out=tmp_path, threads=2))
-    assert found == {"training": 2, "sweep": 2}
+    assert found == {"training": 2, "first look": 2, "sweep": 2}
+
+
+def test_the_first_look_is_a_video_that_is_made_once(tiny_run, tmp_path, monkeypatch, snapshot):
+    monkeypatch.setattr(quickstart, "FIRST", SMALL_LOOK)
+    quickstart.first_look(tiny_run, tmp_path / "first", 1)
+    before = snapshot(tmp_path / "first")
+    assert len(list((tmp_path / "first/videos").glob("*.webp"))) == 1
+    quickstart.first_look(tiny_run, tmp_path / "first", 1)
+    assert snapshot(tmp_path / "first") == before
+
+
+def test_the_plan_follows_the_options():
+    def minutes(**options) -> list[float]:
+        plan = quickstart.plan(QuickstartConfig(**options))
+        return [float(number) for number in re.findall(r"(\d+\.\d)", plan)]
+
+    first, whole = minutes()
+    assert minutes(minutes=QuickstartConfig.minutes + 1) == pytest.approx([first + 2, whole + 2])
+    later = minutes(episodes=2 * QuickstartConfig.episodes)
+    assert later == pytest.approx([first, whole + quickstart.SWEEP], abs=0.11)
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,22 @@ def test_error_lines_name_what_is_missing():
         Policy(checkpoint_of(objective="regression"), Sampling(late="guided"))
 
 
+@pytest.mark.parametrize(
+    ("spread", "said"),
+    [
+        ("wide", "action_std in the header of the run must be a list; got 'wide'"),
+        ([0.3], "has 1 numbers; expected 2"),
+        ([0.3, None], r"\[1\] must be a number; got None"),
+        ([0.3, -1.0], "must be at least 0; got -1.0"),
+    ],
+)
+def test_a_damaged_spread_is_refused(spread, said):
+    damaged = checkpoint_of()
+    specification = replace(damaged.specification, training={SPREAD: spread})
+    with pytest.raises(DiffpolicyError, match=said):
+        policy_of("guided:prior", replace(damaged, specification=specification))
+
+
 def test_a_run_holds_the_spread_of_its_training_actions(tiny_run):
     assert Policy.load(tiny_run, ddim_steps=2, late="guided:prior:oracle", start=90).late.oracle
 

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import get_context
 
@@ -35,8 +36,10 @@ from diffpolicy.training.distributed import (
 )
 from diffpolicy.training.learner import Learner
 from diffpolicy.training.precision import BFLOAT16, FLOAT32
+from diffpolicy.training.seeds import command
 
 HORIZONS, CPU, BATCH = Horizons(2, 8, 4), torch.device("cpu"), 12
+Train = Callable[[TrainConfig], object]
 FORKS = "ignore:This process .* is multi-threaded:DeprecationWarning"
 
 SCRIPT = """
@@ -87,12 +90,14 @@ def assert_near(out, expected) -> None:
         torch.testing.assert_close(tensors[name], tensor, rtol=0, atol=1e-5)
 
 
-def train_as(config: TrainConfig, variables: dict[str, str]) -> None:
+def train_as(config: TrainConfig, variables: dict[str, str], train: Train) -> None:
     os.environ.update(variables)
-    training.train(config)
+    train(config)
 
 
-def train_together(config: TrainConfig, count: int) -> list[int | None]:
+def train_together(
+    config: TrainConfig, count: int, train: Train = training.train
+) -> list[int | None]:
     """Exit statuses of so many processes; forks, so that torch is imported once."""
     with socket.socket() as found:
         found.bind(("localhost", 0))
@@ -100,7 +105,8 @@ def train_together(config: TrainConfig, count: int) -> list[int | None]:
     shared = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": str(count)}
     processes = [
         get_context("fork").Process(
-            target=train_as, args=(config, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+            target=train_as,
+            args=(config, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, train),
         )
         for rank in range(count)
     ]
@@ -162,6 +168,24 @@ def test_processes_with_different_options_are_refused(config, tmp_path, monkeypa
     )
     assert train_together(replace(config, out=tmp_path / "run"), 2) in ([1, 2], [2, 1])
     assert not (tmp_path / "run" / TRAINING_FILE).exists()
+
+
+@pytest.mark.filterwarnings(FORKS)
+@pytest.mark.parametrize("seeds", [(), (0, 1), (1, 1)])
+def test_the_command_tells_an_error_of_all_processes_once(config, tmp_path, seeds):
+    taken = replace(config, out=tmp_path, seeds=seeds)
+    (tmp_path / "seed-1").mkdir()
+    for folder in (tmp_path, tmp_path / "seed-1"):
+        (folder / TRAINING_FILE).write_bytes(b"")
+    statuses = train_together(taken, 2, command)
+    assert sorted(map(str, statuses)) == ["1", "2"]  # DiffpolicyError, and in silence
+
+
+@pytest.mark.filterwarnings(FORKS)
+def test_several_seeds_are_trained_by_all_processes_in_turn(config, uninterrupted, tmp_path):
+    both = replace(config, out=tmp_path, seeds=(3, config.seed))
+    assert train_together(both, 2, command) == [0, 0]
+    assert_near(tmp_path / f"seed-{config.seed}", uninterrupted)
 
 
 def test_after_a_killed_process_one_alone_goes_on_to_the_same_weights(
@@ -226,6 +250,16 @@ def test_losses_and_gradients_of_all_parts_add_up_to_those_of_the_batch(case, co
     torch.testing.assert_close(sum(part for _, part in parts), gradient, rtol=1e-4, atol=1e-6)
 
 
+def test_a_batch_of_which_nothing_counts_has_no_loss():
+    """One window at the end of an episode, whose last actions are given."""
+    ours, windows = CASES["prefix"]()
+    losses = []
+    for ours.step in range(40):
+        losses.append(float(ours.backward(windows, 1)))
+        assert all(p.grad.isfinite().all() for p in ours.parameters)
+    assert 0.0 in losses and all(np.isfinite(losses))
+
+
 def test_in_bfloat16_parts_add_up_within_its_rounding():
     loss, gradient = gradients(CASES["masked"], ALONE, BFLOAT16)
     (one, first), (other, second) = (
@@ -285,16 +319,16 @@ def test_ranks_are_those_of_torchrun_and_one_process_is_alone():
 
 
 @pytest.mark.parametrize(
-    ("name", "command"), [("distill", distill), ("train-correction", train_correction)]
+    ("name", "other"), [("distill", distill), ("train-correction", train_correction)]
 )
-def test_other_commands_run_in_one_process(monkeypatch, name, command):
+def test_other_commands_run_in_one_process(monkeypatch, name, other):
     for variable, value in VARIABLES.items():
         monkeypatch.setenv(variable, value)
     with pytest.raises(SystemExit):  # rank 1 says nothing
-        command(None)
+        other(None)
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(DiffpolicyError, match=f"{name} does not run in 2 processes; expected one"):
-        command(None)
+        other(None)
 
 
 def test_an_error_of_all_processes_is_told_once_and_each_other_error_too():

@@ -2,13 +2,18 @@
 
 import json
 import signal
+import weakref
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from stores import ENDS, joined, write_plainly
 
 from diffpolicy.checkpoint import TRAINING_FILE, load_training
+from diffpolicy.specification import NO_ENVIRONMENT
 from diffpolicy.training import seeds
+from diffpolicy.training import train as training
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.seeds import command
 from diffpolicy.training.together import Together
@@ -75,6 +80,36 @@ def test_seeds_together_go_on_after_an_interruption(balance_store, tmp_path, mon
         assert same(parts.out / seed, whole.out / seed)
         lines = (parts.out / seed / "log.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in lines] == [2, 4, 6, 8, 10, 12]
+
+
+def test_seeds_together_warn_as_one_alone_does(balance_store, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(seeds, "LEAST_GAIN", 0.0)
+    monkeypatch.setattr(training, "busy_cores_warning", lambda: "busy")
+    prepare = training.prepare
+    monkeypatch.setattr(
+        training, "prepare", lambda *about: replace(prepare(*about), notes=("rows are odd",))
+    )
+    command(TrainConfig(data=balance_store, out=tmp_path, seeds=(3, 1), **SMALL))
+    said = capsys.readouterr().out
+    assert said.count("warning: busy\nwarning: rows are odd\n") == 1
+    assert said.count("warning: fewer than 500 steps") == 2
+
+
+def test_pictures_of_one_seed_are_read_at_a_time(tmp_path, monkeypatch):
+    image = np.random.default_rng(0).integers(0, 255, (ENDS[-1], 16, 16, 3), np.uint8)
+    store = write_plainly(tmp_path / "store", {**joined(), "image": image}, ENDS)
+    alive, whole = [], training.prepare
+
+    def prepare(*about):
+        found = whole(*about)
+        alive.append(weakref.ref(found))
+        assert sum(each() is not None for each in alive) == 1
+        return found
+
+    monkeypatch.setattr(training, "prepare", prepare)
+    facts = {"env": NO_ENVIRONMENT, "control_dt": 0.1, "position_targets": True, **SMALL}
+    command(TrainConfig(data=store, out=tmp_path, seeds=(3, 1, 2), **{**facts, "steps": 1}))
+    assert len(alive) == 4
 
 
 def test_seeds_at_different_steps_are_trained_one_after_the_other(
