@@ -59,17 +59,15 @@ def test_pictures_alone_have_no_distance(capsys):
 
 @pytest.mark.parametrize("task", ["PushT-v0", "Detour-v0"])
 def test_an_action_is_drawn_where_the_cursor_of_it_is(task):
-    """Straight for PushT, through the joints of an arm for Detour, whose reach ends in between."""
+    """Straight for PushT, through the joints of an arm for Detour: around the robot, in reach."""
     env = environment.make(f"diffpolicy.envs:{task}", {}, render_mode="rgb_array")
     with closing(env):
         env.reset(seed=0)
         scene = scene_of(env)
         assert scene is not None
-        cursors = np.random.default_rng(0).uniform(0.3, 0.7, (20, 2))
+        cursors = env.unwrapped.cursor + np.random.default_rng(0).uniform(-0.05, 0.05, (40, 2))
         actions = np.array([env.unwrapped.action_from_cursor(c) for c in cursors])
-        again = np.array([env.unwrapped.action_from_cursor(c) for c in scene.place(actions)])
-        unit = np.ptp(actions, axis=0)
-        np.testing.assert_allclose(again / unit, actions / unit, atol=0.02)
+        np.testing.assert_allclose(scene.place(actions), cursors, atol=0.005)
         assert np.isnan(scene.place(actions + 1e6)).all()
 
 
