@@ -8,13 +8,15 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from diffpolicy.cli import COMMANDS, named
 from diffpolicy.eval.measure.decisions import BudgetMean, Decision
+from diffpolicy.eval.measure.results import LatencyResult, Percentiles
 from diffpolicy.eval.report.sentences import reason
-from diffpolicy.eval.report.table import WIDTH, print_table
+from diffpolicy.eval.report.table import WIDTH, print_latencies, print_table
 from diffpolicy.terminal.output import command_output, is_quiet, print_alone, say
 
 EVAL = ("--episodes", 1, "--max-steps", 5, "--ddim-steps", 1, "--workers", 1)
@@ -123,6 +125,33 @@ def test_a_table_that_is_too_wide_gives_names_lines_of_their_own(capsys):
     print_table(["budget", *("p50",) * 9], [["name " * 10, *("1234567",) * 9]])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4 and max(map(len, lines)) <= WIDTH
+
+
+@pytest.mark.parametrize("columns", [2, 14, 40])
+def test_a_table_of_any_number_of_columns_keeps_to_the_width(capsys, columns):
+    titles, rows = [f"title {i}" for i in range(columns)], [[str(i) for i in range(columns)]]
+    print_table(titles, rows)
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= WIDTH
+    assert out.split() == [*" ".join(titles).split(), *rows[0]]
+
+
+@pytest.mark.parametrize("loads", [("quiet", "quiet"), ("quiet", "disturbed")])
+def test_a_table_of_latencies_with_a_baseline_has_a_line_for_each_row(capsys, loads):
+    result = LatencyResult(
+        **{"net": "mlp", "ddim_steps": 100, "network_evals": 100, "engine": "diffusers"},
+        **{"threads": 16, "p50_ms": 123.4, "p99_ms": 234.5, "ratio_to_baseline": 23.2},
+        **{"max_abs_diff": 7.15e-7, "gpu_ms": None, "precision": "float32", "parameters": 1},
+        latency_ms=Percentiles(
+            p50=123.4, p90=134.5, p99=234.5, p99_9=345.6, max=456.7, samples=3008
+        ),
+        samples_ms=[1.0],
+    )
+    rows = [replace(result, load=load) for load in loads]
+    print_latencies(SimpleNamespace(rows=rows, provenance=SimpleNamespace(deadline_ms=None)))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= WIDTH
+    assert len(lines) == 4 and ("quiet" in lines[0]) == (len(set(loads)) == 1)
 
 
 def test_the_number_for_equals_is_not_told_beside_unequal_means():
