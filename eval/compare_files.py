@@ -21,6 +21,7 @@ from .measure.result_files import EvalProvenance, write_result
 from .measure.row_differences import row_difference
 from .report.compare_page import compare_page
 from .report.compare_table import print_comparison, print_wrapped, regression_line
+from .report.page import link_to
 from .report.products import print_json
 from .sweep import metric_of
 
@@ -40,7 +41,8 @@ def compare(config: CompareConfig) -> None:
     elif config.json:
         write_result(config.json, result)
     if config.page:
-        write_text(config.page, compare_page(result))
+        links = [link_to(config.json, config.page.parent)] if config.json in written else []
+        write_text(config.page, compare_page(result, links))
     for path in written:
         say(f"wrote {path}")
     if config.fail_on_regression:

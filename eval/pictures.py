@@ -15,6 +15,7 @@ from .measure.description import Budget
 from .measure.evaluator import Evaluator
 from .measure.frames import Frames, frames_of
 from .measure.results import BudgetResult, Picture
+from .measure.timelines import Timeline, timeline_of
 from .report.figure import png
 from .report.sentences import caption
 from .report.strip import frame_strip, traces
@@ -36,32 +37,30 @@ class Shown(NamedTuple):
         return "paused" if self.row.clock == "paused" else f"simulated ({self.profile.source})"
 
 
-def pictures_of(evaluator: Evaluator, shown: Sequence[Shown], folder: Path) -> Iterator[Picture]:
-    """Write a picture of the first episode of each budget; see `picture_of`."""
+class Pictured(NamedTuple):
+    """The picture of an episode, and its timeline if it had any action."""
+
+    picture: Picture
+    timeline: Timeline | None
+
+
+def pictures_of(evaluator: Evaluator, shown: Sequence[Shown], folder: Path) -> Iterator[Pictured]:
+    """Write a picture of the first episode of each budget to folder/rollouts."""
     for number, each in enumerate(shown, 1):
-        title = f"{each.row.name}, {each.clock}"
-        yield picture_of(evaluator, each.policy, each.profile, number, title, folder)
+        yield picture_of(evaluator, each, number, folder)
 
 
-def picture_of(
-    evaluator: Evaluator,
-    policy: Budget,
-    profile: LatencyProfile,
-    number: int,
-    title: str,
-    folder: Path,
-) -> Picture:
-    """Write the picture of the first episode to folder/rollouts; an error is its caption.
-
-    title: the budget, a comma, and the clock.
-    """
-    file = f"{FOLDER}/{file_name(number, title)}"
+def picture_of(evaluator: Evaluator, shown: Shown, number: int, folder: Path) -> Pictured:
+    """The picture of the first episode, and its timeline; an error is the caption."""
+    title = f"{shown.row.name}, {shown.clock}"
+    file, timeline = f"{FOLDER}/{file_name(number, title)}", None
     try:
-        shot = frames_of(evaluator, policy, profile, evaluator.seeds.start)
+        shot = frames_of(evaluator, shown.policy, shown.profile, evaluator.seeds.start)
+        timeline = timeline_of(shown.row.name, shown.clock, shot.episode, shot.actions)
         write_bytes(folder / file, draw(shot, evaluator.options.control_dt_s))
     except (DiffpolicyError, OSError) as error:
-        return Picture(title, str(error), None)
-    return Picture(title, caption_of(shot), file)
+        return Pictured(Picture(title, str(error), None), timeline)
+    return Pictured(Picture(title, caption_of(shot), file), timeline)
 
 
 def file_name(number: int, title: str) -> str:

@@ -11,13 +11,13 @@ from .experiment_config import QuickstartConfig
 from .measure.description import describe
 from .measure.evaluator import Evaluator
 from .measure.recipe import Recipe, make_run
-from .measure.result_files import read_sweep
+from .measure.result_files import Options, read_sweep
 from .measure.timing import measure
 from .sweep import Clock, open_evaluator, prepare_budgets, run_sweep
 
 ENVIRONMENT = "diffpolicy.envs:Balance-v0"
 BATCH = 64  # each of two workers has 50 of 100 episodes
-FIRST = {"ddim_steps": 4, "episodes": 16}  # of the first look
+FIRST: Options = {"ddim_steps": 4, "episodes": 16}  # of the first look
 RECORDING, LOOK, SWEEP = 0.3, 0.4, 2.5  # minutes of the defaults on two quiet cores, measured
 
 

@@ -127,6 +127,7 @@ def run_sweep(
         for clock, of_clock in zip(clocks, rows, strict=True)
     ]
     shown = _shown(policies, clocks[-1], rows[-1], advice[-1])
+    pictured = [*pictures_of(evaluator, shown, out)] if config.pictures else []
     about = {"outcome": metric, "margin": config.margin, "floor": config.floor, "on": config.on}
     result = SweepResult(
         provenance=SweepProvenance(**vars(evaluator.provenance()), **about),
@@ -134,9 +135,10 @@ def run_sweep(
         profiles=_profiles(rows, clocks),
         recommendations=advice,
         recommendation=advice[-1],
-        pictures=[*pictures_of(evaluator, shown, out)] if config.pictures else [],
+        pictures=[each.picture for each in pictured],
         videos=videos_of(evaluator, shown, metric, config.videos, out) or None,
         curves=curves_of(config) or None,
+        timelines=[each.timeline for each in pictured if each.timeline] or None,
     )
     save(result, out / "sweep.json")
     if config.json:

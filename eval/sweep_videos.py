@@ -13,7 +13,7 @@ from diffpolicy.terminal.progress import progress_bar
 from .animation import encoded
 from .film import Panel, film
 from .measure.evaluator import Evaluator
-from .measure.results import Metric, Picture
+from .measure.results import Metric, Video
 from .pictures import Shown, plain
 from .videos import FAILURES, FOLDER, note_of, panel_of, replay
 
@@ -36,7 +36,7 @@ class Replayed(NamedTuple):
 
 def videos_of(
     evaluator: Evaluator, shown: Sequence[Shown], metric: Metric, count: int, out: Path
-) -> list[Picture]:
+) -> list[Video]:
     """Film `count` seeds at all shown budgets, one file each in out/videos."""
     chosen = chosen_seeds(shown, metric, evaluator.seeds)[:count]
     replays: dict[int, list[Replayed]] = {seed: [] for seed, _ in chosen}
@@ -46,10 +46,10 @@ def videos_of(
             for seed, found in replays.items():
                 found.append(_replayed(evaluator, budget, seed))
                 bar.update(1)
-    dt_s, clock = evaluator.options.control_dt_s, shown[0].clock
+    dt_s = evaluator.options.control_dt_s
     names = [f"{FOLDER}/{name_of(number, each, shown)}" for number, each in enumerate(chosen, 1)]
     return [
-        _written(each, clock, name, replays[each.seed], dt_s, out)
+        _written(each, shown, name, replays[each.seed], dt_s, out)
         for each, name in zip(chosen, names, strict=True)
     ]
 
@@ -81,15 +81,23 @@ def _replayed(evaluator: Evaluator, budget: Shown, seed: int) -> Replayed:
 
 
 def _written(
-    chosen: Chosen, clock: str, file: str, replays: Sequence[Replayed], dt_s: float, out: Path
-) -> Picture:
+    chosen: Chosen,
+    shown: Sequence[Shown],
+    file: str,
+    replays: Sequence[Replayed],
+    dt_s: float,
+    out: Path,
+) -> Video:
     """Write one video of what could be replayed; an error is its caption."""
     differ = ", on which the budgets differ" if chosen.spread else ""
-    title, caption = f"seed {chosen.seed}{differ}, {clock}", "; ".join(note for _, note in replays)
+    title = f"seed {chosen.seed}{differ}, {shown[0].clock}"
+    caption = "; ".join(note for _, note in replays)
     panels = [found for found, _ in replays if found]
+    pairs = zip(shown, replays, strict=True)
+    budgets = [each.row.name for each, found in pairs if found.panel]
     try:
         if panels:
             write_bytes(out / file, encoded(film(panels, dt_s), "webp"))
     except FAILURES as error:
-        return Picture(title, f"{caption}: {error}", None)
-    return Picture(title, caption, file if panels else None)
+        return Video(title, f"{caption}: {error}", None, chosen.seed)
+    return Video(title, caption, file if panels else None, chosen.seed, budgets)

@@ -34,7 +34,8 @@ class Episode:
     score: see `outcome`. success_tick: ticks until info first reported success, for every rule.
     far, lowest, highest [D_o]: of the normalised observations that the policy was given.
     delay_ticks, expected_ticks: of each chunk but one that was waited for. starved: ticks that
-    applied the neutral action; ages: of the actions of the others, in ticks.
+    applied the neutral action; ages: of the actions of the others, in ticks. begun: the tick of the
+    observation of each chunk.
     """
 
     seed: int
@@ -60,6 +61,7 @@ class Episode:
     missed_ticks: int = 0
     evaluations: tuple[int, ...] = ()  # of the network, for each chunk that a deadline could cut
     starved: tuple[int, ...] = ()
+    begun: tuple[int, ...] = ()
 
     @property
     def ages_by_tick(self) -> list[int | None]:
@@ -197,6 +199,7 @@ class RunningEpisode:
             success_tick=self.outcome.success_tick,
             broken=self.broken,
             starved=tuple(c.starved),
+            begun=tuple(c.begun),
             **(self.trained.fields(self.observed) if self.trained else {}),
         )
 

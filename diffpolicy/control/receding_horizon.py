@@ -35,7 +35,7 @@ class RecedingHorizon:
     first_delay: expected ticks before any delay has passed. past: executed actions in a plan,
     T_o - 1. expected_delay: of the inference that was begun last, as its plan has it; only an
     oracle knows the true `delay`, which is None on a clock that measures it. starved: the ticks
-    without an action of a chunk.
+    without an action of a chunk. begun: the ticks at which inferences began.
     """
 
     action_horizon: int
@@ -59,6 +59,7 @@ class RecedingHorizon:
     applied: list[np.ndarray] = field(default_factory=list)
     seams: list[int] = field(default_factory=list)
     starved: list[int] = field(default_factory=list)
+    begun: list[int] = field(default_factory=list)
 
     @property
     def starved_ticks(self) -> int:
@@ -88,6 +89,7 @@ class RecedingHorizon:
         self.delay = None if self.delays is None or self.free else next(self.delays)
         self.expected_delay = self._expected()
         self.started, self.computing = tick, True
+        self.begun.append(tick)
 
     def _expected(self) -> int:
         if self.free:

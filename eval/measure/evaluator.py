@@ -30,7 +30,7 @@ from .description import EXTERNAL, Budget, describe, device_of, source_of
 from .facts import look, world_of
 from .kept import Kept, fingerprint, key_of
 from .profiles import profiles_of
-from .provenance import provenance
+from .provenance import machine, provenance
 from .result_files import EvalProvenance
 from .results import BudgetResult
 from .rows import make_row, wall_row
@@ -70,7 +70,7 @@ class Evaluator:
         stream: Callable[..., None] | None = None,
     ):
         self.config, self.source, self.device = config, source_of(policy), device_of(policy)
-        self.machine = provenance(self.device)
+        self.machine = machine(self.device)
         self.env_id, self.kwargs, override, camera = world_of(config, policy)
         self.make = partial(
             environment.make, self.env_id, self.kwargs, config.max_steps, camera=camera

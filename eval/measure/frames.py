@@ -29,6 +29,7 @@ class Frames(NamedTuple):
 
     The frames of a failed rendering are those of the first observed picture, if there is one.
     ticks: those of the frames, also where there are none. Tick t is the state after t actions.
+    actions: as applied, one for each tick.
     """
 
     episode: Episode
@@ -36,6 +37,7 @@ class Frames(NamedTuple):
     observations: list[np.ndarray]
     trouble: str | None
     ticks: list[int]
+    actions: list[np.ndarray]
 
 
 def frames_of(
@@ -62,6 +64,7 @@ class _Rendered(gymnasium.Wrapper):
         self.ticks: list[int] = []
         self.frames: dict[int, np.ndarray] = {}
         self.observations: list[np.ndarray] = []
+        self.actions: list[np.ndarray] = []
         sees = any(spec.is_picture for spec in env.observations.values())
         self.trouble: str | None = None
         if not (env.render_mode or sees):
@@ -74,6 +77,7 @@ class _Rendered(gymnasium.Wrapper):
 
     def step(self, action):
         outcome = self.env.step(action)
+        self.actions.append(np.array(action))
         self._keep(outcome[0], last=outcome[2] or outcome[3])
         return outcome
 
@@ -123,7 +127,7 @@ def render_episode(
     ]
     env = envs[0]
     trouble = env.trouble or (None if env.frames else episode.failure)
-    return Frames(episode, env.frames, env.observations, trouble, env.ticks)
+    return Frames(episode, env.frames, env.observations, trouble, env.ticks, env.actions)
 
 
 def _renderable(make_env: Callable[..., Any]) -> Any:

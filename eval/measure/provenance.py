@@ -1,7 +1,11 @@
-"""Provenance of a result: device, versions, threads, commit."""
+"""Provenance of a result: device, versions, threads, commit, command and date."""
 
 import platform
+import shlex
 import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,7 +22,23 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
+PROGRAM, AS_MODULE = "diffpolicy", ("diffpolicy", "__main__.py")
+
+
 def provenance(device: torch.device) -> Provenance:
+    """The machine, the command of this process and the date, as they are now."""
+    date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return replace(machine(device), command=command(), date=date)
+
+
+def command() -> str | None:
+    """The command line of this process as for a shell; None if it is of another program."""
+    program, *words = sys.argv
+    ours = Path(program).parts[-1:] == (PROGRAM,) or Path(program).parts[-2:] == AS_MODULE
+    return shlex.join([PROGRAM, *words]) if ours else None
+
+
+def machine(device: torch.device) -> Provenance:
     """Device, versions, threads and commit, as they are now."""
     names = ("torch", "numpy", "gymnasium", "mujoco")
     ours = {"diffpolicy": diffpolicy.__version__, "python": platform.python_version()}

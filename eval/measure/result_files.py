@@ -30,9 +30,11 @@ from .results import (
     Seed,
     Source,
     TrainingCurve,
+    Video,
     check_inside,
 )
 from .simulated import Simulation
+from .timelines import Timeline
 
 FORMAT_VERSION = 2
 FIELDS = {  # name in JSON, present or past: field
@@ -46,6 +48,7 @@ OMITTED = (  # from JSON, if None
     *("ticks", "tick_late_ms", "missed_ticks", "parameters", "precision", "samples_ms"),
     *("encoder_ms", "head_ms", "evaluations_mean", "training_seeds", "training_seed"),
     *("over_seeds", "cameras", "crop", "policy", "env", "run", "runs", "curves", "videos"),
+    *("command", "date", "timelines"),
 )
 FREE = ("env_kwargs", "training", "evaluation", "cameras")  # objects with names of others
 
@@ -137,8 +140,9 @@ class SweepResult:
     recommendations: Annotated[list[Recommendation], NOT_EMPTY]
     recommendation: Recommendation
     pictures: list[Picture] = field(default_factory=list)
-    videos: list[Picture] | None = None
+    videos: list[Video] | None = None
     curves: list[TrainingCurve] | None = None
+    timelines: list[Timeline] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -113,8 +113,8 @@ class BudgetResult:
     training_seeds: of the runs that the row is of, where there are several; episodes and sums
     count those of all. delay_error: mean of the expected delay less the true one, in ticks.
     prefix_miss_share: of chunks, those that came later than expected. ticks: the constant delay, in
-    `delays` only. The fields after it: on the wall clock only. evaluations_mean: really made, where
-    a deadline cuts.
+    `delays` only. tick_late_ms and the fields after it: on the wall clock only. evaluations_mean:
+    really made, where a deadline cuts. parameters: weights of the network.
     """
 
     name: Name
@@ -124,6 +124,7 @@ class BudgetResult:
     network_evals: Count | None
     gradient_evals: Count | None = None
     late: Name = "drop"
+    parameters: Annotated[int | None, COUNT] = None
     trained: Training = field(default_factory=Training)
     variant: Name = ""
     audit: Audit | None
@@ -158,7 +159,6 @@ class BudgetResult:
     tick_late_ms: dict[str, float] | None = None
     missed_ticks: int | None = None
     evaluations_mean: Positive | None = None
-    parameters: int | None = None
     precision: Name | None = None
     cameras: Cameras | None = None
     crop: Rate | None = None
@@ -224,6 +224,14 @@ class Picture:
     def __post_init__(self):
         if self.file is not None:
             check_inside(self.file)
+
+
+@dataclass(frozen=True)
+class Video(Picture):
+    """Video of one seed at several budgets; seed: None in files of before."""
+
+    seed: Annotated[int | None, COUNT] = None
+    budgets: list[Name] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,11 @@
 """delays.html: strategies for late chunks at every pattern of delays, with what each costs."""
 
-import html
-import json
-from dataclasses import asdict
-
 from ..measure.decisions import AgainstDrop
 from ..measure.result_files import DelaysResult
 from ..measure.results import BudgetResult
-from .page import html_table, image, page, paragraph
-from .sentences import pairing
+from .figure import data_uri
+from .page import Illustration, Links, Table, origin_of, render, text_table
+from .sentences import pairing, short_name
 
 UNITS = (
     "Success and score have 95 % intervals. Δ is the paired difference to the same budget with "
@@ -21,20 +18,24 @@ UNITS = (
 )
 
 
-def delays_page(result: DelaysResult, plot: bytes) -> str:
+def delays_page(result: DelaysResult, plot: bytes, links: Links = ()) -> str:
     """The page of a result; plot: a PNG."""
-    parts = [
-        image(plot, "success and score over the delay, a line for each strategy"),
-        paragraph(UNITS),
-        paragraph(pairing(result.provenance)),
-    ]
-    for delays in dict.fromkeys(row.latency_source for row in result.rows):
-        rows = [row for row in result.rows if row.latency_source == delays]
-        cells = [_cells(row, result.against_drop(row)) for row in rows]
-        parts += [f"<h2>{html.escape(delays)}</h2>", html_table(TITLES, cells)]
-    about = json.dumps(asdict(result.provenance), indent=2)
-    parts += ["<h2>Provenance</h2>", f"<pre>{html.escape(about)}</pre>"]
-    return page(f"Late chunks in {result.provenance.env}", parts)
+    patterns = dict.fromkeys(row.latency_source for row in result.rows)
+    first, last = result.provenance.seeds
+    return render(
+        "delays.html",
+        title=f"Late chunks in {short_name(result.provenance.env)}, n = {last - first + 1}",
+        conclusions=[],
+        plot=Illustration(data_uri(plot), "Success and score over the delay"),
+        tables=[_table(result, delays) for delays in patterns],
+        method=[UNITS, pairing(result.provenance)],
+        origin=origin_of(result.provenance, links),
+    )
+
+
+def _table(result: DelaysResult, delays: str) -> Table:
+    rows = [row for row in result.rows if row.latency_source == delays]
+    return text_table(delays, TITLES, [_cells(row, result.against_drop(row)) for row in rows])
 
 
 TITLES = (

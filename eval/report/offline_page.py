@@ -1,15 +1,14 @@
 """Table, plot and report.html of offline figures, with the sentences on what they cannot say."""
 
-import html
-import json
 from collections.abc import Iterator
-from dataclasses import asdict
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from ..measure.offline_results import Estimate, OfflineResult, OfflineRow
-from .page import html_table, image, page, paragraph
+from .conclusions import plain_conclusion
+from .figure import data_uri
+from .page import Illustration, Links, origin_of, render, text_table
 from .table import print_table
 
 FEWEST = 10  # episodes for an interval that can be trusted
@@ -83,27 +82,26 @@ def _cells(row: OfflineRow) -> list[str]:
     return [cell(row) for _, cell in COLUMNS]
 
 
-def offline_page(result: OfflineResult, plot: bytes) -> str:
+def offline_page(result: OfflineResult, plot: bytes, links: Links = ()) -> str:
     """The page of a result; plot: a PNG."""
     titles = ["budget", *(f"dimension {i}" for i in range(len(result.rows[0].by_dimension)))]
     by_dimension = [[r.name, *(f"{x:.4g}" for x in r.by_dimension)] for r in result.rows]
-    about = json.dumps(asdict(result.provenance), indent=2)
-    return page(
-        f"Actions of {result.provenance.run} on demonstrations",
-        [
-            *(f'<div class="verdict none">{html.escape(text)}</div>' for text in LIMITS),
-            "<h2>Error of actions and chunk seams</h2>",
-            image(plot, "error of actions and distance from the largest budget over steps"),
-            *map(paragraph, facts(result)),
-            "<h2>Every budget</h2>",
-            html_table([title for title, _ in COLUMNS], [_cells(row) for row in result.rows]),
-            paragraph(f"Distances are from {result.reference}, with the same noise."),
-            "<h2>Error by dimension, in units of the data</h2>",
-            paragraph("Mean absolute error of the executed actions."),
-            html_table(titles, by_dimension),
-            "<h2>Provenance</h2>",
-            f"<pre>{html.escape(about)}</pre>",
-        ],
+    distances = f"Distances are from {result.reference}, with the same noise"
+    return render(
+        "offline.html",
+        title=f"Actions of {result.provenance.run} on demonstrations",
+        conclusions=[plain_conclusion("none", LIMITS[0], [*LIMITS[1:]], "No success rate")],
+        plot=Illustration(data_uri(plot), "Errors over the steps"),
+        facts=facts(result),
+        budgets=text_table(
+            distances, [title for title, _ in COLUMNS], [_cells(row) for row in result.rows]
+        ),
+        dimensions=text_table(
+            "Mean absolute error of the executed actions, in units of the data",
+            titles,
+            by_dimension,
+        ),
+        origin=origin_of(result.provenance, links),
     )
 
 

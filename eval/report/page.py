@@ -1,55 +1,104 @@
-"""Parts of a self-contained HTML page."""
+"""Self-contained HTML pages: templates of the folder `templates`, filled with autoescape."""
 
-import html
+import os
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
-from .figure import data_uri
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem;
-       color: #222; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-.verdict { background: #eef4ee; border-left: 4px solid #3a9a6c; padding: .6rem 1rem; }
-.verdict { margin: .5rem 0; }
-.none { background: #fbf1ee; border-color: #d1495b; }
-table { border-collapse: collapse; font-size: 13px; }
-th, td { padding: .25rem .6rem; text-align: right; }
-th { border-bottom: 2px solid #999; } td { border-bottom: 1px solid #ddd; }
-img { max-width: 100%; } figure { margin: .8rem 0; } figcaption { color: #555; font-size: 13px; }
-pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: 12px; }
-"""
+from ..measure.computer import Provenance
+from ..measure.result_files import json_of
+from .figure import data_uri, picture_in
+
+Links = Sequence[tuple[str, str]]  # names and addresses of files beside a page
+TEMPLATES = Path(__file__).parent / "templates"
 
 
-def page(title: str, parts: Sequence[str]) -> str:
-    """The page with its title above its parts."""
-    title = html.escape(title)
-    body = "\n".join([f"<h1>{title}</h1>", *parts])
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f"<title>{title}</title><style>{STYLE}</style></head><body>{body}</body></html>\n"
+class Cell(NamedTuple):
+    """A cell of a table: its text, and the number to sort by, if it is one."""
+
+    text: str
+    value: float | None = None
+
+
+class Head(NamedTuple):
+    """The title of a column; more: hidden until asked for."""
+
+    title: str
+    more: bool = False
+
+
+class Table(NamedTuple):
+    """A table that sorts by its heads. The first cell of each row is its head."""
+
+    caption: str
+    heads: list[Head]
+    rows: list[list[Cell]]
+
+
+class Illustration(NamedTuple):
+    """A picture with its caption; uri: None with the reason as caption."""
+
+    uri: str | None
+    caption: str
+    identifier: str = ""
+
+
+class Origin(NamedTuple):
+    """Provenance on a page: the command and date, the facts, and (name, address) of files."""
+
+    provenance: Provenance | None
+    facts: dict[str, Any]
+    links: list[tuple[str, str]]
+
+
+def render(template: str, **parts: Any) -> str:
+    """The page of a template."""
+    return _environment().get_template(template).render(**parts)
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 
-def html_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Table of text cells under their titles."""
-    head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
+def text_table(caption: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table of texts; it sorts by the number that a text begins with."""
+    cells = [[Cell(text, leading_number(text)) for text in row] for row in rows]
+    return Table(caption, [Head(title) for title in titles], cells)
 
 
-def paragraph(text: str) -> str:
-    """A paragraph of plain text."""
-    return f"<p>{html.escape(text)}</p>"
+def leading_number(text: str) -> float | None:
+    """The number at the beginning of a text, such as 0.5 of "0.5 [0.4, 0.6]"."""
+    try:
+        return float(text.split(" ")[0].replace("−", "-"))
+    except ValueError:
+        return None
 
 
-def image(picture: bytes, alternative: str) -> str:
-    """A PNG or WebP with its alternative text."""
-    return f'<img alt="{html.escape(alternative)}" src="{data_uri(picture)}">'
+def illustration_in(folder: Path, file: str, caption: str, identifier: str = "") -> Illustration:
+    """The picture of a name in a folder, or a line that says why there is none."""
+    found = picture_in(folder, file)
+    if found is None:
+        reason = f"{caption}; {file} is absent or no PNG or WebP in the folder of the result"
+        return Illustration(None, reason, identifier)
+    return Illustration(data_uri(found), caption, identifier)
 
 
-def figure(picture: bytes, caption: str) -> str:
-    """A PNG or WebP with its caption."""
-    text = html.escape(caption)
-    return f"<figure>{image(picture, caption)}<figcaption>{text}</figcaption></figure>"
+def link_to(path: Path, folder: Path) -> tuple[str, str]:
+    """The name of a file, and its address relative to the folder of a page."""
+    return path.name, quote(Path(os.path.relpath(path, folder)).as_posix())
+
+
+def origin_of(provenance: Provenance, links: Links) -> Origin:
+    """The footer of a page."""
+    return Origin(provenance, json_of(provenance), [*links])

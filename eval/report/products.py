@@ -25,6 +25,7 @@ from .delays_page import delays_page
 from .figure import png
 from .flat import csv_paths, write_csv
 from .offline_page import offline_page, offline_plot, print_offline
+from .page import link_to
 from .plots import success_against_delay, success_against_latency
 from .replays import print_replay
 from .sentences import clock_label, verdict
@@ -44,6 +45,13 @@ def product_paths(kind: type[Result], file: Path) -> list[Path]:
     tables = {LatencyFile: csv_paths(file)[1:], Simulation: csv_paths(file)[1:]}
     tables |= {ReplayResult: csv_paths(file)[:1], CompareResult: [page, csv_paths(file)[1]]}
     return [*drawn, *tables.get(kind, csv_paths(file))]
+
+
+def links_of(kind: type[Result], file: Path, folder: Path) -> list[tuple[str, str]]:
+    """Links to the data of a page beside `file`: the result in `folder`, and its CSV files."""
+    tables = [path for path in product_paths(kind, file) if path.suffix == ".csv"]
+    shown = [folder / file.name, *(tables if kind is not CompareResult else [])]
+    return [link_to(path, file.parent) for path in shown]
 
 
 def check_outputs(kind: type[Result], file: Path) -> None:
@@ -71,7 +79,7 @@ def print_json(result: Result) -> None:
 def draw(result: Result, file: Path | None, pictures: Path) -> None:
     """Print a result and, under the name of `file`, write its plot, page and CSV files.
 
-    pictures: folder of the pictures that the result names.
+    pictures: folder of the result, and of the pictures that it names.
     """
     tables = tables_of(result) if isinstance(result, SuiteResult) else {}
     _print(result, tables)
@@ -80,25 +88,25 @@ def draw(result: Result, file: Path | None, pictures: Path) -> None:
 
 
 def _write(result: Result, tables: Tables, file: Path, pictures: Path) -> None:
-    paths = product_paths(type(result), file)
+    paths, links = product_paths(type(result), file), links_of(type(result), file, pictures)
     if isinstance(result, DelaysResult):
         plot = png(success_against_delay(result))
         write_bytes(paths[0], plot)
-        write_text(paths[1], delays_page(result, plot))
+        write_text(paths[1], delays_page(result, plot, links))
     if isinstance(result, SweepResult):
         plot = png(success_against_latency(result))
         write_bytes(paths[0], plot)
-        write_text(paths[1], sweep_page(result, plot, pictures))
+        write_text(paths[1], sweep_page(result, pictures, links))
     if isinstance(result, SuiteResult):
         plot = png(suite_plot(result, tables))
         write_bytes(paths[0], plot)
-        write_text(paths[1], suite_page(result, tables, plot, pictures))
+        write_text(paths[1], suite_page(result, tables, plot, pictures, links))
     if isinstance(result, OfflineResult):
         plot = png(offline_plot(result))
         write_bytes(paths[0], plot)
-        write_text(paths[1], offline_page(result, plot))
+        write_text(paths[1], offline_page(result, plot, links))
     if isinstance(result, CompareResult):
-        write_text(paths[0], compare_page(result))
+        write_text(paths[0], compare_page(result, links))
     write_csv(file, result)
 
 

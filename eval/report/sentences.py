@@ -1,11 +1,13 @@
 """Sentences about results, for the terminal, the pages and the `reason` in JSON."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..measure.decisions import Decision, OverSeeds, Recommendation, SharedTicks
 from ..measure.result_files import EvalProvenance, LatencyFile
 from ..measure.results import BudgetResult, LatencyResult
+
+FEW_EPISODES = 30  # fewer are preliminary
 
 
 def clock_label(row: BudgetResult | Recommendation) -> str:
@@ -13,6 +15,48 @@ def clock_label(row: BudgetResult | Recommendation) -> str:
     if row.clock == "paused":
         return "paused (zero latency)"
     return f"{row.clock} ({row.latency_source})"
+
+
+def short_name(env: str) -> str:
+    """An environment without the module that registers it."""
+    return env.rpartition(":")[2]
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the plural unless it is one."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def episodes_label(rows: Sequence[BudgetResult]) -> str:
+    """The number of episodes of each row, such as n = 100 or n = 3 × 100 of three runs."""
+    seeds = len(rows[0].training_seeds or [0])
+    per_seed = rows[0].episodes // seeds
+    return f"n = {per_seed}" if seeds == 1 else f"n = {seeds} training seeds × {per_seed}"
+
+
+def figures(row: BudgetResult) -> list[str]:
+    """The figures of a budget on a clock, one a line, its name first."""
+    low, high = row.success_ci
+    found = [
+        f"{row.name}, {clock_label(row)}",
+        f"success {row.successes} of {row.episodes} (95 %: {low:.2f} to {high:.2f})",
+        "score {:.3f} (95 %: {:.2f} to {:.2f})".format(row.score_mean, *row.score_ci),
+        f"latency p50 {row.latency_ms.p50:.3g} ms" + _p99(row),
+        f"delay {row.delay_ticks:.2g} ticks" + _age(row),
+    ]
+    if row.starved_ticks or row.deadline_misses:
+        misses = f", deadline misses {row.deadline_misses:,}" if row.deadline_misses else ""
+        found.append(f"starved ticks {row.starved_ticks:,}{misses}")
+    return found + [f"failed episodes {len(row.failures)}"] * bool(row.failures)
+
+
+def _p99(row: BudgetResult) -> str:
+    return "" if row.latency_ms.p99 is None else f", p99 {row.latency_ms.p99:.3g} ms"
+
+
+def _age(row: BudgetResult) -> str:
+    age = row.action_age_ms_p50
+    return "" if age is None else f", action age {age:.3g} ms"
 
 
 def load_of(row: BudgetResult) -> str | None:

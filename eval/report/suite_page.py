@@ -1,6 +1,5 @@
 """suite.html and the suite's tables: tasks × budgets with intervals, and means over tasks."""
 
-import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,10 +11,12 @@ from matplotlib.figure import Figure
 from ..measure.result_files import SuiteResult
 from ..measure.results import Metric
 from ..significance import mean_interval, over_tasks, wilson
-from .figure import picture_in, plain
-from .page import html_table, image, page, paragraph
+from .conclusions import conclusion_of
+from .figure import data_uri, plain
+from .page import Illustration, Links, Origin, illustration_in, render, text_table
 from .sentences import verdict
 from .table import print_table
+from .trade import trade_of
 
 OUTCOMES: tuple[Metric, ...] = ("success", "score")
 OVER_TASKS = {"mean": 0.0, "IQM": 0.25}  # the share of tasks left out at each end
@@ -128,22 +129,29 @@ def suite_plot(result: SuiteResult, tables: Tables) -> Figure:
     return figure
 
 
-def suite_page(result: SuiteResult, tables: Tables, plot: bytes, folder: Path) -> str:
+def suite_page(
+    result: SuiteResult, tables: Tables, plot: bytes, folder: Path, links: Links = ()
+) -> str:
     """The page of a result whose tasks have their folders in `folder`; plot: a PNG."""
-    parts = [
-        f'<div class="verdict"><b>{html.escape(task)}</b>: '
-        f"{html.escape(verdict(swept.recommendation))}.</div>"
-        for task, swept in result.tasks.items()
-    ]
-    parts.append(image(plot, "score over budgets"))
-    for (clock, outcome), table in tables.items():
-        parts.append(f"<h2>{outcome.capitalize()}, {html.escape(clock)}</h2>")
-        parts.append(html_table(*cells(table, result.tasks)))
-    parts.append(paragraph(NOTE))
-    for task in result.tasks:
-        parts += [f"<h2>{html.escape(task)}</h2>", _strip(folder, task)]
-    title = f"diffpolicy suite, {result.budget}: how many denoising steps can you afford?"
-    return page(title, parts)
+    about = next(iter(result.tasks.values())).provenance
+    return render(
+        "suite.html",
+        title=f"diffpolicy suite, {result.budget}: how many denoising steps can you afford?",
+        conclusions=[
+            conclusion_of(swept, swept.recommendation, task) for task, swept in result.tasks.items()
+        ],
+        plot=Illustration(data_uri(plot), "Mean score of each task over the budgets"),
+        tables=[
+            text_table(f"{outcome.capitalize()}, {clock}", *cells(table, result.tasks))
+            for (clock, outcome), table in tables.items()
+        ],
+        tasks=[
+            {"name": task, "trade": trade_of(swept), "strip": _strip(folder, task)}
+            for task, swept in result.tasks.items()
+        ],
+        note=NOTE,
+        origin=Origin(about, {"protocol": result.budget, **result.protocol}, [*links]),
+    )
 
 
 def strip_of(folder: Path) -> Path | None:
@@ -151,9 +159,8 @@ def strip_of(folder: Path) -> Path | None:
     return next((folder / name for name in STRIPS if (folder / name).is_file()), None)
 
 
-def _strip(folder: Path, task: str) -> str:
+def _strip(folder: Path, task: str) -> Illustration:
     path = strip_of(folder / task) or folder / task / STRIPS[0]
-    found = picture_in(folder, f"{task}/{path.name}")
-    if found is None:
-        return paragraph(f"No picture of an episode: {path} is absent or no PNG in this folder.")
-    return image(found, f"{task}, one episode")
+    return illustration_in(
+        folder, f"{task}/{path.name}", f"{task}, one episode at the largest budget"
+    )

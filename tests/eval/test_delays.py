@@ -68,7 +68,7 @@ def test_strategies_are_compared_with_drop_at_every_pattern(tiny_run, tmp_path, 
     assert {c.name for c in result.comparisons} == {result.rows[1].name}
     assert {c.reference for c in result.comparisons} == {result.rows[0].name}
     page = (tmp_path / "delays.html").read_text()
-    assert all(f"<h2>{pattern}</h2>" in page for pattern in patterns)
+    assert all(f"<caption>{pattern}</caption>" in page for pattern in patterns)
     assert page.count("<tr>") == 3 * (1 + 2)  # of each pattern the titles and two strategies
     assert f"{result.comparisons[0].difference:.3f}" in page and "data:image/png" in page
     again = read_result(tmp_path / "delays.json")

@@ -298,7 +298,7 @@ def test_no_recommendation_rests_on_disturbed_latencies_unasked(
     assert ("; latencies are disturbed" in simulated.reason) == accepted
     if not accepted:
         assert simulated.name is None and not simulated.regression_suffices
-    assert "<td>disturbed</td>" in (tmp_path / "sweep" / "report.html").read_text()
+    assert ">disturbed</td>" in (tmp_path / "sweep" / "report.html").read_text()
 
 
 def test_declared_latencies_are_never_disturbed():

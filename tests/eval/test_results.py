@@ -242,8 +242,8 @@ def test_only_png_inside_the_folder_are_embedded(tmp_path, call):
     path = changed(tmp_path / "in", "balance_sweep", lambda d: d.update(pictures=pictures))
     assert call("report", path).code == 0
     page = (tmp_path / "in" / "balance_sweep.html").read_text()
-    assert page.count("<img") == 2  # the plot and good.png
-    assert page.count("is absent or no PNG or WebP in this folder") == 2
+    assert page.count("<img") == 1  # good.png
+    assert page.count("is absent or no PNG or WebP in the folder of the result") == 2
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_reports_import_results_and_nothing_else_of_measurement():
     found = set().union(*map(imports, (RESULTS.parent / "report").glob("*.py")))
     ours = {name for name in found if name.startswith(("..", "diffpolicy"))}
     kinds = ("results", "decisions", "result_files", "offline_results", "replay_results")
-    kinds += ("comparison_results", "run_facts", "simulated")
+    kinds += ("comparison_results", "run_facts", "simulated", "timelines", "computer")
     results = {f"..measure.{kind}" for kind in kinds}
     library = {f"diffpolicy.{name}" for name in ("files", "checkpoint", "terminal.output")}
     assert ours == {*results, *library, "..significance"}

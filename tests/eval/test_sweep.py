@@ -32,7 +32,7 @@ from diffpolicy.eval.measure.evaluator import Evaluator
 from diffpolicy.eval.measure.frames import frames_of
 from diffpolicy.eval.measure.kept import Kept
 from diffpolicy.eval.measure.result_files import SweepResult, read_result
-from diffpolicy.eval.pictures import caption_of, file_name, picture_of
+from diffpolicy.eval.pictures import Shown, caption_of, file_name, picture_of
 from diffpolicy.eval.report.strip import traces
 from diffpolicy.eval.report.sweep_page import sweep_page
 from diffpolicy.eval.report.table import print_rows
@@ -106,11 +106,13 @@ def test_the_recommendation_is_the_last_clock_s_and_follows_from_the_floor(resul
 
 def test_report_is_self_contained(result):
     page = result[1]
-    assert not re.search(r'(src|href)="(?!data:)', page)
+    names = ("sweep.json", "sweep_episodes.csv", "sweep_budgets.csv")
+    assert set(re.findall(r' href="([^#].*?)"', page)) == set(names)  # links only
+    assert not re.search(r' src="(?!data:)', page)
     assert "http" not in page.replace("http-equiv", "")
     for record in result[0]["records"]:
-        assert f"<td>{record['name']}</td>" in page
-    assert page.count("<img") >= 2  # the plot and at least one rollout
+        assert f">{record['name']}</th>" in page
+    assert page.count("<img") >= 1 and page.count('class="timeline"') >= 1
 
 
 def test_eval_writes_its_record_and_repeats(tiny_run, tmp_path):
@@ -435,15 +437,15 @@ def test_failed_episodes_are_counted_where_people_look(tiny_run, tmp_path, capsy
     )
     printed, page = capsys.readouterr().out, (out / "report.html").read_text()
     assert f"warning: 1 step, paused: {said}" in printed
-    assert said.replace("'", "&#x27;") in page
+    assert said.replace("'", "&#39;") in page
     [row] = result.rows
     assert len(row.failures) == 2
-    assert "  failed" in printed and "<th>failed</th>" in page
+    assert "  failed" in printed and ">failed</th>" in page
 
 
 def test_failures_have_no_column_where_there_are_none(result, whole, capsys):
     print_rows(whole.rows)
-    assert "failed" not in capsys.readouterr().out and "<th>failed</th>" not in result[1]
+    assert "failed" not in capsys.readouterr().out and ">failed</th>" not in result[1]
 
 
 def test_far_observations_are_told_on_the_terminal_and_in_the_record(tiny_run, tmp_path, capsys):
@@ -542,22 +544,26 @@ def test_a_sweep_is_drawn_again_from_its_files_alone(result, tmp_path, call):
     drawn = sorted(path.name for path in tmp_path.iterdir())
     assert drawn == ["report.html", "sweep.png", "sweep_budgets.csv", "sweep_episodes.csv"]
     for name in drawn:
-        assert (tmp_path / name).read_bytes() == (out / name).read_bytes()
+        there = f'href="{os.path.relpath(out, tmp_path)}/sweep.json"'  # the result stays there
+        again = (tmp_path / name).read_bytes().replace(there.encode(), b'href="sweep.json"')
+        assert again == (out / name).read_bytes()
 
 
 def test_a_picture_that_is_absent_is_one_line(result, tmp_path, call):
     shutil.copy(result[2] / "sweep.json", tmp_path)
     assert call("report", tmp_path / "sweep.json").code == 0
     page = (tmp_path / "report.html").read_text()
-    assert page.count("<img") == 1 and "rollouts/1_1_step_simulated" in page and "is absent" in page
+    assert page.count("<img") == 0 and "rollouts/1_1_step_simulated" in page and "is absent" in page
 
 
 def test_a_picture_that_cannot_be_written_is_its_caption(tiny_run, tmp_path):
     policy = Policy.load(tiny_run, ddim_steps=1, device="cpu", engine="eager")
     (tmp_path / "rollouts").touch()
     with Evaluator(EvalConfig(run=tiny_run, **SMALL), policy) as evaluator:
-        found = picture_of(evaluator, policy, PAUSED, 1, "1 step, paused", tmp_path)
-    assert found.file is None and "a folder was expected" in found.caption
+        row, _ = evaluator.evaluate(policy, "paused", PAUSED)
+        found = picture_of(evaluator, Shown(policy, PAUSED, row), 1, tmp_path)
+    assert found.picture.file is None and "a folder was expected" in found.picture.caption
+    assert found.timeline and found.timeline.budget == "1 step"
 
 
 def test_file_names_of_pictures_are_short_and_different():
@@ -589,5 +595,5 @@ def test_the_paused_clock_shows_no_load(whole, capsys):
     assert line.startswith("simulated") and line.endswith("disturbed:") and "paused" not in line
     print_rows([replace(rows[-1], load="quiet"), rows[-1]])
     assert f"disturbed ({rows[-1].name}):" in capsys.readouterr().out
-    page = sweep_page(replace(whole, rows=rows, pictures=[]), b"", Path())
-    assert page.count("<td>disturbed</td>") == len(rows) // 2
+    page = sweep_page(replace(whole, rows=rows, pictures=[]), Path())
+    assert page.count(">disturbed</td>") == len(rows) // 2

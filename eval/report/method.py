@@ -1,0 +1,36 @@
+"""Sentences on how a sweep was measured, for its page."""
+
+from collections.abc import Iterator
+
+from ..measure.result_files import SweepResult
+
+CLOCKS = {
+    "paused": "Paused: the simulation waits for the policy.",
+    "simulated": (
+        "Simulated: the simulation goes on while the next chunk is computed. A chunk that arrives "
+        "late loses its stale first actions; a tick without any action is starved and applies the "
+        "neutral action."
+    ),
+    "wall": "Wall: control runs in real time, inference in a second thread.",
+}
+
+
+def method_of(result: SweepResult) -> Iterator[str]:
+    """One sentence or two on each: episodes, clocks, latency, intervals, recommendation."""
+    about = result.provenance
+    first, last = about.seeds
+    yield (
+        f"Each budget ran the episodes of the seeds {first} to {last}. Success: {about.success}, "
+        f"score: {about.score_from or 'success'}; the control period is {about.control_dt_s:g} s."
+    )
+    for clock in dict.fromkeys(row.clock for row in result.rows):
+        yield CLOCKS.get(clock, "")
+    for source in dict.fromkeys(row.latency_source for row in result.rows):
+        samples = max(r.latency_ms.samples for r in result.rows if r.latency_source == source)
+        yield f"Latencies {source}: {samples:,} samples or fewer of one control step, batch size 1."
+    yield "Intervals of success are Wilson's, those of scores a bootstrap, both of 95 %."
+    yield (
+        f"Recommended is the smallest budget whose loss of {about.outcome} against every other "
+        f"budget is shown to be less than {about.margin:g}. All budgets share one error rate of "
+        "5 %."
+    )
