@@ -32,11 +32,11 @@ from diffpolicy.eval.measure.evaluator import Evaluator
 from diffpolicy.eval.measure.frames import frames_of
 from diffpolicy.eval.measure.kept import Kept
 from diffpolicy.eval.measure.result_files import SweepResult, read_result
-from diffpolicy.eval.pictures import Shown, caption_of, file_name, picture_of
 from diffpolicy.eval.report.strip import traces
 from diffpolicy.eval.report.sweep_page import sweep_page
 from diffpolicy.eval.report.table import print_rows
 from diffpolicy.eval.sweep import metric_of, open_evaluator, print_plan, sweep
+from diffpolicy.eval.videos.pictures import Shown, caption_of, file_name, picture_of
 from diffpolicy.policy import Policy
 from diffpolicy.specification import FLAT
 from diffpolicy.training.config import TrainConfig
