@@ -90,4 +90,4 @@ class ReplayConfig(Checked):
     """Longest episode in control ticks; by default as in the store, or the limit of the
     environment."""
     json: Path | None = None
-    """File for the result."""
+    """File for the result; - prints it, and nothing else, to the standard output."""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
+from mujoco import MjModel  # pyright: ignore[reportAttributeAccessIssue]
 
 from diffpolicy import environment
 from diffpolicy.control.chunk_source import ChunkSource, on_one_engine
@@ -131,8 +132,16 @@ def render_episode(
 
 
 def _renderable(make_env: Callable[..., Any]) -> Any:
-    """The environment with rendering if it has any, else without."""
+    """The environment with rendering if it has any, else without.
+
+    A MuJoCo model is rendered without multisampling, in less than half the time on a CPU: films
+    are halved, which smooths as well. Not where the policy may see what is rendered.
+    """
     try:
-        return make_env(render_mode="rgb_array")
+        env = make_env(render_mode="rgb_array")
     except DiffpolicyError:
         return make_env()
+    model: Any = getattr(env.unwrapped, "model", None)
+    if isinstance(model, MjModel) and not any(s.is_picture for s in env.observations.values()):
+        model.vis.quality.offsamples = 0
+    return env

@@ -40,10 +40,10 @@ def _interval(ends: tuple[float, float]) -> str:
 
 COLUMNS = (
     Column("budget", lambda r: r.name, lambda r: r.ddim_steps),
-    Column("clock", clock_label),
     Column("succeeded", lambda r: f"{r.successes} of {r.episodes}", lambda r: r.success_rate),
     Column("success", lambda r: f"{r.success_rate:.3f}", lambda r: r.success_rate),
     Column("95 %", lambda r: _interval(r.success_ci), lambda r: r.success_ci[0]),
+    Column("clock", clock_label),
     Column("score", lambda r: f"{r.score_mean:.3f}", lambda r: r.score_mean),
     Column("95 % of score", lambda r: _interval(r.score_ci), lambda r: r.score_ci[0], True),
     Column("load", lambda r: load_of(r) or NOTHING),

@@ -48,7 +48,7 @@ def conclusions_of(result: SweepResult) -> Iterator[Conclusion]:
     for advice in result.recommendations:
         if clock_label(advice) != clock_label(main):
             tone, title = tone_of(result, advice), _sentence(headline(advice))
-            label = f"{LABELS[tone]}, {clock_label(advice)}"
+            label = f"{_label(tone, advice)}, {clock_label(advice)}"
             yield Conclusion(tone, label, title, [f"{_sentence(advice.reason)}."])
 
 
@@ -57,14 +57,19 @@ def conclusion_of(result: SweepResult, advice: Recommendation, task: str = "") -
     tone, where = tone_of(result, advice), f"{clock_label(advice)}, margin {advice.margin:g}"
     title = f"{task}: {headline(advice)}" if task else _sentence(headline(advice))
     lines = [f"{_sentence(advice.reason)}.", *basis(result, advice), _change(advice, tone)]
-    return Conclusion(tone, f"{LABELS[tone]}, {where}", title, lines)
+    return Conclusion(tone, f"{_label(tone, advice)}, {where}", title, lines)
+
+
+def _label(tone: Tone, advice: Recommendation) -> str:
+    more = f", {LABELS['none'].lower()}" if tone == "preliminary" and advice.name is None else ""
+    return LABELS[tone] + more
 
 
 def tone_of(result: SweepResult, advice: Recommendation) -> Tone:
     """Amber for few episodes, green for a recommendation from enough of them."""
-    if advice.name is None:
-        return "none"
-    return "preliminary" if episodes_of(result) < FEW_EPISODES else "good"
+    if episodes_of(result) < FEW_EPISODES:
+        return "preliminary"
+    return "good" if advice.name else "none"
 
 
 def episodes_of(result: SweepResult) -> int:

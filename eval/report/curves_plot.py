@@ -7,14 +7,15 @@ from typing import NamedTuple
 from ..measure.results import TrainingCurve
 from .axes import Axis, Tick, around
 
-LEFT, RIGHT, TOP, BOTTOM = 56, 448, 34, 240  # px of the axes
+LEFT, RIGHT, TOP, BOTTOM = 56, 436, 34, 240  # px of the axes
 LOSSES, OUTCOMES = ("loss", "validation_loss"), ("success", "score")
 
 
 class Curve(NamedTuple):
-    """A quantity of a run; second: dashed, the second quantity of its panel."""
+    """A quantity of a run; second: dashed, the second quantity of its panel; last: its end."""
 
     points: str
+    last: tuple[float, float]
     colour: int
     second: bool
     label: str
@@ -50,6 +51,7 @@ def _panel(title: str, curves: Sequence[TrainingCurve], names: tuple[str, str]) 
         [
             Curve(
                 " ".join(f"{x(s)},{y(v)}" for s, v in zip(c.steps, c.values, strict=True)),
+                (x(c.steps[-1]), y(c.values[-1])),
                 runs.index(c.run),
                 c.quantity == names[1],
                 f"{c.run}: {c.quantity.replace('_', ' ')}",

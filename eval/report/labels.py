@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 HEIGHT = 11  # px of a label
-OFFSETS = ((0, -13), (0, 14), (12, -9), (-12, -9), (12, 11), (-12, 11), (0, -24), (0, 25))
+OFFSETS = tuple(
+    (dx, dy) for step in (13, 19, 25) for dx in (0, step, -step) for dy in (-step, step)
+)  # px, the nearest first
 
 
 class Box(NamedTuple):

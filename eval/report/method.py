@@ -27,7 +27,8 @@ def method_of(result: SweepResult) -> Iterator[str]:
         yield CLOCKS.get(clock, "")
     for source in dict.fromkeys(row.latency_source for row in result.rows):
         samples = max(r.latency_ms.samples for r in result.rows if r.latency_source == source)
-        yield f"Latencies {source}: {samples:,} samples or fewer of one control step, batch size 1."
+        many = f"at most {samples:,} samples of a budget" if samples > 1 else "one for each budget"
+        yield f"Latencies of one control step, batch size 1: {source}; {many}."
     yield "Intervals of success are Wilson's, those of scores a bootstrap, both of 95 %."
     yield (
         f"Recommended is the smallest budget whose loss of {about.outcome} against every other "

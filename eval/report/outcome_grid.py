@@ -42,13 +42,16 @@ def film_id(seed: int) -> str:
 
 
 def grids_of(result: SweepResult) -> list[Grid]:
-    """A grid for each clock, the one of the recommendation first."""
-    clocks = list(dict.fromkeys(map(clock_label, result.rows)))
-    return [_grid(result, clock) for clock in reversed(clocks)]
+    """A grid for each clock, the last one first; rows of other episodes are left out."""
+    first, last = result.provenance.seeds
+    rows: dict[str, list[BudgetResult]] = {}
+    for row in reversed(result.rows):
+        if len(row.outcomes.success) == (last - first + 1) * len(row.training_seeds or [0]):
+            rows.setdefault(clock_label(row), []).insert(0, row)
+    return [_grid(result, clock, found) for clock, found in rows.items()]
 
 
-def _grid(result: SweepResult, clock: str) -> Grid:
-    rows = [row for row in result.rows if clock_label(row) == clock]
+def _grid(result: SweepResult, clock: str, rows: Sequence[BudgetResult]) -> Grid:
     first = result.provenance.seeds[0]
     success = np.array([_of_seeds(row, row.outcomes.success) for row in rows])
     score = np.array([_of_seeds(row, row.outcomes.score) for row in rows])

@@ -5,14 +5,17 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
 
 from ..measure.result_files import DelaysResult, EvalResult, SweepResult
-from ..measure.results import BudgetResult
+from ..measure.results import COMPARATORS, BudgetResult
 from .figure import plain
-from .sentences import clock_label
+from .sentences import clock_label, episodes_label, short_name
+from .trade import kind_of, kinds_of
 
 LINES = ("-", "--", ":", "-.")
-MARKS = {"DDPM": "D", "regression": "s"}
+MARKS = "oDs^vP*"  # of the numbers of `kinds_of`
 NUMBERS = ((3, 5), (3, -11))  # points from a mark to its number: above, or below
 COLOURS = ("#3b6fb6", "#d1495b", "#3a9a6c", "#8d6cab")
 METRICS = (
@@ -22,21 +25,66 @@ METRICS = (
 
 
 def success_against_latency(result: SweepResult | EvalResult) -> Figure:
-    """Success and score over the latency of each budget, one line a clock, 95 % intervals."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharex=True, constrained_layout=True)
+    """Success and score over the latency of each budget, one line a clock, 95 % intervals.
+
+    Clocks by colour, kinds of budgets by mark; a ring around the recommended budgets, and the
+    margin below the best one of the last clock.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), sharex=True, constrained_layout=True)
+    clocks = list(dict.fromkeys(map(clock_label, result.rows)))
+    kinds = kinds_of(result.rows)
     for axis, (title, mean, interval) in zip(axes, METRICS, strict=True):
-        for i, label in enumerate(dict.fromkeys(map(clock_label, result.rows))):
-            rows = [row for row in result.rows if clock_label(row) == label]
-            colour = COLOURS[i % len(COLOURS)]
-            _draw_clock(axis, rows, mean, interval, label, colour, NUMBERS[i % 2])
+        for i, clock in enumerate(clocks):
+            rows = [row for row in result.rows if clock_label(row) == clock]
+            _draw_clock(
+                axis, rows, mean, interval, COLOURS[i % len(COLOURS)], kinds, NUMBERS[i % 2]
+            )
+        _draw_advice(axis, result, mean, clocks)
         tick_ms = 1000 * result.provenance.control_dt_s
-        axis.axvline(tick_ms, color="0.6", lw=1, ls=":", label="one control tick")
+        axis.axvline(tick_ms, color="0.6", lw=1, ls=":")
         axis.set(xscale="log", xlabel="latency of one control step, p50 (ms)", title=title)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.xaxis.set_major_formatter("{x:g}")
         axis.grid(alpha=0.25)
         if all(is_rate(getattr(row, interval)) for row in result.rows):
             axis.set_ylim(-0.03, 1.05)
-    axes[0].legend(fontsize=8, loc="best")
+    name = short_name(result.provenance.env)
+    figure.suptitle(plain(f"{name}, {episodes_label(result.rows)}"), fontsize=11)
+    _legends(figure, clocks, kinds)
     return figure
+
+
+def _legends(figure: Figure, clocks: Sequence[str], kinds: dict[str, int]) -> None:
+    """One of the colours, one of the marks, below the axes."""
+    colours = [
+        Line2D([], [], color=COLOURS[i % len(COLOURS)], label=plain(clock))
+        for i, clock in enumerate(clocks)
+    ]
+    marks = [
+        Line2D([], [], ls="", marker=MARKS[i], color="0.3", label=plain(name))
+        for name, i in kinds.items()
+    ]
+    dotted = Line2D([], [], color="0.6", lw=1, ls=":", label="one control tick")
+    handles = [*colours, *marks, dotted]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
+
+
+def _draw_advice(axis, result: SweepResult | EvalResult, mean: str, clocks: Sequence[str]) -> None:
+    """Rings around recommended budgets; the margin, if this is the compared outcome."""
+    if not isinstance(result, SweepResult):
+        return
+    for advice in result.recommendations:
+        for row in result.rows:
+            if (clock_label(row), row.name) == (clock_label(advice), advice.name):
+                colour = COLOURS[clocks.index(clock_label(row)) % len(COLOURS)]
+                ring = {"mfc": "none", "mec": colour, "ms": 12, "mew": 1.8}
+                axis.plot(row.latency_ms.p50, getattr(row, mean), "o", **ring)
+    if mean.startswith(result.provenance.outcome):
+        last = [row for row in result.rows if clock_label(row) == clocks[-1]]
+        best, margin = max(getattr(row, mean) for row in last), result.provenance.margin
+        axis.axhspan(
+            best - margin, best, color=COLOURS[(len(clocks) - 1) % len(COLOURS)], alpha=0.1
+        )
 
 
 def is_rate(interval: Sequence[float]) -> bool:
@@ -49,22 +97,23 @@ def _draw_clock(
     rows: Sequence[BudgetResult],
     mean: str,
     interval: str,
-    label: str,
     colour: str,
+    kinds: dict[str, int],
     numbers: tuple[int, int],
 ) -> None:
-    """Budgets as a line for each variant, with their numbers of steps; the others as a mark."""
-    variants = sorted({row.variant: None for row in rows}, key=lambda variant: variant in MARKS)
-    for variant, line in zip(variants, LINES * len(variants), strict=False):
-        mark = MARKS.get(variant)
-        group = [row for row in rows if row.variant == variant]
+    """Budgets of each kind, joined by a line and with their numbers of steps, but comparators."""
+    for kind, shape in kinds.items():
+        group = [row for row in rows if kind_of(row) == kind]
+        if not group:
+            continue
         x = [row.latency_ms.p50 for row in group]
         y, spread = _error_bars(group, mean, interval)
-        style = mark or "o" + line
-        name = plain(f"{label}, {variant}" if variant else label)
-        axis.errorbar(x, y, spread, fmt=style, color=colour, capsize=2, ms=4, lw=1.3, label=name)
+        alone = group[0].variant in COMPARATORS
+        line = "" if alone else "-"
+        style = {"fmt": MARKS[shape] + line, "capsize": 2, "ms": 4.5, "lw": 1.3}
+        axis.errorbar(x, y, spread, color=colour, **style)
         for row, *place in zip(group, x, y, strict=True):
-            text = "" if mark else str(row.ddim_steps)
+            text = "" if alone else str(row.ddim_steps)
             offset = {"textcoords": "offset points", "fontsize": 7, "color": colour}
             axis.annotate(text, place, numbers, **offset)
 

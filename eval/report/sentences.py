@@ -73,8 +73,10 @@ def headline(advice: Recommendation | Decision) -> str:
 
 
 def verdict(advice: Recommendation) -> str:
-    """The recommendation and its reason."""
-    return f"{headline(advice)}: {advice.reason}"
+    """The recommendation and its reason, and if it is preliminary."""
+    few = advice.decision is not None and advice.decision.episodes < FEW_EPISODES
+    mark = f" (preliminary: n = {advice.decision.episodes})" if few and advice.decision else ""
+    return f"{headline(advice)}: {advice.reason}{mark}"
 
 
 def reason(decision: Decision) -> str:

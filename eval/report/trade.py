@@ -1,7 +1,8 @@
 """Layout of the plot of latency against success: the facts of a sweep, as places in px."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from ..measure.result_files import SweepResult
@@ -104,19 +105,24 @@ def trade_of(result: SweepResult) -> Trade:
     return Trade(
         title=f"{short_name(result.provenance.env)}, {episodes_label(result.rows)}",
         clocks=clocks,
-        kinds=[Kind(name or "DDIM", SHAPES[i]) for name, i in kinds.items()],
+        kinds=[Kind(name, SHAPES[i]) for name, i in kinds.items()],
         panels=[_panel(result, m, log, clocks, kinds) for m in metrics for log in (True, False)],
         control_tick_ms=tick_ms,
     )
 
 
+def kind_of(row: BudgetResult) -> str:
+    """The run, the method and the strategy of a budget, as far as they differ from the usual."""
+    return ", ".join(filter(None, [row.run, row.variant])) or "default sampler"
+
+
 def kinds_of(rows: Sequence[BudgetResult]) -> dict[str, int]:
-    """{variant: number of its shape}, comparators last; shapes repeat if there are many."""
-    names = dict.fromkeys(row.variant for row in rows)
-    others = [name for name in names if name not in MARKS]
+    """{kind: number of its shape}, comparators last; shapes repeat if there are many."""
+    variants = {kind_of(row): row.variant for row in rows}
+    others = [kind for kind, variant in variants.items() if variant not in MARKS]
     free = [0, *range(3, len(SHAPES))]
-    found = {name: free[i % len(free)] for i, name in enumerate(others)}
-    return found | {name: MARKS[name] for name in names if name in MARKS}
+    found = {kind: free[i % len(free)] for i, kind in enumerate(others)}
+    return found | {kind: MARKS[v] for kind, v in variants.items() if v in MARKS}
 
 
 def _panel(
@@ -130,37 +136,37 @@ def _panel(
     ends = [end for row in rows for end in getattr(row, interval)]
     rate = metric == "success" or (min(ends) >= 0 and max(ends) <= 1)
     y = Axis(*((-0.03, 1.05) if rate else around(ends)), BOTTOM, TOP)
-    place = _placer(rows, x, y, mean, clocks)
     names = list(kinds)
     marks = []
     for row in rows:
         at = x(max(row.latency_ms.p50, 1e-3)), y(getattr(row, mean))
         low, high = (y(end) for end in getattr(row, interval))
         label = "" if row.variant in MARKS else str(row.ddim_steps)
-        label_x, label_y = place(at, label)
         marks.append(
             Mark(
                 clock=clocks.index(clock_label(row)),
-                kind=names.index(row.variant),
+                kind=names.index(kind_of(row)),
                 x=at[0],
                 y=at[1],
                 low=low,
                 high=high,
                 label=label,
-                label_x=label_x,
-                label_y=label_y,
+                label_x=0,
+                label_y=0,
                 figures=figures(row),
                 recommended=recommended_on(result, clock_label(row)) == row.name,
             )
         )
+    lines = _lines(marks)
+    taken = [*_taken(marks, lines)]
     return Panel(
         metric=metric,
         log=log,
-        marks=marks,
-        lines=_lines(marks, names),
+        marks=[_labelled(mark, taken) for mark in marks],
+        lines=lines,
         bands=_bands(result, metric, mean, clocks, y),
         x_ticks=x.ticks(),
-        y_ticks=y.ticks(),
+        y_ticks=y.ticks(6),
         control_tick=x(tick_ms) if x.low <= tick_ms <= x.high else None,
     )
 
@@ -170,27 +176,36 @@ def recommended_on(result: SweepResult, clock: str) -> str | None:
     return next((r.name for r in result.recommendations if clock_label(r) == clock), None)
 
 
-def _placer(
-    rows: Sequence[BudgetResult], x: Axis, y: Axis, mean: str, clocks: list[str]
-) -> Callable[[tuple[float, float], str], tuple[float, float]]:
-    """A function that finds the place of a label [px from its mark], away from marks and others."""
-    taken = [Box(x(max(row.latency_ms.p50, 1e-3)), y(getattr(row, mean)), 7, 7) for row in rows]
-
-    def place(at: tuple[float, float], label: str) -> tuple[float, float]:
-        found = free_place(at, 7 * len(label), taken)
-        taken.append(found)
-        return round(found.x - at[0], 1), round(found.y - at[1], 1)
-
-    return place
+def _labelled(mark: Mark, taken: list[Box]) -> Mark:
+    """The mark with a place for its label [px from it], away from all that is taken."""
+    found = free_place((mark.x, mark.y), 7 * len(mark.label), taken)
+    taken.append(found)
+    return mark._replace(label_x=round(found.x - mark.x, 1), label_y=round(found.y - mark.y, 1))
 
 
-def _lines(marks: Sequence[Mark], names: Sequence[str]) -> list[Line]:
-    """A line for each kind with several budgets on a clock, but for the comparators."""
+def _taken(marks: Sequence[Mark], lines: Sequence[Line]) -> Iterator[Box]:
+    """The space of the axes, the marks, their intervals and the lines."""
+    yield Box(LEFT / 2, HEIGHT / 2, LEFT / 2, HEIGHT / 2)
+    yield Box(WIDTH / 2, BOTTOM + 20, WIDTH / 2, 20)
+    yield Box(WIDTH / 2, 18, WIDTH / 2, 18)  # the titles
+    for mark in marks:
+        yield Box(mark.x, mark.y, 7, 7)
+        yield Box(mark.x, (mark.low + mark.high) / 2, 2, abs(mark.low - mark.high) / 2)
+    for line in lines:
+        places = [tuple(map(float, point.split(","))) for point in line.points.split()]
+        for (x0, y0), (x1, y1) in pairwise(places):
+            count = 1 + int(max(abs(x1 - x0), abs(y1 - y0)) / 6)
+            shares = (i / count for i in range(count))
+            yield from (Box(x0 + s * (x1 - x0), y0 + s * (y1 - y0), 2, 2) for s in shares)
+
+
+def _lines(marks: Sequence[Mark]) -> list[Line]:
+    """A line for each kind with several budgets on a clock; comparators have no number."""
     groups = dict.fromkeys((mark.clock, mark.kind) for mark in marks)
     found = []
     for clock, kind in groups:
-        points = [(m.x, m.y) for m in marks if (m.clock, m.kind) == (clock, kind)]
-        if names[kind] not in MARKS and len(points) > 1:
+        points = [(m.x, m.y) for m in marks if (m.clock, m.kind) == (clock, kind) and m.label]
+        if len(points) > 1:
             found.append(Line(clock, kind, " ".join(f"{px},{py}" for px, py in sorted(points))))
     return found
 

@@ -3,14 +3,16 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from diffpolicy.cli import COMMANDS
+from diffpolicy.cli import COMMANDS, named
 from diffpolicy.eval.measure.decisions import BudgetMean, Decision
 from diffpolicy.eval.measure.results import LatencyResult, Percentiles
 from diffpolicy.eval.report.sentences import reason
@@ -71,6 +73,28 @@ def test_eval_prints_its_result_alone(call, tiny_run, tmp_path, monkeypatch):
     assert (done.code, found["format"], len(found["records"])) == (0, "eval", 1)
     assert any("1 network evaluation" in line for line in done.errors)
     assert not list(tmp_path.iterdir())
+
+
+def test_compare_and_runs_print_their_results_alone(call, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = Path(__file__).parents[2] / "eval" / "results" / "prediction_balance.json"
+    done = call("compare", result, shutil.copy(result, "b.json"), "--json", "-")
+    assert (done.code, json.loads(done.out)["format"]) == (0, "compare")
+    failing = ("--margin", 1e-6, "--fail-on-regression")
+    done = call("compare", result, "b.json", "--json", "-", *failing)
+    assert (done.code, json.loads(done.out)["margin"]) == (1, 1e-6)
+    done = call("runs", tiny_run.parent, "--json", "-")
+    assert [run["name"] for run in json.loads(done.out)["runs"]] == [tiny_run.name]
+    assert [path.name for path in tmp_path.iterdir()] == ["b.json"]
+    assert "--page - is not a file" in call("compare", result, "b.json", "--page", "-").errors[0]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_json_option_takes_the_standard_output(call, name):
+    options = named(COMMANDS[name][0])
+    if "json" in getattr(options, "__dataclass_fields__", {}):
+        words = " ".join(call(name, "--help").out.replace("│", " ").split())
+        assert "standard output" in words[words.index("--json") :]
 
 
 def test_a_quiet_eval_prints_the_table_alone(call, tiny_run):

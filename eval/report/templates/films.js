@@ -39,7 +39,7 @@ class Film {
     this.visible = false;
     this.work = Promise.resolve();
     figure.querySelector("figcaption").before(this.controls());
-    this.show(0).then(() => this.image.replaceWith(this.canvas));
+    this.show(0).then(() => { this.image.after(this.canvas); this.image.hidden = true; });
     new IntersectionObserver(([entry]) => { this.visible = entry.isIntersecting; this.wait(); }).observe(figure);
   }
   controls() {

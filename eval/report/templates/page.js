@@ -34,7 +34,7 @@ for (const plot of all(".trade")) {
       next.focus();
     });
   }
-  const switches = all("[data-hides]", plot), axes = all("[name=axis]", plot);
+  const switches = all("[data-hides]", plot), axes = all("[data-axes] input", plot);
   const update = () => {
     const off = (kind) => new Set(switches.filter((s) => s.dataset.hides === kind && !s.checked).map((s) => s.value));
     const clocks = off("clock"), kinds = off("kind");
@@ -50,7 +50,7 @@ for (const plot of all(".trade")) {
     for (const panel of all("[data-axis]", plot)) panel.hidden = panel.dataset.axis !== axis;
   };
   plot.addEventListener("change", update);
-  all("#axis", plot)[0].hidden = false;
+  plot.querySelector("[data-axes]").hidden = false;
   update();
 }
 
