@@ -3,12 +3,12 @@
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes
 
-from .animation import webp
 from .data_config import DenoiseConfig
-from .film import Film
 from .measure.denoising import trace
 from .report.denoising import DPI, images, strip
 from .report.figure import png
+from .videos.animation import webp
+from .videos.film import Film
 
 IMAGE_MS, LAST_IMAGE_MS = 120, 1500
 QUALITY = 50  # of libwebp

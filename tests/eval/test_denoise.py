@@ -15,7 +15,9 @@ from diffpolicy import environment
 from diffpolicy.eval.data_config import DenoiseConfig
 from diffpolicy.eval.measure.denoising import NEAREST, nearest, scene_of, trace
 from diffpolicy.eval.measure.held_out import HeldOut
-from diffpolicy.eval.report.denoising import COLUMNS, moments
+from diffpolicy.eval.report.denoising import COLUMNS, label, moments
+from diffpolicy.training.config import TrainConfig
+from diffpolicy.training.train import train
 
 
 @given(st.integers(1, 200))
@@ -78,13 +80,33 @@ def test_an_environment_without_places_has_no_scene():
         assert scene_of(env) is None
 
 
-def test_the_command_writes_an_image_for_each_step_and_a_strip(call, tiny_run, tmp_path):
-    out = tmp_path / "a.webp"
-    done = call("denoise", "--run", tiny_run, "--out", out, "--ddim-steps", 1, 4, "--chunks", 2)
-    assert done.code == 0, done.errors
+@pytest.mark.parametrize("store", ["balance", "pusht"])
+def test_the_command_draws_every_step_of_two_budgets(store, tiny_run, tmp_path, call, request):
+    """One action drawn over the ticks, two as paths in the scene."""
+    run = tiny_run
+    if store == "pusht":
+        run = tmp_path / "run"
+        data = request.getfixturevalue("demos") / "pusht_human" / "pusht_cchi_v7_replay.zarr"
+        env = "diffpolicy.envs:PushT-v0"
+        small = {"steps": 2, "hidden": 16, "blocks": 1, "device": "cpu"}
+        train(TrainConfig(data=data, env=env, out=run, **small))
+    out = tmp_path / "pictures" / "denoise.webp"
+    done = call("denoise", "--run", run, "--out", out, "--ddim-steps", 1, 5, "--chunks", 3)
+    assert done.code == 0 and "5 steps: 5 network evaluations" in done.out
+    assert "no demonstrations" not in done.out and "no scene" not in done.out
     with Image.open(out) as film, Image.open(out.with_suffix(".png")) as strip:
-        assert film.n_frames == 5 and strip.format == "PNG"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a.webp"]
+        assert film.n_frames == 6 and strip.size[0] > 500
+    assert sorted(path.name for path in out.parent.iterdir()) == ["denoise.png", "denoise.webp"]
+
+
+def test_every_budget_starts_from_the_same_noise_and_ends_at_its_prediction(tiny_run):
+    few, many = trace(DenoiseConfig(run=tiny_run, ddim_steps=(2, 7), chunks=3)).trajectories
+    np.testing.assert_array_equal(few.xs[0], many.xs[0])
+    assert (len(few.xs), len(few.x0s), few.times) == (3, 2, [99, 49])
+    assert (len(many.xs), len(many.x0s)) == (8, 7)
+    np.testing.assert_array_equal(many.xs[-1], many.x0s[-1])
+    assert label(few, 0) == "noise, t = 99" and label(few, 1) == "after 1, t = 49"
+    assert label(few, 2) == "after 2 steps: actions"
 
 
 def test_without_the_data_of_training_there_are_no_demonstrations_and_a_line_says_so(
