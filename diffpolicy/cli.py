@@ -7,7 +7,7 @@ from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
-from diffpolicy.errors import DiffpolicyError, UnknownEnvironment
+from diffpolicy.errors import DiffpolicyError, UnknownEnvironment, system_error
 from diffpolicy.terminal.names import did_you_mean
 from diffpolicy.terminal.output import STDOUT, command_output
 
@@ -154,7 +154,7 @@ def _run(name: str, arguments: list[str]) -> int:
     except DiffpolicyError as error:
         return _fail(str(error))
     except OSError as error:
-        return _fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
+        return _fail(system_error(error))
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "allocate" not in str(error):
             raise

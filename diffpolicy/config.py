@@ -157,8 +157,8 @@ class RecordConfig(Checked):
     environment."""
     success_from: str | None = None
     """Key of `info` that is true on success (a bool, 0 or 1; a list counts as its length), or a
-    condition such as key>0.5; by default success, is_success, task_completions or an empty
-    tasks_to_complete. An absent key is no success."""
+    condition such as key>0.5, or return>100 of the rewards so far; by default success, is_success,
+    task_completions or an empty tasks_to_complete. An absent key is no success."""
     control_dt: Annotated[float | None, CONTROL_DT] = None
     """Control period in seconds, if the environment does not declare it."""
     max_steps: Annotated[int | None, TICKS] = None

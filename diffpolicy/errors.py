@@ -27,3 +27,8 @@ def one_line(error: Exception) -> str:
     """Message of a foreign library's exception, without line breaks, of at most 300 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def system_error(error: OSError) -> str:
+    """Message of a failed system call: the reason, then the file if there is one."""
+    return f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")

@@ -8,6 +8,7 @@ from tyro.conf import Positional
 
 from diffpolicy.checked import Checked, Range
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.terminal.output import STDOUT
 
 LABELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of the files in tables
 Across = Literal["budgets", "best", "strategies"]
@@ -38,7 +39,7 @@ class CompareConfig(Checked):
     instead if any row is not shown to lose less than the margin. Intervals are not adjusted for
     the number of rows."""
     json: Path | None = field(default=None, kw_only=True)
-    """File for the result."""
+    """File for the result; - prints it, and nothing else, to the standard output."""
     page: Path | None = field(default=None, kw_only=True)
     """HTML page to write."""
 
@@ -56,6 +57,8 @@ class CompareConfig(Checked):
         given = [path.resolve() for path in self.files]
         if twice := [path for path in self.files if given.count(path.resolve()) > 1]:
             raise DiffpolicyError(f"{twice[0]} is given twice; expected different files")
+        if self.page == STDOUT:
+            raise DiffpolicyError("--page - is not a file; expected one; try --page compare.html")
         outputs = [path.resolve() for path in (self.json, self.page) if path]
         if len(set(outputs)) < len(outputs):
             raise DiffpolicyError("--json and --page name the same file; expected two files")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from diffpolicy.checkpoint import policy_path
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_text
+from diffpolicy.terminal.output import STDOUT, say
 
 from .compare_config import LABELS, CompareConfig
 from .measure.comparable import (
@@ -21,6 +22,7 @@ from .measure.row_differences import row_difference
 from .report.compare_page import compare_page
 from .report.compare_table import print_comparison, print_wrapped, regression_line
 from .report.page import link_to
+from .report.products import print_json
 from .sweep import metric_of
 
 
@@ -30,16 +32,19 @@ def compare(config: CompareConfig) -> None:
     Raises DiffpolicyError for files that do not belong together, before anything is written.
     """
     result = comparison(config)
-    for path in filter(None, (config.json, config.page)):
+    written = [path for path in (config.json, config.page) if path and path != STDOUT]
+    for path in written:
         check_writable(path)
     print_comparison(result)
-    if config.json:
+    if config.json == STDOUT:
+        print_json(result)
+    elif config.json:
         write_result(config.json, result)
-        print(f"wrote {config.json}")
     if config.page:
-        links = [link_to(config.json, config.page.parent)] if config.json else []
+        links = [link_to(path, config.page.parent) for path in written if path == config.json]
         write_text(config.page, compare_page(result, links))
-        print(f"wrote {config.page}")
+    for path in written:
+        say(f"wrote {path}")
     if config.fail_on_regression:
         print_wrapped(regression_line(result))
         if result.regressions:

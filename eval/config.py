@@ -18,7 +18,7 @@ from diffpolicy.errors import DiffpolicyError
 
 from .output_config import OutputConfig
 from .policy_option import check_policy
-from .videos_config import EvalVideos, SweepVideos
+from .videos.config import EvalVideos, SweepVideos
 from .world_config import EngineName, Precision, WorldConfig
 
 NetName = Literal[

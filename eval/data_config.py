@@ -50,8 +50,8 @@ class DenoiseConfig(Checked):
 
     run: Path
     """Run folder, or a policy.safetensors in it."""
-    out: Path = Path("denoise.gif")
-    """GIF to write; a PNG strip of the same name is written beside it."""
+    out: Path = Path("denoise.webp")
+    """Animated WebP to write; a PNG strip of the same name is written beside it."""
     ddim_steps: Annotated[tuple[int, ...], NOT_EMPTY] = (2, 10)
     """Step budgets to draw side by side."""
     grid: str | None = None
@@ -61,8 +61,9 @@ class DenoiseConfig(Checked):
     seed: Annotated[int, SEED] = 100_000
     """Seed of the noise and of the episode whose first observation is used."""
     data: Path | None = None
-    """Demonstrations whose first held-out observation is used instead of the environment's; by
-    default those of training, for a run without an environment."""
+    """Demonstrations whose first held-out observation is used instead of the environment's, and
+    whose nearest actions are drawn in grey; by default those of training: the observation for a run
+    without an environment, the actions if they are here."""
 
 
 @dataclass(frozen=True)
@@ -89,4 +90,4 @@ class ReplayConfig(Checked):
     """Longest episode in control ticks; by default as in the store, or the limit of the
     environment."""
     json: Path | None = None
-    """File for the result."""
+    """File for the result; - prints it, and nothing else, to the standard output."""

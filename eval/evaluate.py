@@ -10,7 +10,7 @@ from .measure.profiles import check_source
 from .measure.provenance import set_threads
 from .measure.result_files import EvalResult
 from .report.products import check_outputs, save
-from .videos import check_videos, write_videos
+from .videos.evaluation import check_videos, write_videos
 
 
 def evaluate_budget(config: EvalConfig) -> None:

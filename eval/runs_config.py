@@ -15,4 +15,4 @@ class RunsConfig(Checked):
     folder: Positional[Path]
     """Folder that is searched, with all folders in it."""
     json: Path | None = field(default=None, kw_only=True)
-    """File for the list."""
+    """File for the list; - prints it, and nothing else, to the standard output."""

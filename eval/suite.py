@@ -22,10 +22,10 @@ from .measure.frames import frames_of
 from .measure.recipe import Recipe, make_run
 from .measure.result_files import Options, SuiteResult, SweepResult, read_sweep
 from .measure.run import run_of
-from .pictures import draw
 from .report.products import check_outputs, save
 from .report.suite_page import STRIPS, strip_of
 from .sweep import sweep
+from .videos.pictures import draw
 
 SWEPT, ENVIRONMENTS = "sweep.json", "diffpolicy.envs"
 TASKS = tuple(import_module(ENVIRONMENTS).TASKS)  # by name, as gymnasium.make imports it

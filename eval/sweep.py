@@ -25,13 +25,13 @@ from .measure.results import COMPARATORS, BudgetResult, Metric, Profile
 from .measure.run import results_folder
 from .measure.runs import curves_of
 from .measure.seeds import by_budget, firsts, held_over_seeds, over_seeds, values_of
-from .pictures import FOLDER, Shown, pictures_of
 from .report.products import check_outputs, print_json, save
 from .report.sentences import reason
 from .report.table import print_table
 from .significance import ALPHA, episodes_needed
-from .sweep_videos import videos_of
-from .videos import check_folder
+from .videos.evaluation import check_folder
+from .videos.pictures import FOLDER, Shown, pictures_of
+from .videos.sweep import videos_of
 
 DISCORDANCES = (0.05, 0.1, 0.2, 0.4)
 FREQUENT = 0.5  # success is compared if the best budget reaches this rate, else the score

@@ -29,8 +29,8 @@ class WorldConfig(Checked):
     """Keyword arguments of the environment, as a JSON object; by default those of training."""
     success_from: str | None = None
     """Key of `info` that is true on success (a bool, 0 or 1; a list counts as its length), or a
-    condition such as key>0.5; by default success, is_success, task_completions or an empty
-    tasks_to_complete. An absent key is no success."""
+    condition such as key>0.5, or return>100 of the rewards so far; by default success, is_success,
+    task_completions or an empty tasks_to_complete. An absent key is no success."""
     control_dt: Annotated[float | None, CONTROL_DT] = None
     """Control period in seconds; by default that of training, or with --policy that of the
     environment. Needed if --env has another one than training."""
@@ -51,9 +51,9 @@ class WorldConfig(Checked):
     success: str = "at-any-tick"
     """Rule of success: at-any-tick, at-end, or held:N for N ticks in a row."""
     score_from: str | None = None
-    """Key of `info` whose last value is the score of an episode, or return for the sum of rewards;
-    by default the key that the environment declares, or success as 0 or 1. --margin and --floor
-    are in units of the score."""
+    """Key of `info` whose last value is the score of an episode, or return for the sum of rewards,
+    also over a scale: return/3000; by default the key that the environment declares, or success as
+    0 or 1. --margin and --floor are in units of the score."""
 
     def __post_init__(self):
         super().__post_init__()

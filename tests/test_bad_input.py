@@ -25,7 +25,7 @@ QUICK = "--threads 1 --episodes 2 --max-steps 5 --engine eager"
 EVAL = f"eval --run {{run}} {QUICK} --ms-per-step 0"
 SWEEP = f"sweep --run {{run}} {QUICK} --ms-per-step 0 --out {{out}}"
 LATENCY = "latency --run {run} --threads 1 --seconds 0.01 --engine eager"
-DENOISE = "denoise --run {run} --out new.gif"
+DENOISE = "denoise --run {run} --out new.webp"
 SIZE = "--device cpu --hidden 32 --blocks 1"
 TRAIN = f"train --data {{store}} --out {{out}} {SIZE}"
 RECORD = f"record --env {BALANCE} --out {{out}} --episodes 1"
@@ -92,7 +92,7 @@ BAD = [
     (f"{EVAL} --grid 85,20 --start 50", "leave out --ddim-steps, --start and --end"),
     (f"{EVAL} --noise-scale 0.5", "a noise scale needs --eta above 0"),
     (f"{DENOISE} --chunks 0", "--chunks must be positive"),
-    ("denoise --run {run} --out new.png", "--out must be a .gif; got new.png"),
+    ("denoise --run {run} --out new.png", "--out must be a .webp; got new.png"),
     *(
         (
             f"{c} --engine cuda-graph",

@@ -192,6 +192,16 @@ def test_the_python_blocks_of_the_site_run(folder, capsys):
         assert capsys.readouterr().out.splitlines() == claims
 
 
+@pytest.mark.parametrize("page", SITE)
+def test_what_is_not_run_says_so(page):
+    """Of the site's commands, those of other programs than diffpolicy, and of GPUs, cannot run."""
+    text = read(page)
+    for block in re.finditer(r"```bash\n(.*?)```", text, re.DOTALL):
+        foreign = [line for line in block[1].splitlines() if not line.startswith("diffpolicy ")]
+        before = text[: block.start()].splitlines()[-2]
+        assert not foreign or before.startswith("*Not run by the tests")
+
+
 def test_the_readme_is_short():
     assert len(read("README.md").encode()) <= MOST_BYTES
 

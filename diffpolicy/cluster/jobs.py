@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from diffpolicy.errors import DiffpolicyError
+from diffpolicy.errors import DiffpolicyError, system_error
 from diffpolicy.version import __version__
 
 RETRIES = 3  # of a job whose worker or machine dies
@@ -51,7 +51,7 @@ def connect() -> Any:
         ray.init(include_dashboard=False, logging_level=logging.WARNING, runtime_env=quiet)
     except (ConnectionError, RuntimeError, RayError) as error:
         raise DiffpolicyError(
-            f"no Ray cluster answers: {str(error).splitlines()[0]}; start one, or set "
+            f"no Ray cluster answers: {_first_line(error)}; start one, or set "
             "RAY_ADDRESS=local for one here"
         ) from error
     nodes = _machines(ray)
@@ -63,7 +63,7 @@ def connect() -> Any:
 
 def whole_machine(ray: Any) -> int:
     """CPUs of the largest machines: a job that asks for so many runs there, with no other job."""
-    return max(_cpus(node) for node in _machines(ray))
+    return max((_cpus(node) for node in _machines(ray)), default=0)
 
 
 def gpus_for(ray: Any, device: str) -> int:
@@ -76,9 +76,12 @@ def run_jobs(jobs: Sequence[Job], cpus: int = 1, gpus: int = 0) -> Iterator[tupl
     """Jobs and their results, as they end; the others are stopped when the caller stops.
 
     A job whose worker or machine dies runs again on another. Raises DiffpolicyError for a job that
-    raises it or that loses its workers too often.
+    raises it, that the system refuses something, or that loses its workers too often.
     """
     ray = connect()
+    if cpus > whole_machine(ray):
+        text = "warning: no machine of the Ray cluster has %d CPUs; the jobs wait for one"
+        logging.getLogger("diffpolicy").warning(text, cpus)
     work = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(_work)
     about = __version__, Path.cwd()
     running = {
@@ -111,26 +114,37 @@ def _work(
             f"{machine} does not see {folder}; expected a file system that all machines share, "
             "with the same paths"
         )
-    return function(*arguments)
+    try:
+        return function(*arguments)
+    except OSError as error:
+        raise DiffpolicyError(f"{machine}: {system_error(error)}") from None
+    except MemoryError as error:
+        raise DiffpolicyError(f"{machine} has not enough memory: {error}") from None
+    except KeyboardInterrupt:
+        raise DiffpolicyError(f"interrupted on {machine}; repeat the command") from None
 
 
 def _result(ray: Any, job: Job, reference: Any) -> Any:
-    died = (
-        ray.exceptions.WorkerCrashedError,
-        ray.exceptions.NodeDiedError,
-        ray.exceptions.OutOfMemoryError,
-    )
+    errors = ray.exceptions
+    died = errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError
     try:
         return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
+    except errors.RayTaskError as error:
         if isinstance(error.cause, DiffpolicyError):
             raise DiffpolicyError(f"{job.name}: {error.cause}") from None
         raise
     except died as error:
         raise DiffpolicyError(
             f"{job.name}: its worker died {1 + RETRIES} times, the last time of: "
-            f"{str(error).splitlines()[0]}"
+            f"{_first_line(error)}"
         ) from None
+    except errors.RayError as error:
+        raise DiffpolicyError(f"{job.name}: Ray: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of an error of Ray, or its kind."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _machines(ray: Any) -> list[dict[str, Any]]:

@@ -2,8 +2,9 @@
 
 `info` reports success at a tick; without the key there is no success yet. An episode succeeds
 at-any-tick, at-end, or if success is held:N ticks in a row. Its score is the last value of a key of
-`info`, or the sum of its rewards, as the option says; by default the key that the environment
-declares as `score_key`, in [0, 1]; else success as 0 or 1.
+`info`, or the sum of its rewards, as the option says, over a scale if it gives one; by default the
+key that the environment declares as `score_key`, in [0, 1]; else success as 0 or 1. The key
+`return` stands for the sum of the rewards so far.
 """
 
 import math
@@ -64,6 +65,8 @@ class Outcome:
     held: int | None  # ticks in a row; None: at the end
     score_key: str | None  # None: the score is success
     unit: bool  # scores must lie in [0, 1]
+    scale: float = 1.0  # of the score
+    total: float = 0.0  # of the rewards so far
     success_tick: int | None = None  # ticks until info first reported success
     ticks: int = 0
     in_a_row: int = 0
@@ -78,13 +81,19 @@ class Outcome:
         return self.in_a_row > 0 if self.held is None else self.longest >= self.held
 
     @property
+    def score_from(self) -> str | None:
+        """The key of the score, with its scale; None: the score is success."""
+        return self.score_key if self.scale == 1 else f"{self.score_key}/{self.scale:g}"
+
+    @property
     def score(self) -> float:
         """The score after the steps so far."""
         return float(self.success) if self.score_key is None else self.last_score or 0.0
 
     def see(self, reward: float, info: Mapping[str, Any], over: bool) -> None:
         """Add one step. DiffpolicyError at the end if info never reported success or score."""
-        found = self.succeeds(info)
+        self.total += reward
+        found = self.succeeds({RETURN: self.total} if self.succeeds.key == RETURN else info)
         self.known |= found is not None
         self.keys |= dict.fromkeys(info)
         self.ticks += 1
@@ -93,7 +102,7 @@ class Outcome:
         if found and self.success_tick is None:
             self.success_tick = self.ticks
         if self.score_key == RETURN:
-            self.last_score = (self.last_score or 0.0) + self._score("the reward", reward)
+            self.last_score = self._score("the sum of the rewards", self.total)
         elif self.score_key is not None and self.score_key in info:
             self.last_score = self._score(f"info[{self.score_key!r}]", info[self.score_key])
         if over and not self.known:
@@ -102,15 +111,17 @@ class Outcome:
             self._unreported(self.score_key, "--score-from")
 
     def _score(self, name: str, value: Any) -> float:
-        score = number(value)
-        if score is None or not math.isfinite(score):
+        found = number(value)
+        if found is None or not math.isfinite(found):
             raise DiffpolicyError(f"{name} must be a finite number to be a score; got {value!r}")
+        score = found / self.scale
         if self.unit and not 0 <= score <= 1:
             raise DiffpolicyError(f"{name} must lie in [0, 1], as declared; got {score}")
         return score
 
     def _unreported(self, key: str, option: str) -> None:
-        other = "or return" if option == "--score-from" else "or a condition such as key>0.5"
+        condition = "or a condition such as return>100 or key>0.5"
+        other = "or return" if option == "--score-from" else condition
         raise DiffpolicyError(
             f"in a whole episode info has no {key}; it holds: "
             f"{', '.join(map(str, self.keys)) or 'nothing'}. Name a key that every episode has at "
@@ -127,8 +138,8 @@ def new_outcome(
         raise DiffpolicyError(
             f"--success {success} can never hold: episodes last {episode_limit(env)} ticks at most"
         )
-    score_key = score_from or declared(env, "score_key")
-    return Outcome(success_rule(success_from), held, score_key, unit=score_from is None)
+    key, scale = score_rule(score_from) if score_from else (declared(env, "score_key"), 1.0)
+    return Outcome(success_rule(success_from), held, key, unit=score_from is None, scale=scale)
 
 
 def held_ticks(text: str) -> int | None:
@@ -140,6 +151,26 @@ def held_ticks(text: str) -> int | None:
             f"--success must be at-any-tick, at-end or held:N with N of 1 or more; got {text!r}"
         )
     return int(count[1]) if count else fixed[text]
+
+
+def score_rule(text: str) -> tuple[str, float]:
+    """The key and the scale of "key" or "key/scale"; a last part that is no number is of the key.
+
+    Raises DiffpolicyError for a scale that is not above 0.
+    """
+    key, slash, last = text.rpartition("/")
+    try:
+        scale = float(last)
+    except ValueError:
+        return text, 1.0
+    if not slash:  # a key that is a number
+        return text, 1.0
+    if not key or not 0 < scale < math.inf:
+        raise DiffpolicyError(
+            f"--score-from must be key, key/scale, return or return/scale, with a finite scale "
+            f"above 0; got {text!r}"
+        )
+    return key, scale
 
 
 def success_rule(text: str | None) -> SuccessRule:

@@ -67,15 +67,21 @@ def print_alone(text: str) -> None:
 
 @contextmanager
 def _held_back() -> Iterator[None]:
-    """Send what is printed to stderr, that of child processes too; then print the held texts."""
+    """Send what is printed to stderr, that of child processes too; then print the held texts.
+
+    Not after an error; SystemExit is the status of a result, as of compare --fail-on-regression.
+    """
     texts: list[str] = []
     token = _HELD.set(texts)
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
+    ended: SystemExit | None = None
     try:
         with redirect_stdout(sys.stderr):
             yield
+    except SystemExit as status:
+        ended = status
     finally:
         sys.stdout.flush()
         os.dup2(kept, 1)
@@ -83,3 +89,5 @@ def _held_back() -> Iterator[None]:
         _HELD.reset(token)
     for text in texts:
         print(text)
+    if ended:
+        raise ended

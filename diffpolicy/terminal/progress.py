@@ -13,7 +13,7 @@ ENDLESS = "{desc}: | {n_fmt} ticks, {rate_fmt}{postfix} [{elapsed}]"  # of episo
 
 def progress_bar(*arguments: Any, **options: Any) -> tqdm:
     """A bar of tqdm, which takes the arguments; a quiet command shows none."""
-    return tqdm(*arguments, **{**options, "disable": is_quiet() or options.get("disable")})
+    return tqdm(*arguments, **{**options, "disable": is_quiet() or options.get("disable", False)})
 
 
 class EpisodeBar:

@@ -21,6 +21,7 @@ from diffpolicy.checkpoint import POLICY_FILE, Checkpoint, load_policy
 from diffpolicy.config import ModelConfig, Sampling
 from diffpolicy.data.windows import Windows
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.files import check_writable
 from diffpolicy.late import correction as head
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import WITHOUT_NOISE
@@ -46,6 +47,9 @@ def train_correction(config: CorrectionConfig) -> Path:
     """
     check_alone("train-correction")
     policy = load_policy(config.run)
+    assert policy.folder is not None  # it was read from a file
+    path = policy.folder / head.FILE
+    check_writable(path)
     prepared = _prepared(config, policy)
     seed = prepared.specification.training["config"]["seed"]
     chunks = _with_chunks(repeated(prepared.training, CHUNKS), policy, seed)
@@ -57,8 +61,6 @@ def train_correction(config: CorrectionConfig) -> Path:
         "chunks": len(chunks),
         "held_out_rms": errors,
     }
-    assert policy.folder is not None  # it was read from a file
-    path = policy.folder / head.FILE
     head.save_corrector(path, weights, policy, about)
     if errors:
         print(

@@ -113,8 +113,8 @@ ALONE = Ranks()
 def processes() -> Iterator[Ranks]:
     """The processes of this training, connected; this one alone without torchrun.
 
-    Only rank 0 prints. Of an error that several processes meet, the first one raises
-    DiffpolicyError, and the others SystemExit.
+    Only rank 0 prints. Of an error that several processes meet, a DiffpolicyError or an OSError,
+    the first one raises it, and the others SystemExit.
     """
     ranks = ranks_of(os.environ)
     if ranks.count == 1:
@@ -124,7 +124,7 @@ def processes() -> Iterator[Ranks]:
     try:
         with _silenced(not ranks.first):
             yield ranks
-    except DiffpolicyError as error:
+    except (DiffpolicyError, OSError) as error:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends the others by it
         told = _is_told(store, error)
         if ranks.first:
@@ -204,7 +204,7 @@ def _silenced(silent: bool) -> Iterator[None]:
         yield
 
 
-def _is_told(store: Store, error: DiffpolicyError) -> bool:
+def _is_told(store: Store, error: DiffpolicyError | OSError) -> bool:
     """True if another process has this error, or any error that ended this one."""
     same, all_ = _add(store, str(error), 1), _add(store, ERRORS, 1)
     return (all_ if isinstance(error, LostProcess) else same) > 1

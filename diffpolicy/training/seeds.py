@@ -12,6 +12,7 @@ import torch
 
 from diffpolicy.checkpoint import TRAINING_FILE
 from diffpolicy.cluster.jobs import Job, connect, gpus_for, run_jobs
+from diffpolicy.data.demonstrations import contents
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.terminal.output import say
 from diffpolicy.terminal.progress import progress_bar
@@ -64,7 +65,9 @@ def train_on_ray(runs: Sequence[TrainConfig]) -> None:
 
     A run whose machine is lost goes on elsewhere from its last checkpoint.
     """
-    config, ray = runs[0], connect()
+    config = runs[0]
+    contents(config.data)  # refuse what is no data set before folders are made
+    ray = connect()
     cpus = config.threads or 1
     for run in runs:
         run.out.mkdir(parents=True, exist_ok=True)

@@ -19,15 +19,12 @@ from typing import Any
 
 import tyro
 
-from diffpolicy.checkpoint import TRAINING_FILE, load_training
-from diffpolicy.eval.bench.outcome_files import kept, print_methods
+from diffpolicy.eval.bench.outcome_files import is_trained, kept, print_methods, resumes, swept
 from diffpolicy.eval.config import SweepConfig
 from diffpolicy.eval.experiment_config import OptimiseConfig
 from diffpolicy.eval.measure.provenance import set_threads
-from diffpolicy.eval.measure.result_files import read_sweep
 from diffpolicy.eval.measure.results import BudgetResult, Metric
 from diffpolicy.eval.optimise import optimise
-from diffpolicy.eval.sweep import sweep
 from diffpolicy.training.config import DistillConfig, TrainConfig
 from diffpolicy.training.distill import distill
 from diffpolicy.training.train import train
@@ -76,19 +73,15 @@ class Config:
 def main(config: Config) -> None:
     """Train, evaluate, and print each method over the training seeds, with its loss to the best."""
     about = {"env": config.env, "steps": config.steps, "episodes": config.episodes}
-    print_methods(
-        [
-            kept(config.out / f"seed-{seed}.json", about, partial(played, config, seed))
-            for seed in config.seeds
-        ],
-        config.outcome,
-    )
+    files = []
+    for seed in config.seeds:
+        make = partial(played, config, seed) if config.data else None
+        files.append(kept(config.out / f"seed-{seed}.json", about, make))
+    print_methods(files, config.outcome)
 
 
 def played(config: Config, seed: int) -> Iterator[BudgetResult]:
     """Rows of every method with a training seed."""
-    if config.data is None:
-        raise SystemExit(f"{config.out} lacks seed-{seed}.json; give --data STORE to make it")
     folder = config.out / f"seed-{seed}"
     make_runs(config, folder, seed)
     return evaluate(config, folder)
@@ -99,23 +92,17 @@ def make_runs(config: Config, folder: Path, seed: int) -> None:
     for name, options in TRAINED.items():
         out = folder / name
         common = {"data": config.data, "env": config.env, "steps": config.steps, "seed": seed}
-        about = {**common, "out": out, "threads": config.threads, "resume": step_of(out) > 0}
+        about = {**common, "out": out, "threads": config.threads, "resume": resumes(out)}
         about |= {"compile": "off"}
-        if step_of(out) < config.steps:
+        if not is_trained(out, config.steps):
             train(TrainConfig(**about, **options))
     for name in TEACHERS:
         student = folder / f"{name}-distilled"
-        about = {"out": student, "threads": config.threads, "resume": step_of(student) > 0}
-        if step_of(student) < config.steps:
+        about = {"out": student, "threads": config.threads, "resume": resumes(student)}
+        if not is_trained(student, config.steps):
             distill(DistillConfig(run=folder / name, **about))
         if not (folder / name / "optimise" / "optimise.json").exists():
             optimise(OptimiseConfig(run=folder / name, env=config.env, workers=config.workers))
-
-
-def step_of(out: Path) -> int:
-    """Updates of the last checkpoint in a run folder; 0 without one."""
-    path = out / TRAINING_FILE
-    return load_training(path)[1].step if path.exists() else 0
 
 
 def evaluate(config: Config, folder: Path) -> Iterator[BudgetResult]:
@@ -127,11 +114,8 @@ def evaluate(config: Config, folder: Path) -> Iterator[BudgetResult]:
     }
     for name, options in methods.items():
         about = {"env": config.env, "episodes": config.episodes, "clocks": ("paused",)}
-        out = folder / "sweeps" / name
-        about |= {"latency_ms": 0.0, "pictures": False, "workers": config.workers, "out": out}
-        if not (out / "sweep.json").exists():
-            sweep(SweepConfig(**about, **options))
-        yield from read_sweep(out / "sweep.json").rows
+        about |= {"latency_ms": 0.0, "pictures": False, "workers": config.workers}
+        yield from swept(SweepConfig(**about, out=folder / "sweeps" / name, **options))
 
 
 if __name__ == "__main__":

@@ -59,10 +59,10 @@ def main(config: Config) -> None:
 
 
 def training(config: Config, command: tuple[str, ...], out: Path, seed: int) -> list[str]:
-    """The command line of a training; float32, so that a measurement cannot choose differently."""
+    """The command line of a training, in which no measurement chooses."""
     words = [*command, "train", "--data", str(config.data), "--out", str(out)]
     words += ["--steps", str(config.steps), "--seed", str(seed), "--threads", "1"]
-    return [*words, "--precision", "float32"]
+    return [*words, "--precision", "float32", "--compile", "off"]
 
 
 def killed_half_way(config: Config, command: list[str], out: Path) -> int:

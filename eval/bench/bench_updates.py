@@ -9,7 +9,6 @@ the outcomes of each episode, and prints the table; where those files exist, it 
 # diffpolicy.eval is known to Python, not to pyright.
 # pyright: reportMissingImports=false
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,13 +16,10 @@ from typing import Any
 
 import tyro
 
-from diffpolicy.checkpoint import TRAINING_FILE, load_training
-from diffpolicy.eval.bench.outcome_files import kept, print_methods
+from diffpolicy.eval.bench.outcome_files import is_trained, kept, print_methods, resumes, swept
 from diffpolicy.eval.config import SweepConfig
 from diffpolicy.eval.measure.provenance import set_threads
-from diffpolicy.eval.measure.result_files import read_sweep
 from diffpolicy.eval.measure.results import BudgetResult, Metric
-from diffpolicy.eval.sweep import sweep
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.train import train
 
@@ -63,19 +59,15 @@ class Config:
 def main(config: Config) -> None:
     """Train, evaluate, and print each training, with its paired difference to the best."""
     about = {"env": config.env, "steps": config.steps, "episodes": config.episodes}
-    print_methods(
-        [
-            kept(config.out / f"seed-{seed}.json", about, partial(played, config, seed))
-            for seed in config.seeds
-        ],
-        config.outcome,
-    )
+    files = []
+    for seed in config.seeds:
+        make = partial(played, config, seed) if config.data else None
+        files.append(kept(config.out / f"seed-{seed}.json", about, make))
+    print_methods(files, config.outcome)
 
 
-def played(config: Config, seed: int) -> Iterator[BudgetResult]:
+def played(config: Config, seed: int) -> list[BudgetResult]:
     """Rows of every training with a training seed."""
-    if config.data is None:
-        raise SystemExit(f"{config.out} lacks seed-{seed}.json; give --data STORE to make it")
     folder = config.out / f"seed-{seed}"
     runs = []
     for name, options in TRAINED.items():
@@ -83,19 +75,13 @@ def played(config: Config, seed: int) -> Iterator[BudgetResult]:
             steps = config.steps // part
             runs.append(folder / f"{name}-{steps}")
             about = {"data": config.data, "env": config.env, "out": runs[-1], "seed": seed}
-            about |= {"compile": "off"}
-            if not (runs[-1] / TRAINING_FILE).exists() or step_of(runs[-1]) < steps:
+            about |= {"compile": "off", "resume": resumes(runs[-1])}
+            if not is_trained(runs[-1], steps):
                 train(TrainConfig(**about, steps=steps, threads=config.threads, **options))
     about = {"env": config.env, "episodes": config.episodes, "clocks": ("paused",)}
     about |= {"latency_ms": 0.0, "pictures": False, "workers": config.workers}
-    if not (folder / "sweep" / "sweep.json").exists():
-        sweep(SweepConfig(**about, runs=tuple(runs), ddim_steps=(1, 2, 8), out=folder / "sweep"))
-    yield from read_sweep(folder / "sweep" / "sweep.json").rows
-
-
-def step_of(out: Path) -> int:
-    """Updates of the last checkpoint in a run folder."""
-    return load_training(out / TRAINING_FILE)[1].step
+    out = folder / "sweep"
+    return swept(SweepConfig(**about, runs=tuple(runs), ddim_steps=(1, 2, 8), out=out))
 
 
 if __name__ == "__main__":

@@ -288,6 +288,6 @@ class Evaluator:
             seeds_repeat=self.paired,
             seeds_evidence=self.unrepeatable,
             neutral=self.config.neutral or "declared by the environment, else hold",
-            score_from=self.facts.score_key or "success, as 0 or 1",
+            score_from=self.facts.score_from or "success, as 0 or 1",
             **options,
         )

@@ -49,7 +49,7 @@ class Facts:
 
     limit: int
     control_dt_s: float
-    score_key: str | None  # None: the score is success
+    score_from: str | None  # None: the score is success
     source: str | None  # SHA-256 of the file that defines it, if any
     first: Histories | None = None  # given to a policy of others, which answered
 
@@ -77,7 +77,7 @@ def look(
         first = try_out(policy, monitored, config.seed) if isinstance(policy, External) else None
     finally:
         monitored.close()
-    return Facts(limit, dt, outcome.score_key, source, first)
+    return Facts(limit, dt, outcome.score_from, source, first)
 
 
 def _check_period(env_id: str, found_s: float, task: Task) -> None:

@@ -1,7 +1,7 @@
 """Demonstrations that a run was not trained on, read in the way that training read them."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,19 +60,35 @@ def held_out(run: Path, checkpoint: Checkpoint, data: Path | None) -> HeldOut:
     Raises DiffpolicyError if there are none, or if the data do not fit the policy.
     """
     trained = _trained(run, checkpoint)
+    every, attributes = _read(run, checkpoint, data, trained)
+    count = len(every.ends)
+    if fingerprint(*every.observations.values(), every.actions, every.ends) == trained.fingerprint:
+        episodes, reason = _of_training(run, trained.config, count)
+        return replace(every, episodes=episodes, reason=reason)
+    _check_other(run, every.path, data, trained.config)
+    _check_facts(every.path, attributes, checkpoint.specification.task)
+    return replace(every, reason=_of_others(trained, count))
+
+
+def all_episodes(run: Path, checkpoint: Checkpoint, data: Path | None) -> HeldOut:
+    """All episodes of a data set, by default the training's, held out or not.
+
+    Raises DiffpolicyError if they are not here or do not fit the policy.
+    """
+    return _read(run, checkpoint, data, _trained(run, checkpoint))[0]
+
+
+def _read(
+    run: Path, checkpoint: Checkpoint, data: Path | None, trained: Trained
+) -> tuple[HeldOut, dict[str, Any]]:
+    """All episodes of a data set, and its attributes."""
     path = data or _store_of(run, trained.config)
-    config = _reading(checkpoint, trained.config, path)
-    demonstrations, observations, task, _ = read(config)
+    demonstrations, observations, task, _ = read(_reading(checkpoint, trained.config, path))
     _check_shapes(path, task, checkpoint.specification.task)
-    actions, ends = demonstrations.action, demonstrations.episode_ends
-    found = fingerprint(*observations.values(), actions, ends)
-    if found == trained.fingerprint:
-        episodes, reason = _of_training(run, trained.config, len(ends))
-    else:
-        _check_other(run, path, data, trained.config)
-        _check_facts(path, demonstrations.attributes, checkpoint.specification.task)
-        episodes, reason = np.arange(len(ends)), _of_others(trained, len(ends))
-    return HeldOut(path, observations, actions, ends, episodes, reason)
+    ends = demonstrations.episode_ends
+    numbers, reason = np.arange(len(ends)), f"all {len(ends)}"
+    found = HeldOut(path, observations, demonstrations.action, ends, numbers, reason)
+    return found, demonstrations.attributes
 
 
 def _trained(run: Path, checkpoint: Checkpoint) -> Trained:

@@ -181,13 +181,11 @@ def measure_calls(
             for i in rng.permutation(open_):
                 _use_threads(timed[i], threads)
                 taken[i].append(_take(timed[i], 1000 * seconds - _spent_ms(taken[i])))
-                count = len(taken[i][-1].samples_ms)
-                bar.total = max(bar.total, bar.n + count)  # disturbed blocks are repeated
-                bar.update(count)
+                bar.total = sum(_expected(blocks, seconds, wanted) for blocks in taken)
+                bar.update(len(taken[i][-1].samples_ms))
                 watch.add(taken[i][-1])
             if not unfinished():
                 watch.finish()
-        bar.total = bar.n  # fewer than wanted where the time is over
         bar.refresh()
     profiles = [_profile(t, blocks, wanted) for t, blocks in zip(timed, taken, strict=True)]
     if any(profile.disturbed for profile in profiles):
@@ -200,6 +198,15 @@ def _unfinished(blocks: Sequence[Block], seconds: float, wanted: int) -> bool:
     in_all = sum(len(b.samples_ms) for b in blocks)
     timely = not blocks or _spent_ms(blocks) < 1000 * seconds
     return timely and quiet < wanted and in_all < 2 * wanted
+
+
+def _expected(blocks: Sequence[Block], seconds: float, wanted: int) -> int:
+    """Number of samples that a call will have taken, if it goes on as it has begun."""
+    count = sum(len(b.samples_ms) for b in blocks)
+    if not blocks or not _unfinished(blocks, seconds, wanted):
+        return count or wanted
+    in_time = round(count * 1000 * seconds / _spent_ms(blocks))
+    return max(count, min(wanted, in_time))
 
 
 def _spent_ms(blocks: Sequence[Block]) -> float:

@@ -1,7 +1,7 @@
 """Tables on the terminal."""
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 from ..measure.decisions import AgainstDrop
@@ -20,13 +20,32 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def _lines(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Lines of a table; in one of more than WIDTH columns, the first cell has its own line."""
+    """Lines of a table; where it has more than WIDTH columns, each row takes several lines.
+
+    The first cells, such as a name, stand above the others, which are in columns within WIDTH.
+    """
     cells = [list(titles), *[[_text(cell) for cell in row] for row in rows]]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    if sum(widths) + 2 * len(widths) - 2 > WIDTH and len(widths) > 1:
-        inner = [_row(row[1:], widths[1:]) for row in cells]
-        return [f"{row[0]}\n    {line}" for row, line in zip(cells, inner, strict=True)]
-    return [_row(row, widths) for row in cells]
+    if sum(widths) + 2 * len(widths) - 2 <= WIDTH or len(widths) == 1:
+        return [_row(row, widths) for row in cells]
+    starts = _starts(widths)
+    return [
+        "  ".join(row[: starts[0]])
+        + "".join(f"\n    {_row(row[i:j], widths[i:j])}" for i, j in pairwise(starts))
+        for row in cells
+    ]
+
+
+def _starts(widths: Sequence[int]) -> list[int]:
+    """First cells of the lines below the first one, from the last line up, and the end."""
+    starts, end = [len(widths)], len(widths)
+    while end > 1:
+        start = end - 1
+        while start > 1 and sum(widths[start - 1 : end]) + 2 * (end - start) <= WIDTH - 4:
+            start -= 1
+        starts.insert(0, start)
+        end = start
+    return starts
 
 
 def _row(row: Sequence[str], widths: Sequence[int]) -> str:
@@ -103,14 +122,18 @@ def _differences(found: AgainstDrop) -> list[Any]:
 
 
 def print_latencies(result: LatencyFile) -> None:
-    """The table of latencies, and the largest budget of each engine in time."""
+    """The table of latencies in ms, and the largest budget of each engine in time.
+
+    What all rows share stands above the table.
+    """
     several = len({row.net for row in result.rows}) > 1
     coded = any(row.encoder_ms for row in result.rows)
     headed = any(row.head_ms for row in result.rows)
+    loads = {row.load for row in result.rows}
     titles = ["network"] * several + ["steps", "engine"]
-    titles += ["encoder ms", "loop ms"] * coded + ["head ms"] * headed
-    titles += ["p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms", "jitter ms"]
-    titles += ["samples", "× baseline", "from eager", "GPU alone ms", "load"]
+    titles += ["encoder", "loop"] * coded + ["head"] * headed
+    titles += ["p50", "p90", "p99", "p99.9", "max", "samples", "× baseline", "GPU alone"]
+    titles += ["load"] * (len(loads) > 1)
     cells = []
     for row in result.rows:
         ms, threads = row.latency_ms, f", threads {row.threads}" if row.threads else ""
@@ -120,15 +143,27 @@ def print_latencies(result: LatencyFile) -> None:
                 *(row.ddim_steps, row.engine + threads),
                 *(_parts(row) * coded),
                 *([row.head_ms] * headed),
-                *(ms.p50, ms.p90, ms.p99, ms.p99_9, ms.max, ms.jitter, ms.samples),
-                *(row.ratio_to_baseline, row.max_abs_diff, row.gpu_ms, row.load),
+                *(ms.p50, ms.p90, ms.p99, ms.p99_9, ms.max, ms.samples),
+                *(row.ratio_to_baseline, row.gpu_ms),
+                *([row.load] * (len(loads) > 1)),
             ]
         )
     used = [any(row[i] is not None for row in cells) for i in range(len(titles))]
     cells = [[cell for cell, kept in zip(row, used, strict=True) if kept] for row in cells]
+    print(_latency_title(result.rows))
     print_table([title for title, kept in zip(titles, used, strict=True) if kept], cells)
     for line in deadlines(result):
         print(line)
+
+
+def _latency_title(rows: Sequence[LatencyResult]) -> str:
+    """The unit, the common load, and the largest difference of an engine from eager."""
+    [load, *others] = {row.load for row in rows}
+    text = "latency of one control step in ms" + (f", {load}" if load and not others else "")
+    differences = [row.max_abs_diff for row in rows if row.max_abs_diff is not None]
+    if differences:
+        text += f"; largest difference from eager {max(differences):.2g}"
+    return f"{text}:"
 
 
 def _parts(row: LatencyResult) -> tuple[float | None, float]:

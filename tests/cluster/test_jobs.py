@@ -1,14 +1,16 @@
 """Jobs on a real Ray cluster of this computer: they give what they give here."""
 
+import errno
 import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from diffpolicy.checkpoint import TRAINING_FILE, load_training
-from diffpolicy.cluster import jobs
+from diffpolicy.cluster import episodes, jobs
 from diffpolicy.cluster.jobs import Job, connect, gpus_for, run_jobs, whole_machine
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval import suite as suites
@@ -38,6 +40,17 @@ def cluster(tmp_path_factory):
         )
         yield
         ray.shutdown()
+
+
+FAILURES = {
+    OSError(errno.ENOSPC, "No space left on device", "/data/x"): "No space left on device: /data/x",
+    MemoryError("no 8 GiB"): "has not enough memory: no 8 GiB",
+    KeyboardInterrupt(): "interrupted on",
+}
+
+
+def fail(number: int) -> None:
+    raise list(FAILURES)[number]
 
 
 def square(x: int) -> int:
@@ -75,6 +88,40 @@ def test_an_error_names_its_job_in_one_line():
     assert str(error.value) == "three: expected an even number; got 3"
 
 
+@pytest.mark.parametrize("number", range(len(FAILURES)))
+def test_failures_of_a_machine_are_one_line(number):
+    with pytest.raises(DiffpolicyError) as error:
+        list(run_jobs([Job("job", fail, (number,))]))
+    said = str(error.value)
+    assert said.startswith("job: ") and list(FAILURES.values())[number] in said
+    assert len(said.splitlines()) == 1 and "\x1b" not in said
+
+
+def test_jobs_that_no_machine_can_run_are_told(caplog, monkeypatch):
+    class Started(Exception):
+        pass
+
+    def start(*_):
+        raise Started
+
+    monkeypatch.setattr(ray, "wait", start)
+    for cpus, told in ((CPUS, False), (CPUS + 1, True)):
+        caplog.clear()
+        with pytest.raises(Started):
+            list(run_jobs([Job("job", square, (1,))], cpus))
+        said = f"no machine of the Ray cluster has {cpus} CPUs; the jobs wait for one"
+        assert (said in caplog.text) == told
+
+
+def test_a_policy_on_cuda_needs_a_gpu_in_the_cluster(monkeypatch):
+    on = {name: SimpleNamespace(device=SimpleNamespace(type=name)) for name in ("cpu", "cuda")}
+    assert episodes._gpus(ray, on["cpu"]) == episodes._gpus(ray, SimpleNamespace()) == 0
+    with pytest.raises(DiffpolicyError, match=r"the cluster has no GPU; try --device cpu"):
+        episodes._gpus(ray, on["cuda"])
+    monkeypatch.setattr(episodes, "gpus_for", lambda *_: 1)
+    assert episodes._gpus(ray, on["cuda"]) == 1
+
+
 def test_a_job_whose_worker_is_killed_runs_again(tmp_path):
     [(_, process)] = run_jobs([Job("again", killed_once, (tmp_path / "killed",))])
     assert process and process != os.getpid()
@@ -109,6 +156,13 @@ def test_runs_of_seeds_are_those_of_this_computer(balance_store, tmp_path):
         seeds.train(here)
         ours, theirs = (load_training(folder / TRAINING_FILE)[0] for folder in (here.out, run.out))
         assert all((ours[name] == theirs[name]).all() for name in ours)
+
+
+def test_no_folder_is_made_for_data_that_are_none(tmp_path):
+    config = TrainConfig(data=tmp_path / "absent", out=tmp_path / "runs", seeds=(0, 1), on="ray")
+    with pytest.raises((DiffpolicyError, OSError), match="absent"):
+        seeds.command(config)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_sweep_on_ray_has_the_episodes_of_this_computer(tiny_run, tmp_path):

@@ -125,6 +125,31 @@ def test_a_score_is_the_sum_of_rewards_where_that_is_asked_for():
     assert outcome.score == -6.5 and outcome.success
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("return/3000", 1.5), ("score/92.6", 0.5), ("a/b", 7.0), ("a/b/2", 3.5), ("8", 3.0)],
+)
+def test_a_score_is_divided_by_its_scale_and_told_with_it(text, expected):
+    infos = [{"success": False, "score": 46.3, "a/b": 7.0, "8": 3.0}] * 2
+    outcome = episode(infos, rewards=[4000.0, 500.0], score_from=text)
+    assert (outcome.score, outcome.score_from) == (expected, text)
+
+
+@pytest.mark.parametrize("text", ["return/0", "return/-2", "return/inf", "return/nan", "/3"])
+def test_a_scale_that_is_none_is_refused(text):
+    with pytest.raises(DiffpolicyError, match="--score-from must be key, key/scale, return or"):
+        episode(flags("1"), score_from=text)
+
+
+def test_success_may_be_a_return_where_info_has_none():
+    """As in Hopper: success is the first tick at which the rewards so far exceed the number."""
+    rewards = [40.0, 70.0, -20.0]
+    outcome = episode([{}] * 3, rewards, success_from="return>100", score_from="return/100")
+    assert (outcome.success, outcome.success_tick, outcome.score) == (True, 2, 0.9)
+    at_end = episode([{}] * 3, rewards, success_from="return>100", success="at-end")
+    assert not at_end.success
+
+
 def test_a_declared_score_lies_in_0_to_1():
     infos = [{"success": False, "part": 0.25}, {"success": False, "part": 0.5}]
     assert episode(infos, score_key="part").score == 0.5
@@ -143,7 +168,7 @@ def test_a_declared_score_lies_in_0_to_1():
 def test_a_score_that_is_none_is_named(infos, message):
     with pytest.raises(DiffpolicyError, match=message):
         episode(infos, score_from="cost")
-    with pytest.raises(DiffpolicyError, match="the reward must be a finite number"):
+    with pytest.raises(DiffpolicyError, match="the sum of the rewards must be a finite number"):
         episode(infos, rewards=[np.inf] * 2, score_from="return")
 
 

@@ -21,7 +21,7 @@ from diffpolicy.eval.config import EvalConfig
 from diffpolicy.eval.measure.cautions import picture_bytes
 from diffpolicy.eval.measure.evaluator import Evaluator
 from diffpolicy.eval.measure.frames import frames_of, render_episode
-from diffpolicy.eval.pictures import caption_of, draw
+from diffpolicy.eval.videos.pictures import caption_of, draw
 from diffpolicy.policy import Policy
 
 OPTIONS = RolloutOptions(0.1, envs=16, batch=16)

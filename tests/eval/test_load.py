@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 from diffpolicy.control.latency import BLOCK, LatencyProfile, declared
 from diffpolicy.errors import DiffpolicyError
@@ -190,6 +191,22 @@ def test_the_time_is_kept_to(others, calls):
     assert sum(calls) < 500 + len(calls) and profile.disturbed
 
 
+def test_the_bar_of_latencies_is_whole_in_the_end_and_never_beyond(others, calls, monkeypatch):
+    """The k-th call takes k ms, so fewer fit in the time than the first ones let expect."""
+    others(lambda window: 0.0)
+    shares = []
+
+    class Bar(tqdm):
+        def update(self, n=1):
+            super().update(n)
+            shares.append(self.n / self.total)
+
+    monkeypatch.setattr(timing, "progress_bar", Bar)
+    measure_calls([NOTHING, NOTHING], seconds=5, wanted=1000 * BLOCK)
+    assert max(shares) == shares[-1] == 1
+    assert len(shares) > 4 and shares[1] < 0.5
+
+
 def test_an_unknown_load_is_said(monkeypatch, calls):
     monkeypatch.setattr(load, "snapshot", lambda ours=(): None)
     [profile] = measure_calls([NOTHING], seconds=1e9, wanted=BLOCK)
@@ -245,7 +262,7 @@ def test_the_mark_stands_on_the_terminal_and_in_the_json(disturbed_file):
     records = json.loads(disturbed_file.read_text())["records"]
     assert [r["load"] for r in records] == ["disturbed"] * 2
     printed = disturbed_file.with_suffix(".txt").read_text()
-    assert " load\n" in printed and printed.count("  disturbed\n") == 2
+    assert "latency of one control step in ms, disturbed; " in printed
     assert "largest budget within" in printed and "(disturbed)" in printed
 
 

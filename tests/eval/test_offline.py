@@ -359,7 +359,7 @@ def test_a_run_that_held_nothing_out_or_whose_store_is_gone_or_changed_is_refuse
 
 
 def test_denoising_is_drawn_from_a_demonstration(run, tmp_path, call):
-    out = tmp_path / "d.gif"
+    out = tmp_path / "d.webp"
     options = ("--ddim-steps", 1, "--chunks", 2, "--out", out)
     done = call("denoise", "--run", run, *options)
     assert done.code == 0 and out.exists()

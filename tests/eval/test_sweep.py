@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from diffpolicy import environment
 from diffpolicy.checkpoint import load_policy
@@ -22,8 +21,6 @@ from diffpolicy.config import Sampling
 from diffpolicy.control.latency import PAUSED
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval.config import EvalConfig, LatencyConfig, SweepConfig
-from diffpolicy.eval.data_config import DenoiseConfig
-from diffpolicy.eval.denoise import trace
 from diffpolicy.eval.evaluate import evaluate_budget
 from diffpolicy.eval.latency import latency
 from diffpolicy.eval.measure.budgets import combinations, load_budgets
@@ -32,15 +29,13 @@ from diffpolicy.eval.measure.evaluator import Evaluator
 from diffpolicy.eval.measure.frames import frames_of
 from diffpolicy.eval.measure.kept import Kept
 from diffpolicy.eval.measure.result_files import SweepResult, read_result
-from diffpolicy.eval.pictures import Shown, caption_of, file_name, picture_of
 from diffpolicy.eval.report.strip import traces
 from diffpolicy.eval.report.sweep_page import sweep_page
 from diffpolicy.eval.report.table import print_rows
 from diffpolicy.eval.sweep import metric_of, open_evaluator, print_plan, sweep
+from diffpolicy.eval.videos.pictures import Shown, caption_of, file_name, picture_of
 from diffpolicy.policy import Policy
 from diffpolicy.specification import FLAT
-from diffpolicy.training.config import TrainConfig
-from diffpolicy.training.train import train
 
 FIELDS = {
     *("ddim_steps", "network_evals", "clock", "engine", "episodes", "successes", "success_rate"),
@@ -225,35 +220,6 @@ def test_ancestral_chains_alone_are_compared_with_each_other(tiny_run, tmp_path)
     assert [row.variant for row in found.rows] == ["DDPM", "DDPM"]
     assert found.recommendation.name in {row.name for row in found.rows} | {None}
     assert len(found.recommendation.comparisons) == 1
-
-
-@pytest.mark.parametrize("store", ["balance", "pusht"])
-def test_denoise_draws_every_step_of_two_budgets(store, tiny_run, tmp_path, call, request):
-    """One action drawn over the ticks, two as paths in their plane."""
-    run = tiny_run
-    if store == "pusht":
-        run = tmp_path / "run"
-        data = request.getfixturevalue("demos") / "pusht_human" / "pusht_cchi_v7_replay.zarr"
-        env = "diffpolicy.envs:PushT-v0"
-        small = {"steps": 2, "hidden": 16, "blocks": 1, "device": "cpu"}
-        train(TrainConfig(data=data, env=env, out=run, **small))
-    out = tmp_path / "pictures" / "denoise.gif"
-    done = call("denoise", "--run", run, "--out", out, "--ddim-steps", 1, 5, "--chunks", 3)
-    assert done.code == 0 and "5 steps: 5 network evaluations" in done.out
-    with Image.open(out) as animation:
-        assert animation.n_frames == 6
-    assert Image.open(out.with_suffix(".png")).size[0] > 500
-
-
-def test_denoise_starts_every_budget_from_the_same_noise(tiny_run):
-    few, many = trace(DenoiseConfig(run=tiny_run, ddim_steps=(2, 7), chunks=3))
-    np.testing.assert_array_equal(few.xs[0], many.xs[0])
-    assert (len(few.xs), len(few.x0s), few.times) == (3, 2, [99, 49])
-    assert len(many.xs) == 8
-    x, x0, where = many.at(1.0)
-    np.testing.assert_array_equal(x, x0)
-    assert where == "after 7 steps, clean"
-    assert many.at(0.0)[1] is None
 
 
 def test_latency_compares_engines_and_the_baseline_in_one_run(tmp_path, capsys):

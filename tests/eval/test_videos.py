@@ -17,10 +17,15 @@ from diffpolicy.config import Sampling
 from diffpolicy.control.episode import RolloutOptions
 from diffpolicy.control.latency import PAUSED, constant_ticks
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.eval import animation, sweep_videos, videos
-from diffpolicy.eval.animation import MOST_BYTES, encoded, thinned
 from diffpolicy.eval.config import EvalConfig
-from diffpolicy.eval.film import (
+from diffpolicy.eval.measure.evaluator import Evaluator
+from diffpolicy.eval.measure.frames import Frames, render_episode
+from diffpolicy.eval.measure.results import Outcomes
+from diffpolicy.eval.videos import animation
+from diffpolicy.eval.videos import evaluation as videos
+from diffpolicy.eval.videos import sweep as sweep_videos
+from diffpolicy.eval.videos.animation import MOST_BYTES, encoded, thinned
+from diffpolicy.eval.videos.film import (
     GREEN,
     LAST_MS,
     LINE,
@@ -32,10 +37,7 @@ from diffpolicy.eval.film import (
     scaled,
     traced,
 )
-from diffpolicy.eval.measure.evaluator import Evaluator
-from diffpolicy.eval.measure.frames import Frames, render_episode
-from diffpolicy.eval.measure.results import Outcomes
-from diffpolicy.eval.pictures import Shown
+from diffpolicy.eval.videos.pictures import Shown
 from diffpolicy.policy import Policy
 
 DT_S = 0.1

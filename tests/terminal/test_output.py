@@ -3,16 +3,20 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from diffpolicy.cli import COMMANDS
+from diffpolicy.cli import COMMANDS, named
 from diffpolicy.eval.measure.decisions import BudgetMean, Decision
+from diffpolicy.eval.measure.results import LatencyResult, Percentiles
 from diffpolicy.eval.report.sentences import reason
-from diffpolicy.eval.report.table import WIDTH, print_table
+from diffpolicy.eval.report.table import WIDTH, print_latencies, print_table
 from diffpolicy.terminal.output import command_output, is_quiet, print_alone, say
 
 EVAL = ("--episodes", 1, "--max-steps", 5, "--ddim-steps", 1, "--workers", 1)
@@ -71,6 +75,28 @@ def test_eval_prints_its_result_alone(call, tiny_run, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_compare_and_runs_print_their_results_alone(call, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = Path(__file__).parents[2] / "eval" / "results" / "prediction_balance.json"
+    done = call("compare", result, shutil.copy(result, "b.json"), "--json", "-")
+    assert (done.code, json.loads(done.out)["format"]) == (0, "compare")
+    failing = ("--margin", 1e-6, "--fail-on-regression")
+    done = call("compare", result, "b.json", "--json", "-", *failing)
+    assert (done.code, json.loads(done.out)["margin"]) == (1, 1e-6)
+    done = call("runs", tiny_run.parent, "--json", "-")
+    assert [run["name"] for run in json.loads(done.out)["runs"]] == [tiny_run.name]
+    assert [path.name for path in tmp_path.iterdir()] == ["b.json"]
+    assert "--page - is not a file" in call("compare", result, "b.json", "--page", "-").errors[0]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_json_option_takes_the_standard_output(call, name):
+    options = named(COMMANDS[name][0])
+    if "json" in getattr(options, "__dataclass_fields__", {}):
+        words = " ".join(call(name, "--help").out.replace("│", " ").split())
+        assert "standard output" in words[words.index("--json") :]
+
+
 def test_a_quiet_eval_prints_the_table_alone(call, tiny_run):
     done = call("eval", "--run", tiny_run, *EVAL, "--quiet", "--engine", "eager")
     assert (done.code, done.errors) == (0, [])
@@ -99,6 +125,33 @@ def test_a_table_that_is_too_wide_gives_names_lines_of_their_own(capsys):
     print_table(["budget", *("p50",) * 9], [["name " * 10, *("1234567",) * 9]])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4 and max(map(len, lines)) <= WIDTH
+
+
+@pytest.mark.parametrize("columns", [2, 14, 40])
+def test_a_table_of_any_number_of_columns_keeps_to_the_width(capsys, columns):
+    titles, rows = [f"title {i}" for i in range(columns)], [[str(i) for i in range(columns)]]
+    print_table(titles, rows)
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= WIDTH
+    assert out.split() == [*" ".join(titles).split(), *rows[0]]
+
+
+@pytest.mark.parametrize("loads", [("quiet", "quiet"), ("quiet", "disturbed")])
+def test_a_table_of_latencies_with_a_baseline_has_a_line_for_each_row(capsys, loads):
+    result = LatencyResult(
+        **{"net": "mlp", "ddim_steps": 100, "network_evals": 100, "engine": "diffusers"},
+        **{"threads": 16, "p50_ms": 123.4, "p99_ms": 234.5, "ratio_to_baseline": 23.2},
+        **{"max_abs_diff": 7.15e-7, "gpu_ms": None, "precision": "float32", "parameters": 1},
+        latency_ms=Percentiles(
+            p50=123.4, p90=134.5, p99=234.5, p99_9=345.6, max=456.7, samples=3008
+        ),
+        samples_ms=[1.0],
+    )
+    rows = [replace(result, load=load) for load in loads]
+    print_latencies(SimpleNamespace(rows=rows, provenance=SimpleNamespace(deadline_ms=None)))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= WIDTH
+    assert len(lines) == 4 and ("quiet" in lines[0]) == (len(set(loads)) == 1)
 
 
 def test_the_number_for_equals_is_not_told_beside_unequal_means():

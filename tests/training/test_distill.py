@@ -338,7 +338,7 @@ def test_asked_steps_are_chosen_among_those_of_the_run(student, tiny_run):
 def test_latency_and_denoise_take_such_a_run(kind, request, tmp_path, capsys):
     run = request.getfixturevalue(kind)
     latency(LatencyConfig(run=run, engine=("eager", "native"), seconds=0.05))
-    denoise(DenoiseConfig(run=run, out=tmp_path / "found.gif", chunks=2))
+    denoise(DenoiseConfig(run=run, out=tmp_path / "found.webp", chunks=2))
     assert "2 network evaluations" in capsys.readouterr().out
 
 

@@ -181,6 +181,13 @@ def test_the_command_tells_an_error_of_all_processes_once(config, tmp_path, seed
     assert sorted(map(str, statuses)) == ["1", "2"]  # DiffpolicyError, and in silence
 
 
+def test_a_folder_that_rank_0_cannot_write_is_told_by_it_alone(config, tmp_path):
+    (tmp_path / "out").write_bytes(b"")
+    done = torchrun(replace(config, out=tmp_path / "out" / "run"), tmp_path)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("diffpolicy: ")]
+    assert lines == [f"diffpolicy: Not a directory: {tmp_path / 'out' / 'run'}"]
+
+
 @pytest.mark.filterwarnings(FORKS)
 def test_several_seeds_are_trained_by_all_processes_in_turn(config, uninterrupted, tmp_path):
     both = replace(config, out=tmp_path, seeds=(3, config.seed))

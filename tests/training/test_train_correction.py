@@ -130,6 +130,13 @@ def test_other_data_are_refused_and_the_old_head_stays(run, tmp_path, refused):
     assert (run / head.FILE).read_bytes() == kept
 
 
+def test_a_head_that_could_not_be_written_is_not_trained(run, refused, monkeypatch):
+    (run / head.FILE).unlink(missing_ok=True)
+    (run / head.FILE).mkdir()
+    monkeypatch.setattr(correction, "prepare", None)
+    assert "is a folder; a file was expected" in refused("train-correction", "--run", run)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

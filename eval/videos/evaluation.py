@@ -17,17 +17,17 @@ from diffpolicy.files import check_writable, write_bytes
 from diffpolicy.terminal.output import say
 from diffpolicy.terminal.progress import progress_bar
 
+from ..config import EvalConfig
+from ..measure.description import Budget
+from ..measure.evaluator import Evaluator
+from ..measure.frames import Frames, frames_of
+from ..measure.results import BudgetResult
+from ..measure.run import Run
+from ..report.sentences import ending
 from .animation import check_encoder, encoded
-from .config import EvalConfig
+from .config import VideoOf
 from .film import Panel, film, panel
-from .measure.description import Budget
-from .measure.evaluator import Evaluator
-from .measure.frames import Frames, frames_of
-from .measure.results import BudgetResult
-from .measure.run import Run
 from .pictures import Shown, plain, trouble_of
-from .report.sentences import ending
-from .videos_config import VideoOf
 
 FOLDER = "videos"
 FRAME_S, MOST_FRAMES = 0.08, 250  # 12.5 frames a second, in real time

@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 from diffpolicy.control.episode import Episode
 from diffpolicy.environment.pictures import to_rgb
 
-from .measure.frames import Frames
-from .report.strip import traces
+from ..measure.frames import Frames
+from ..report.strip import traces
 
 HALVED, SMALLEST = 192, 96  # px of the shorter side: frames from here on are halved; at least
 LEAST_WIDTH = 192  # px of a panel, for its overlay

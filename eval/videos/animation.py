@@ -9,8 +9,8 @@ from PIL import Image
 
 from diffpolicy.errors import DiffpolicyError
 
+from .config import VideoFormat
 from .film import Film
-from .videos_config import VideoFormat
 
 MOST_BYTES = 200_000
 WEBP_QUALITIES, MP4_FACTORS = (75, 50, 25), (23, 30, 37)  # of libwebp and x264, best first

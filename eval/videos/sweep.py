@@ -10,12 +10,12 @@ from tqdm import tqdm
 from diffpolicy.files import write_bytes
 from diffpolicy.terminal.progress import progress_bar
 
+from ..measure.evaluator import Evaluator
+from ..measure.results import Metric, Video
 from .animation import encoded
+from .evaluation import FAILURES, FOLDER, note_of, panel_of, replay
 from .film import Panel, film
-from .measure.evaluator import Evaluator
-from .measure.results import Metric, Video
 from .pictures import Shown, plain
-from .videos import FAILURES, FOLDER, note_of, panel_of, replay
 
 LONGEST = 60  # characters of a file name without its ending
 

@@ -11,14 +11,14 @@ from diffpolicy.control.latency import LatencyProfile
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_bytes
 
-from .measure.description import Budget
-from .measure.evaluator import Evaluator
-from .measure.frames import Frames, frames_of
-from .measure.results import BudgetResult, Picture
-from .measure.timelines import Timeline, timeline_of
-from .report.figure import png
-from .report.sentences import caption
-from .report.strip import frame_strip, traces
+from ..measure.description import Budget
+from ..measure.evaluator import Evaluator
+from ..measure.frames import Frames, frames_of
+from ..measure.results import BudgetResult, Picture
+from ..measure.timelines import Timeline, timeline_of
+from ..report.figure import png
+from ..report.sentences import caption
+from ..report.strip import frame_strip, traces
 
 FOLDER = "rollouts"  # of pictures, beside the result
 LONGEST = 60  # characters of a file name without its ending

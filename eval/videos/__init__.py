@@ -1,0 +1,1 @@
+"""Pictures of episodes: stills, films, their files, and the videos of `eval` and `sweep`."""
