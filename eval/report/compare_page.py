@@ -6,6 +6,7 @@ from .compare_table import file_line, groups, remarks, summary, table
 from .conclusions import Conclusion, plain_conclusion
 from .differences_plot import differences_plot
 from .page import Links, Origin, render, text_table
+from .sentences import short_name
 
 GOOD = ("better", "non-inferior", "identical")
 METHODS = (
@@ -31,7 +32,7 @@ def compare_page(result: CompareResult, links: Links = ()) -> str:
     about = {name: value for name, value in json_of(result).items() if name not in left_out}
     return render(
         "compare.html",
-        title=f"{result.env}: {len(result.files) - 1} against a reference",
+        title=f"{short_name(result.env)}: {len(result.files) - 1} against a reference",
         conclusions=[_conclusion(result)],
         groups=found,
         method=METHODS,

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from ..measure.decisions import Recommendation
 from ..measure.result_files import SweepResult
-from ..measure.results import BudgetResult
+from ..measure.results import BudgetResult, Metric
 from .sentences import FEW_EPISODES, clock_label, counted, headline
 
 Tone = Literal["good", "preliminary", "none", "plain"]
@@ -84,15 +84,20 @@ def basis(result: SweepResult, advice: Recommendation) -> Iterator[str]:
     chosen = advice.decision.chosen if advice.decision else None
     name = advice.name or (chosen.name if chosen else None)
     if row := next((row for row in rows if row.name == name), None):
-        yield _success(row)
+        yield _outcome(row, result.provenance.outcome)
     paired = "paired episodes" if result.provenance.paired else "unpaired episodes"
     seeds = len(result.rows[0].training_seeds or [])
     of_seeds = f" by each of {seeds} training seeds" if seeds else ""
     yield f"n = {episodes_of(result)} {paired} of each budget{of_seeds}; {_training(result)}."
 
 
-def _success(row: BudgetResult) -> str:
-    low, high = row.success_ci
+def _outcome(row: BudgetResult, metric: Metric) -> str:
+    low, high = row.success_ci if metric == "success" else row.score_ci
+    if metric == "score":
+        return (
+            f"{_sentence(row.name)} has a mean score of {row.score_mean:.2f} (95 % interval "
+            f"{low:.2f} to {high:.2f}) and succeeded in {row.successes} of {row.episodes} episodes."
+        )
     return (
         f"{_sentence(row.name)} succeeded in {row.successes} of {row.episodes} episodes "
         f"(95 % interval {low:.2f} to {high:.2f})."

@@ -65,6 +65,8 @@ def test_a_conclusion_says_its_basis_and_what_would_change_it(swept):
     assert "of 100 episodes (95 % interval" in text and "--plan" in text
     assert len(others) == len(swept.recommendations) - 1
     unpaired = replace(swept, provenance=replace(swept.provenance, paired=False))
+    scored = replace(swept, provenance=replace(swept.provenance, outcome="score"))
+    assert "mean score of" in " ".join(conclusion_of(scored, swept.recommendation).lines)
     assert "unpaired episodes" in " ".join(conclusion_of(unpaired, swept.recommendation).lines)
 
 
