@@ -36,7 +36,7 @@ class QuickstartConfig(Checked):
 
     out: Path = Path("quickstart")
     """Folder to write."""
-    minutes: Annotated[float, MINUTES] = 2.0
+    minutes: Annotated[float, MINUTES] = 1.25
     """Training time in minutes of the diffusion policy, and of the regression policy."""
     demonstrations: Annotated[int, EPISODES] = 200
     """Expert episodes to record."""
