@@ -317,7 +317,7 @@ def test_reports_import_results_and_nothing_else_of_measurement():
     found = set().union(*map(imports, (RESULTS.parent / "report").glob("*.py")))
     ours = {name for name in found if name.startswith(("..", "diffpolicy"))}
     kinds = ("results", "decisions", "result_files", "offline_results", "replay_results")
-    kinds += ("comparison_results", "run_facts", "simulated", "timelines", "computer")
+    kinds += ("comparison_results", "run_facts", "simulated", "timelines", "computer", "denoising")
     results = {f"..measure.{kind}" for kind in kinds}
     library = {f"diffpolicy.{name}" for name in ("files", "checkpoint", "terminal.output")}
     assert ours == {*results, *library, "..significance"}
