@@ -43,6 +43,7 @@ def quickstart(config: QuickstartConfig) -> None:
         seed=100_000 + config.seed,
         latency_seconds=config.latency_seconds,
         threads=config.threads,
+        videos=2,
     )
     policies = prepare_budgets(sweep)
     with open_evaluator(sweep, policies) as evaluator:
