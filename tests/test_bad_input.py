@@ -660,12 +660,12 @@ def test_a_pipe_in_a_file_s_place_is_refused_and_not_waited_for(
     assert f"{place} is not a file" in refused(*words(command, at))
 
 
-def test_a_pipe_in_the_log_s_place_is_replaced(at, call, tmp_path):
+def test_a_pipe_in_the_log_s_place_is_refused(at, refused, tmp_path):
     (tmp_path / "run/log.jsonl").unlink()
     os.mkfifo(tmp_path / "run/log.jsonl")
     command = f"train --data {{store}} --out {{run}} {SIZE} --resume --steps 21"
-    assert call(*words(command, at)).code == 0
-    assert (tmp_path / "run/log.jsonl").is_file()
+    assert "is a device or a pipe; a regular file was expected" in refused(*words(command, at))
+    assert (tmp_path / "run/log.jsonl").is_fifo()
 
 
 @pytest.mark.parametrize("name", ["meta/episode_seeds", "meta/episode_ends", "data/action"])

@@ -16,7 +16,7 @@ from diffpolicy.policy import Policy
 
 FOLDER = Path(__file__).parent / "flat_policy"  # a checkpoint of format 3, and episodes.json
 ROUNDING = {"rtol": 1e-4, "atol": 1e-5}  # products differ in the last bits between processors
-NEWER = {"expected_ticks", "evaluations", "starved"}  # fields that the file lacks
+NEWER = {"begun", "expected_ticks", "evaluations", "starved"}  # fields that the file lacks
 MEASURED = ("seam_jumps", "seam_jerks", "lowest", "highest", "score")
 BALANCE = "diffpolicy.envs:Balance-v0"
 
