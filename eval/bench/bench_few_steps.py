@@ -13,17 +13,22 @@ episode, and prints the table. Where those files exist, the table needs nothing 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from diffpolicy.eval.bench.outcome_files import is_trained, kept, print_methods, resumes, swept
+from diffpolicy.eval.bench.outcome_files import (
+    SeedsConfig,
+    compare_methods,
+    is_trained,
+    resumes,
+    swept,
+)
 from diffpolicy.eval.config import SweepConfig
 from diffpolicy.eval.experiment_config import OptimiseConfig
 from diffpolicy.eval.measure.provenance import set_threads
-from diffpolicy.eval.measure.results import BudgetResult, Metric
+from diffpolicy.eval.measure.results import BudgetResult
 from diffpolicy.eval.optimise import optimise
 from diffpolicy.training.config import DistillConfig, TrainConfig
 from diffpolicy.training.distill import distill
@@ -47,37 +52,11 @@ METHODS: dict[str, dict[str, Any]] = {  # options of a sweep over the teachers
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(SeedsConfig):
     """Compare methods of few network evaluations on one task."""
 
-    out: Path
-    """Folder to write."""
-    data: Path | None = None
-    """Demonstrations; not needed where the files of all training seeds exist."""
-    env: str | None = None
-    """Gymnasium id; by default the one in the store."""
     steps: int = 20_000
     """Updates of every training and of every distillation."""
-    seeds: tuple[int, ...] = (0, 1)
-    """Training seeds."""
-    episodes: int = 400
-    """Episodes for each method and training seed."""
-    threads: int = 1
-    """CPU threads of a training."""
-    workers: int | None = None
-    """Worker processes of the episodes; by default one for each core."""
-    outcome: Metric = "success"
-    """Outcome of the table."""
-
-
-def main(config: Config) -> None:
-    """Train, evaluate, and print each method over the training seeds, with its loss to the best."""
-    about = {"env": config.env, "steps": config.steps, "episodes": config.episodes}
-    files = []
-    for seed in config.seeds:
-        make = partial(played, config, seed) if config.data else None
-        files.append(kept(config.out / f"seed-{seed}.json", about, make))
-    print_methods(files, config.outcome)
 
 
 def played(config: Config, seed: int) -> Iterator[BudgetResult]:
@@ -120,4 +99,4 @@ def evaluate(config: Config, folder: Path) -> Iterator[BudgetResult]:
 
 if __name__ == "__main__":
     set_threads(1)
-    main(tyro.cli(Config))
+    compare_methods(tyro.cli(Config), played)

@@ -10,16 +10,20 @@ the outcomes of each episode, and prints the table; where those files exist, it 
 # pyright: reportMissingImports=false
 
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import tyro
 
-from diffpolicy.eval.bench.outcome_files import is_trained, kept, print_methods, resumes, swept
+from diffpolicy.eval.bench.outcome_files import (
+    SeedsConfig,
+    compare_methods,
+    is_trained,
+    resumes,
+    swept,
+)
 from diffpolicy.eval.config import SweepConfig
 from diffpolicy.eval.measure.provenance import set_threads
-from diffpolicy.eval.measure.results import BudgetResult, Metric
+from diffpolicy.eval.measure.results import BudgetResult
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.train import train
 
@@ -33,37 +37,13 @@ PARTS = (4, 1)  # a training makes 1/part of the updates
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(SeedsConfig):
     """Compare a quarter of the updates with all of them on one task."""
 
-    out: Path
-    """Folder to write."""
-    data: Path | None = None
-    """Demonstrations; not needed where the files of all training seeds exist."""
-    env: str | None = None
-    """Gymnasium id; by default the one in the store."""
     steps: int = 12_000
     """Updates of the longer trainings."""
-    seeds: tuple[int, ...] = (0, 1)
-    """Training seeds."""
     episodes: int = 200
     """Episodes for each method and training seed."""
-    threads: int = 1
-    """CPU threads of a training."""
-    workers: int | None = None
-    """Worker processes of the episodes; by default one for each core."""
-    outcome: Metric = "success"
-    """Outcome of the table."""
-
-
-def main(config: Config) -> None:
-    """Train, evaluate, and print each training, with its paired difference to the best."""
-    about = {"env": config.env, "steps": config.steps, "episodes": config.episodes}
-    files = []
-    for seed in config.seeds:
-        make = partial(played, config, seed) if config.data else None
-        files.append(kept(config.out / f"seed-{seed}.json", about, make))
-    print_methods(files, config.outcome)
 
 
 def played(config: Config, seed: int) -> list[BudgetResult]:
@@ -86,4 +66,4 @@ def played(config: Config, seed: int) -> list[BudgetResult]:
 
 if __name__ == "__main__":
     set_threads(1)
-    main(tyro.cli(Config))
+    compare_methods(tyro.cli(Config), played)

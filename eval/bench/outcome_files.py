@@ -6,6 +6,7 @@ A file holds {"provenance", "config", "rows": {method: {"network_evals", "succes
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,30 @@ from ..sweep import sweep
 
 
 @dataclass(frozen=True)
+class SeedsConfig:
+    """Options of a bench that trains several seeds and evaluates them over the same episodes."""
+
+    out: Path
+    """Folder to write."""
+    data: Path | None = None
+    """Demonstrations; not needed where the files of all training seeds exist."""
+    env: str | None = None
+    """Gymnasium id; by default the one in the store."""
+    steps: int = 20_000
+    """Updates of the longest trainings."""
+    seeds: tuple[int, ...] = (0, 1)
+    """Training seeds."""
+    episodes: int = 400
+    """Episodes for each method and training seed."""
+    threads: int = 1
+    """CPU threads of a training."""
+    workers: int | None = None
+    """Worker processes of the episodes; by default one for each core."""
+    outcome: Metric = "success"
+    """Outcome of the table."""
+
+
+@dataclass(frozen=True)
 class Played:
     """Outcomes [E] of a method, and its evaluations of a chunk."""
 
@@ -43,12 +68,24 @@ class OfSeed:
     rows: dict[str, Played]
 
 
+def compare_methods(
+    config: SeedsConfig, played: Callable[[Any, int], Iterable[BudgetResult]]
+) -> None:
+    """Print the table of all training seeds; played(config, seed) makes rows that no file has."""
+    about = {"env": config.env, "steps": config.steps, "episodes": config.episodes}
+    files = []
+    for seed in config.seeds:
+        make = partial(played, config, seed) if config.data else None
+        files.append(kept(config.out / f"seed-{seed}.json", about, make))
+    print_methods(files, config.outcome)
+
+
 def kept(
     path: Path,
     config: Mapping[str, Any],
     make: Callable[[], Iterable[BudgetResult]] | None,
 ) -> OfSeed:
-    """What a file holds; where there is none yet, it is written with the rows of `make`.
+    """Contents of a file; where there is none yet, it is written with the rows of `make`.
 
     Raises SystemExit for a file of other options than `config`, unless `make` is None: then nothing
     is made, and any options do. Also for a file that is damaged or absent.
