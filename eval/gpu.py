@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 HUMAN = "pusht_human/pusht_cchi_v7_replay.zarr"
-LIMITS_S = {"check": 100, "latency": 150, "training": 60, "pusht": 230}
+LIMITS_S = {"check": 150, "latency": 150, "training": 50, "pusht": 190}
 NEEDED = (
     *("torch", "numpy", "gymnasium", "mujoco", "zarr", "tqdm", "safetensors", "scipy"),
     *("matplotlib", "PIL", "tyro", "diffusers", "pytest", "hypothesis"),

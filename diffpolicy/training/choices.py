@@ -1,36 +1,37 @@
-"""Choices that a measurement at the start of a training makes: precision and compilation.
+"""Choices that a measurement at the start of a training makes.
 
-Both change results by float rounding alone, and learn nothing. Processes measure at the same time,
-as they train; the result of rank 0 counts.
+Precision, compilation and CUDA graph change results by float rounding alone, and measuring learns
+nothing. Processes measure at the same time, as they train; the result of rank 0 counts.
 
 gradient: computes the gradients of the next step's batch, and returns its loss.
 """
 
 import time
 from collections.abc import Callable
+from functools import cache, partial
 
 from diffpolicy.terminal.output import say
 from diffpolicy.training.compilation import (
     COMPILED,
     EAGER,
     LEAST_MINUTES,
-    WAYS,
     compiled,
     failure,
-    way_for,
+    is_better,
 )
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.distributed import Ranks
-from diffpolicy.training.learner import Learner
+from diffpolicy.training.graph import GRAPH, PassGraph
+from diffpolicy.training.learner import Drawn, Learner
 from diffpolicy.training.measuring import measure, median_seconds
-from diffpolicy.training.precision import LONG_STEPS, PRECISIONS, measured_for, precision_for
+from diffpolicy.training.precision import AUTO, LONG_STEPS, PRECISIONS, is_long, precision_for
 
 Gradient = Callable[[], float]
 
 
 def choose_precision(config: TrainConfig, learner: Learner, gradient: Gradient) -> None:
     """Choose the precision of a new run, and say why; a resumed run keeps its own."""
-    if learner.step or not measured_for(config):
+    if learner.step or config.precision != AUTO or not is_long(config):
         return
 
     def of(precision: str) -> float:
@@ -54,22 +55,55 @@ def choose_compilation(
         return
     say("compile: compiling the network's call, which takes one to some minutes")
     calls = {EAGER: learner.network, COMPILED: compiled(learner.network, learner.device)}
+    ways = {way: partial(setattr, learner, "forward", call) for way, call in calls.items()}
+    _choose("compile", "compilation", ways, learner, gradient)
+
+
+def choose_graph(
+    config: TrainConfig, learner: Learner, gradient: Gradient, batch: Callable[[], Drawn]
+) -> None:
+    """Launch the passes of a long training's step as a CUDA graph where that is faster; say so.
+
+    batch: draws the next step's batch.
+    """
+    if learner.device.type != "cuda" or learner.crops or learner.compiled or not is_long(config):
+        return
+    built = cache(lambda: PassGraph(learner, batch()))
+    ways = {
+        EAGER: lambda: setattr(learner, "graph", None),
+        GRAPH: lambda: setattr(learner, "graph", built()),
+    }
+    _choose("CUDA graph", "capture", ways, learner, gradient)
+
+
+def _choose(
+    name: str,
+    work: str,
+    ways: dict[str, Callable[[], None]],
+    learner: Learner,
+    gradient: Gradient,
+) -> None:
+    """Take the second of two ways if it can be built, and is faster and right.
+
+    work: that of the second one's first call.
+    """
 
     def by(way: str) -> float:
-        learner.forward = calls[way]
+        ways[way]()
         return gradient()
 
+    usual, other = ways
     begin = time.monotonic()
-    failed = failure(lambda: by(COMPILED))
-    after = f"after {time.monotonic() - begin:.0f} s of compilation"
-    learner.forward = learner.network
+    failed = failure(lambda: by(other))
+    after = f"after {time.monotonic() - begin:.0f} s"
+    ways[usual]()
     if learner.ranks.sum(bool(failed)) != [0]:
-        print(f"compile: {EAGER}: torch.compile failed {after}: {failed or 'in another process'}")
+        print(f"{name}: {usual}: {work} failed {after}: {failed or 'in another process'}")
         return
-    measured = measure(by, *WAYS)
-    found = WAYS[int(_of_first(learner.ranks, WAYS.index(way_for(measured))))]
-    learner.forward = calls[found]
-    say(f"compile: {found}: {after}, {measured}")
+    measured = measure(by, usual, other)
+    found = list(ways)[int(_of_first(learner.ranks, float(is_better(measured))))]
+    ways[found]()
+    say(f"{name}: {found}: {after} of {work}, {measured}")
 
 
 def _is_long(config: TrainConfig, learner: Learner, gradient: Gradient, progress: float) -> bool:

@@ -13,15 +13,13 @@ from torch import Tensor, nn
 from diffpolicy.training.measuring import Measured
 
 EAGER, COMPILED = "eager", "compiled"
-WAYS = (EAGER, COMPILED)
 LEAST_MINUTES = 20.0  # of training from which on a minute or two of compilation pay
 LEAST_GAIN, MOST_DEVIATION = 1.1, 0.01
 
 
-def way_for(measured: Measured) -> str:
-    """The way to train; eager if the losses differ by more than rounding explains."""
-    same = measured.deviation <= MOST_DEVIATION
-    return COMPILED if measured.gain >= LEAST_GAIN and same else EAGER
+def is_better(measured: Measured) -> bool:
+    """True if the other way is clearly faster, and rounding explains the difference of its loss."""
+    return measured.gain >= LEAST_GAIN and measured.deviation <= MOST_DEVIATION
 
 
 def compiled(network: nn.Module, device: torch.device) -> Callable[..., Tensor]:

@@ -59,10 +59,12 @@ class Learner:
 
     weights: first weights of the whole network. teacher_times: timesteps of a teacher's states.
     precision: of the network's products in `learn`, see precision.py. forward: the network's call
-    there, see compilation.py. ranks: processes that share its batches.
+    there, see compilation.py. graph: `gradients` as a CUDA graph, see graph.py. ranks: processes
+    that share its batches.
     """
 
     precision, ranks = FLOAT32, ALONE
+    graph: Callable[[Drawn], Tensor] | None = None
 
     def __init__(
         self,
@@ -124,15 +126,25 @@ class Learner:
 
         Its gradients replace those of the parameters.
         """
-        self.optimizer.zero_grad(set_to_none=True)
-        autocast = torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.precision == BFLOAT16
-        )
-        with autocast:
+        drawn = self.batch(windows, batch)
+        return self.graph(drawn) if self.graph else self.gradients(drawn)
+
+    def batch(self, windows: Windows, batch: int) -> Drawn:
+        """This process's rows of this step's random batch."""
+        with self._autocast():
             generator = self.generator(self.step)
-            loss = self.loss(self.forward, windows, batch, generator, self.ranks, augmented=True)
+            return self.drawn(windows, batch, generator, self.ranks, augmented=True)
+
+    def gradients(self, drawn: Drawn) -> Tensor:
+        """The loss of a batch; its gradients replace those of the parameters."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._autocast():
+            loss = drawn.loss(self.forward(*drawn.inputs))
         loss.backward()
         return loss.detach()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == BFLOAT16)
 
     @torch.no_grad()
     def validation_loss(self, windows: Windows) -> float:

@@ -18,7 +18,6 @@ def precision_for(measured: Measured) -> str:
     return BFLOAT16 if measured.gain >= LEAST_GAIN else FLOAT32
 
 
-def measured_for(config: TrainConfig) -> bool:
-    """True if a new run is long enough for a measurement, and asks for one."""
-    steps, minutes = config.steps or 0, config.minutes or 0
-    return config.precision == AUTO and (steps >= LONG_STEPS or minutes >= LONG_MINUTES)
+def is_long(config: TrainConfig) -> bool:
+    """True if a run is long enough for measurements of some seconds."""
+    return (config.steps or 0) >= LONG_STEPS or (config.minutes or 0) >= LONG_MINUTES

@@ -18,11 +18,11 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import alone_in, remove_partials
 from diffpolicy.specification import Specification
 from diffpolicy.terminal.progress import progress_bar
-from diffpolicy.training.choices import choose_compilation, choose_precision
+from diffpolicy.training.choices import choose_compilation, choose_graph, choose_precision
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.curve import Curve, check_curve
 from diffpolicy.training.distributed import ALONE, Ranks, processes
-from diffpolicy.training.learner import WARMUP_STEPS, Learner, bytes_needed
+from diffpolicy.training.learner import WARMUP_STEPS, Drawn, Learner, bytes_needed
 from diffpolicy.training.log import Log
 from diffpolicy.training.objective import check_objective
 from diffpolicy.training.precision import AUTO, FLOAT32, PRECISIONS
@@ -79,6 +79,7 @@ def fit(
         trainer.check_same()
         choose_precision(config, trainer.learner, trainer.gradient)
         choose_compilation(config, trainer.learner, trainer.gradient, trainer.progress)
+        choose_graph(config, trainer.learner, trainer.gradient, trainer.batch)
         stopped = trainer.run()
         trainer.save()
         ranks.sum(0)  # wait for the checkpoint
@@ -173,6 +174,10 @@ class Trainer:
         """The loss of this step's batch, with its gradients; nothing is learnt."""
         return float(self.learner.backward(self.windows, self.prepared.batch))
 
+    def batch(self) -> Drawn:
+        """This step's batch."""
+        return self.learner.batch(self.windows, self.prepared.batch)
+
     @property
     def progress(self) -> float:
         """The part of the run that is done, in [0, 1]."""
@@ -255,7 +260,11 @@ class Trainer:
     def _policy(self) -> Checkpoint:
         """The policy of the present step."""
         specification = self.prepared.specification
-        ways = {"precision": self.learner.precision, "compiled": self.learner.compiled}
+        ways = {
+            "precision": self.learner.precision,
+            "compiled": self.learner.compiled,
+            "cuda_graph": self.learner.graph is not None,
+        }
         about = {**specification.training, **self._reached(), **ways}
         return Checkpoint(
             replace(specification, training=about),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,10 +19,10 @@ from diffpolicy.engines.auto import ENCODER, verify, verify_stages
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
 from diffpolicy.record import record
+from diffpolicy.training.choices import choose_graph, choose_precision
 from diffpolicy.training.config import TrainConfig
-from diffpolicy.training.learner import Learner
 from diffpolicy.training.preparation import prepare
-from diffpolicy.training.train import train
+from diffpolicy.training.train import Trainer, train
 
 from ..config import SweepConfig
 from ..gpu import HUMAN
@@ -77,19 +78,24 @@ def _tests(path: str, log: Path) -> Found:
 
 
 def training(result: Result, plan: Plan, config: TrainConfig) -> None:
-    """Measure training steps per second of our learner and of diffusers' loop, interleaved."""
+    """Measure training steps per second of our trainer and of diffusers' loop, interleaved."""
     for name in plan.models:
         result.once(name, _steps_per_s, plan, config, name)
 
 
 def _steps_per_s(plan: Plan, config: TrainConfig, name: str) -> Found:
-    prepared, device = prepare(config), torch.device(plan.device)
     model = replace(NETS[name].model, prediction="epsilon")
-    spec, windows = replace(prepared.specification, model=model), prepared.training
-    learner = Learner(spec, device)
-    ours = windows.to(device) if device.type == "cuda" else windows
+    prepared = prepare(config)
+    prepared = replace(prepared, specification=replace(prepared.specification, model=model))
+    device = torch.device(plan.device)
+    trainer = Trainer(config, prepared, device)
+    choose_precision(config, trainer.learner, trainer.gradient)
+    choose_graph(config, trainer.learner, trainer.gradient, trainer.batch)
+    spec, windows = prepared.specification, prepared.training
     today = DiffusersTraining(spec, windows, device, plan.batch, plan.loader_workers)
-    steps = {"ours": lambda: learner.learn(ours, plan.batch, 0.5), "diffusers": today.learn}
+    learner = trainer.learner
+    ours = partial(learner.learn, trainer.windows, plan.batch, 0.5)
+    steps = {"ours": ours, "diffusers": today.learn}
     rates: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(1 + plan.blocks):
         for kind, step in steps.items():
@@ -100,7 +106,9 @@ def _steps_per_s(plan: Plan, config: TrainConfig, name: str) -> Found:
     counted = {kind: found[1:] for kind, found in rates.items()}  # the first one warms up
     medians = {kind: median(found) for kind, found in counted.items()}
     ratio = medians["ours"] / medians["diffusers"]
-    return {"batch": plan.batch, "steps_per_s": medians, "ratio": ratio, "blocks": counted}
+    about = {"precision": learner.precision, "cuda_graph": learner.graph is not None}
+    about |= {"batch": plan.batch, "steps_per_s": medians}
+    return {**about, "ratio": ratio, "blocks": counted}
 
 
 def pusht(result: Result, plan: Plan, config: TrainConfig) -> None:

@@ -8,7 +8,7 @@ import cameras
 import numpy as np
 import pytest
 import torch
-from test_engines import CHAINS, NETWORKS, inputs, make_job
+from test_engines import CHAINS, NETWORKS, SAMPLERS, inputs, make_job, of_higher_order
 
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import Sampling
@@ -44,6 +44,15 @@ def test_a_graph_is_eager_on_every_chain_and_batch(model, sampling, batch):
     for seed in range(3):
         found, expected = (engine(*inputs(job, seed)) for engine in (graph, eager))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "x0", "v"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_graph_runs_samplers_of_higher_order(sampler, prediction):
+    job = of_higher_order(sampler, prediction)
+    expected = build_engine("eager", job)(*inputs(job))
+    found = build_engine("cuda-graph", on_gpu(job))(*inputs(job))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("network", NETWORKS)

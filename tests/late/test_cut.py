@@ -74,6 +74,12 @@ def test_a_policy_with_time_gives_its_own_chunk_and_one_without_that_of_a_step()
         assert found.evaluations_made == [steps]
 
 
+@pytest.mark.gpu
+def test_cuda_gives_the_chunk_of_the_cpu():
+    found = policy("cut:1000000", 8, device="cuda")(OBSERVATION, NOISE)
+    np.testing.assert_allclose(found, policy(steps=8)(OBSERVATION, NOISE), atol=1e-4)
+
+
 @pytest.mark.parametrize("text", ["cut", "cut:0", "cut:-1", "cut:nan", "cut:x", "cut:1:2"])
 def test_other_texts_are_one_error(text):
     with pytest.raises(DiffpolicyError, match=re.escape(repr(text)) + " is not a deadline cut"):

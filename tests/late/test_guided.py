@@ -37,8 +37,8 @@ def checkpoint_of(prediction: str = "x0", **model) -> Checkpoint:
 
 
 def policy_of(late: str, checkpoint: Checkpoint | None = None, **options) -> Policy:
-    engine = options.pop("engine", "eager")
-    return Policy(checkpoint or checkpoint_of(), Sampling(4, late=late, **options), engine=engine)
+    about = {"engine": options.pop("engine", "eager"), "device": options.pop("device", "cpu")}
+    return Policy(checkpoint or checkpoint_of(), Sampling(4, late=late, **options), **about)
 
 
 def inputs(policy: Policy) -> tuple[np.ndarray, np.ndarray]:
@@ -117,6 +117,16 @@ def test_chunks_are_drawn_to_the_plan_and_free_without_one(late):
     assert np.array_equal(found[1], free[1])
     far, near = (np.abs(x[0, :2] - plan().planned[:2]).mean() for x in (free, found))
     assert near < far
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("late", ["guided", "guided:prior"])
+def test_cuda_guides_as_the_cpu(late):
+    policy = policy_of(late)
+    observation, noise = inputs(policy)
+    expected = policy(observation, noise, [plan(), None])
+    found = policy_of(late, device="cuda")(observation, noise, [plan(), None])
+    assert found == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_chunk_costs_as_many_gradients_as_evaluations():

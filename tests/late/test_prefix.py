@@ -39,8 +39,10 @@ def checkpoint() -> Checkpoint:
     return Checkpoint(spec, weights, normalizers, ACTIONS)
 
 
-def policy_of(checkpoint: Checkpoint, late: str = "prefix", engine: str = "eager") -> Policy:
-    return Policy(checkpoint, Sampling(3, late=late), engine=engine)
+def policy_of(
+    checkpoint: Checkpoint, late: str = "prefix", engine: str = "eager", device: str = "cpu"
+) -> Policy:
+    return Policy(checkpoint, Sampling(3, late=late), device, engine=engine)
 
 
 def inputs(policy: Policy, batch: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -103,6 +105,16 @@ def test_every_engine_gives_the_actions_of_eager(checkpoint, engine):
     plans = [plan(7, 2), None, plan(7, 4)]
     expected = policy(observation, noise, plans)
     found = policy_of(checkpoint, engine=engine)(observation, noise, plans)
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.gpu
+def test_a_graph_gives_the_actions_of_eager_on_the_cpu(checkpoint):
+    policy = policy_of(checkpoint)
+    observation, noise = inputs(policy)
+    plans = [plan(7, 2), None, plan(7, 4)]
+    expected = policy(observation, noise, plans)
+    found = policy_of(checkpoint, engine="cuda-graph", device="cuda")(observation, noise, plans)
     assert found == pytest.approx(expected, abs=1e-4)
 
 

@@ -33,14 +33,23 @@ NOISE = RNG.standard_normal((1, BATCH, 8, 2), np.float32)
 PLAN = Plan(np.full((1, 2), 0.2), RNG.uniform(-0.3, 0.3, (4, 2)), 1)
 
 
-def policy(late="drop", steps=8, model=MODEL, engine="eager", **sampling):
+def policy(late="drop", steps=8, model=MODEL, engine="eager", device="cpu", **sampling):
     """A policy with random weights, the same ones for all."""
     torch.manual_seed(3)
     weights = build(model, HORIZONS, 3, 2).state_dict()
     checkpoint = Checkpoint(
         replace(SPECIFICATION, model=model), weights, {FLAT: identity(3)}, OF_ACTION
     )
-    return Policy(checkpoint, Sampling(steps, late=late, **sampling), engine=engine)
+    return Policy(checkpoint, Sampling(steps, late=late, **sampling), device, engine=engine)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("engine", ["eager", "cuda-graph"])
+def test_cuda_denoises_the_plan_as_the_cpu(engine):
+    plans = [PLAN, None] * (BATCH // 2)
+    expected = policy("warm:50:2")(OBSERVATION, NOISE, plans)
+    found = policy("warm:50:2", engine=engine, device="cuda")(OBSERVATION, NOISE, plans)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_a_chunk_that_control_waits_for_is_the_policys_own():

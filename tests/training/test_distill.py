@@ -216,6 +216,13 @@ def test_a_student_names_its_teacher_and_takes_one_or_two_steps(teacher, student
         Policy.load(student, ddim_steps=4)
 
 
+@pytest.mark.gpu
+def test_a_student_is_trained_on_cuda(teacher, tmp_path):
+    out = tmp_path / "student"
+    distill(DistillConfig(teacher, out, teacher_steps=4, **{**SMALL, "device": "cuda"}))
+    assert np.isfinite(Policy.load(out, ddim_steps=1)(np.zeros((1, 2, 4), np.float32))).all()
+
+
 def test_a_student_of_v_or_velocity_predicts_the_same(balance_store, tmp_path):
     options = {"hidden": 32, "blocks": 1, "steps": 2, "device": "cpu", "batch": 32}
     for kind in ({"prediction": "v"}, {"prediction": "velocity", "schedule": "flow"}):

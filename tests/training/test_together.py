@@ -11,15 +11,16 @@ from diffpolicy.training.learner import Learner
 from diffpolicy.training.precision import BFLOAT16
 from diffpolicy.training.together import Together
 
+CPU = torch.device("cpu")
 HORIZONS, SEEDS, BATCH, STEPS = Horizons(2, 8, 4), (5, 0, 3), 16, 20
 
 
-def learner(seed: int, **model) -> Learner:
+def learner(seed: int, device: torch.device = CPU, **model) -> Learner:
     noise = model.pop("observation_noise", 0.0)
     task = Task("none", 0.1, model.pop("position_targets", False), flat_observation(3), 2)
     small = {"hidden": 32, "blocks": 1, "condition": 32, "unet_channels": (8, 16)}
     specification = Specification(ModelConfig(**small | model), HORIZONS, task, 1.0, {})
-    return Learner(specification, torch.device("cpu"), seed=seed, observation_noise=noise)
+    return Learner(specification, device, seed=seed, observation_noise=noise)
 
 
 def windows(seed: int) -> Windows:
