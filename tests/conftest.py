@@ -19,6 +19,7 @@ from diffpolicy.training.config import TrainConfig
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before any test imports torch: a worker has one core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("TQDM_DISABLE", None)  # some tests read the bars
 prefer_egl()  # before any test imports mujoco
 # A shell ignores Ctrl-C for what it starts in the background, and children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

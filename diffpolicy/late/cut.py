@@ -82,14 +82,14 @@ class Cut(DropHead):
         given = timed_denoiser(job)
         times = [t for t, _ in policy.chain.grid]
         row_of = rows_of(policy)
-        evaluation_s = self._time(given, torch.zeros(job.observation_shape), job.noise_shape[1:])
+        device, shape = job.denoiser.device, job.noise_shape[1:]
+        evaluation_s = self._time(given, torch.zeros(job.observation_shape, device=device), shape)
 
         @torch.inference_mode()
         def sample(histories: dict[str, Tensor], noise: Tensor, plans: "Plans") -> Tensor:
             deadline = Deadline(time.perf_counter() + self.deadline_ms / 1000, evaluation_s)
             denoise = given(encode(histories))
-            x = noise[0].to(job.denoiser.device)
-            x, visited = sample_in_time(denoise, x, times, row_of, deadline)
+            x, visited = sample_in_time(denoise, noise[0].to(device), times, row_of, deadline)
             policy.evaluations_made.append(len(visited))
             return x.cpu()
 

@@ -1,5 +1,6 @@
 """One line of progress of episodes, which moves with every control tick of any of them."""
 
+import os
 from types import TracebackType
 from typing import Any
 
@@ -12,8 +13,8 @@ ENDLESS = "{desc}: | {n_fmt} ticks, {rate_fmt}{postfix} [{elapsed}]"  # of episo
 
 
 def progress_bar(*arguments: Any, **options: Any) -> tqdm:
-    """A bar of tqdm, which takes the arguments; a quiet command shows none."""
-    return tqdm(*arguments, **{**options, "disable": is_quiet() or options.get("disable", False)})
+    """A bar of tqdm, which takes the arguments; a quiet command, or TQDM_DISABLE, shows none."""
+    return tqdm(*arguments, **{**options, "disable": _hidden() or options.get("disable", False)})
 
 
 class EpisodeBar:
@@ -31,7 +32,7 @@ class EpisodeBar:
             leave=leave,
             bar_format=LINE if limit else ENDLESS,
             postfix=f"0/{episodes} episodes",
-            disable=is_quiet(),
+            disable=_hidden(),
         )
 
     def __enter__(self) -> "EpisodeBar":
@@ -61,3 +62,8 @@ class EpisodeBar:
                 count + ticks for count in (bar.initial, bar.n, bar.last_print_n)
             )
         self.advance(0, episodes)
+
+
+def _hidden() -> bool:
+    """True if the command is quiet, or TQDM_DISABLE is set, which an option would overrule."""
+    return is_quiet() or bool(os.environ.get("TQDM_DISABLE"))

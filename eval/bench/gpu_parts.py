@@ -46,7 +46,7 @@ def check(result: Result, plan: Plan) -> None:
             for batch in (1, MANY):
                 name = f"{net}, {plan.engine}, {precision}, batch {batch}"
                 result.once(name, _difference, plan, net, k, plan.engine, precision, batch)
-    result.once("tests", _tests, plan.tests, result.path.with_name("gpu_tests.txt"))
+    result.once("tests", _tests, ROOT / plan.tests, result.path.with_name("gpu_tests.txt"))
     if plan.compiled:
         result.once("mlp, compiled", _difference, plan, "mlp", 2, "compiled", "float32", 1)
         result.once(f"{plan.image_net}, encoder compiled", _compiled_encoder, plan)
@@ -63,11 +63,12 @@ def _compiled_encoder(plan: Plan) -> Found:
     return {"max_abs_diff": verify(build_encoder("compiled", job), job, ENCODER)}
 
 
-def _tests(path: str, log: Path) -> Found:
+def _tests(folder: Path, log: Path) -> Found:
     """Run the GPU tests. Returns pytest's last line; raises with the names that failed."""
     options = ["-m", "gpu", "-v", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
     options += ["-o", "addopts="]  # one process: there is one GPU
-    command = [sys.executable, "-m", "pytest", *options, path]
+    files = [file for file in folder.rglob("test_*.py") if "mark.gpu" in file.read_text()]
+    command = [sys.executable, "-m", "pytest", *options, *map(str, sorted(files))]
     with log.open("w") as file:
         done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file, check=False)
     lines = [line for line in log.read_text().splitlines() if line.strip()] or ["no output"]

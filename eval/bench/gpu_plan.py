@@ -12,7 +12,7 @@ import torch
 
 from diffpolicy.files import write_text
 
-from ..measure.provenance import provenance
+from ..measure.provenance import machine, now
 from ..world_config import EngineName, Precision
 
 Found = dict[str, Any]  # a measurement, as it stands in JSON
@@ -89,7 +89,7 @@ DRY = Plan(
     baseline=True,
     targets=((1, 0.02),),
     copied_bytes=2**22,
-    tests="tests/test_device.py",
+    tests="tests/late",
     compiled=False,
     models=("default",),
     batch=16,
@@ -108,7 +108,7 @@ class Result:
 
     def __init__(self, part: str, options: argparse.Namespace, plan: Plan):
         self.path = options.out / f"gpu_{part}.json"
-        self.about = {**asdict(provenance(torch.device(plan.device))), "part": part}
+        self.about = {**asdict(machine(torch.device(plan.device))), "part": part}
         self.dry_run, self.failed, self.found = options.dry_run, False, {}
         if self.path.exists() and not options.again:
             before = json.loads(self.path.read_text())
@@ -131,5 +131,6 @@ class Result:
 
     def write(self, complete: bool) -> None:
         """Replace the file by the current state."""
-        about = {"complete": complete, "dry_run": self.dry_run, "header": self.about}
-        write_text(self.path, json.dumps({**about, "found": self.found}, indent=1))
+        about = {"complete": complete, "dry_run": self.dry_run, "date": now()}
+        text = json.dumps({**about, "header": self.about, "found": self.found}, indent=1)
+        write_text(self.path, text)

@@ -27,8 +27,12 @@ PROGRAM, AS_MODULE = "diffpolicy", ("diffpolicy", "__main__.py")
 
 def provenance(device: torch.device) -> Provenance:
     """The machine, the command of this process and the date, as they are now."""
-    date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return replace(machine(device), command=command(), date=date)
+    return replace(machine(device), command=command(), date=now())
+
+
+def now() -> str:
+    """Date and time, in UTC."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def command() -> str | None:

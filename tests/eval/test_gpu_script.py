@@ -13,6 +13,7 @@ import torch
 from diffpolicy.eval import gpu
 from diffpolicy.eval.bench.gpu_latency import numbers_read
 from diffpolicy.eval.bench.gpu_plan import DRY, Result
+from diffpolicy.eval.measure import provenance
 from diffpolicy.eval.measure.diffusers_loop import DiffusersTraining, OneByOne
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.preparation import prepare
@@ -111,7 +112,7 @@ def test_the_training_loop_of_today_sees_the_same_windows(balance_store, tmp_pat
     assert any(not torch.equal(a, b) for a, b in zip(before, loop.ema.parameters(), strict=True))
 
 
-def test_a_failure_stops_nothing_and_what_went_well_is_kept(tmp_path):
+def test_a_failure_stops_nothing_and_what_went_well_is_kept(tmp_path, monkeypatch):
     options = argparse.Namespace(out=tmp_path, again=False, dry_run=True)
     result = Result("check", options, DRY)
     result.once("bad", lambda: 1 / 0)
@@ -122,5 +123,8 @@ def test_a_failure_stops_nothing_and_what_went_well_is_kept(tmp_path):
     again = Result("check", options, DRY)
     again.once("good", lambda n: {"n": n}, 4)
     assert again.found.keys() == {"good"} and again.found["good"]["n"] == 3
+    monkeypatch.setattr(provenance, "now", lambda: "another day")
+    monkeypatch.setattr(sys, "argv", ["diffpolicy", "another", "command"])
+    assert Result("check", options, DRY).found.keys() == {"good"}
     options.again = True
     assert Result("check", options, DRY).found == {}

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from diffpolicy.terminal.progress import EpisodeBar
+from diffpolicy.terminal.progress import EpisodeBar, progress_bar
 
 
 def shown(capsys) -> list[str]:
@@ -55,3 +55,11 @@ def test_the_line_is_known_as_progress(capsys, limit):
     with EpisodeBar("sweep", 4, limit, leave=True) as bar:
         bar.advance(300, 1)
     assert all(PROGRESS.search(line) for line in shown(capsys))
+
+
+def test_the_variable_of_tqdm_hides_every_bar(monkeypatch, capsys):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    with EpisodeBar("sweep", 1, 10, leave=True) as bar, progress_bar(total=3) as other:
+        bar.advance(10, 1)
+        other.update(3)
+    assert not shown(capsys)
