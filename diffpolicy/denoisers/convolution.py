@@ -1,8 +1,9 @@
 """Convolutions over time with the weights of nn.Conv1d, on tensors [B, C, 1, T].
 
-On the CPU these tensors are channels-last in memory, as a chunk [B, T, C] is: FiLM and GroupNorm
-then work on whole vectors of channels. The gradient of the weights in bfloat16 is a matrix product
-of the output's gradient and the shifted inputs, because oneDNN's kernel is slow for few ticks.
+These tensors are channels-last in memory, as a chunk [B, T, C] is: FiLM and GroupNorm then work on
+whole vectors of channels. On CUDA a convolution is a matrix product of the inputs under each tap,
+because cuDNN copies the weights into another layout at every call. On the CPU the gradient of the
+weights in bfloat16 is such a product, because oneDNN's kernel is slow for few ticks.
 
 Shapes: B batch, C inputs, O outputs, T ticks, k taps.
 """
@@ -15,9 +16,8 @@ from torch import Tensor, nn
 
 
 def as_image(x: Tensor) -> Tensor:
-    """[B, T, C] -> [B, C, 1, T]; channels-last on the CPU, contiguous elsewhere."""
-    image = x.mT.unsqueeze(2)
-    return image if x.device.type == "cpu" else image.contiguous()
+    """[B, T, C] -> [B, C, 1, T], channels-last."""
+    return x.mT.unsqueeze(2)
 
 
 def as_rows(x: Tensor) -> Tensor:
@@ -30,21 +30,53 @@ class Convolution(nn.Conv1d):
 
     def forward(self, input: Tensor) -> Tensor:
         """[B, C, 1, T] -> [B, O, 1, T'], with T' = T / stride."""
-        weight, stride = self.weight.unsqueeze(2), (1, self.stride[0])
-        if stride == (1, 1) and self.bias is not None and _trained_in_bfloat16(input):
+        weight, stride, edge = self.weight, self.stride[0], int(self.padding[0])
+        if input.device.type == "cuda":
+            return as_image(convolved(as_rows(input), weight, self.bias, stride, edge))
+        weight = weight.unsqueeze(2)
+        if stride == 1 and self.bias is not None and _trained_in_bfloat16(input):
             narrow = (x.to(torch.bfloat16) for x in (input, weight, self.bias))
             return _Convolution.apply(*narrow)
-        return F.conv2d(input, weight, self.bias, stride, (0, int(self.padding[0])))
+        return F.conv2d(input, weight, self.bias, (1, stride), (0, edge))
 
 
 class Growth(nn.ConvTranspose1d):
-    """nn.ConvTranspose1d of [B, C, 1, T] -> [B, O, 1, T']."""
+    """nn.ConvTranspose1d of 4 taps, stride 2 and padding 1: [B, C, 1, T] -> [B, O, 1, 2 T]."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(inputs, outputs, 4, 2, 1)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """[B, C, 1, T] -> [B, O, 1, T'], with T' = T · stride."""
-        weight, stride = self.weight.unsqueeze(2), (1, self.stride[0])
-        padding = (0, int(self.padding[0]))
-        return F.conv_transpose2d(input, weight, self.bias, stride, padding)
+        """[B, C, 1, T] -> [B, O, 1, 2 T]."""
+        if input.device.type == "cuda":
+            return as_image(grown(as_rows(input), self.weight, self.bias))
+        return F.conv_transpose2d(input, self.weight.unsqueeze(2), self.bias, (1, 2), (0, 1))
+
+
+def lay_out(network: nn.Module) -> None:
+    """Order the weights of a network on CUDA in memory so that their matrices are no copies."""
+    for layer in network.modules():
+        if isinstance(layer, Convolution):  # [O, k, C]
+            layer.weight.data = layer.weight.data.mT.contiguous().mT
+        elif isinstance(layer, Growth):  # [k, O, C]
+            layer.weight.data = layer.weight.data.permute(2, 1, 0).contiguous().permute(2, 1, 0)
+
+
+def convolved(x: Tensor, weight: Tensor, bias: Any, stride: int, edge: int) -> Tensor:
+    """One matrix product: x [B, T, C], weight [O, C, k] -> [B, T', O], with `edge` zeros around."""
+    return F.linear(_under_taps(x, weight.shape[2], stride, edge), weight.mT.flatten(1), bias)
+
+
+def grown(x: Tensor, weight: Tensor, bias: Any) -> Tensor:
+    """One matrix product: x [B, T, C], weight [C, O, 4] -> [B, 2 T, O].
+
+    Each output is the sum of two taps.
+    """
+    taps = F.linear(x, weight.permute(2, 1, 0).flatten(0, 1)).unflatten(2, (4, -1))
+    taps = F.pad(taps, (0, 0, 0, 0, 1, 1))
+    even = taps[:, 1:-1, 1] + taps[:, :-2, 3]
+    odd = taps[:, 1:-1, 2] + taps[:, 2:, 0]
+    return torch.stack([even, odd], 2).flatten(1, 2) + bias
 
 
 def _trained_in_bfloat16(x: Tensor) -> bool:
@@ -72,13 +104,11 @@ class _Convolution(torch.autograd.Function):
         of_input = (1, 1), (0, taps // 2), (1, 1), False, (0, 0), 1, (True, False, False)
         of_x = torch.ops.aten.convolution_backward(gradient, x, weight, None, *of_input)[0]
         rows = as_rows(gradient).flatten(0, 1)  # [B · T, O]
-        product = rows.T @ _shifted(x, taps)  # [O, k · C]
+        product = rows.T @ _under_taps(as_rows(x), taps, 1, taps // 2).flatten(0, 1)  # [O, k · C]
         of_weight = product.view(outputs, taps, inputs).mT.unsqueeze(2)
         return of_x, of_weight, rows.sum(0)
 
 
-def _shifted(x: Tensor, taps: int) -> Tensor:
-    """The inputs under each tap: [B, C, 1, T] -> [B · T, k · C], zero beyond the ends."""
-    edge = taps // 2
-    rows = F.pad(as_rows(x), (0, 0, edge, edge))
-    return rows.unfold(1, taps, 1).mT.flatten(2).flatten(0, 1)
+def _under_taps(x: Tensor, taps: int, stride: int, edge: int) -> Tensor:
+    """The inputs under each tap: [B, T, C] -> [B, T', k · C], zero beyond the ends."""
+    return F.pad(x, (0, 0, edge, edge)).unfold(1, taps, stride).mT.flatten(2)

@@ -79,7 +79,7 @@ class UNet1D(Denoiser):
         self.middle = level(channels[-1], channels[-1])
         falling = list(zip(channels[:0:-1], channels[-2::-1], strict=True))
         self.up = nn.ModuleList(level(2 * a, b) for a, b in falling)
-        self.grow = nn.ModuleList(Growth(b, b, 4, 2, 1) for _, b in falling)
+        self.grow = nn.ModuleList(Growth(b, b) for _, b in falling)
         first = channels[0]
         self.leave = nn.Sequential(
             ConvBlock(first, first, model.unet_kernel, model.unet_groups),

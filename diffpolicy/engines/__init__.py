@@ -43,7 +43,7 @@ class Home(NamedTuple):
 ENGINES = {
     "eager": Home("eager:EagerEngine"),
     "compiled": Home(
-        "compiled:CompiledEngine",
+        "compiled:compiled_engine",
         encoder="encoding:CompiledEncoder",
         largest_batch=0,
         untried="minutes to build",

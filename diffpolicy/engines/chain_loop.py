@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffpolicy.denoisers import Denoiser
+from diffpolicy.denoisers.convolution import lay_out
 from diffpolicy.device import float32_products
 from diffpolicy.engines.job import Job
 from diffpolicy.sampling.chain import Chain
@@ -18,7 +19,8 @@ class ChainLoop(nn.Module):
     """observation [B, C], noise [noise_count, B, T_p, D_a] -> chunk [B, T_p, D_a].
 
     The timesteps' FiLM is computed here, the observation's once a loop, the coefficients with the
-    chain. `dtype` is the network's; the sample and its moves stay in the noise's.
+    chain. `dtype` is the network's; the sample and its moves stay in the noise's. `denoise` is the
+    network's call at each step.
     """
 
     time_films: Tensor
@@ -29,6 +31,9 @@ class ChainLoop(nn.Module):
         whole = denoiser.dtype == dtype
         without = {id(getattr(denoiser, "encoder", None)): None}  # the encoder is not copied
         self.denoiser = denoiser if whole else copy.deepcopy(denoiser, without).to(dtype)
+        if denoiser.device.type == "cuda":
+            lay_out(self.denoiser)
+        self.denoise = self.denoiser.denoise
         widest = self.denoiser if dtype == torch.float64 else denoiser
         with torch.no_grad(), float32_products(denoiser.device):
             films = widest.time_film(torch.tensor([r.t for r in self.rows], device=denoiser.device))
@@ -47,7 +52,7 @@ class ChainLoop(nn.Module):
         film = self.denoiser.observation_film(observation.to(self.dtype))
 
         def denoise(x: Tensor, k: int) -> Tensor:
-            output = self.denoiser.denoise(x.to(self.dtype), film + self.time_films[k])
+            output = self.denoise(x.to(self.dtype), film + self.time_films[k])
             return output.to(x.dtype)
 
         return denoise

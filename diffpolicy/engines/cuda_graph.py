@@ -21,8 +21,8 @@ class CudaGraphEngine:
 
     name = "cuda-graph"
 
-    def __init__(self, job: Job):
-        loop = ChainLoop(job.denoiser, job.chain, job.dtype)
+    def __init__(self, job: Job, loop: ChainLoop | None = None):
+        loop = loop or ChainLoop(job.denoiser, job.chain, job.dtype)
         self.observation = torch.zeros(job.observation_shape)  # encoded pictures are on the device
         self.observation = (
             self.observation.cuda() if job.pictures else self.observation.pin_memory()

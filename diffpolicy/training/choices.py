@@ -8,7 +8,8 @@ gradient: computes the gradients of the next step's batch, and returns its loss.
 
 import time
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
+from typing import Any
 
 from diffpolicy.terminal.output import say
 from diffpolicy.training.compilation import (
@@ -22,26 +23,42 @@ from diffpolicy.training.compilation import (
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.distributed import Ranks
 from diffpolicy.training.graph import GRAPH, PassGraph
-from diffpolicy.training.learner import Drawn, Learner
-from diffpolicy.training.measuring import measure, median_seconds
-from diffpolicy.training.precision import AUTO, LONG_STEPS, PRECISIONS, is_long, precision_for
+from diffpolicy.training.learner import Learner
+from diffpolicy.training.measuring import Measured, measure, median_seconds
+from diffpolicy.training.precision import AUTO, LONG_STEPS, PRECISIONS, is_long, pays
 
 Gradient = Callable[[], float]
+Ways = dict[str, Callable[[], None]]  # the usual one first; a call takes it
+
+
+def choose_ways(
+    config: TrainConfig, learner: Learner, gradient: Gradient, progress: float = 0.0
+) -> None:
+    """Make all choices for a training on its way.
+
+    progress: the part of the run that is done, in [0, 1].
+    """
+    choose_graph(config, learner, gradient)
+    choose_precision(config, learner, gradient)
+    choose_compilation(config, learner, gradient, progress)
+    if isinstance(learner.graph, PassGraph):
+        learner.graph.release_others()
+
+
+def choose_graph(config: TrainConfig, learner: Learner, gradient: Gradient) -> None:
+    """Launch the passes of a long training's step as a CUDA graph where that is faster; say so."""
+    if learner.device.type != "cuda" or learner.crops or not is_long(config):
+        return
+    graphs = {EAGER: None, GRAPH: PassGraph(learner)}
+    _choose("CUDA graph", "capture", _ways(learner, "graph", graphs), learner, gradient)
 
 
 def choose_precision(config: TrainConfig, learner: Learner, gradient: Gradient) -> None:
     """Choose the precision of a new run, and say why; a resumed run keeps its own."""
     if learner.step or config.precision != AUTO or not is_long(config):
         return
-
-    def of(precision: str) -> float:
-        learner.precision = precision
-        return gradient()
-
-    measured = measure(of, *PRECISIONS)
-    found = _of_first(learner.ranks, PRECISIONS.index(precision_for(measured)))
-    learner.precision = PRECISIONS[int(found)]
-    say(f"precision: {learner.precision}: {measured}")
+    ways = _ways(learner, "precision", dict(zip(PRECISIONS, PRECISIONS, strict=True)))
+    _choose("precision", "", ways, learner, gradient, pays)
 
 
 def choose_compilation(
@@ -49,43 +66,31 @@ def choose_compilation(
 ) -> None:
     """Compile the network's call for a long training, and say why it is used or not.
 
-    progress: the part of the run that is done, in [0, 1]. All processes compile, or none.
+    All processes compile, or none. See `choose_ways`.
     """
     if config.compile == "off" or not _is_long(config, learner, gradient, progress):
         return
     say("compile: compiling the network's call, which takes one to some minutes")
-    calls = {EAGER: learner.network, COMPILED: compiled(learner.network, learner.device)}
-    ways = {way: partial(setattr, learner, "forward", call) for way, call in calls.items()}
-    _choose("compile", "compilation", ways, learner, gradient)
+    calls = {EAGER: learner.network, COMPILED: compiled(learner.network)}
+    _choose("compile", "compilation", _ways(learner, "forward", calls), learner, gradient)
 
 
-def choose_graph(
-    config: TrainConfig, learner: Learner, gradient: Gradient, batch: Callable[[], Drawn]
-) -> None:
-    """Launch the passes of a long training's step as a CUDA graph where that is faster; say so.
-
-    batch: draws the next step's batch.
-    """
-    if learner.device.type != "cuda" or learner.crops or learner.compiled or not is_long(config):
-        return
-    built = cache(lambda: PassGraph(learner, batch()))
-    ways = {
-        EAGER: lambda: setattr(learner, "graph", None),
-        GRAPH: lambda: setattr(learner, "graph", built()),
-    }
-    _choose("CUDA graph", "capture", ways, learner, gradient)
+def _ways(learner: Learner, name: str, values: dict[str, Any]) -> Ways:
+    """Ways that each set an attribute of the learner."""
+    return {way: partial(setattr, learner, name, value) for way, value in values.items()}
 
 
 def _choose(
     name: str,
     work: str,
-    ways: dict[str, Callable[[], None]],
+    ways: Ways,
     learner: Learner,
     gradient: Gradient,
+    better: Callable[[Measured], bool] = is_better,
 ) -> None:
-    """Take the second of two ways if it can be built, and is faster and right.
+    """Take the second of two ways if its first call succeeds, and measurements find it better.
 
-    work: that of the second one's first call.
+    work: that of its first call; empty if that takes no time.
     """
 
     def by(way: str) -> float:
@@ -95,15 +100,16 @@ def _choose(
     usual, other = ways
     begin = time.monotonic()
     failed = failure(lambda: by(other))
-    after = f"after {time.monotonic() - begin:.0f} s"
+    seconds = f"after {time.monotonic() - begin:.0f} s"
     ways[usual]()
     if learner.ranks.sum(bool(failed)) != [0]:
-        print(f"{name}: {usual}: {work} failed {after}: {failed or 'in another process'}")
+        failed = failed or "in another process"
+        print(f"{name}: {usual}: {work or other} failed {seconds}: {failed}")
         return
     measured = measure(by, usual, other)
-    found = list(ways)[int(_of_first(learner.ranks, float(is_better(measured))))]
+    found = list(ways)[int(_of_first(learner.ranks, float(better(measured))))]
     ways[found]()
-    say(f"{name}: {found}: {after} of {work}, {measured}")
+    say(f"{name}: {found}: " + (f"{seconds} of {work}, " if work else "") + str(measured))
 
 
 def _is_long(config: TrainConfig, learner: Learner, gradient: Gradient, progress: float) -> bool:

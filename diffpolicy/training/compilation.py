@@ -2,7 +2,7 @@
 
 torch.compile makes kernels for one network and one batch, for the forward and the backward pass
 (Ansel et al., PyTorch 2, ASPLOS 2024). Optimiser, EMA, validation and the encoders of pictures stay
-eager. On CUDA the kernels of a pass are launched at once, as a CUDA graph.
+eager.
 """
 
 from collections.abc import Callable
@@ -22,20 +22,12 @@ def is_better(measured: Measured) -> bool:
     return measured.gain >= LEAST_GAIN and measured.deviation <= MOST_DEVIATION
 
 
-def compiled(network: nn.Module, device: torch.device) -> Callable[..., Tensor]:
+def compiled(network: nn.Module) -> Callable[..., Tensor]:
     """The network's call, to be compiled at its first one; the module itself stays as it is.
 
     The compiler's cache on disk shortens the same compilation of a later run.
     """
-    if device.type != "cuda":
-        return torch.compile(network, fullgraph=True, dynamic=False)
-    graphs = torch.compile(network, fullgraph=True, dynamic=False, mode="reduce-overhead")
-
-    def call(*inputs: Tensor) -> Tensor:
-        torch.compiler.cudagraph_mark_step_begin()  # memory of the step before is free again
-        return graphs(*inputs)
-
-    return call
+    return torch.compile(network, fullgraph=True, dynamic=False)
 
 
 def failure(build: Callable[[], object]) -> str:

@@ -19,8 +19,30 @@ WARM_UP = 3  # passes before the capture, as PyTorch's notes ask for
 class PassGraph:
     """`Learner.gradients` for batches of one shape, without pictures.
 
-    The gradients of all calls are the same tensors.
+    The passes of each precision, compiled or not, are captured at the first call.
     """
+
+    def __init__(self, learner: Learner):
+        self.learner = learner
+        self.captured: dict[tuple[str, bool], _Captured] = {}
+
+    def __call__(self, drawn: Drawn) -> Tensor:
+        """The loss of a batch; its gradients replace those of the parameters."""
+        if self._way not in self.captured:
+            self.captured[self._way] = _Captured(self.learner, drawn)
+        return self.captured[self._way](drawn)
+
+    def release_others(self) -> None:
+        """Free the memory of all graphs but that of the learner's present way."""
+        self.captured = {way: g for way, g in self.captured.items() if way == self._way}
+
+    @property
+    def _way(self) -> tuple[str, bool]:
+        return self.learner.precision, self.learner.compiled
+
+
+class _Captured:
+    """The passes in one way; the gradients of all calls are the same tensors."""
 
     def __init__(self, learner: Learner, drawn: Drawn):
         self.parameters, self.drawn = learner.parameters, _copied(drawn)
@@ -36,7 +58,6 @@ class PassGraph:
         self.gradients = [parameter.grad for parameter in self.parameters]
 
     def __call__(self, drawn: Drawn) -> Tensor:
-        """The loss of a batch; its gradients replace those of the parameters."""
         for kept, new in zip(_tensors(self.drawn), _tensors(drawn), strict=True):
             kept.copy_(new)
         self.graph.replay()

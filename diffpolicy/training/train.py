@@ -18,11 +18,11 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import alone_in, remove_partials
 from diffpolicy.specification import Specification
 from diffpolicy.terminal.progress import progress_bar
-from diffpolicy.training.choices import choose_compilation, choose_graph, choose_precision
+from diffpolicy.training.choices import choose_ways
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.curve import Curve, check_curve
 from diffpolicy.training.distributed import ALONE, Ranks, processes
-from diffpolicy.training.learner import WARMUP_STEPS, Drawn, Learner, bytes_needed
+from diffpolicy.training.learner import WARMUP_STEPS, Learner, bytes_needed
 from diffpolicy.training.log import Log
 from diffpolicy.training.objective import check_objective
 from diffpolicy.training.precision import AUTO, FLOAT32, PRECISIONS
@@ -77,9 +77,7 @@ def fit(
     with run_folder(config) if ranks.first else nullcontext():
         trainer.restore()
         trainer.check_same()
-        choose_precision(config, trainer.learner, trainer.gradient)
-        choose_compilation(config, trainer.learner, trainer.gradient, trainer.progress)
-        choose_graph(config, trainer.learner, trainer.gradient, trainer.batch)
+        choose_ways(config, trainer.learner, trainer.gradient, trainer.progress)
         stopped = trainer.run()
         trainer.save()
         ranks.sum(0)  # wait for the checkpoint
@@ -173,10 +171,6 @@ class Trainer:
     def gradient(self) -> float:
         """The loss of this step's batch, with its gradients; nothing is learnt."""
         return float(self.learner.backward(self.windows, self.prepared.batch))
-
-    def batch(self) -> Drawn:
-        """This step's batch."""
-        return self.learner.batch(self.windows, self.prepared.batch)
 
     @property
     def progress(self) -> float:

@@ -34,9 +34,10 @@ def latencies(result: Result, plan: Plan) -> None:
     """Measure bandwidth and targets, then every net at every precision, then the CPU."""
     result.once("bandwidth", _bandwidth, plan)
     speed = result.found["bandwidth"].get("bytes_per_s")
-    for k, seconds in plan.targets:
-        mine = replace(plan, budgets=(k,), seconds=seconds)
-        result.once(_target(plan, k), _measured, mine, plan.nets[0], plan.precisions[0], speed)
+    for k, engine, seconds in plan.targets:
+        mine = replace(plan, budgets=(k,), engine=engine, seconds=seconds, baseline=False)
+        name = _target(plan, k, engine)
+        result.once(name, _measured, mine, plan.nets[0], plan.target_precision, speed)
     pictures = replace(plan, budgets=plan.image_budgets)
     for precision in plan.precisions:
         for net in plan.nets:
@@ -50,8 +51,8 @@ def latencies(result: Result, plan: Plan) -> None:
     _print_targets(result, plan)
 
 
-def _target(plan: Plan, k: int) -> str:
-    return f"target: {plan.nets[0]}, {plan.precisions[0]}, K = {k}"
+def _target(plan: Plan, k: int, engine: str) -> str:
+    return f"target: {plan.nets[0]}, {plan.target_precision}, {engine}, K = {k}"
 
 
 def _bandwidth(plan: Plan) -> Found:
@@ -141,8 +142,8 @@ def _difference(policy: Policy, observation: Histories, rng: np.random.Generator
 
 def _print_targets(result: Result, plan: Plan) -> None:
     rows = []
-    for k, _ in plan.targets:
-        for r in result.found[_target(plan, k)].get("records", []):
+    for k, engine, _ in plan.targets:
+        for r in result.found[_target(plan, k, engine)].get("records", []):
             ms, (reach, aim) = r["latency_ms"], TARGETS_MS[k]
             tail = ms["p99.9"] and ms["p99.9"] / ms["p50"]
             rows.append([k, r["engine"], ms["p50"], reach, aim, r["floor_ms"], tail, TAIL])

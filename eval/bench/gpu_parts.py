@@ -19,7 +19,7 @@ from diffpolicy.engines.auto import ENCODER, verify, verify_stages
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
 from diffpolicy.record import record
-from diffpolicy.training.choices import choose_graph, choose_precision
+from diffpolicy.training.choices import choose_ways
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.preparation import prepare
 from diffpolicy.training.train import Trainer, train
@@ -90,8 +90,7 @@ def _steps_per_s(plan: Plan, config: TrainConfig, name: str) -> Found:
     prepared = replace(prepared, specification=replace(prepared.specification, model=model))
     device = torch.device(plan.device)
     trainer = Trainer(config, prepared, device)
-    choose_precision(config, trainer.learner, trainer.gradient)
-    choose_graph(config, trainer.learner, trainer.gradient, trainer.batch)
+    choose_ways(config, trainer.learner, trainer.gradient)
     spec, windows = prepared.specification, prepared.training
     today = DiffusersTraining(spec, windows, device, plan.batch, plan.loader_workers)
     learner = trainer.learner

@@ -29,11 +29,12 @@ class Plan:
     nets: tuple[str, ...]
     image_net: str  # on the device alone, with few budgets
     image_budgets: tuple[int, ...]
-    precisions: tuple[Precision, ...]  # that of the targets first
+    precisions: tuple[Precision, ...]
+    target_precision: Precision
     budgets: tuple[int, ...]
     seconds: float  # for each budget of a net
     baseline: bool  # diffusers' loop beside float32
-    targets: tuple[tuple[int, float], ...]  # budgets of the first net, and seconds for each
+    targets: tuple[tuple[int, EngineName, float], ...]  # budgets of the first net, and seconds
     copied_bytes: int
     tests: str
     compiled: bool  # takes a minute to build
@@ -55,11 +56,15 @@ REAL = Plan(
     nets=("unet-large", "mlp", "edifice", "unet-small"),
     image_net="unet-large-image",
     image_budgets=(1, 10),
-    precisions=("bfloat16", "float32", "tf32"),
+    precisions=("float32", "bfloat16", "tf32"),
+    target_precision="bfloat16",
     budgets=(1, 2, 4, 8, 10, 16, 32, 100),
     seconds=0.25,
     baseline=True,
-    targets=((10, 6.0), (1, 2.0), (100, 10.0)),
+    targets=(
+        *((10, "compiled", 4.0), (1, "compiled", 2.0)),
+        *((10, "cuda-graph", 4.0), (1, "cuda-graph", 2.0), (100, "cuda-graph", 6.0)),
+    ),
     copied_bytes=2**32,
     tests="tests",
     compiled=True,
@@ -84,10 +89,11 @@ DRY = Plan(
     image_net="unet-small-image",
     image_budgets=(1,),
     precisions=("float32",),
+    target_precision="float32",
     budgets=(1, 2),
     seconds=0.02,
     baseline=True,
-    targets=((1, 0.02),),
+    targets=((1, "eager", 0.02),),
     copied_bytes=2**22,
     tests="tests/late",
     compiled=False,

@@ -5,7 +5,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from diffpolicy.denoisers.convolution import Convolution, Growth, as_image, as_rows
+from diffpolicy.denoisers.convolution import (
+    Convolution,
+    Growth,
+    as_image,
+    as_rows,
+    convolved,
+    grown,
+    lay_out,
+)
 from diffpolicy.denoisers.mish import Mish
 
 SIZES = [(2, 5), (6, 5), (6, 1)]  # inputs, taps
@@ -63,11 +71,51 @@ def test_a_convolution_of_stride_2_and_its_inverse_are_those_of_pytorch():
     torch.manual_seed(0)
     x = chunk(6)
     shrink, grow = nn.Conv1d(6, 6, 3, 2, 1), nn.ConvTranspose1d(6, 6, 4, 2, 1)
-    ours, inverse = Convolution(6, 6, 3, 2, 1), Growth(6, 6, 4, 2, 1)
+    ours, inverse = Convolution(6, 6, 3, 2, 1), Growth(6, 6)
     ours.load_state_dict(shrink.state_dict())
     inverse.load_state_dict(grow.state_dict())
     found = as_rows(inverse(ours(as_image(x))))
     torch.testing.assert_close(found, grow(shrink(x.mT)).mT, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("taps", "stride"), [(5, 1), (3, 2), (1, 1), (5, 2)])
+def test_a_product_gives_the_numbers_of_conv1d(taps, stride):
+    torch.manual_seed(0)
+    plain, x = nn.Conv1d(6, 7, taps, stride, taps // 2), chunk(6, ticks=8)
+    found = convolved(x, plain.weight, plain.bias, stride, taps // 2)
+    torch.testing.assert_close(found, plain(x.mT).mT, atol=1e-5, rtol=1e-5)
+
+
+def test_a_product_gives_the_numbers_of_conv_transpose1d():
+    torch.manual_seed(0)
+    plain, x = nn.ConvTranspose1d(6, 7, 4, 2, 1), chunk(6)
+    found = grown(x, plain.weight, plain.bias)
+    torch.testing.assert_close(found, plain(x.mT).mT, atol=1e-5, rtol=1e-5)
+
+
+def test_the_matrices_of_weights_that_are_laid_out_are_no_copies():
+    network = nn.Sequential(Convolution(6, 7, 5, padding=2), Growth(7, 3))
+    before = [layer.weight.clone() for layer in network]
+    lay_out(network)
+    matrices = network[0].weight.mT.flatten(1), network[1].weight.permute(2, 1, 0).flatten(0, 1)
+    for layer, weight, matrix in zip(network, before, matrices, strict=True):
+        assert torch.equal(layer.weight, weight)
+        assert matrix.is_contiguous() and matrix.data_ptr() == layer.weight.data_ptr()
+
+
+@pytest.mark.gpu
+def test_cuda_gives_the_numbers_and_gradients_of_the_cpu():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        Convolution(6, 8, 5, padding=2), Convolution(8, 8, 3, 2, 1), Growth(8, 3)
+    )
+    x = chunk(6).requires_grad_()
+    expected = network(as_image(x))
+    wanted = gradients(expected, x, *network.parameters())
+    found = network.cuda()(as_image(x.cuda()))
+    torch.testing.assert_close(found.cpu(), expected, atol=1e-4, rtol=1e-4)
+    for one, other in zip(gradients(found.cpu(), x, *network.parameters()), wanted, strict=True):
+        torch.testing.assert_close(one.cpu(), other, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("type_", [torch.float32, torch.float64, torch.bfloat16])

@@ -55,6 +55,17 @@ def test_a_graph_runs_samplers_of_higher_order(sampler, prediction):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("network", "sampling"), [("mlp", Sampling(2)), ("unet", Sampling(3, eta=1.0))]
+)
+def test_a_compiled_network_in_a_graph_is_eager(network, sampling):
+    job = make_job(network, PRECISE, sampling)
+    expected = build_engine("eager", job)(*inputs(job))
+    engine = build_engine("compiled", on_gpu(job))
+    torch.testing.assert_close(engine(*inputs(job)), expected, rtol=1e-4, atol=1e-4)
+    assert engine.name == "compiled" and engine.gpu_ms() > 0  # pyright: ignore[reportAttributeAccessIssue]
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 def test_eager_on_cuda_is_eager_on_the_cpu(network):
     """Also in convolutions, which torch rounds to TensorFloat-32 unless told otherwise."""

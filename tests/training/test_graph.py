@@ -9,6 +9,7 @@ from test_together import BATCH, SEEDS, assert_same, learner, windows
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.training import choices
 from diffpolicy.training.choices import choose_graph
+from diffpolicy.training.compilation import compiled
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.graph import PassGraph
 from diffpolicy.training.measuring import Measured
@@ -32,8 +33,9 @@ MODELS = [
 
 def test_on_the_cpu_there_is_no_graph(balance_store, tmp_path, capsys):
     config = TrainConfig(data=balance_store, out=tmp_path, **LONG)
-    choose_graph(config, learner(0), lambda: 1.0, lambda: pytest.fail("no batch is needed"))
-    assert not capsys.readouterr().out
+    ours = learner(0)
+    choose_graph(config, ours, lambda: 1.0)
+    assert ours.graph is None and not capsys.readouterr().out
 
 
 @pytest.mark.gpu
@@ -43,7 +45,7 @@ def test_a_graph_trains_as_eager(model, precision):
     graphed, eager = (learner(0, CUDA, **model) for _ in range(2))
     data = windows(0).to(CUDA)
     graphed.precision = eager.precision = precision
-    graphed.graph = PassGraph(graphed, graphed.batch(data, BATCH))
+    graphed.graph = PassGraph(graphed)
     for step in range(STEPS):
         losses = [float(x.learn(data, BATCH, step / STEPS)) for x in (graphed, eager)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-3)
@@ -54,12 +56,39 @@ def test_a_graph_trains_as_eager(model, precision):
 def test_eager_passes_between_those_of_a_graph_change_nothing():
     graphed, eager = (learner(0, CUDA) for _ in range(2))
     data = windows(0).to(CUDA)
-    graph = PassGraph(graphed, graphed.batch(data, BATCH))
+    graph = PassGraph(graphed)
     for step in range(STEPS):
         graphed.graph = graph if step % 2 else None
         for each in (graphed, eager):
             each.learn(data, BATCH, step / STEPS)
     assert_same(graphed, eager)
+
+
+@pytest.mark.gpu
+def test_each_way_has_its_graph_and_the_others_are_released():
+    graphed, data = learner(0, CUDA), windows(0).to(CUDA)
+    graphed.graph = graph = PassGraph(graphed)
+    losses = {}
+    for precision in (FLOAT32, BFLOAT16, FLOAT32):
+        graphed.precision = precision
+        losses.setdefault(precision, []).append(float(graphed.backward(data, BATCH)))
+    assert losses[FLOAT32][0] == losses[FLOAT32][1] != losses[BFLOAT16][0]
+    assert losses[BFLOAT16][0] == pytest.approx(losses[FLOAT32][0], rel=0.02)
+    assert len(graph.captured) == 2
+    graph.release_others()
+    assert [*graph.captured] == [(FLOAT32, False)]
+
+
+@pytest.mark.gpu
+def test_compiled_passes_are_captured_and_train_as_eager():
+    graphed, eager = (learner(0, CUDA) for _ in range(2))
+    data = windows(0).to(CUDA)
+    graphed.forward, graphed.graph = compiled(graphed.network), PassGraph(graphed)
+    for step in range(STEPS):
+        for each in (graphed, eager):
+            each.learn(data, BATCH, step / STEPS)
+    assert graphed.compiled
+    assert_same(graphed, eager, atol=1e-4)
 
 
 @pytest.mark.gpu
@@ -103,7 +132,7 @@ def test_a_capture_that_fails_leaves_the_run_eager(balance_store, tmp_path, monk
     def broken(*_):
         raise RuntimeError("no capture here")
 
-    monkeypatch.setattr(choices, "PassGraph", broken)
+    monkeypatch.setattr(PassGraph, "__call__", broken)
     train(TrainConfig(data=balance_store, out=tmp_path, device="cuda", **LONG))
     assert (
         "CUDA graph: eager: capture failed after 0 s: RuntimeError: no" in capsys.readouterr().out
