@@ -24,7 +24,7 @@ HUMAN = "pusht_human/pusht_cchi_v7_replay.zarr"
 LIMITS_S = {"check": 150, "latency": 150, "training": 50, "pusht": 190}
 NEEDED = (
     *("torch", "numpy", "gymnasium", "mujoco", "zarr", "tqdm", "safetensors", "scipy"),
-    *("matplotlib", "PIL", "tyro", "diffusers", "pytest", "hypothesis"),
+    *("matplotlib", "PIL", "tyro", "diffusers", "pytest", "xdist", "hypothesis"),
 )
 
 

@@ -35,6 +35,7 @@ from .gpu_plan import DRY, REAL, ROOT, Found, Plan, Result
 PUSHT, BALANCE = "diffpolicy.envs:PushT-v0", "diffpolicy.envs:Balance-v0"
 FEW = 10  # steps, where engines are compared
 MANY = 64  # samples of a batch
+TEST_PROCESSES = 4  # which share the GPU
 KEPT = ("name", "clock", "success_rate", "score_mean", "score_ci", "latency_ms", "load")
 
 
@@ -66,7 +67,7 @@ def _compiled_encoder(plan: Plan) -> Found:
 def _tests(folder: Path, log: Path) -> Found:
     """Run the GPU tests. Returns pytest's last line; raises with the names that failed."""
     options = ["-m", "gpu", "-v", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
-    options += ["-o", "addopts="]  # one process: there is one GPU
+    options += ["-o", "addopts=", "-n", str(TEST_PROCESSES)]
     files = [file for file in folder.rglob("test_*.py") if "mark.gpu" in file.read_text()]
     command = [sys.executable, "-m", "pytest", *options, *map(str, sorted(files))]
     with log.open("w") as file:
