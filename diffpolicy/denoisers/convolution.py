@@ -1,9 +1,10 @@
 """Convolutions over time with the weights of nn.Conv1d, on tensors [B, C, 1, T].
 
 These tensors are channels-last in memory, as a chunk [B, T, C] is: FiLM and GroupNorm then work on
-whole vectors of channels. On CUDA a convolution is a matrix product of the inputs under each tap,
-because cuDNN copies the weights into another layout at every call. On the CPU the gradient of the
-weights in bfloat16 is such a product, because oneDNN's kernel is slow for few ticks.
+whole vectors of channels. In engines on CUDA, and in training there in bfloat16, a convolution is a
+matrix product of the inputs under each tap, because cuDNN copies the weights into another layout at
+every call. On the CPU the gradient of the weights in bfloat16 is such a product, because oneDNN's
+kernel is slow for few ticks.
 
 Shapes: B batch, C inputs, O outputs, T ticks, k taps.
 """
@@ -28,10 +29,12 @@ def as_rows(x: Tensor) -> Tensor:
 class Convolution(nn.Conv1d):
     """nn.Conv1d of [B, C, 1, T] -> [B, O, 1, T']."""
 
+    laid_out = False
+
     def forward(self, input: Tensor) -> Tensor:
         """[B, C, 1, T] -> [B, O, 1, T'], with T' = T / stride."""
         weight, stride, edge = self.weight, self.stride[0], int(self.padding[0])
-        if input.device.type == "cuda":
+        if self.laid_out or _trained_as_product(input):
             return as_image(convolved(as_rows(input), weight, self.bias, stride, edge))
         weight = weight.unsqueeze(2)
         if stride == 1 and self.bias is not None and _trained_in_bfloat16(input):
@@ -45,21 +48,24 @@ class Growth(nn.ConvTranspose1d):
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__(inputs, outputs, 4, 2, 1)
+        self.laid_out = False
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """[B, C, 1, T] -> [B, O, 1, 2 T]."""
-        if input.device.type == "cuda":
+        if self.laid_out or _trained_as_product(input):
             return as_image(grown(as_rows(input), self.weight, self.bias))
         return F.conv_transpose2d(input, self.weight.unsqueeze(2), self.bias, (1, 2), (0, 1))
 
 
 def lay_out(network: nn.Module) -> None:
-    """Order the weights of a network on CUDA in memory so that their matrices are no copies."""
+    """Make convolutions products, of weights whose order in memory makes their matrix no copy."""
     for layer in network.modules():
         if isinstance(layer, Convolution):  # [O, k, C]
             layer.weight.data = layer.weight.data.mT.contiguous().mT
+            layer.laid_out = True
         elif isinstance(layer, Growth):  # [k, O, C]
             layer.weight.data = layer.weight.data.permute(2, 1, 0).contiguous().permute(2, 1, 0)
+            layer.laid_out = True
 
 
 def convolved(x: Tensor, weight: Tensor, bias: Any, stride: int, edge: int) -> Tensor:
@@ -79,9 +85,16 @@ def grown(x: Tensor, weight: Tensor, bias: Any) -> Tensor:
     return torch.stack([even, odd], 2).flatten(1, 2) + bias
 
 
-def _trained_in_bfloat16(x: Tensor) -> bool:
-    narrow = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    return narrow and torch.is_grad_enabled() and x.device.type == "cpu"
+def _trained_in_bfloat16(x: Tensor, device: str = "cpu") -> bool:
+    narrow = (
+        torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
+    )
+    return narrow and torch.is_grad_enabled() and x.device.type == device
+
+
+def _trained_as_product(x: Tensor) -> bool:
+    """True in training on CUDA, unless the compiler chooses kernels itself."""
+    return _trained_in_bfloat16(x, "cuda") and not torch.compiler.is_compiling()
 
 
 class _Convolution(torch.autograd.Function):

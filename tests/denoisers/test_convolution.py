@@ -99,8 +99,17 @@ def test_the_matrices_of_weights_that_are_laid_out_are_no_copies():
     lay_out(network)
     matrices = network[0].weight.mT.flatten(1), network[1].weight.permute(2, 1, 0).flatten(0, 1)
     for layer, weight, matrix in zip(network, before, matrices, strict=True):
-        assert torch.equal(layer.weight, weight)
+        assert layer.laid_out and torch.equal(layer.weight, weight)
         assert matrix.is_contiguous() and matrix.data_ptr() == layer.weight.data_ptr()
+
+
+def test_layers_that_are_laid_out_give_the_numbers_of_before():
+    torch.manual_seed(0)
+    network = nn.Sequential(Convolution(6, 8, 3, 2, 1), Growth(8, 3))
+    x = as_image(chunk(6))
+    expected = network(x)
+    lay_out(network)
+    torch.testing.assert_close(network(x), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.gpu

@@ -75,8 +75,9 @@ def test_eager_on_cuda_is_eager_on_the_cpu(network):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
-@pytest.mark.parametrize("network", ["mlp", "unet"])
+@pytest.mark.parametrize(
+    ("network", "precision"), [("unet", "tf32"), ("unet", "bfloat16"), ("mlp", "bfloat16")]
+)
 def test_a_rounded_graph_is_close_and_is_rounded(network, precision):
     job = on_gpu(make_job(network, PRECISE, Sampling(4), precision=precision))
     rounded = build_engine("cuda-graph", job)
