@@ -5,11 +5,13 @@ exporting takes the same time for every budget. Weights are shared by all K copi
 """
 
 import contextlib
+import hashlib
 import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from functools import reduce
+from dataclasses import dataclass
+from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -125,12 +127,9 @@ def add_chain(
     with torch.inference_mode():
         film = denoiser.observation_film(observation)
         films = denoiser.time_film(torch.tensor([row.t for row in chain.rows]))
-    observe = export(
-        _Part(denoiser, "observation_film"), (observation,), ["observation"], "observed"
+    observe, denoise = _exported(
+        _Examples(_digest(denoiser), denoiser, observation, noise[0], film)
     )
-    denoise = export(_Part(denoiser, "denoise"), (noise[0], film), ["x", "film"], "output")
-    rename_constants(observe, "observe/")
-    rename_constants(denoise, "denoise/")
     given = g.insert(observe, observation=names[0])
     x = previous = earlier = g.node("Gather", names[1], g.constant(0), axis=0)
     for k, row in enumerate(chain.rows):
@@ -143,6 +142,47 @@ def add_chain(
         x = _sum(g, (row.x, x), (row.y, y), (row.x0, x0), *before, (row.z, z))
         previous, earlier = x0, previous
     return x
+
+
+@dataclass(frozen=True, eq=False)
+class _Examples:
+    """A network with examples of its inputs; those of equal digest and shapes are equal."""
+
+    digest: str
+    denoiser: Denoiser
+    observation: Tensor
+    x: Tensor
+    film: Tensor
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Examples) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[str, torch.Size, torch.Size]:
+        return self.digest, self.observation.shape, self.x.shape
+
+
+def _digest(denoiser: Denoiser) -> str:
+    """A digest of layers and weights."""
+    found = hashlib.sha256(repr(denoiser).encode())
+    for weight in denoiser.state_dict().values():
+        found.update(weight.cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
+@lru_cache(maxsize=2)
+def _exported(of: _Examples) -> tuple[Any, Any]:
+    """The observation's FiLM and the denoiser; kept, as all budgets of a run have the same."""
+    observe = export(
+        _Part(of.denoiser, "observation_film"), (of.observation,), ["observation"], "observed"
+    )
+    denoise = export(_Part(of.denoiser, "denoise"), (of.x, of.film), ["x", "film"], "output")
+    rename_constants(observe, "observe/")
+    rename_constants(denoise, "denoise/")
+    return observe, denoise
 
 
 def _sum(g: Graph, *terms: tuple[float, str]) -> str:

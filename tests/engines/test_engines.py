@@ -126,6 +126,21 @@ def test_onnx_is_eager(network, model, sampling):
     agrees("onnx", make_job(network, model, sampling, batch=2))
 
 
+def test_budgets_share_the_exported_network_and_other_weights_do_not(monkeypatch):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    exported = []
+    export = torch.onnx.export
+    monkeypatch.setattr(torch.onnx, "export", lambda *a, **k: exported.append(1) or export(*a, **k))
+    jobs = [make_job(model={"prediction": "v", "hidden": 44}, sampling=Sampling(k)) for k in (1, 3)]
+    for job in jobs:
+        agrees("onnx", job)
+    assert len(exported) == 2, "two parts of one network"
+    for parameter in jobs[0].denoiser.parameters():
+        parameter *= 1.1
+    agrees("onnx", jobs[0])
+    assert len(exported) == 4
+
+
 def test_compiled_is_eager():
     agrees("compiled", of_higher_order("dpm++", "epsilon", steps=3))
 
