@@ -32,8 +32,8 @@ def mean_interval(scores: np.ndarray) -> tuple[float, float]:
     return _percentiles(_bootstrap_means(scores))
 
 
-def crossed_interval(values: np.ndarray) -> tuple[float, float]:
-    """Bootstrap 95 % interval (percentile) of the mean of values [S, E], with a fixed seed.
+def crossed_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Bootstrap interval (percentile) of the mean of values [S, E], with a fixed seed.
 
     S training seeds ran the same E episodes: both are resampled, independently of each other (the
     pigeonhole bootstrap, Owen, Annals of Applied Statistics 1:386, 2007). A few seeds tell little
@@ -47,7 +47,7 @@ def crossed_interval(values: np.ndarray) -> tuple[float, float]:
         np.einsum("rs,se,re->r", s / len(values), values, e / values.shape[1], optimize=True)
         for s, e in zip(*drawn, strict=True)
     ]
-    return _percentiles(np.concatenate(means))
+    return _percentiles(np.concatenate(means), confidence)
 
 
 def rate_interval(successes: np.ndarray) -> tuple[float, float]:
@@ -103,8 +103,8 @@ def welch(a: np.ndarray, b: np.ndarray) -> tuple[float, float] | None:
     return float(interval.low), float(interval.high)
 
 
-def _percentiles(means: np.ndarray) -> tuple[float, float]:
-    low, high = np.percentile(means, [2.5, 97.5])
+def _percentiles(means: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    low, high = np.percentile(means, [50 - 50 * confidence, 50 + 50 * confidence])
     return float(low), float(high)
 
 

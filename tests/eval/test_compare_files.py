@@ -191,6 +191,16 @@ def test_several_trainings_count_as_random():
     assert one["interval"] == difference_interval(means, theirs[0], paired=True)
 
 
+def test_over_trainings_a_loss_of_the_margin_is_rejected_at_5_percent_one_sided():
+    rng = np.random.default_rng(0)
+    theirs, ours = rng.random((2, 3, 50)) < np.array([0.9, 0.85])[:, None, None]
+    difference = ours.astype(float) - theirs
+    low, lowest = crossed_interval(difference, 0.9)[0], crossed_interval(difference)[0]
+    assert lowest < low < 0
+    for margin, expected in ((-(low + lowest) / 2, True), (-low - 1e-6, False)):
+        assert statistics(ours, theirs, True, margin)["noninferior"] is expected
+
+
 def test_another_run_is_matched_without_its_label(tmp_path):
     def relabelled(label: str):
         def change(data: dict) -> None:
