@@ -249,10 +249,12 @@ def test_print_has_all_sections_and_what_is_folded_away(opened):
 
 
 @pytest.fixture(scope="module")
-def pages(report, tmp_path_factory) -> dict[str, Path]:
+def pages(report, tiny_run, tmp_path_factory) -> dict[str, Path]:
     """A page of each kind."""
     from diffpolicy.eval.compare_config import CompareConfig
     from diffpolicy.eval.compare_files import compare
+    from diffpolicy.eval.data_config import OfflineConfig
+    from diffpolicy.eval.offline import offline
     from diffpolicy.eval.redraw import redraw
     from diffpolicy.eval.report_config import ReportConfig
 
@@ -262,12 +264,15 @@ def pages(report, tmp_path_factory) -> dict[str, Path]:
     files = tuple(RESULTS / f"prediction_pusht{end}.json" for end in ("", "_v"))
     compare(CompareConfig(files, across="best", page=out / "compare.html"))
     drawn = {name: out / f"{name}.html" for name in (*names, "compare")}
-    return {"report": report, **drawn}
+    offline(
+        OfflineConfig(run=tiny_run, out=out / "offline", ddim_steps=(1, 2), latency_seconds=0.05)
+    )
+    return {"report": report, **drawn, "offline": out / "offline" / "report.html"}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
-    "kind", ["report", "balance_sweep", "balance_delays", "suite_quick", "compare"]
+    "kind", ["report", "balance_sweep", "balance_delays", "suite_quick", "compare", "offline"]
 )
 def test_axe_finds_nothing_serious(opened, pages, kind, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is absent")
