@@ -4,6 +4,7 @@ A file holds {"provenance", "config", "rows": {method: {"network_evals", "succes
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -78,6 +79,7 @@ def compare_methods(
         make = partial(played, config, seed) if config.data else None
         files.append(kept(config.out / f"seed-{seed}.json", about, make))
     print_methods(files, config.outcome)
+    print_grid(files, config.outcome)
 
 
 def kept(
@@ -161,6 +163,25 @@ def print_methods(seeds: Sequence[OfSeed], outcome: Metric) -> None:
     names = {name for of_seed in seeds for name in of_seed.rows}
     if absent := sorted(names - values.keys()):
         print(f"not in the files of all seeds: {', '.join(absent)}")
+
+
+def print_grid(seeds: Sequence[OfSeed], outcome: Metric) -> None:
+    """Print the means over the training seeds: a row for a method, a column for a cost."""
+    found: dict[str, dict[int, str]] = {}
+    for name, played in seeds[0].rows.items():
+        if all(name in of_seed.rows for of_seed in seeds):
+            mean = np.mean([getattr(of_seed.rows[name], outcome) for of_seed in seeds])
+            found.setdefault(_method(name), {})[played.network_evals] = f"{mean:.3f}"
+    costs = sorted({cost for of_method in found.values() for cost in of_method})
+    rows = [[name, *(of.get(cost, "") for cost in costs)] for name, of in sorted(found.items())]
+    print_table([f"{outcome} at evaluations", *map(str, costs)], rows)
+
+
+def _method(name: str) -> str:
+    """The name of a row without its number of steps."""
+    run, _, budget = name.partition(": ")
+    rest = re.sub(r"^\d+ steps?(, )?", "", budget)
+    return f"{run}: {rest or 'DDIM'}" if rest != run else run
 
 
 def _outcomes(row: BudgetResult) -> dict[str, Any]:

@@ -8,7 +8,15 @@ import pytest
 
 from diffpolicy.checkpoint import TRAINING_FILE
 from diffpolicy.eval.bench import outcome_files
-from diffpolicy.eval.bench.outcome_files import is_trained, kept, print_methods, swept
+from diffpolicy.eval.bench.outcome_files import (
+    OfSeed,
+    Played,
+    is_trained,
+    kept,
+    print_grid,
+    print_methods,
+    swept,
+)
 from diffpolicy.eval.config import SweepConfig
 from diffpolicy.eval.measure.result_files import read_result
 
@@ -83,3 +91,19 @@ def test_a_sweep_with_another_number_of_episodes_is_made_again(tmp_path, monkeyp
     for episodes in (4, 4, 400):
         found = swept(SweepConfig(run=tmp_path, out=tmp_path, episodes=episodes))
     assert swept_for == [4, 400] and len(found) == len(result["records"])
+
+
+def test_the_grid_has_a_row_for_a_method_and_a_column_for_a_cost(capsys):
+    names = {"v: 1 step": 1, "v: 2 steps": 2, "v: 2 steps, grid optimised": 2, "mip: MIP": 2}
+    names |= {"regression: regression": 1, "v: DDPM 100": 100}
+    rows = {name: Played(cost, [cost % 2, 1.0], [0.5, 0.5]) for name, cost in names.items()}
+    print_grid([OfSeed({}, rows)] * 2, "success")
+    head, *lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert head[-3:] == ["1", "2", "100"]
+    assert sorted(map(" ".join, lines)) == [
+        "mip: MIP 0.500",
+        "regression 1.000",
+        "v: DDIM 1.000 0.500",
+        "v: DDPM 100 0.500",
+        "v: grid optimised 0.500",
+    ]
