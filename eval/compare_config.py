@@ -16,14 +16,14 @@ Across = Literal["budgets", "best", "strategies"]
 
 @dataclass(frozen=True)
 class CompareConfig(Checked):
-    """Compare results of one task with a reference, budget by budget, and find regressions.
+    """Compare results of one task, or suites, with a reference, and find regressions.
 
     Differences are paired by the seeds that two files share, and unpaired where they share none.
     """
 
     files: Positional[tuple[Path, ...]]
-    """Results of eval, sweep or delays (JSON), or run folders with a sweep/sweep.json. The first
-    is the reference."""
+    """Results of eval, sweep, delays or suite (JSON), run folders with a sweep/sweep.json, or
+    folders of suites. The first is the reference."""
     across: Across = field(default="budgets", kw_only=True)
     """budgets: each budget with that of the same name. best: the budget that a file recommends,
     else its best. strategies: each strategy for late chunks with the reference's drop, else with

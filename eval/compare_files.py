@@ -1,4 +1,4 @@
-"""`diffpolicy compare`: results of one task against a reference, row by row."""
+"""`diffpolicy compare`: results of one task, or suites, against a reference, row by row."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,17 @@ from .compare_config import LABELS, CompareConfig
 from .measure.comparable import (
     Comparable,
     check_together,
-    read_comparable,
+    read_together,
     says_rules,
     shared_seeds,
 )
-from .measure.comparison_results import ComparedFile, CompareResult, Unmatched
+from .measure.comparison_results import (
+    ComparedFile,
+    CompareResult,
+    Comparison,
+    SuiteComparison,
+    Unmatched,
+)
 from .measure.matching import Matched, described, match
 from .measure.result_files import EvalProvenance, write_result
 from .measure.row_differences import row_difference
@@ -51,9 +57,14 @@ def compare(config: CompareConfig) -> None:
             raise SystemExit(1)
 
 
-def comparison(config: CompareConfig) -> CompareResult:
-    """The differences of all files from the first."""
-    results = [read_comparable(path) for path in config.files]
+def comparison(config: CompareConfig) -> Comparison:
+    """The differences of all files from the first, of suites by task."""
+    together, left_out = read_together(config.files)
+    found = {task: _of_task(config, results) for task, results in together.items()}
+    return found.get("") or SuiteComparison(tasks=found, left_out=left_out)
+
+
+def _of_task(config: CompareConfig, results: Sequence[Comparable]) -> CompareResult:
     check_together(config.files, results)
     metric = metric_of(config.outcome, [row for result in results for row in result.rows])
     reference, *others = results

@@ -11,12 +11,13 @@ from .result_files import (
     DelaysResult,
     EvalProvenance,
     EvalResult,
+    SuiteResult,
     SweepResult,
     read_result,
 )
 
 Comparable = EvalResult | SweepResult | DelaysResult
-SWEPT = Path("sweep") / "sweep.json"  # in a run folder
+SWEPT, OF_SUITE = Path("sweep") / "sweep.json", "suite.json"  # in a folder
 TASK = ("env", "env_kwargs", "control_dt_s")
 RULES = ("limit", "success", "success_from", "score_from")  # absent in files of version 1
 NAMES = {"limit": "the longest episode in ticks (--max-steps)", "env": "the environment"}
@@ -24,27 +25,53 @@ NAMES |= {"success": "--success", "success_from": "--success-from", "score_from"
 NAMES |= {"env_kwargs": "--env-kwargs", "control_dt_s": "the control period in seconds"}
 
 
-def read_comparable(path: Path) -> Comparable:
-    """The result in a file or a run folder. Raises DiffpolicyError if it has no episodes."""
+def read_together(paths: Sequence[Path]) -> tuple[dict[str, list[Comparable]], list[str]]:
+    """Results of all files by task, those of suites by theirs, others under an empty name.
+
+    Also the tasks that some suites lack. Raises DiffpolicyError for files without episodes, a suite
+    beside other results, and suites without a common task.
+    """
+    read = [_read(path) for path in paths]
+    for path, tasks in zip(paths[1:], read[1:], strict=True):
+        if ("" in tasks) != ("" in read[0]):
+            raise DiffpolicyError(
+                f"{path} and {paths[0]} do not belong together: one is a suite; expected suites "
+                "only, or try TASK/sweep.json of one of its tasks"
+            )
+    every = list(dict.fromkeys(task for tasks in read for task in tasks))
+    common = [task for task in every if all(task in tasks for tasks in read)]
+    if not common:
+        raise DiffpolicyError(f"no task is in every suite; they hold: {', '.join(every)}")
+    together = {task: [tasks[task] for tasks in read] for task in common}
+    return together, [task for task in every if task not in common]
+
+
+def _read(path: Path) -> dict[str, Comparable]:
+    """The results in a file or a folder by task. Raises DiffpolicyError without episodes."""
     file = _file_of(path)
     result = read_result(file)
-    if not isinstance(result, Comparable):
+    if not isinstance(result, Comparable | SuiteResult):
         [name] = [name for name, kind in FORMATS.items() if type(result) is kind]
-        hint = "; try TASK/sweep.json of one of its tasks" if name == "suite" else ""
         raise DiffpolicyError(
-            f"{file} is a result of {name}; expected one of eval, sweep or delays{hint}"
+            f"{file} is a result of {name}; expected one of eval, sweep, delays or suite"
         )
-    _check_outcomes(file, result)
-    return result
+    found: dict[str, Comparable] = {}
+    found |= result.tasks if isinstance(result, SuiteResult) else {"": result}
+    for each in found.values():
+        _check_outcomes(file, each)
+    return found
 
 
 def _file_of(path: Path) -> Path:
-    if path.is_dir() and not (path / SWEPT).exists():
-        raise DiffpolicyError(
-            f"{path} holds no {SWEPT}; expected a result file, or a run with one; "
-            f"try diffpolicy sweep --run {path}"
-        )
-    return path / SWEPT if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    for file in (path / SWEPT, path / OF_SUITE):
+        if file.exists():
+            return file
+    raise DiffpolicyError(
+        f"{path} holds no {SWEPT} and no {OF_SUITE}; expected a result file, a suite, or a run "
+        f"with a sweep; try diffpolicy sweep --run {path}"
+    )
 
 
 def _check_outcomes(file: Path, result: Comparable) -> None:

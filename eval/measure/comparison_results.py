@@ -1,6 +1,6 @@
 """Result of `diffpolicy compare`: rows of results against those of a reference."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -101,3 +101,29 @@ class CompareResult:
         """The worse rows; with a margin those that are not shown to lose less than it."""
         failed = ("worse",) if self.margin is None else ("worse", "not-established")
         return [row for row in self.rows if row.verdict in failed]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteComparison:
+    """Comparisons of the tasks that all suites hold; left_out: tasks that some lack."""
+
+    tasks: Annotated[dict[str, CompareResult], NOT_EMPTY]
+    left_out: list[Name]
+
+    @property
+    def rows(self) -> Sequence[RowDifference]:
+        """The rows of all tasks."""
+        return [row for result in self.tasks.values() for row in result.rows]
+
+    @property
+    def regressions(self) -> Sequence[RowDifference]:
+        """See `CompareResult`."""
+        return [row for result in self.tasks.values() for row in result.regressions]
+
+
+Comparison = CompareResult | SuiteComparison
+
+
+def by_task(result: Comparison) -> Mapping[str, CompareResult]:
+    """Its comparisons by task; of results of one task under an empty name."""
+    return result.tasks if isinstance(result, SuiteComparison) else {"": result}

@@ -1,7 +1,7 @@
 """Files of results: one JSON document each, written and read here.
 
-A file names its format (eval, delays, sweep, suite, latency, offline, replay,
-compare) and its `format_version`. Files of version 1 name neither; their fields tell the format.
+A file names its format, one of FORMATS, and its `format_version`. Files of version 1 name neither;
+their fields tell the format.
 """
 
 import re
@@ -14,7 +14,7 @@ from diffpolicy.config import Place
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import write_json
 
-from .comparison_results import CompareResult
+from .comparison_results import CompareResult, SuiteComparison
 from .computer import Provenance
 from .decisions import AgainstDrop, Recommendation
 from .offline_results import OfflineResult
@@ -187,6 +187,7 @@ Result = (
     | ReplayResult
     | OptimiseResult
     | CompareResult
+    | SuiteComparison
 )
 FORMATS: dict[str, type[Result]] = {
     "eval": EvalResult,
@@ -199,6 +200,7 @@ FORMATS: dict[str, type[Result]] = {
     "replay": ReplayResult,
     "optimise": OptimiseResult,
     "compare": CompareResult,
+    "compare-suite": SuiteComparison,
 }
 
 

@@ -1,6 +1,9 @@
 """Page of `diffpolicy compare`: verdicts, differences with intervals, and what they rest on."""
 
-from ..measure.comparison_results import CompareResult
+from collections.abc import Iterator
+from typing import Any
+
+from ..measure.comparison_results import CompareResult, Comparison, SuiteComparison, by_task
 from ..measure.result_files import json_of
 from .compare_table import file_line, groups, remarks, summary, table
 from .conclusions import Conclusion, plain_conclusion
@@ -21,29 +24,37 @@ METHODS = (
 )
 
 
-def compare_page(result: CompareResult, links: Links = ()) -> str:
+def compare_page(result: Comparison, links: Links = ()) -> str:
     """The page of a comparison."""
-    found = []
-    for title, rows in groups(result):
-        titles, cells = table(rows, result.across)
-        plot = differences_plot(rows, [name for name, *_ in cells], result.margin, title)
-        found.append({"table": text_table(title, titles, cells), "plot": plot})
+    tasks = by_task(result)
+    first = next(iter(tasks.values()))
+    name = "Suites" if isinstance(result, SuiteComparison) else short_name(first.env)
     left_out = ("records", "provenance")
     about = {name: value for name, value in json_of(result).items() if name not in left_out}
     return render(
         "compare.html",
-        title=f"{short_name(result.env)}: {len(result.files) - 1} against a reference",
-        conclusions=[_conclusion(result)],
-        groups=found,
+        title=f"{name}: {len(first.files) - 1} against a reference",
+        conclusions=[_conclusion(of_task, task) for task, of_task in tasks.items()],
+        groups=[group for task, of_task in tasks.items() for group in _groups(of_task, task)],
         method=METHODS,
         origin=Origin(None, about, [*links]),
     )
 
 
-def _conclusion(result: CompareResult) -> Conclusion:
+def _groups(result: CompareResult, task: str) -> Iterator[dict[str, Any]]:
+    """Table and plot of each file, clock and latency."""
+    for title, rows in groups(result):
+        titles, cells = table(rows, result.across)
+        caption = f"{task}: {title}" if task else title
+        plot = differences_plot(rows, [name for name, *_ in cells], result.margin, caption)
+        yield {"table": text_table(caption, titles, cells), "plot": plot}
+
+
+def _conclusion(result: CompareResult, task: str) -> Conclusion:
     """The summary: green if every row is as good, red with a regression, else without a colour."""
     good = all(row.verdict in GOOD for row in result.rows)
     tone = "none" if result.regressions else "good" if good else "plain"
     label = {"none": "Regression", "good": "No regression", "plain": "Undecided"}[tone]
     lines = [f"{file.label}: {file_line(file)}" for file in result.files]
-    return plain_conclusion(tone, summary(result), [*lines, *remarks(result)], label)
+    title = f"{task}: {summary(result)}" if task else summary(result)
+    return plain_conclusion(tone, title, [*lines, *remarks(result)], label)

@@ -4,7 +4,15 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from ..measure.comparison_results import Across, ComparedFile, CompareResult, RowDifference
+from ..measure.comparison_results import (
+    Across,
+    ComparedFile,
+    CompareResult,
+    Comparison,
+    RowDifference,
+    SuiteComparison,
+    by_task,
+)
 from .table import print_table
 
 WIDTH = 100  # of a terminal
@@ -20,7 +28,26 @@ VERDICTS = {
 Group = tuple[str, list[RowDifference]]
 
 
-def print_comparison(result: CompareResult) -> None:
+def print_comparison(result: Comparison) -> None:
+    """Each task of suites, or the one of other results."""
+    for task, found in by_task(result).items():
+        if task:
+            print(f"\n{task}")
+        _print_task(found)
+    if isinstance(result, SuiteComparison):
+        print()
+        print_wrapped(suite_summary(result))
+
+
+def suite_summary(result: SuiteComparison) -> str:
+    """Rows with a regression, and tasks that are not compared."""
+    count = len(result.regressions)
+    text = f"{len(result.tasks)} tasks, {len(result.rows)} rows, {count} with a regression"
+    left_out = ", ".join(result.left_out)
+    return text + (f"; not in every suite: {left_out}" if left_out else "")
+
+
+def _print_task(result: CompareResult) -> None:
     """The files, a table for each file, clock and latency, and the remarks."""
     for file in result.files:
         print_wrapped(f"{file.label}  {file_line(file)}")
@@ -182,11 +209,16 @@ def _unmatched(result: CompareResult) -> Iterator[str]:
         yield f"without a partner in {place[0]}, {clock}: {names}"
 
 
-def regression_line(result: CompareResult) -> str:
+def regression_line(result: Comparison) -> str:
     """The outcome of --fail-on-regression."""
-    strict, failed = result.margin is not None, result.regressions
-    if not failed:
+    tasks = by_task(result)
+    strict = any(of_task.margin is not None for of_task in tasks.values())
+    if not result.regressions:
         return "every row is shown to lose less than the margin" if strict else "no regression"
     found = "a loss of less than the margin is not shown" if strict else "regression"
-    names = ", ".join(f"{row.other} {row.budget} ({row.clock})" for row in failed)
-    return f"{found} in {len(failed)} of {len(result.rows)} rows: {names}"
+    names = [
+        f"{task} {row.other} {row.budget} ({row.clock})".lstrip()
+        for task, of_task in tasks.items()
+        for row in of_task.regressions
+    ]
+    return f"{found} in {len(names)} of {len(result.rows)} rows: {', '.join(names)}"

@@ -18,7 +18,7 @@ from typing import Any
 
 from diffpolicy.files import write_atomically
 
-from ..measure.comparison_results import CompareResult
+from ..measure.comparison_results import Comparison, SuiteComparison
 from ..measure.decisions import AgainstDrop
 from ..measure.offline_results import OfflineResult
 from ..measure.replay_results import ReplayedEpisode, ReplayResult
@@ -53,7 +53,7 @@ def episodes(result: Result) -> Iterator[Line]:
         for row in result.rows:
             for number, error in zip(result.provenance.episodes, row.episode_errors, strict=True):
                 yield {"budget": row.name, "episode": number, "error": error}
-    elif not isinstance(result, Simulation | LatencyFile | CompareResult):
+    elif not isinstance(result, Simulation | LatencyFile | Comparison):
         first = result.provenance.seeds[0]
         for row in result.rows:
             found = row.outcomes
@@ -86,7 +86,7 @@ def budgets(result: Result) -> Iterator[Line]:
     """One line for each row, with its scalars; a replay has no budgets."""
     if isinstance(result, ReplayResult):
         return
-    if isinstance(result, SuiteResult):
+    if isinstance(result, SuiteResult | SuiteComparison):
         for task, swept in result.tasks.items():
             yield from ({"task": task, **line} for line in budgets(swept))
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 from diffpolicy.files import check_writable, write_bytes, write_text
 from diffpolicy.terminal.output import STDOUT, print_alone, say
 
-from ..measure.comparison_results import CompareResult
+from ..measure.comparison_results import CompareResult, Comparison, SuiteComparison
 from ..measure.offline_results import OfflineResult
 from ..measure.replay_results import ReplayResult
 from ..measure.result_files import (
@@ -33,6 +33,7 @@ from .suite_page import Tables, print_suite, suite_page, suite_plot, tables_of
 from .sweep_page import sweep_page
 from .table import print_comparisons, print_latencies, print_rows, print_simulation
 
+COMPARED = (CompareResult, SuiteComparison)
 WITH_PAGE = (DelaysResult, SweepResult, SuiteResult, OfflineResult)
 
 
@@ -43,14 +44,15 @@ def product_paths(kind: type[Result], file: Path) -> list[Path]:
         page = file.with_name("report.html")
     drawn = [plot, page] if kind in WITH_PAGE else []
     tables = {LatencyFile: csv_paths(file)[1:], Simulation: csv_paths(file)[1:]}
-    tables |= {ReplayResult: csv_paths(file)[:1], CompareResult: [page, csv_paths(file)[1]]}
+    tables |= {ReplayResult: csv_paths(file)[:1]}
+    tables |= {compared: [page, csv_paths(file)[1]] for compared in COMPARED}
     return [*drawn, *tables.get(kind, csv_paths(file))]
 
 
 def links_of(kind: type[Result], file: Path, folder: Path) -> list[tuple[str, str]]:
     """Links to the data of a page beside `file`: the result in `folder`, and its CSV files."""
     tables = [path for path in product_paths(kind, file) if path.suffix == ".csv"]
-    shown = [folder / file.name, *(tables if kind is not CompareResult else [])]
+    shown = [folder / file.name, *(tables if kind not in COMPARED else [])]
     return [link_to(path, file.parent) for path in shown]
 
 
@@ -105,7 +107,7 @@ def _write(result: Result, tables: Tables, file: Path, pictures: Path) -> None:
         plot = png(offline_plot(result))
         write_bytes(paths[0], plot)
         write_text(paths[1], offline_page(result, plot, links))
-    if isinstance(result, CompareResult):
+    if isinstance(result, Comparison):
         write_text(paths[0], compare_page(result, links))
     write_csv(file, result)
 
@@ -121,7 +123,7 @@ def _print(result: Result, tables: Tables) -> None:
         print_replay(result)
     elif isinstance(result, OfflineResult):
         print_offline(result)
-    elif isinstance(result, CompareResult):
+    elif isinstance(result, Comparison):
         print_comparison(result)
     else:
         print_rows(result.rows)

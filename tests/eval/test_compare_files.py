@@ -298,7 +298,7 @@ def test_results_of_other_tasks_are_refused(pair, refused, facts, said):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("latency_cpu", "is a result of latency; expected one of eval, sweep or delays"),
+        ("latency_cpu", "is a result of latency; expected one of eval, sweep, delays or suite"),
         ("suite_quick", "try TASK/sweep.json of one of its tasks"),
         ("recommendation", "is a result of simulation"),
         (DELAYS, "has a partner in"),
@@ -408,3 +408,44 @@ def test_results_of_an_older_version_are_told(tmp_path, call):
     names = ("pusht_whole", "pusht_grids")
     out = call("compare", *(changed(tmp_path / f"{n}.json", n) for n in names)).out
     assert "A, B: of an older version" in " ".join(out.split())
+
+
+def suites(folder: Path, change=lambda data: None) -> Path:
+    """The folder of a suite of two tasks, made of published results; the second is changed."""
+    one, two = (
+        changed(folder / f"{name}.json", "balance_sweep", c)
+        for name, c in (("one", lambda data: None), ("two", change))
+    )
+    tasks = {"Balance-v0": json.loads(one.read_text()), "Catch-v0": json.loads(two.read_text())}
+    protocol = {"seed": 0}
+    text = json.dumps({"budget": "quick", "protocol": protocol, "tasks": tasks})
+    (folder / "suite.json").write_text(text)
+    return folder
+
+
+def test_suites_are_compared_task_by_task(tmp_path, call):
+    reference, other = suites(tmp_path / "a"), suites(tmp_path / "b", losing(20))
+    out, page = tmp_path / "c.json", tmp_path / "p.html"
+    told = call("compare", reference, other, "--json", out, "--page", page, "--fail-on-regression")
+    assert told.code == 1 and "regression in" in told.out and "Catch-v0 B" in told.out
+    result = read_result(out)
+    assert [*result.tasks] == ["Balance-v0", "Catch-v0"] and result.left_out == []
+    assert not result.tasks["Balance-v0"].regressions and result.tasks["Catch-v0"].regressions
+    assert "2 tasks," in " ".join(told.out.split())
+    again = call("report", out)
+    assert again.code == 0 and (tmp_path / "c.html").read_text().count("Catch-v0: ") > 1
+    assert (tmp_path / "c_budgets.csv").read_text().splitlines()[0].startswith("task,")
+    assert "<h1>Suites: 1 against a reference</h1>" in page.read_text()
+
+
+def test_a_task_that_a_suite_lacks_is_told_and_other_files_are_refused(tmp_path, call, refused):
+    reference, other = suites(tmp_path / "a"), suites(tmp_path / "b")
+    data = json.loads((other / "suite.json").read_text())
+    balance = data["tasks"].pop("Balance-v0")
+    (other / "suite.json").write_text(json.dumps(data))
+    told = call("compare", reference, other)
+    assert told.code == 0 and "not in every suite: Balance-v0" in " ".join(told.out.split())
+    assert "one is a suite" in refused("compare", reference, tmp_path / "a" / "one.json")
+    data["tasks"] = {"Detour-v0": balance}
+    (other / "suite.json").write_text(json.dumps(data))
+    assert "no task is in every suite" in refused("compare", reference, other)
