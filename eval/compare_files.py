@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from diffpolicy.checkpoint import policy_path
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_text
-from diffpolicy.terminal.output import STDOUT, say
+from diffpolicy.terminal.output import STDOUT, say, wrapped
 
 from .compare_config import LABELS, CompareConfig
 from .measure.comparable import (
@@ -26,7 +26,7 @@ from .measure.matching import Matched, described, match
 from .measure.result_files import EvalProvenance, write_result
 from .measure.row_differences import row_difference
 from .report.compare_page import compare_page
-from .report.compare_table import print_comparison, print_wrapped, regression_line
+from .report.compare_table import print_comparison, regression_line
 from .report.page import link_to
 from .report.products import print_json
 from .sweep import metric_of
@@ -52,7 +52,7 @@ def compare(config: CompareConfig) -> None:
     for path in written:
         say(f"wrote {path}")
     if config.fail_on_regression:
-        print_wrapped(regression_line(result))
+        print(wrapped(regression_line(result)))
         if result.regressions:
             raise SystemExit(1)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from diffpolicy.control.latency import LatencyProfile, constant_ticks, random_ticks
-from diffpolicy.terminal.output import say
+from diffpolicy.terminal.output import say, wrapped
 
 from .compare import compare
 from .delays_config import DelaysConfig
@@ -34,7 +34,7 @@ def delays(config: DelaysConfig) -> DelaysResult:
     check_source(policies, config)
     with Evaluator(config, policies[0], out / "episodes.jsonl") as evaluator:
         for policy in policies:
-            say(describe(policy).line)
+            say(wrapped(describe(policy).line))
             evaluator.prepare(policy, ["simulated"])
         evaluator.tell_engines()
         check_outputs(DelaysResult, out / "delays.json")

@@ -1,6 +1,6 @@
 """`diffpolicy eval`: success of one step budget on one clock."""
 
-from diffpolicy.terminal.output import STDOUT, say
+from diffpolicy.terminal.output import STDOUT, say, wrapped
 
 from .config import EvalConfig
 from .measure.budgets import load_budget
@@ -20,7 +20,7 @@ def evaluate_budget(config: EvalConfig) -> None:
         check_outputs(EvalResult, config.json)
     check_videos(config)
     policy = load_budget(config)
-    say(describe(policy).line)
+    say(wrapped(describe(policy).line))
     check_source([policy], config)
     file = None if config.json == STDOUT else config.json
     kept = file and file.with_suffix(".episodes.jsonl")

@@ -22,7 +22,7 @@ from diffpolicy.engines.auto import verify_stages
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import audit_line, own_budgets
-from diffpolicy.terminal.output import say
+from diffpolicy.terminal.output import say, wrapped
 
 from .config import LatencyConfig
 from .measure.description import Description, describe
@@ -96,7 +96,7 @@ def _plan_of_others(config: LatencyConfig) -> Plan:
     assert config.policy and config.env
     policies = [External(config.policy, steps) for steps in sorted(set(config.ddim_steps))]
     for policy in policies:
-        say(describe(policy).line)
+        say(wrapped(describe(policy).line))
     kwargs = environment.parse_kwargs(config.env_kwargs)
     make = partial(environment.make, config.env, kwargs)
     with closing(Workers(1)) as workers:
@@ -142,7 +142,7 @@ def _timed(
     rng = np.random.default_rng(config.seed)
     for policies in budgets:
         k = policies[0].ddim_steps
-        say(audit_line(policies[0].chain))
+        say(wrapped(audit_line(policies[0].chain)))
         observation = random_observation(policies[0], rng)
         for policy in {p.engine().name: p for p in policies}.values():
             yield timed_policy(

@@ -9,7 +9,7 @@ import numpy as np
 from diffpolicy.cluster.episodes import stream_episodes
 from diffpolicy.control.latency import PAUSED, LatencyProfile, delay_ticks, slow_ms
 from diffpolicy.files import check_writable
-from diffpolicy.terminal.output import say
+from diffpolicy.terminal.output import say, wrapped
 
 from .compare import Candidate, compare, recommend
 from .config import SweepConfig
@@ -71,7 +71,7 @@ def prepare_budgets(config: SweepConfig) -> list[Budget]:
     set_threads(config.threads)
     policies = load_budgets(config)
     for line in describe_budgets(config, policies):
-        say(line)
+        say(wrapped(line))
     return policies
 
 

@@ -6,12 +6,16 @@ The level of the logger "diffpolicy" decides: INFO in a command, WARNING with --
 
 import logging
 import os
+import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from pathlib import Path
 
+WIDTH = 100  # of a terminal
+GLUE = "\N{NO-BREAK SPACE}"
 STDOUT = Path("-")  # as a file for a result: the standard output
 LOGGER = logging.getLogger("diffpolicy")
 _HELD: ContextVar[list[str] | None] = ContextVar("texts for the standard output", default=None)
@@ -28,6 +32,15 @@ class Printed(logging.Handler):
 def is_quiet() -> bool:
     """True if only results and warnings are shown, without progress."""
     return LOGGER.level > logging.INFO
+
+
+def wrapped(text: str) -> str:
+    """A paragraph within WIDTH columns; no word is broken, and nothing in backquotes."""
+    kept = re.sub("`[^`]*`", lambda quoted: quoted[0].replace(" ", GLUE), text)
+    found = textwrap.fill(
+        kept, WIDTH, subsequent_indent="   ", break_long_words=False, break_on_hyphens=False
+    )
+    return found.replace(GLUE, " ")
 
 
 def say(text: str) -> None:

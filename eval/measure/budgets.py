@@ -93,7 +93,7 @@ def describe_budgets(config: SweepConfig, policies: Sequence[Budget]) -> Iterato
         yield f"regression trained for {_effort(ours[0])}; diffusion for {_effort(ours[-1])}"
     elif ours and config.regression == "auto":
         where = Run(run_of(config)).regression
-        yield f"no regression policy in {where} (diffpolicy train --objective regression)"
+        yield f"no regression policy in {where} (`diffpolicy train --objective regression`)"
     yield from dict.fromkeys(describe(policy).line for policy in policies)
 
 

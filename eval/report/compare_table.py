@@ -4,6 +4,8 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from diffpolicy.terminal.output import WIDTH, wrapped
+
 from ..measure.comparison_results import (
     Across,
     ComparedFile,
@@ -15,7 +17,6 @@ from ..measure.comparison_results import (
 )
 from .table import print_table
 
-WIDTH = 100  # of a terminal
 LEAST = 10  # width of the column of budgets
 VERDICTS = {
     "better": "better",
@@ -36,7 +37,7 @@ def print_comparison(result: Comparison) -> None:
         _print_task(found)
     if isinstance(result, SuiteComparison):
         print()
-        print_wrapped(suite_summary(result))
+        print(wrapped(suite_summary(result)))
 
 
 def suite_summary(result: SuiteComparison) -> str:
@@ -50,20 +51,15 @@ def suite_summary(result: SuiteComparison) -> str:
 def _print_task(result: CompareResult) -> None:
     """The files, a table for each file, clock and latency, and the remarks."""
     for file in result.files:
-        print_wrapped(f"{file.label}  {file_line(file)}")
+        print(wrapped(f"{file.label}  {file_line(file)}"))
     for title, rows in groups(result):
         print()
-        print_wrapped(title)
+        print(wrapped(title))
         titles, cells = table(rows, result.across)
         print_table(titles, _fitted(titles, cells))
     print()
     for line in (summary(result), *remarks(result)):
-        print_wrapped(line)
-
-
-def print_wrapped(text: str) -> None:
-    """Print a paragraph within WIDTH columns."""
-    print(textwrap.fill(text, WIDTH, subsequent_indent="   ", break_on_hyphens=False))
+        print(wrapped(line))
 
 
 def file_line(file: ComparedFile) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from diffpolicy.terminal.output import wrapped
+
 from ..measure.offline_results import Estimate, OfflineResult, OfflineRow
 from .conclusions import plain_conclusion
 from .figure import data_uri
@@ -33,7 +35,7 @@ def print_offline(result: OfflineResult) -> None:
     print()  # below the lines of the engines
     print_table([title for title, _ in COLUMNS], [_cells(row) for row in result.rows])
     for line in (*facts(result), LIMITS[0]):
-        print(line)
+        print(wrapped(line))
 
 
 def facts(result: OfflineResult) -> Iterator[str]:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from diffpolicy.files import check_writable, write_bytes, write_text
-from diffpolicy.terminal.output import STDOUT, print_alone, say
+from diffpolicy.terminal.output import STDOUT, print_alone, say, wrapped
 
 from ..measure.comparison_results import CompareResult, Comparison, SuiteComparison
 from ..measure.offline_results import OfflineResult
@@ -130,4 +130,4 @@ def _print(result: Result, tables: Tables) -> None:
     if isinstance(result, DelaysResult) and result.comparisons:
         print_comparisons(result.comparisons)
     for advice in result.recommendations if isinstance(result, SweepResult) else ():
-        print(f"{clock_label(advice)}: {verdict(advice)}")
+        print(wrapped(f"{clock_label(advice)}: {verdict(advice)}"))

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from itertools import groupby, pairwise
 from typing import Any
 
+from diffpolicy.terminal.output import WIDTH, wrapped
+
 from ..measure.decisions import AgainstDrop
 from ..measure.result_files import LatencyFile
 from ..measure.results import BudgetResult, LatencyResult
 from ..measure.simulated import Simulation
 from .sentences import clock_label, deadlines, load_of, remarks
-
-WIDTH = 100  # columns
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -153,7 +153,7 @@ def print_latencies(result: LatencyFile) -> None:
     print(_latency_title(result.rows))
     print_table([title for title, kept in zip(titles, used, strict=True) if kept], cells)
     for line in deadlines(result):
-        print(line)
+        print(wrapped(line))
 
 
 def _latency_title(rows: Sequence[LatencyResult]) -> str:

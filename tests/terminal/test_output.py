@@ -16,8 +16,8 @@ from diffpolicy.cli import COMMANDS, named
 from diffpolicy.eval.measure.decisions import BudgetMean, Decision
 from diffpolicy.eval.measure.results import LatencyResult, Percentiles
 from diffpolicy.eval.report.sentences import reason
-from diffpolicy.eval.report.table import WIDTH, print_latencies, print_table
-from diffpolicy.terminal.output import command_output, is_quiet, print_alone, say
+from diffpolicy.eval.report.table import print_latencies, print_table
+from diffpolicy.terminal.output import WIDTH, command_output, is_quiet, print_alone, say, wrapped
 
 EVAL = ("--episodes", 1, "--max-steps", 5, "--ddim-steps", 1, "--workers", 1)
 
@@ -169,3 +169,11 @@ def test_the_number_for_equals_is_not_told_beside_unequal_means():
     assert "857" not in reason(seen) and "4 steps 0.50, 1 step 0.00" in reason(seen)
     alike = replace(seen, rival=BudgetMean("1 step", 0.5))
     assert "about 857 would suffice" in reason(alike)
+
+
+def test_a_paragraph_is_within_100_columns_and_breaks_no_command():
+    command = "`diffpolicy sweep --run runs/balance --accept-disturbed`"
+    text = f"{'word ' * 15}{command} {'more-words ' * 12}" + "x" * 120
+    lines = wrapped(text).splitlines()
+    assert all(len(line) <= 100 for line in lines[:-1]) and lines[-1].strip() == "x" * 120
+    assert command in wrapped(text) and " ".join(wrapped(text).split()) == text
