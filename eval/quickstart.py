@@ -18,7 +18,7 @@ from .sweep import Clock, open_evaluator, prepare_budgets, run_sweep
 ENVIRONMENT = "diffpolicy.envs:Balance-v0"
 BATCH = 64  # each of two workers has 50 of 100 episodes
 FIRST: Options = {"ddim_steps": 4, "episodes": 16}  # of the first look
-RECORDING, LOOK, SWEEP = 0.3, 0.4, 3.5  # minutes of the defaults on two quiet cores, measured
+RECORDING, LOOK, SWEEP = 0.3, 0.3, 2.7  # minutes of the defaults on two quiet cores, measured
 
 
 def quickstart(config: QuickstartConfig) -> None:
