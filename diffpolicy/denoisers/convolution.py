@@ -46,9 +46,10 @@ class Convolution(nn.Conv1d):
 class Growth(nn.ConvTranspose1d):
     """nn.ConvTranspose1d of 4 taps, stride 2 and padding 1: [B, C, 1, T] -> [B, O, 1, 2 T]."""
 
+    laid_out = False
+
     def __init__(self, inputs: int, outputs: int):
         super().__init__(inputs, outputs, 4, 2, 1)
-        self.laid_out = False
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """[B, C, 1, T] -> [B, O, 1, 2 T]."""
