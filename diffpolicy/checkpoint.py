@@ -217,10 +217,10 @@ def load_policy(run: str | Path) -> Checkpoint:
     return Checkpoint(specification, weights, normalizers, action, folder=path.parent)
 
 
-def weights_fingerprint(checkpoint: Checkpoint) -> str:
+def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
     """A hash of the weights, in the order of their names."""
     digest = hashlib.blake2b(digest_size=16)
-    for _, weight in sorted(checkpoint.weights.items()):
+    for _, weight in sorted(weights.items()):
         array = weight.cpu().numpy()
         digest.update(repr((array.shape, array.dtype.str)).encode())
         digest.update(np.ascontiguousarray(array).data)

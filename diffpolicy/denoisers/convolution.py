@@ -87,10 +87,9 @@ def grown(x: Tensor, weight: Tensor, bias: Any) -> Tensor:
 
 
 def _trained_in_bfloat16(x: Tensor, device: str = "cpu") -> bool:
-    narrow = (
-        torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
-    )
-    return narrow and torch.is_grad_enabled() and x.device.type == device
+    if x.device.type != device or not torch.is_grad_enabled():
+        return False
+    return torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
 
 
 def _trained_as_product(x: Tensor) -> bool:

@@ -5,12 +5,11 @@ exporting takes the same time for every budget. Weights are shared by all K copi
 """
 
 import contextlib
-import hashlib
 import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, reduce
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from diffpolicy.checkpoint import weights_fingerprint
 from diffpolicy.denoisers import Denoiser
 from diffpolicy.engines.job import Job
 from diffpolicy.errors import EngineUnavailable
@@ -127,9 +127,9 @@ def add_chain(
     with torch.inference_mode():
         film = denoiser.observation_film(observation)
         films = denoiser.time_film(torch.tensor([row.t for row in chain.rows]))
-    observe, denoise = _exported(
-        _Examples(_digest(denoiser), denoiser, observation, noise[0], film)
-    )
+    network = f"{denoiser} {weights_fingerprint(denoiser.state_dict())}"
+    shapes = observation.shape, noise[0].shape
+    observe, denoise = _exported(_Examples(network, shapes, denoiser, observation, noise[0], film))
     given = g.insert(observe, observation=names[0])
     x = previous = earlier = g.node("Gather", names[1], g.constant(0), axis=0)
     for k, row in enumerate(chain.rows):
@@ -144,33 +144,16 @@ def add_chain(
     return x
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _Examples:
-    """A network with examples of its inputs; those of equal digest and shapes are equal."""
+    """A network with examples of its inputs; those of one network and equal shapes are equal."""
 
-    digest: str
-    denoiser: Denoiser
-    observation: Tensor
-    x: Tensor
-    film: Tensor
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Examples) and self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    @property
-    def _key(self) -> tuple[str, torch.Size, torch.Size]:
-        return self.digest, self.observation.shape, self.x.shape
-
-
-def _digest(denoiser: Denoiser) -> str:
-    """A digest of layers and weights."""
-    found = hashlib.sha256(repr(denoiser).encode())
-    for weight in denoiser.state_dict().values():
-        found.update(weight.cpu().numpy().tobytes())
-    return found.hexdigest()
+    network: str  # a digest of layers and weights
+    shapes: tuple[torch.Size, torch.Size]
+    denoiser: Denoiser = field(compare=False)
+    observation: Tensor = field(compare=False)
+    x: Tensor = field(compare=False)
+    film: Tensor = field(compare=False)
 
 
 @lru_cache(maxsize=2)

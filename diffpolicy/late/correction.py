@@ -136,7 +136,7 @@ def save_corrector(
     path: Path, weights: Mapping[str, Tensor], policy: Checkpoint, training: Mapping[str, Any]
 ) -> None:
     """Write the file of a head atomically. training: provenance, JSON values by name."""
-    about = {"policy": weights_fingerprint(policy), "training": dict(training)}
+    about = {"policy": weights_fingerprint(policy.weights), "training": dict(training)}
     save_tensors(path, weights, about)
 
 
@@ -149,7 +149,7 @@ def load_corrector(path: Path, policy: Checkpoint) -> Corrector:
         )
     tensors, header = load_tensors(path)
     about: CorrectionHeader = validate(CorrectionHeader, header, f"{path}: header")
-    if about.policy != weights_fingerprint(policy):
+    if about.policy != weights_fingerprint(policy.weights):
         raise DiffpolicyError(
             f"{path} was trained for other weights than those of the policy beside it; "
             f"try: diffpolicy train-correction --run {path.parent}"

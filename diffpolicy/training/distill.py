@@ -170,7 +170,7 @@ def _prepared(options: TrainConfig, source: Checkpoint, teacher: Policy, run: Pa
         states=False,
     )
     about = {
-        "fingerprint": weights_fingerprint(source),
+        "fingerprint": weights_fingerprint(source.weights),
         "sampler": teacher.sampling.sampler,
         "chain": audit(teacher.chain),
     }

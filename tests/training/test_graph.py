@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_together import BATCH, SEEDS, assert_same, learner, windows
+from test_together import BATCH, MODELS, SEEDS, assert_same, learner, windows
 
 from diffpolicy.checkpoint import load_policy
 from diffpolicy.training import choices
@@ -19,16 +19,6 @@ from diffpolicy.training.train import train
 
 CUDA, STEPS = torch.device("cuda"), 10
 LONG = {"steps": 1000, "batch": 32, "hidden": 32, "blocks": 1}
-MODELS = [
-    {},
-    {"position_targets": True},
-    {"denoiser": "unet"},
-    {"objective": "regression"},
-    {"objective": "mip"},
-    {"schedule": "flow", "prediction": "velocity"},
-    {"prefix_max": 2},
-    {"observation_noise": 0.5},
-]
 
 
 def test_on_the_cpu_there_is_no_graph(balance_store, tmp_path, capsys):

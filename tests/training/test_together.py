@@ -12,6 +12,16 @@ from diffpolicy.training.precision import BFLOAT16
 from diffpolicy.training.together import Together
 
 CPU = torch.device("cpu")
+MODELS = [
+    {},
+    {"position_targets": True},
+    {"denoiser": "unet"},
+    {"objective": "regression"},
+    {"objective": "mip"},
+    {"schedule": "flow", "prediction": "velocity"},
+    {"prefix_max": 2},
+    {"observation_noise": 0.5},
+]
 HORIZONS, SEEDS, BATCH, STEPS = Horizons(2, 8, 4), (5, 0, 3), 16, 20
 
 
@@ -43,20 +53,7 @@ def assert_same(ours: Learner, theirs: Learner, atol: float = 1e-5) -> None:
         torch.testing.assert_close(a[name], b[name], atol=atol, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        {},
-        {"position_targets": True},
-        {"denoiser": "unet"},
-        {"objective": "regression"},
-        {"objective": "mip"},
-        {"schedule": "flow", "prediction": "velocity"},
-        {"prefix_max": 2},
-        {"observation_noise": 0.5},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("model", MODELS, ids=str)
 def test_each_seed_ends_as_it_does_alone(model):
     learners = [learner(seed, **model) for seed in SEEDS]
     together = Together(learners)
