@@ -1,5 +1,6 @@
 """The `diffpolicy` command: a table of subcommands, each imported when it is called."""
 
+import os
 import re
 import signal
 import sys
@@ -88,7 +89,7 @@ PATH = (  # of a newcomer with data
     "Your own data: info DATA; train --data DATA --env ID --out RUN; sweep --run RUN.",
     "Without a simulator: train --env none, then offline --run RUN instead of sweep.",
 )
-INTERRUPTED, TERMINATED = 130, 143
+INTERRUPTED, TERMINATED, PIPE_CLOSED = 130, 143, 141  # 128 and the number of the signal
 
 
 class Terminated(KeyboardInterrupt):
@@ -101,7 +102,16 @@ def _terminate(*_: Any) -> None:
 
 def main() -> None:
     """Run the command line. Bad input is one line on stderr and exit status 2."""
-    name, *arguments = sys.argv[1:] or ["--help"]
+    try:
+        status = _main(*(sys.argv[1:] or ["--help"]))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of stdout has ended, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = PIPE_CLOSED
+    sys.exit(status)
+
+
+def _main(name: str, *arguments: str) -> int:
     if name == "--version":
         from diffpolicy.version import __version__
 
@@ -109,9 +119,10 @@ def main() -> None:
     elif name in ("-h", "--help"):
         print(_help())
     elif name not in COMMANDS:
-        sys.exit(_fail(_unknown_command(name)))
+        return _fail(_unknown_command(name))
     else:
-        sys.exit(_run(name, arguments))
+        return _run(name, list(arguments))
+    return 0
 
 
 def _unknown_command(name: str) -> str:
@@ -153,6 +164,8 @@ def _run(name: str, arguments: list[str]) -> int:
         return _fail(_unknown_environment(error))
     except DiffpolicyError as error:
         return _fail(str(error))
+    except BrokenPipeError:
+        raise
     except OSError as error:
         return _fail(system_error(error))
     except (MemoryError, RuntimeError) as error:

@@ -10,7 +10,6 @@ from ..measure.result_files import SweepResult
 from ..measure.results import BudgetResult
 from .sentences import clock_label, counted
 
-PITCH = 13  # px of a cell
 MOST_SEEDS = 150  # columns; seeds on which all budgets agree are left out first
 SUCCESS, FAILURE, SOME = "ynp"  # some: of several training seeds
 

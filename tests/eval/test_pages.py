@@ -165,6 +165,14 @@ def test_a_cell_tells_its_episode_and_opens_its_film(opened):
     assert page.url.endswith(target) and page.locator(f"figure{target}:focus").count() == 1
 
 
+def test_the_names_of_the_grid_stay_when_it_scrolls(opened):
+    page = opened(width=240)
+    region, name = page.locator(".grid .scroll").first, page.locator(".grid th").first
+    region.evaluate("region => { region.scrollLeft = 1e4; }")
+    assert region.evaluate("region => region.scrollLeft") > 0
+    assert name.bounding_box()["x"] >= region.bounding_box()["x"]
+
+
 # Films
 
 PIXELS = "canvas => canvas.toDataURL()"

@@ -177,3 +177,17 @@ def test_a_paragraph_is_within_100_columns_and_breaks_no_command():
     lines = wrapped(text).splitlines()
     assert all(len(line) <= 100 for line in lines[:-1]) and lines[-1].strip() == "x" * 120
     assert command in wrapped(text) and " ".join(wrapped(text).split()) == text
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [("--help",), ("train", "--help")])
+def test_a_reader_that_has_ended_is_no_error(arguments, buffered):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "diffpolicy", *arguments]
+    environment = {**os.environ, "PYTHONUNBUFFERED": buffered}
+    done = subprocess.run(
+        command, stdout=write, stderr=subprocess.PIPE, env=environment, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")

@@ -56,9 +56,9 @@ for (const plot of all(".trade")) {
 
 // Grid: seed, outcome and score of a cell.
 const OUTCOMES = { y: "success", n: "failure", p: "success by some training seeds" };
-for (const svg of all(".grid svg")) {
-  const seeds = svg.dataset.seeds.split(" ");
-  for (const row of all("[data-row]", svg)) {
+for (const table of all(".grid table")) {
+  const seeds = table.dataset.seeds.split(" ");
+  for (const row of all("[data-row]", table)) {
     const scores = row.dataset.scores.split(" ");
     all("use", row).forEach((cell, i) => {
       const target = cell.closest("a") || cell, kind = cell.getAttribute("href").slice(1);
