@@ -32,7 +32,7 @@ from diffpolicy.training.config import DistillConfig, TrainConfig
 from diffpolicy.training.distributed import check_alone
 from diffpolicy.training.learner import gather
 from diffpolicy.training.preparation import Prepared, prepare
-from diffpolicy.training.start import check_options, with_target
+from diffpolicy.training.start import check_options, started_policy, with_target
 from diffpolicy.training.train import fit
 from diffpolicy.training.trajectories import displaced, repeated, with_trajectories
 
@@ -160,6 +160,12 @@ def _prepared(options: TrainConfig, source: Checkpoint, teacher: Policy, run: Pa
             f"{options.data} are not the demonstrations that {run} was trained on; give these with "
             "--data"
         )
+    about = {
+        "fingerprint": weights_fingerprint(source.weights),
+        "sampler": teacher.sampling.sampler,
+        "chain": audit(teacher.chain),
+    }
+    _check_resumed(options, about)
     windows = with_trajectories(
         displaced(prepared.training, PAIRS, options.seed), teacher, options.seed
     )
@@ -169,11 +175,6 @@ def _prepared(options: TrainConfig, source: Checkpoint, teacher: Policy, run: Pa
         options.seed + 1,
         states=False,
     )
-    about = {
-        "fingerprint": weights_fingerprint(source.weights),
-        "sampler": teacher.sampling.sampler,
-        "chain": audit(teacher.chain),
-    }
     model = source.specification.model
     student = _student(model)
     specification = replace(
@@ -192,6 +193,17 @@ def _prepared(options: TrainConfig, source: Checkpoint, teacher: Policy, run: Pa
         weights=source.weights if student.prediction == model.prediction else None,
         teacher_times=tuple(t for t, _ in teacher.chain.grid),
     )
+
+
+def _check_resumed(options: TrainConfig, about: dict[str, Any]) -> None:
+    """Refuse to continue the student of another teacher or chain, before pairs are made."""
+    student = started_policy(options)
+    if student and student.specification.training.get("teacher") != about:
+        raise DiffpolicyError(
+            f"{options.out} holds a student of another teacher or of another chain; resume it with "
+            "the --run, --teacher-steps and --sampler that it was started with, or choose another "
+            "--out"
+        )
 
 
 def schedules(model: ModelConfig, chain: Chain) -> tuple[tuple[int, ...], ...]:
