@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import signal
 import sys
 from importlib import import_module
@@ -104,10 +105,11 @@ def main() -> None:
     """Run the command line. Bad input is one line on stderr and exit status 2."""
     try:
         status = _main(*(sys.argv[1:] or ["--help"]))
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of stdout has ended, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError as error:  # of stdout, or of another process
+        status = PIPE_CLOSED if _output_is_closed() else _fail(system_error(error))
+    if _output_is_closed():
         status = PIPE_CLOSED
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
 
 
@@ -123,6 +125,17 @@ def _main(name: str, *arguments: str) -> int:
     else:
         return _run(name, list(arguments))
     return 0
+
+
+def _output_is_closed() -> bool:
+    """True if stdout is a pipe whose reader has ended, as `head` does."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (AttributeError, OSError):  # no stdout, or none of the system
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _unknown_command(name: str) -> str:

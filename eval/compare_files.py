@@ -11,6 +11,7 @@ from .compare_config import LABELS, CompareConfig
 from .measure.comparable import (
     Comparable,
     check_together,
+    file_of,
     read_together,
     says_rules,
     shared_seeds,
@@ -38,6 +39,7 @@ def compare(config: CompareConfig) -> None:
     Raises DiffpolicyError for files that do not belong together, before anything is written.
     """
     result = comparison(config)
+    _check_kept(config)
     written = [path for path in (config.json, config.page) if path and path != STDOUT]
     for path in written:
         check_writable(path)
@@ -55,6 +57,14 @@ def compare(config: CompareConfig) -> None:
         print(wrapped(regression_line(result)))
         if result.regressions:
             raise SystemExit(1)
+
+
+def _check_kept(config: CompareConfig) -> None:
+    """Refuse an output that would overwrite one of the compared files."""
+    read = [file_of(path).resolve() for path in config.files]
+    for path in (config.json, config.page):
+        if path and path != STDOUT and path.resolve() in read:
+            raise DiffpolicyError(f"{path} would be overwritten; try another --json or --page")
 
 
 def comparison(config: CompareConfig) -> Comparison:

@@ -10,7 +10,7 @@ from diffpolicy.config import Sampling
 from diffpolicy.control.chunk_source import ChunkSource, build_engine
 from diffpolicy.control.episode import RolloutOptions
 from diffpolicy.control.external import External
-from diffpolicy.errors import DiffpolicyError, UnknownEnvironment
+from diffpolicy.environment.pictures import made_to_render
 from diffpolicy.play import overlay
 from diffpolicy.play.game import Game, Setting
 from diffpolicy.play.pace import Pace
@@ -55,7 +55,9 @@ def play(config: PlayConfig) -> None:
         score_from=config.score_from,
     )
     sources = _on_one_engine(budgets)
-    game = Game(partial(_renderable, make), sources, options, config.seed, Setting(0, config.delay))
+    game = Game(
+        partial(made_to_render, make), sources, options, config.seed, Setting(0, config.delay)
+    )
     try:
         _run(game, f"diffpolicy · {env_id}")
     finally:
@@ -122,13 +124,3 @@ def _picture(game: Game, pictures: Pictures) -> Any:
     episode = game.episode
     newest = {key: values[-1] for key, values in episode.history.items()}
     return pictures.of(newest, episode.tick)
-
-
-def _renderable(make: Any) -> Any:
-    """The environment with rendering if it has any, else without."""
-    try:
-        return make(render_mode="rgb_array")
-    except UnknownEnvironment:
-        raise
-    except DiffpolicyError:
-        return make()

@@ -14,6 +14,7 @@ from .measure.recipe import Recipe, make_run
 from .measure.result_files import Options, read_sweep
 from .measure.timing import measure
 from .sweep import Clock, open_evaluator, prepare_budgets, run_sweep
+from .videos.evaluation import FOLDER
 
 ENVIRONMENT = "diffpolicy.envs:Balance-v0"
 BATCH = 64  # each of two workers has 50 of 100 episodes
@@ -72,9 +73,9 @@ def plan(config: QuickstartConfig) -> str:
 
 
 def first_look(run: Path, out: Path, threads: int | None) -> None:
-    """Evaluate a few episodes and film the first one, unless that is done."""
+    """Evaluate a few episodes and film the first one, unless both are done."""
     result = out / "eval.json"
-    if not result.exists():
+    if not (result.exists() and (out / FOLDER).exists()):
         evaluate_budget(EvalConfig(run=run, json=result, video=1, threads=threads, **FIRST))
 
 

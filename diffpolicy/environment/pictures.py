@@ -4,6 +4,7 @@ Inside, a picture is uint8 [H, W, C] of 0 to 255. Environments give them as that
 [C, H, W], or as floats in [0, 1] or [0, 255]; their space tells which.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from gymnasium.wrappers import AddRenderObservation, TransformObservation
 from PIL import Image
 
 from diffpolicy.config import CAMERA
-from diffpolicy.errors import DiffpolicyError
+from diffpolicy.errors import DiffpolicyError, UnknownEnvironment
 from diffpolicy.specification import CHANNELS, FLAT, ObservationSpec, picture, picture_shape
 
 PIXELS = "pixels"  # key of the picture that `add_camera` adds
@@ -158,3 +159,13 @@ def to_rgb(frame: np.ndarray) -> np.ndarray:
         frame = np.rint(255 * np.clip(frame, 0, 1))
     colours = frame[:, :, :3] if frame.shape[2] >= 3 else frame[:, :, :1].repeat(3, axis=2)
     return np.ascontiguousarray(colours, np.uint8)
+
+
+def made_to_render(make: Callable[..., Any]) -> Any:
+    """The environment make(render_mode="rgb_array"), or make() if it cannot render."""
+    try:
+        return make(render_mode="rgb_array")
+    except UnknownEnvironment:
+        raise
+    except DiffpolicyError:
+        return make()

@@ -48,7 +48,7 @@ def read_together(paths: Sequence[Path]) -> tuple[dict[str, list[Comparable]], l
 
 def _read(path: Path) -> dict[str, Comparable]:
     """The results in a file or a folder by task. Raises DiffpolicyError without episodes."""
-    file = _file_of(path)
+    file = file_of(path)
     result = read_result(file)
     if not isinstance(result, Comparable | SuiteResult):
         [name] = [name for name, kind in FORMATS.items() if type(result) is kind]
@@ -62,7 +62,8 @@ def _read(path: Path) -> dict[str, Comparable]:
     return found
 
 
-def _file_of(path: Path) -> Path:
+def file_of(path: Path) -> Path:
+    """The file of a result, in a folder that of its sweep or suite. Raises DiffpolicyError."""
     if not path.is_dir():
         return path
     for file in (path / SWEPT, path / OF_SUITE):

@@ -4,8 +4,8 @@ Shapes: K steps, B chunks, m = T_p - T_o + 1 ticks, D_a action dimensions.
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,12 @@ from diffpolicy import environment
 from diffpolicy.checkpoint import Checkpoint, load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.environment.monitored import by_key
-from diffpolicy.environment.pictures import to_rgb
+from diffpolicy.environment.pictures import made_to_render, to_rgb
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.policy import Policy
 from diffpolicy.sampling.chain import audit_line
 from diffpolicy.sampling.grids import NAMED
-from diffpolicy.specification import NO_ENVIRONMENT, Task
+from diffpolicy.specification import NO_ENVIRONMENT
 from diffpolicy.terminal.output import say
 
 from ..data_config import DenoiseConfig
@@ -29,6 +29,7 @@ from .steps import steps_of
 
 NEAREST = 16  # demonstrations behind the chunks
 GRID = 65  # cursors along each side of a picture, to invert its map to actions
+CENTRE = np.array([0.5, 0.5])  # of a picture, where an environment tells no cursor
 ROUNDED = 1e5  # parts of the range of actions below which two are one
 Observation = dict[str, np.ndarray]
 
@@ -97,7 +98,8 @@ def _start(config: DenoiseConfig, checkpoint: Checkpoint) -> tuple[Observation, 
         row = np.concatenate([[0], data.ends])[data.episodes[0]]
         say(f"{data.path}: first observation of episode {data.episodes[0]}")
         return {key: np.asarray(data.observations[key][row]) for key in task.observations}, None
-    env = _renderable(task)
+    make = partial(environment.make, task.env_id, task.env_kwargs, camera=task.camera)
+    env = made_to_render(make)
     try:
         environment.check_fit(env, task)
         seen = by_key(env.reset(seed=config.seed)[0])
@@ -106,26 +108,18 @@ def _start(config: DenoiseConfig, checkpoint: Checkpoint) -> tuple[Observation, 
         env.close()
 
 
-def _renderable(task: Task) -> Any:
-    """The environment with rendering if it has any, else without."""
-    with suppress(DiffpolicyError):
-        return environment.make(
-            task.env_id, task.env_kwargs, render_mode="rgb_array", camera=task.camera
-        )
-    return environment.make(task.env_id, task.env_kwargs, camera=task.camera)
-
-
 def scene_of(env: Any) -> Scene | None:
     """The rendered state, if actions [2] belong to places in it (`action_from_cursor`)."""
     action_of = environment.declared(env, "action_from_cursor")
     if action_of is None or env.action_space.shape != (2,) or not env.render_mode:
         return None
+    cursor = environment.declared(env, "cursor")
     try:
         picture = to_rgb(np.asarray(env.render()))
-    except Exception as error:  # drivers fail in many ways
-        say(f"no scene behind the chunks: rendering failed: {error}")
+        return Scene(picture, inverse(action_of, CENTRE if cursor is None else np.asarray(cursor)))
+    except Exception as error:  # drivers and environments fail in many ways
+        say(f"no scene behind the chunks: {error}")
         return None
-    return Scene(picture, inverse(action_of, np.asarray(environment.declared(env, "cursor"))))
 
 
 def inverse(

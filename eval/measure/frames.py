@@ -16,8 +16,7 @@ from diffpolicy.control.rollout import episodes
 from diffpolicy.control.workers import one_thread
 from diffpolicy.environment.boundary import Boundary
 from diffpolicy.environment.monitored import by_key
-from diffpolicy.environment.pictures import to_rgb
-from diffpolicy.errors import DiffpolicyError
+from diffpolicy.environment.pictures import made_to_render, to_rgb
 
 from .description import Budget
 from .evaluator import Evaluator
@@ -132,15 +131,12 @@ def render_episode(
 
 
 def _renderable(make_env: Callable[..., Any]) -> Any:
-    """The environment with rendering if it has any, else without.
+    """The environment, which renders if it can.
 
     A MuJoCo model is rendered without multisampling, in less than half the time on a CPU: films
     are halved, which smooths as well. Not where the policy may see what is rendered.
     """
-    try:
-        env = make_env(render_mode="rgb_array")
-    except DiffpolicyError:
-        return make_env()
+    env = made_to_render(make_env)
     model: Any = getattr(env.unwrapped, "model", None)
     if isinstance(model, MjModel) and not any(s.is_picture for s in env.observations.values()):
         model.vis.quality.offsamples = 0

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from diffpolicy.checked import NOT_EMPTY
 
 from .computer import Provenance
-from .results import COUNT, RATE, Count, Name, Number, Positive, Rate
+from .results import COUNT, RATE, Count, Name, Number, Positive, Rate, Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class ReplayedEpisode:
     """
 
     episode: Count
-    seed: Annotated[int | None, COUNT]
+    seed: Seed | None
     success: Annotated[int, RATE]
     success_tick: Annotated[int | None, COUNT]
     recorded_success: Annotated[int | None, RATE]

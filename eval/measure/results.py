@@ -230,7 +230,7 @@ class Picture:
 class Video(Picture):
     """Video of one seed at several budgets; seed: None in files of before."""
 
-    seed: Annotated[int | None, COUNT] = None
+    seed: Seed | None = None
     budgets: list[Name] = field(default_factory=list)
 
 

@@ -10,7 +10,7 @@ from diffpolicy.checked import NOT_EMPTY
 from diffpolicy.control.episode import Episode
 from diffpolicy.errors import DiffpolicyError
 
-from .results import Count, Name, Number
+from .results import Count, Name, Number, Seed
 
 MOST_TICKS, MOST_DIMENSIONS = 400, 8  # of a stored timeline
 
@@ -26,7 +26,7 @@ class Timeline:
 
     budget: Name
     clock: Name
-    seed: Count
+    seed: Seed
     success: bool
     success_tick: Count | None = None
     ticks: Count

@@ -11,7 +11,7 @@ from .differences_plot import differences_plot
 from .page import Links, Origin, render, text_table
 from .sentences import short_name
 
-GOOD = ("better", "non-inferior", "identical")
+GOOD, WITHIN = ("better", "non-inferior", "identical"), "worse-within-margin"
 METHODS = (
     "A difference is that of a file less the reference A. Pairs are episodes with the same seed: "
     "their interval is a bootstrap, with ten or more discordant pairs, and p is that of McNemar's "
@@ -29,16 +29,24 @@ def compare_page(result: Comparison, links: Links = ()) -> str:
     tasks = by_task(result)
     first = next(iter(tasks.values()))
     name = "Suites" if isinstance(result, SuiteComparison) else short_name(first.env)
-    left_out = ("records", "provenance")
-    about = {name: value for name, value in json_of(result).items() if name not in left_out}
     return render(
         "compare.html",
         title=f"{name}: {len(first.files) - 1} against a reference",
         conclusions=[_conclusion(of_task, task) for task, of_task in tasks.items()],
         groups=[group for task, of_task in tasks.items() for group in _groups(of_task, task)],
         method=METHODS,
-        origin=Origin(None, about, [*links]),
+        origin=Origin(None, _facts(result), [*links]),
     )
+
+
+def _facts(result: Comparison) -> dict[str, Any]:
+    """What was compared, without its rows; of suites also their tasks."""
+    if isinstance(result, SuiteComparison):
+        first = _facts(next(iter(result.tasks.values())))
+        tasks = {"tasks": [*result.tasks], "left_out": result.left_out}
+        return tasks | {name: first[name] for name in ("margin", "across", "files")}
+    left_out = ("records", "provenance")
+    return {name: value for name, value in json_of(result).items() if name not in left_out}
 
 
 def _groups(result: CompareResult, task: str) -> Iterator[dict[str, Any]]:
@@ -55,6 +63,8 @@ def _conclusion(result: CompareResult, task: str) -> Conclusion:
     good = all(row.verdict in GOOD for row in result.rows)
     tone = "none" if result.regressions else "good" if good else "plain"
     label = {"none": "Regression", "good": "No regression", "plain": "Undecided"}[tone]
+    if tone == "plain" and all(row.verdict in (*GOOD, WITHIN) for row in result.rows):
+        label = "Worse within the margin"
     lines = [f"{file.label}: {file_line(file)}" for file in result.files]
     title = f"{task}: {summary(result)}" if task else summary(result)
     return plain_conclusion(tone, title, [*lines, *remarks(result)], label)

@@ -29,9 +29,19 @@ def method_of(result: SweepResult) -> Iterator[str]:
         samples = max(r.latency_ms.samples for r in result.rows if r.latency_source == source)
         many = f"at most {samples:,} samples of a budget" if samples > 1 else "one for each budget"
         yield f"Latencies of one control step, batch size 1: {source}; {many}."
-    yield "Intervals of success are Wilson's, those of scores a bootstrap, both of 95 %."
+    yield _intervals(result)
     yield (
         f"Recommended is the smallest budget whose loss of {about.outcome} against every other "
         f"budget is shown to be less than {about.margin:g}. All budgets share one error rate of "
         "5 %."
     )
+
+
+def _intervals(result: SweepResult) -> str:
+    """The rule of the intervals of success and score."""
+    if any(row.training_seeds for row in result.rows):
+        return (
+            "Intervals of 95 % count training seeds and episodes as random, by a bootstrap over "
+            "both; those of success are at least as wide as Wilson's."
+        )
+    return "Intervals of success are Wilson's, those of scores a bootstrap, both of 95 %."

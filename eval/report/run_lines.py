@@ -6,7 +6,6 @@ from typing import Any
 from diffpolicy.checkpoint import Checkpoint
 
 from ..measure.run_facts import RunFacts
-from ..significance import wilson
 from .runs_table import predicts
 
 AMOUNTS = {"episodes": "episodes", "rows": "steps"}  # of the training provenance, by their noun
@@ -56,9 +55,9 @@ def _best(run: RunFacts | None) -> str:
     if run is None or run.best is None:
         return "no result of eval or sweep names this run"
     best = run.best
-    low, high = wilson(round(best.success * best.episodes), best.episodes)
-    interval = f"95 % interval {low:.2f} to {high:.2f}, n = {best.episodes}"
-    return f"success {best.success:.2f} ({interval}): {best.budget}, {best.clock}"
+    step = "" if best.step is None else f", at step {best.step:,}"
+    where = f"{best.budget}, {best.clock}{step}"
+    return f"success {best.success:.2f} in {best.episodes:,} episodes, the best of all: {where}"
 
 
 def _parameters(checkpoint: Checkpoint) -> int:

@@ -59,7 +59,7 @@ def timeline_plot(found: Timeline, dt_s: float) -> TimelinePlot:
         chunks=[_chunk(*each, x, dt_s) for each in found.chunks],
         arrivals=[x(arrived * dt_s) for _, arrived in found.chunks],
         starved=starved,
-        success=x(reached * dt_s) if reached is not None and reached < count else None,
+        success=x(reached * dt_s) if reached is not None and reached <= count else None,
         x_ticks=x.ticks(10),
         y_ticks=y.ticks(4),
         age_ticks=age.ticks(3),

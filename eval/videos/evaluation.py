@@ -14,7 +14,7 @@ from diffpolicy.control.episode import Episode
 from diffpolicy.control.latency import PAUSED, LatencyProfile
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes
-from diffpolicy.terminal.output import say
+from diffpolicy.terminal.output import STDOUT, say
 from diffpolicy.terminal.progress import progress_bar
 
 from ..config import EvalConfig
@@ -36,7 +36,7 @@ FAILURES = (DiffpolicyError, OSError, ValueError)  # of rendering, encoding and 
 
 def folder_of(config: EvalConfig) -> Path:
     """The folder of --json, else `eval` in the run folder, without one in the current folder."""
-    if config.json:
+    if config.json and config.json != STDOUT:
         return config.json.parent
     return (Run(config.run).folder if config.run else Path()) / "eval"
 

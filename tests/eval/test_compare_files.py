@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -332,6 +333,10 @@ def test_wrong_options_are_refused(pair, tmp_path, refused, snapshot):
     assert "compare needs 2 to 26 files, the reference first; got 1" in refused("compare", one)
     assert "is given twice" in refused("compare", one, two, two)
     assert "would be overwritten" in refused("compare", one, two, "--json", two)
+    (tmp_path / "run" / "sweep").mkdir(parents=True)
+    kept = shutil.copy(one, tmp_path / "run" / "sweep" / "sweep.json")
+    before = snapshot(tmp_path)
+    assert "would be overwritten" in refused("compare", one, tmp_path / "run", "--json", kept)
     same = ("--json", tmp_path / "x", "--page", tmp_path / "x")
     assert "expected two files" in refused("compare", one, two, *same)
     assert "--margin must be positive" in refused("compare", one, two, "--margin", 0)
@@ -435,7 +440,9 @@ def test_suites_are_compared_task_by_task(tmp_path, call):
     again = call("report", out)
     assert again.code == 0 and (tmp_path / "c.html").read_text().count("Catch-v0: ") > 1
     assert (tmp_path / "c_budgets.csv").read_text().splitlines()[0].startswith("task,")
-    assert "<h1>Suites: 1 against a reference</h1>" in page.read_text()
+    text = page.read_text()
+    assert "<h1>Suites: 1 against a reference</h1>" in text and "&#39;records&#39;" not in text
+    assert "<dt>tasks</dt><dd>Balance-v0, Catch-v0</dd>" in text
 
 
 def test_a_task_that_a_suite_lacks_is_told_and_other_files_are_refused(tmp_path, call, refused):

@@ -73,6 +73,17 @@ def test_an_action_is_drawn_where_the_cursor_of_it_is(task):
         assert np.isnan(scene.place(actions + 1e6)).all()
 
 
+def test_a_scene_needs_no_cursor_and_one_that_fails_is_told(monkeypatch, capsys):
+    env = environment.make("diffpolicy.envs:PushT-v0", {}, render_mode="rgb_array")
+    with closing(env):
+        env.reset(seed=0)
+        monkeypatch.setattr(type(env.unwrapped), "cursor", None)
+        assert scene_of(env) is not None
+        monkeypatch.setattr(type(env.unwrapped), "action_from_cursor", lambda *_: 1 / 0)
+        assert scene_of(env) is None
+    assert "no scene behind the chunks: division by zero" in capsys.readouterr().out
+
+
 def test_an_environment_without_places_has_no_scene():
     env = environment.make("diffpolicy.envs:Balance-v0", {}, render_mode="rgb_array")
     with closing(env):

@@ -28,7 +28,7 @@ def test_the_best_result_has_its_interval_and_number_of_episodes(call, run):
     few = ("--episodes", 2, "--max-steps", 5, "--ddim-steps", 1, "--engine", "eager")
     assert call("eval", "--run", run, *few, "--json", run / "r.json").code == 0
     [line] = [line for line in call("info", run).out.splitlines() if line.startswith("  best")]
-    assert "95 % interval" in line and "n = 2): 1 step, paused" in line
+    assert "in 2 episodes, the best of all: 1 step, paused, at step " in line
 
 
 def test_the_specification_is_json_alone(call, run, tmp_path):

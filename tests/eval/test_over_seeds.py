@@ -45,6 +45,7 @@ def test_a_budget_has_one_row_with_the_episodes_of_each_seed(recipe, swept, tmp_
     rows = read_sweep(swept / "sweep.json").rows
     assert [row.name for row in rows] == ["recipe: 1 step", "recipe: 2 steps"]
     assert all(row.training_seeds == [0, 2] and row.episodes == 12 for row in rows)
+    assert "count training seeds and episodes" in (swept / "report.html").read_text()
     alone = SweepConfig(runs=tuple(runs_in(recipe)), ddim_steps=(1, 2), out=tmp_path, **SWEEP)
     apart = {row.name: row for row in sweep(alone).rows}
     for row, steps in zip(rows, ("1 step", "2 steps"), strict=True):

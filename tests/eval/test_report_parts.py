@@ -1,13 +1,15 @@
 """Parts of pages: conclusions and their tone, places in plots, timelines and grids of outcomes."""
 
+import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from diffpolicy.checked import validate
 from diffpolicy.control.episode import Episode
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval.measure import provenance
@@ -145,7 +147,7 @@ def test_a_table_counts_successes_and_hides_what_is_less_asked_for(swept):
 def test_texts_sort_by_the_number_that_they_begin_with():
     table = text_table("t", ["a"], [["0.5 [0.4, 0.6]"], ["–"]])
     assert [row[0].value for row in table.rows] == [0.5, None]
-    assert leading_number("-1 x") == -1
+    assert leading_number("-1 x") == -1 and leading_number("<0.001") == 0.001
 
 
 # Timelines
@@ -166,6 +168,10 @@ def test_a_timeline_has_the_actions_their_ages_and_the_chunks():
     plot = timeline_plot(found, 0.1)
     assert len(plot.lines) == 2 and len(plot.starved) == 1 and len(plot.ages) == 5
     assert "3 chunks, 0 later than one tick; 1 starved tick" in plot.spoken
+    ends = timeline_plot(replace(found, success_tick=6), 0.1)  # where an episode ends on success
+    assert plot.success is not None and ends.success == pytest.approx(
+        plot.success + 2 * plot.width, abs=1
+    )
     late = replace(found, chunks=[(0, 2)])
     assert [chunk.late for chunk in timeline_plot(late, 0.1).chunks] == [True]
 
@@ -179,6 +185,14 @@ def test_a_timeline_is_cut_and_actions_that_are_not_finite_have_none():
     assert "first 400 of 405 ticks" in timeline_plot(found, 0.1).title
     assert timeline_of("1 step", "paused", episode(), [np.array([np.nan])] * 6) is None
     assert timeline_of("1 step", "paused", episode(), []) is None
+
+
+def test_a_timeline_of_the_largest_seed_is_read_again():
+    largest = 2**62
+    found = timeline_of("1 step", "paused", replace(episode(), seed=largest), [np.zeros(1)] * 6)
+    assert found is not None
+    read = validate(Timeline, json.loads(json.dumps(asdict(found))), "a file")
+    assert read.seed == largest
 
 
 def test_a_damaged_timeline_is_refused():

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -248,7 +249,14 @@ def test_eval_films_after_the_result(run, tmp_path, call):
         assert len(content) < MOST_BYTES and len(durations_of(content)) > 1
 
 
-def test_without_json_videos_are_in_the_run_folder(run, call):
+@pytest.mark.parametrize("given", [(), ("--json", "-")])
+def test_without_a_file_videos_are_in_the_run_folder(run, tmp_path, call, given):
+    run = copytree(run, tmp_path / "run")
+    assert call("eval", "--run", run, "--ddim-steps", 1, *SMALL, *given, "--video", 1).code == 0
+    [_] = (run / "eval" / "videos").iterdir()
+
+
+def test_videos_of_failures_alone(run, call):
     given = ("--video", 6, "--video-of", "failures")
     code, out, _ = call("eval", "--run", run, "--ddim-steps", 1, *SMALL, *given)
     found = list((run / "eval" / "videos").iterdir())

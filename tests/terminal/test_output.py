@@ -191,3 +191,11 @@ def test_a_reader_that_has_ended_is_no_error(arguments, buffered):
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_command_needs_no_stdout():
+    command = [sys.executable, "-m", "diffpolicy", "--version"]
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command], capture_output=True, check=False
+    )
+    assert (closed.returncode, closed.stderr) == (0, b"")
