@@ -196,8 +196,8 @@ class Combinations(Checked):
 class SweepConfig(OutputConfig, SweepVideos, Latencies, Combinations, TaskConfig):
     """Evaluate step budgets in closed loop, compare them and recommend one.
 
-    Several runs, budgets, samplers, grids, starts, ends, η, noise scales, clips and strategies for
-    late chunks are all combined.
+    Several runs, budgets, samplers, grids, starts, ends, η, noise scales, κ, clips and strategies
+    for late chunks are all combined.
     """
 
     clocks: Annotated[tuple[ClockName, ...], NOT_EMPTY] = ("paused", "simulated")

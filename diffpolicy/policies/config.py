@@ -37,12 +37,13 @@ class ExportPolicyConfig(Checked):
     out: Path
     """ONNX file to write; the contract is written beside it, with the suffix .json."""
     ddim_steps: int | None = None
-    """Denoising steps for each chunk; by default 10, and 0 for a regression policy."""
+    """Denoising steps for each chunk; by default 10, 0 for a regression policy, 2 for MIP and for a
+    distilled policy."""
     sampler: str = "ddim"
     """Sampling method: ddim, dpm++, unipc, heun or midpoint."""
     grid: str | None = None
     """Timestep grid; by default that of the run."""
     start: Annotated[int | None, LEVEL] = None
-    """First timestep of a named grid; by default T - 1."""
+    """First timestep of a named grid; by default T - 1, or 10/11 of it for lambda and karras."""
     eta: Annotated[float, Range(0, 1)] = 0.0
     """Stochasticity η: 0 is DDIM, 1 is ancestral (DDPM) sampling, with noise for each step."""

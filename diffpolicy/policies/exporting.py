@@ -8,7 +8,7 @@ executed, m = T_p - T_o + 1, D_a action dimensions.
 import hashlib
 import json
 import logging
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from diffpolicy.checkpoint import policy_path
+from diffpolicy.config import Sampling
 from diffpolicy.data.normalizer import Normalizer
 from diffpolicy.denoisers.committed import COMMITTED
 from diffpolicy.engines.auto import CHECKED, TOLERANCE, WHOLE, rounding_error
@@ -69,8 +70,7 @@ def export_policy(config: ExportPolicyConfig) -> None:
         raise DiffpolicyError(f"{config.out} is the name of the contract; try --out policy.onnx")
     for path in (config.out, contract_path):
         check_writable(path)
-    wanted = {name: getattr(config, name) for name in ("ddim_steps", "grid", "start", "eta")}
-    policy = Policy.load(config.run, **{k: v for k, v in wanted.items() if v is not None})
+    policy = Policy.load(config.run, **_sampling(config))
     content = whole_policy(policy).SerializeToString()
     found: dict[str, float] = {}
 
@@ -93,6 +93,12 @@ def export_policy(config: ExportPolicyConfig) -> None:
         *(CHECKED, found["normalised"], found["in_units"], contract_path),
         example(config.out, policy.chain.noiseless),
     )
+
+
+def _sampling(config: ExportPolicyConfig) -> dict[str, Any]:
+    """The options that are those of `Sampling`, as far as they are given."""
+    names = {field.name for field in fields(Sampling)}
+    return {k: v for k, v in vars(config).items() if k in names and v is not None}
 
 
 def example(path: Path, noiseless: bool) -> str:

@@ -70,6 +70,11 @@ def runs(tiny_run, tmp_path):
     ("kind", "options", "sampling"),
     [
         ("vector", ["--ddim-steps", 3], {"ddim_steps": 3}),
+        (
+            "vector",
+            ["--ddim-steps", 4, "--sampler", "dpm++", "--grid", "trailing"],
+            {"ddim_steps": 4, "sampler": "dpm++", "grid": "trailing"},
+        ),
         ("picture", ["--ddim-steps", 2], {"ddim_steps": 2}),
         ("vectors", ["--ddim-steps", 4, "--eta", 1], {"ddim_steps": 4, "eta": 1.0}),
         ("vectors", ["--grid", "85,20"], {"grid": "85,20"}),
