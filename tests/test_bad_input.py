@@ -629,7 +629,9 @@ def test_help_names_every_command(monkeypatch, capsys, arguments):
     from diffpolicy import cli
 
     monkeypatch.setattr(sys, "argv", ["diffpolicy", *arguments])
-    cli.main()
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
     out = capsys.readouterr().out
     assert all(f"  {command} " in out for command in COMMANDS)
     assert [line[:-1] for line in out.splitlines() if line.endswith(":")] == list(cli.GROUPS)
