@@ -38,8 +38,8 @@ def compare(config: CompareConfig) -> None:
 
     Raises DiffpolicyError for files that do not belong together, before anything is written.
     """
-    result = comparison(config)
     _check_kept(config)
+    result = comparison(config)
     written = [path for path in (config.json, config.page) if path and path != STDOUT]
     for path in written:
         check_writable(path)

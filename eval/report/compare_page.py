@@ -40,7 +40,7 @@ def compare_page(result: Comparison, links: Links = ()) -> str:
 
 
 def _facts(result: Comparison) -> dict[str, Any]:
-    """What was compared, without its rows; of suites also their tasks."""
+    """Facts of a comparison without its rows; of suites also their tasks."""
     if isinstance(result, SuiteComparison):
         first = _facts(next(iter(result.tasks.values())))
         tasks = {"tasks": [*result.tasks], "left_out": result.left_out}

@@ -24,7 +24,7 @@ def test_a_run_is_told_in_ten_lines(call, run):
     assert "policy.safetensors" in told["size"] and "training.safetensors" in told["size"]
 
 
-def test_the_best_result_has_its_interval_and_number_of_episodes(call, run):
+def test_the_best_result_has_its_number_of_episodes_and_its_step(call, run):
     few = ("--episodes", 2, "--max-steps", 5, "--ddim-steps", 1, "--engine", "eager")
     assert call("eval", "--run", run, *few, "--json", run / "r.json").code == 0
     [line] = [line for line in call("info", run).out.splitlines() if line.startswith("  best")]
