@@ -291,6 +291,18 @@ def test_axe_finds_nothing_serious(opened, pages, kind, scheme):
     assert [(each["id"], each["nodes"][0]["html"]) for each in serious] == []
 
 
+@pytest.mark.parametrize("kind", ["balance_delays", "suite_quick", "offline"])
+def test_plots_are_as_dark_or_light_as_their_page(opened, pages, kind):
+    import numpy as np
+    from PIL import Image
+
+    page = opened(pages[kind], color_scheme="dark")
+    plot = page.locator(".picture img")
+    assert np.median(Image.open(io.BytesIO(plot.screenshot())).convert("L")) < 32
+    page.emulate_media(color_scheme="light")
+    assert np.median(Image.open(io.BytesIO(plot.screenshot())).convert("L")) == 255
+
+
 def test_a_page_has_one_title_its_landmarks_and_less_than_5_megabytes(opened, report):
     page = opened()
     for selector in ("h1", "main", "header", "footer"):
