@@ -263,6 +263,17 @@ def test_the_choices_of_an_option_are_the_names_of_its_table(options, field, tab
     assert set(get_args(literal)) == {*resolve_name(table), *more}
 
 
+@pytest.mark.parametrize("folder", ["diffpolicy", "eval"])
+def test_mujoco_is_not_imported_before_its_opengl_is_chosen(folder):
+    """MuJoCo chooses at import: `environment.make` names EGL before it, where no display is."""
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            early = any(name.partition(".")[0] == "mujoco" for name in names)
+            assert not early or path.parent.name == "bench", path
+
+
 def loads_torch(statement: str) -> bool:
     """True if a new interpreter has torch loaded after a statement."""
     code = f"import sys; {statement}; print('torch' in sys.modules)"

@@ -57,7 +57,6 @@ def read_alone(config: TrainConfig, source: Contents) -> Read:
         observations={key: _spec(x, config) for key, x in observations.items()},
         action_dim=action.shape[1],
     )
-    _tell(config.data, task)
     unlimited = np.full(action.shape[1], np.inf)
     notes = check_actions(f"{config.data}: data/{config.action}", action, -unlimited, unlimited)
     return demonstrations, observations, task, (*demonstrations.notes, *notes)
@@ -119,7 +118,7 @@ def _spec(values: np.ndarray, config: TrainConfig) -> ObservationSpec:
     return replace(ObservationSpec(values.shape[1:]), normalizer=config.normalizer)
 
 
-def _tell(data: Path, task: Task) -> None:
+def tell_observed(data: Path, task: Task) -> None:
     """Tell what the policy will observe, as its user must give it."""
     found = ", ".join(f"{key} {list(spec.shape)}" for key, spec in task.observations.items())
     logger = logging.getLogger("diffpolicy")

@@ -28,7 +28,7 @@ from diffpolicy.environment.pictures import PIXELS
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import NO_ENVIRONMENT, Specification, Task, default_horizons
 from diffpolicy.training.actions import check_actions
-from diffpolicy.training.alone import Read, read_alone
+from diffpolicy.training.alone import Read, read_alone, tell_observed
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.observations import check_observations, check_size, read_observations
 from diffpolicy.version import __version__
@@ -59,6 +59,8 @@ def prepare(
     weights that the cameras of a new run start from.
     """
     demonstrations, observations, task, notes = read(config)
+    if task.env_id == NO_ENVIRONMENT:
+        tell_observed(config.data, task)
     pictures = any(spec.is_picture for spec in task.observations.values())
     batch = config.batch or (PICTURE_BATCH if pictures else BATCH)
     asked = config.observation_horizon, config.prediction_horizon, config.action_horizon

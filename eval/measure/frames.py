@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-from mujoco import MjModel  # pyright: ignore[reportAttributeAccessIssue]
 
 from diffpolicy import environment
 from diffpolicy.control.chunk_source import ChunkSource, on_one_engine
@@ -137,6 +136,8 @@ def _renderable(make_env: Callable[..., Any]) -> Any:
     are halved, which smooths as well. Not where the policy may see what is rendered.
     """
     env = made_to_render(make_env)
+    from mujoco import MjModel  # pyright: ignore[reportAttributeAccessIssue]
+
     model: Any = getattr(env.unwrapped, "model", None)
     if isinstance(model, MjModel) and not any(s.is_picture for s in env.observations.values()):
         model.vis.quality.offsamples = 0

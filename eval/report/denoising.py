@@ -101,7 +101,7 @@ def _draw(
     if len(low) == 2:
         axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel="action 0")
         axis.set_ylabel("action 1", fontsize=7)
-        axis.set_aspect("equal", adjustable="datalim")
+        axis.set_aspect("equal", adjustable="box")
     else:
         axis.set(ylim=(low.min(), high.max()), xlabel="tick")
         axis.set_ylabel("action", fontsize=7)

@@ -13,9 +13,17 @@ from PIL import Image
 
 from diffpolicy import environment
 from diffpolicy.eval.data_config import DenoiseConfig
-from diffpolicy.eval.measure.denoising import NEAREST, nearest, scene_of, trace
+from diffpolicy.eval.measure.denoising import (
+    NEAREST,
+    Denoising,
+    Trajectory,
+    nearest,
+    scene_of,
+    trace,
+)
 from diffpolicy.eval.measure.held_out import HeldOut
-from diffpolicy.eval.report.denoising import COLUMNS, label, moments
+from diffpolicy.eval.report.denoising import COLUMNS, DPI, images, label, moments, strip
+from diffpolicy.eval.report.figure import png
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.train import train
 
@@ -104,10 +112,21 @@ def test_the_command_draws_every_step_of_two_budgets(store, tiny_run, tmp_path, 
     out = tmp_path / "pictures" / "denoise.webp"
     done = call("denoise", "--run", run, "--out", out, "--ddim-steps", 1, 5, "--chunks", 3)
     assert done.code == 0 and "5 steps: 5 network evaluations" in done.out
-    assert "no demonstrations" not in done.out and "no scene" not in done.out
+    for absent in ("no demonstrations", "no scene", "no environment"):
+        assert absent not in done.out
     with Image.open(out) as film, Image.open(out.with_suffix(".png")) as strip:
         assert film.n_frames == 6 and strip.size[0] > 500
     assert sorted(path.name for path in out.parent.iterdir()) == ["denoise.png", "denoise.webp"]
+
+
+def test_paths_without_a_scene_are_drawn_in_equal_units_and_nothing_is_said(caplog):
+    """Two actions of other ranges; the limits are those of the actions in every picture."""
+    rng = np.random.default_rng(0)
+    xs, x0s = rng.normal(size=(3, 2, 4, 2)), rng.normal(size=(2, 2, 4, 2)) * [1, 20]
+    found = Denoising([Trajectory("2 steps", [99, 49], xs, x0s)], [])
+    png(strip(found), DPI)
+    images(found)
+    assert caplog.messages == []
 
 
 def test_every_budget_starts_from_the_same_noise_and_ends_at_its_prediction(tiny_run):
