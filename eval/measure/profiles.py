@@ -94,7 +94,7 @@ def _of_run(about: Description, rows: Sequence[Samples], path: Path) -> Sequence
         raise DiffpolicyError(
             f"{path} holds no latencies of {about.network_evals} evaluations{gradients} of a "
             f"network of {about.parameters} parameters in {about.precision}; it has (evaluations, "
-            f"gradients, parameters) {held}"
+            f"gradients, parameters) {held}; measure it as well, or leave it out (DDPM: --no-ddpm)"
         )
     seen = _pictures(about.cameras, about.crop)
     alike = [r for r in mine if _pictures(r.cameras, r.crop) == seen]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..measure.results import BudgetResult
+from .numbers import NOTHING, rounded
 from .page import Cell, Head, Table
 from .sentences import clock_label, load_of
 
@@ -25,9 +26,6 @@ def budgets_table(rows: Sequence[BudgetResult], caption: str) -> Table:
     shown = [c for c in columns if any(c.text(row) != NOTHING for row in rows)]
     cells = [[Cell(c.text(row), c.value(row)) for c in shown] for row in rows]
     return Table(caption, [Head(c.title, c.more) for c in shown], cells)
-
-
-NOTHING = "–"
 
 
 def _optional(value: float | None, form: str) -> str:
@@ -65,8 +63,8 @@ COLUMNS = (
         True,
     ),
     Column("replans", lambda r: f"{r.replans:,}", lambda r: r.replans, True),
-    Column("seam jump", lambda r: _optional(r.seam_jump, "{:.3g}"), lambda r: r.seam_jump, True),
-    Column("seam jerk", lambda r: _optional(r.seam_jerk, "{:.3g}"), lambda r: r.seam_jerk, True),
+    Column("seam jump", lambda r: rounded(r.seam_jump), lambda r: r.seam_jump, True),
+    Column("seam jerk", lambda r: rounded(r.seam_jerk), lambda r: r.seam_jerk, True),
 )
 ENCODER = Column(
     "encoder p50, ms", lambda r: _optional(r.encoder_ms, "{:.2f}"), lambda r: r.encoder_ms

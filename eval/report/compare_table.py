@@ -15,6 +15,7 @@ from ..measure.comparison_results import (
     SuiteComparison,
     by_task,
 )
+from .numbers import rounded
 from .table import print_table
 
 LEAST = 10  # width of the column of budgets
@@ -155,7 +156,7 @@ def _p(value: float | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2g}"
+    return "-" if value is None else rounded(value, 2)
 
 
 def _fitted(titles: Sequence[str], cells: Sequence[Sequence[str]]) -> list[list[str]]:

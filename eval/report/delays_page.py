@@ -4,6 +4,7 @@ from ..measure.decisions import AgainstDrop
 from ..measure.result_files import DelaysResult
 from ..measure.results import BudgetResult
 from .figure import data_uri
+from .numbers import rounded
 from .page import Illustration, Links, Table, origin_of, render, text_table
 from .sentences import pairing, short_name
 
@@ -64,17 +65,13 @@ def _cells(row: BudgetResult, against: AgainstDrop | None) -> list[str]:
         _interval(row.success_rate, row.success_ci),
         _interval(row.score_mean, row.score_ci),
         _interval(against.difference, against.difference_ci) if against else "–",
-        _number(against and against.p_mcnemar),
-        *map(_number, (row.delay_ticks, row.delay_error, row.prefix_miss_share)),
+        rounded(against and against.p_mcnemar),
+        *map(rounded, (row.delay_ticks, row.delay_error, row.prefix_miss_share)),
         str(row.starved_ticks),
-        *map(_number, (row.action_age_ms_p50, row.seam_jump, row.seam_jerk)),
-        *map(_number, (row.network_evals, row.gradient_evals, row.latency_ms.p50)),
+        *map(rounded, (row.action_age_ms_p50, row.seam_jump, row.seam_jerk)),
+        *map(rounded, (row.network_evals, row.gradient_evals, row.latency_ms.p50)),
     ]
 
 
 def _interval(mean: float, ends: tuple[float, float] | None) -> str:
     return f"{mean:.3f}" if ends is None else "{:.3f} [{:.3f}, {:.3f}]".format(mean, *ends)
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"

@@ -10,6 +10,7 @@ from diffpolicy.terminal.output import wrapped
 from ..measure.offline_results import Estimate, OfflineResult, OfflineRow
 from .conclusions import plain_conclusion
 from .figure import data_uri
+from .numbers import NOTHING, rounded
 from .page import Illustration, Links, origin_of, render, text_table
 from .table import print_table
 
@@ -56,7 +57,7 @@ def facts(result: OfflineResult) -> Iterator[str]:
         f"Without a policy: holding the last action has an error of {shown(references.hold)} over "
         f"the executed actions and {shown(references.hold_chunk)} over the chunk, the mean action "
         f"{shown(references.constant)}. Consecutive demonstrated actions differ by "
-        f"{references.change:.3g}."
+        f"{rounded(references.change)}."
     )
     yield _in_time(result)
 
@@ -74,10 +75,10 @@ def _in_time(result: OfflineResult) -> str:
 def shown(estimate: Estimate | None) -> str:
     """A mean with its interval."""
     if estimate is None:
-        return "–"
+        return NOTHING
     if estimate.ci is None:
-        return f"{estimate.mean:.3g}"
-    return "{:.3g} [{:.3g}, {:.3g}]".format(estimate.mean, *estimate.ci)
+        return rounded(estimate.mean)
+    return "{} [{}, {}]".format(*map(rounded, (estimate.mean, *estimate.ci)))
 
 
 def _cells(row: OfflineRow) -> list[str]:
@@ -155,10 +156,6 @@ def _draw(axis, rows: list[OfflineRow], name: str, label: str, colour: str) -> N
     axis.errorbar(x, means, [below, above], **options)
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
-
-
 COLUMNS = (
     ("budget", lambda r: r.name),
     ("error", lambda r: shown(r.error)),
@@ -167,7 +164,7 @@ COLUMNS = (
     ("spread", lambda r: shown(r.spread)),
     ("distance", lambda r: shown(r.distance)),
     ("seam", lambda r: shown(r.seam)),
-    ("× change", lambda r: _number(r.seam_ratio)),
+    ("× change", lambda r: rounded(r.seam_ratio)),
     ("p50 ms", lambda r: f"{r.latency_ms.p50:.2f}"),
-    ("p99 ms", lambda r: _number(r.latency_ms.p99)),
+    ("p99 ms", lambda r: rounded(r.latency_ms.p99)),
 )

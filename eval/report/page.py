@@ -78,9 +78,9 @@ def text_table(caption: str, titles: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def leading_number(text: str) -> float | None:
-    """The number at the beginning of a text: 0.5 of "0.5 [0.4, 0.6]", 0.001 of "<0.001"."""
+    """The number at the beginning of a text: 0.5 of "0.5 [0.4, 0.6]", 19100 of "19,100"."""
     try:
-        return float(text.split(" ")[0].lstrip("<").replace("−", "-"))
+        return float(text.split(" ")[0].lstrip("<").replace("−", "-").replace(",", ""))
     except ValueError:
         return None
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from ..measure.decisions import Decision, OverSeeds, Recommendation, SharedTicks
 from ..measure.result_files import EvalProvenance, LatencyFile
 from ..measure.results import BudgetResult, LatencyResult
+from .numbers import rounded
 
 FEW_EPISODES = 30  # fewer are preliminary
 
@@ -41,8 +42,8 @@ def figures(row: BudgetResult) -> list[str]:
         f"{row.name}, {clock_label(row)}",
         f"success {row.successes} of {row.episodes} (95 %: {low:.2f} to {high:.2f})",
         "score {:.3f} (95 %: {:.2f} to {:.2f})".format(row.score_mean, *row.score_ci),
-        f"latency p50 {row.latency_ms.p50:.3g} ms" + _p99(row),
-        f"delay {row.delay_ticks:.2g} ticks" + _age(row),
+        f"latency p50 {rounded(row.latency_ms.p50)} ms" + _p99(row),
+        f"delay {rounded(row.delay_ticks, 2)} ticks" + _age(row),
     ]
     if row.starved_ticks or row.deadline_misses:
         misses = f", deadline misses {row.deadline_misses:,}" if row.deadline_misses else ""
@@ -51,12 +52,12 @@ def figures(row: BudgetResult) -> list[str]:
 
 
 def _p99(row: BudgetResult) -> str:
-    return "" if row.latency_ms.p99 is None else f", p99 {row.latency_ms.p99:.3g} ms"
+    return "" if row.latency_ms.p99 is None else f", p99 {rounded(row.latency_ms.p99)} ms"
 
 
 def _age(row: BudgetResult) -> str:
     age = row.action_age_ms_p50
-    return "" if age is None else f", action age {age:.3g} ms"
+    return "" if age is None else f", action age {rounded(age)} ms"
 
 
 def load_of(row: BudgetResult) -> str | None:
@@ -168,7 +169,7 @@ def _too_few_episodes(d: Decision) -> str:
 def _disturbed(d: Decision) -> str:
     return (
         "other processes disturbed the measurement of latencies; measure again on a quiet machine, "
-        "or add `--accept-disturbed` to `diffpolicy sweep --run RUN`"
+        "or repeat the sweep with `--accept-disturbed`"
     )
 
 
@@ -215,8 +216,8 @@ def _far(row: BudgetResult) -> str:
     (low, high), (least, greatest) = worst.seen, worst.training
     return (
         f"observations far outside the range of training: dimension {worst.dimension}{others} in "
-        f"{worst.share:.0%} of the observations; range {low:.3g} to {high:.3g}, in training "
-        f"{least:.3g} to {greatest:.3g}"
+        f"{worst.share:.0%} of the observations; range {rounded(low)} to {rounded(high)}, "
+        f"in training {rounded(least)} to {rounded(greatest)}"
     )
 
 

@@ -10,6 +10,7 @@ from ..measure.decisions import AgainstDrop
 from ..measure.result_files import LatencyFile
 from ..measure.results import BudgetResult, LatencyResult
 from ..measure.simulated import Simulation
+from .numbers import rounded
 from .sentences import clock_label, deadlines, load_of, remarks
 
 
@@ -55,7 +56,7 @@ def _row(row: Sequence[str], widths: Sequence[int]) -> str:
 def _text(cell: Any) -> str:
     if cell is None:
         return "-"
-    return f"{cell:.3g}" if isinstance(cell, float) else str(cell)
+    return rounded(cell) if isinstance(cell, float) else str(cell)
 
 
 def print_rows(rows: Sequence[BudgetResult]) -> None:

@@ -21,6 +21,7 @@ from diffpolicy.eval.report.axes import Axis, around
 from diffpolicy.eval.report.columns import budgets_table
 from diffpolicy.eval.report.conclusions import conclusion_of, conclusions_of
 from diffpolicy.eval.report.labels import Box, free_place
+from diffpolicy.eval.report.numbers import rounded
 from diffpolicy.eval.report.outcome_grid import grids_of
 from diffpolicy.eval.report.page import leading_number, text_table
 from diffpolicy.eval.report.sentences import FEW_EPISODES, clock_label
@@ -147,7 +148,8 @@ def test_a_table_counts_successes_and_hides_what_is_less_asked_for(swept):
 def test_texts_sort_by_the_number_that_they_begin_with():
     table = text_table("t", ["a"], [["0.5 [0.4, 0.6]"], ["–"]])
     assert [row[0].value for row in table.rows] == [0.5, None]
-    assert leading_number("-1 x") == -1 and leading_number("<0.001") == 0.001
+    texts = ("-1 x", "<0.001", "19,100")
+    assert [leading_number(text) for text in texts] == [-1, 0.001, 19_100]
 
 
 # Timelines
@@ -226,7 +228,8 @@ def test_cells_of_filmed_seeds_open_their_film(swept):
     assert grid.films == {8: {grid.seeds.index(seed): f"film-{seed}"}}
     assert all(other.films == {} for other in others)
     page = sweep_page(replace(swept, videos=[video], pictures=[]), Path())
-    assert "videos/1.webp is absent or no PNG or WebP" in page
+    assert "videos/1.webp is absent or no PNG or WebP" in page and "opens its film" in page
+    assert "opens its film" not in sweep_page(replace(swept, videos=[], pictures=[]), Path())
 
 
 # Provenance
@@ -246,3 +249,11 @@ def test_the_command_is_that_of_the_shell(monkeypatch, argv, command):
     assert about.command == command and about.date and about.date.endswith("UTC")
     same = provenance.machine(torch.device("cpu"))
     assert (same.command, same.date) == (None, None)  # nothing that differs from run to run
+
+
+def test_a_number_of_a_reader_has_no_exponent():
+    texts = ["0.0313", "1.28", "160", "1,280", "19,100", "-19,100", "1e+12", "1e-09", "–"]
+    numbers = [0.03127, 1.2751, 160.4, 1275.1, 19_123.0, -19_123.0, 1e12, 1e-9, None]
+    assert [rounded(number) for number in numbers] == texts
+    assert rounded(160.4, 2) == "160" and rounded(13.2, 2) == "13"
+    assert rounded(float("inf")) == "inf"
