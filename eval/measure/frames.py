@@ -135,7 +135,7 @@ def _renderable(make_env: Callable[..., Any]) -> Any:
     A MuJoCo model is rendered without multisampling, in less than half the time on a CPU: films
     are halved, which smooths as well. Not where the policy may see what is rendered.
     """
-    env = made_to_render(make_env)
+    env = made_to_render(make_env)  # names EGL where no display is, before MuJoCo is imported
     from mujoco import MjModel  # pyright: ignore[reportAttributeAccessIssue]
 
     model: Any = getattr(env.unwrapped, "model", None)

@@ -4,7 +4,7 @@ from ..measure.decisions import AgainstDrop
 from ..measure.result_files import DelaysResult
 from ..measure.results import BudgetResult
 from .figure import data_uri
-from .numbers import rounded
+from .numbers import NOTHING, rounded
 from .page import Illustration, Links, Table, origin_of, render, text_table
 from .sentences import pairing, short_name
 
@@ -64,7 +64,7 @@ def _cells(row: BudgetResult, against: AgainstDrop | None) -> list[str]:
         row.name,
         _interval(row.success_rate, row.success_ci),
         _interval(row.score_mean, row.score_ci),
-        _interval(against.difference, against.difference_ci) if against else "–",
+        _interval(against.difference, against.difference_ci) if against else NOTHING,
         rounded(against and against.p_mcnemar),
         *map(rounded, (row.delay_ticks, row.delay_error, row.prefix_miss_share)),
         str(row.starved_ticks),

@@ -120,7 +120,7 @@ def test_the_command_draws_every_step_of_two_budgets(store, tiny_run, tmp_path, 
 
 
 def test_paths_without_a_scene_are_drawn_in_equal_units_and_nothing_is_said(caplog):
-    """Two actions of other ranges; the limits are those of the actions in every picture."""
+    """Two actions whose ranges differ twentyfold; matplotlib keeps the limits, or would warn."""
     rng = np.random.default_rng(0)
     xs, x0s = rng.normal(size=(3, 2, 4, 2)), rng.normal(size=(2, 2, 4, 2)) * [1, 20]
     found = Denoising([Trajectory("2 steps", [99, 49], xs, x0s)], [])
