@@ -76,8 +76,14 @@ class Window:
             if name in DIRECTIONS:
                 (self._arrows.add if down else self._arrows.discard)(name)
             elif down:
-                return self._keys.get(getattr(event, "unicode", ""), self._keys.get(name))
+                return self._keys.get(self._character(event, name), self._keys.get(name))
         return None
+
+    def _character(self, event: Any, name: str) -> str:
+        """The character of a key; of a letter by the shift key, as a busy system may lose it."""
+        if len(name) == 1 and name.isalpha() and getattr(event, "mod", 0) & self._pygame.KMOD_SHIFT:
+            return name.upper()
+        return getattr(event, "unicode", "")
 
     def place(self, cursor: np.ndarray) -> None:
         """Put cursor and mouse at a cursor [2]."""
