@@ -80,10 +80,13 @@ class Window:
         return None
 
     def _character(self, event: Any, name: str) -> str:
-        """The character of a key; of a letter by the shift key, as a busy system may lose it."""
-        if len(name) == 1 and name.isalpha() and getattr(event, "mod", 0) & self._pygame.KMOD_SHIFT:
-            return name.upper()
-        return getattr(event, "unicode", "")
+        """The character of a key.
+
+        A letter's case follows shift: of two quick presses of a key, pygame confuses `unicode`.
+        """
+        if len(name) == 1 and name.isalpha():
+            return name.upper() if event.mod & self._pygame.KMOD_SHIFT else name
+        return event.unicode
 
     def place(self, cursor: np.ndarray) -> None:
         """Put cursor and mouse at a cursor [2]."""

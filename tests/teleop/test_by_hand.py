@@ -68,7 +68,7 @@ gymnasium.register("Drive-v0", entry_point=DriveEnv, max_episode_steps=50)
 
 def key(name, down=True):
     kind = pygame.KEYDOWN if down else pygame.KEYUP
-    return pygame.event.Event(kind, key=getattr(pygame, f"K_{name}"))
+    return pygame.event.Event(kind, key=getattr(pygame, f"K_{name}"), unicode="", mod=0)
 
 
 def mouse(x, y):
