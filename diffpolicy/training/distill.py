@@ -57,6 +57,7 @@ class Trained:
     validation_fraction: float
     seed: int
     action: str = "action"
+    beta2: float = 0.999
     colour_jitter: float = 0.0
     camera: int | None = None
 
@@ -129,6 +130,7 @@ def _options(config: DistillConfig, source: Checkpoint) -> TrainConfig:
         **{k: v for k, v in vars(trained).items() if k != "data"},
         **vars(_student(specification.model)),
         **{f"{name}_horizon": n for name, n in asdict(specification.horizons).items()},
+        observation_noise=0.0,
         data=config.data or Path(trained.data),
         out=config.out,
         steps=steps,

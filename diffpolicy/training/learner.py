@@ -25,7 +25,7 @@ from diffpolicy.training.distributed import ALONE, Ranks
 from diffpolicy.training.objective import make_objective
 from diffpolicy.training.precision import BFLOAT16, FLOAT32
 
-WARMUP_STEPS = 500
+WARMUP_STEPS, BETA1 = 500, 0.9
 EMA_POWER, EMA_LIMIT = 0.75, 0.9999
 VALIDATION_WINDOWS, AT_A_TIME = 1024, 64  # at a time: windows with pictures
 DRAWS = 4  # noisy chunks of each window with pictures: encoding costs more than denoising
@@ -70,7 +70,8 @@ class Learner:
         self,
         specification: Specification,
         device: torch.device,
-        lr: float = 1e-3,
+        lr: float = 3e-3,
+        beta2: float = 0.99,
         weight_decay: float = 1e-6,
         seed: int = 0,
         normalizers: Mapping[str, Normalizer] | None = None,
@@ -93,7 +94,7 @@ class Learner:
         self.parameters = list(network.parameters())
         self.ema = {n: p.detach().clone() for n, p in network.named_parameters()}
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=lr, weight_decay=weight_decay, fused=True
+            self.parameters, lr=lr, betas=(BETA1, beta2), weight_decay=weight_decay, fused=True
         )
         self.peak_lr, self.seed, self.device = lr, seed, device
         self.objective = make_objective(model, device, teacher_times)

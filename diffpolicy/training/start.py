@@ -98,6 +98,7 @@ def identity(
         "seed": config.seed,
         "precision": precision,
         "lr": config.lr,
+        "beta2": config.beta2,
         "weight_decay": config.weight_decay,
         "observation_noise": config.observation_noise,
         "validation_fraction": config.validation_fraction,

@@ -37,7 +37,7 @@ from diffpolicy.training.start import (
     with_target,
 )
 
-ABSENT = {"precision": FLOAT32, "observation_noise": 0.0}  # from the identity of older runs
+ABSENT = {"precision": FLOAT32, "beta2": 0.999, "observation_noise": 0.0}  # from older identities
 LOG_EVERY, VALIDATE_EVERY, SAVE_EVERY_S = 100, 1000, 30.0
 
 
@@ -126,6 +126,7 @@ class Trainer:
             prepared.specification,
             device,
             lr=config.lr,
+            beta2=config.beta2,
             weight_decay=config.weight_decay,
             seed=config.seed,
             normalizers=prepared.observation_normalizers,
@@ -284,12 +285,13 @@ class Trainer:
         if self.config.precision == AUTO and started["precision"] in PRECISIONS:
             self.learner.precision = started["precision"]
         now = self._identity
-        for name in now:
-            if started.get(name) != now[name]:
-                raise DiffpolicyError(
-                    f"{path.parent} was started with {name} = {started.get(name)}, not "
-                    f"{now[name]}; resume with the data and options it was started with"
-                )
+        if others := [name for name in now if started.get(name) != now[name]]:
+            was = ", ".join(f"{name} = {started.get(name)}" for name in others)
+            given = ", ".join(str(now[name]) for name in others)
+            raise DiffpolicyError(
+                f"{path.parent} was started with {was}, not {given}; resume with the data and "
+                "options it was started with"
+            )
         checkpoints.check_tensors(tensors, self.learner.restorable(state.step), path)
         checkpoints.check_finite(tensors, path)
         self.learner.restore(tensors, state.step)

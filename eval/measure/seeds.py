@@ -22,9 +22,9 @@ SUMS = ("episodes", "successes", "starved_ticks", "replans", "deadline_misses", 
 MEANS = ("delay_ticks", "delay_error", "prefix_miss_share", "action_age_ms_p50")
 MEANS += ("seam_jump", "seam_jerk", "evaluations_mean")
 METRICS: tuple[Metric, Metric] = ("success", "score")
-OPTIONS = ("batch", "lr", "steps", "minutes", "weight_decay", "observation_noise")  # of training
-OPTIONS += ("validation_fraction", "colour_jitter")
-ABSENT = {"observation_noise": 0.0, "colour_jitter": 0.0}  # from older runs
+OPTIONS = ("batch", "lr", "beta2", "weight_decay", "steps", "minutes")  # of training
+OPTIONS += ("observation_noise", "validation_fraction", "colour_jitter")
+ABSENT = {"beta2": 0.999, "observation_noise": 0.0, "colour_jitter": 0.0}  # from older runs
 LISTS = ("failures", "far_observations", "samples_ms")
 
 

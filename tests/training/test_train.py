@@ -183,6 +183,13 @@ def without(word):
     return change
 
 
+def older(header, tensors):
+    """As runs were with the defaults before those of today."""
+    identity = header["identity"]
+    del identity["beta2"], identity["observation_noise"]
+    identity["lr"] = 0.001
+
+
 def reshaped(name):
     return lambda header, tensors: tensors.update({name: torch.ones(3)})
 
@@ -201,6 +208,11 @@ def reshaped(name):
         (lambda header, tensors: header.update(step="x"), "step must be a whole number"),
         (lambda header, tensors: header.update(identity=[]), "identity must be an object"),
         (lambda header, tensors: header.update(identity={}), "was started with data = None"),
+        (
+            older,
+            r"started with lr = 0\.001, beta2 = 0\.999, observation_noise = 0\.0, not "
+            r"0\.003, 0\.99, 0\.01; resume with the data and options it was started with",
+        ),
     ],
 )
 def test_a_damaged_state_is_not_resumed(config, uninterrupted, tmp_path, snapshot, change, message):
