@@ -1,7 +1,9 @@
 """The start of a training: options against the run folder, its target, and its first weights."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from diffpolicy import checkpoint as checkpoints
@@ -11,9 +13,11 @@ from diffpolicy.denoisers.pretrained import Convolutions, read_convolutions
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import Specification
 from diffpolicy.training.config import TrainConfig
+from diffpolicy.training.precision import FLOAT32
 from diffpolicy.training.sinks import check_sinks
 
 DEFAULT_STEPS = 20_000
+ABSENT = {"precision": FLOAT32, "beta2": 0.999, "observation_noise": 0.0}  # of older runs
 
 
 def check_options(config: TrainConfig) -> None:
@@ -107,3 +111,15 @@ def identity(
     if "teacher" in specification.training:
         parts["teacher"] = specification.training["teacher"]
     return json.loads(json.dumps(parts))
+
+
+def check_identity(run: Path, started: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise DiffpolicyError with every fact that is not as it was when the run was started."""
+    others = [name for name in now if started.get(name) != now[name]]
+    if others:
+        was = ", ".join(f"{name} = {started.get(name)}" for name in others)
+        given = ", ".join(str(now[name]) for name in others)
+        raise DiffpolicyError(
+            f"{run} was started with {was}, not {given}; resume with the data and options it was "
+            "started with"
+        )

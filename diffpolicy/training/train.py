@@ -25,10 +25,12 @@ from diffpolicy.training.distributed import ALONE, Ranks, processes
 from diffpolicy.training.learner import WARMUP_STEPS, Learner, bytes_needed
 from diffpolicy.training.log import Log
 from diffpolicy.training.objective import check_objective
-from diffpolicy.training.precision import AUTO, FLOAT32, PRECISIONS
+from diffpolicy.training.precision import AUTO, PRECISIONS
 from diffpolicy.training.preparation import Prepared, prepare
 from diffpolicy.training.signals import stop_on_signal
 from diffpolicy.training.start import (
+    ABSENT,
+    check_identity,
     check_options,
     check_run_folder,
     encoder_weights,
@@ -37,7 +39,6 @@ from diffpolicy.training.start import (
     with_target,
 )
 
-ABSENT = {"precision": FLOAT32, "beta2": 0.999, "observation_noise": 0.0}  # from older identities
 LOG_EVERY, VALIDATE_EVERY, SAVE_EVERY_S = 100, 1000, 30.0
 
 
@@ -284,14 +285,7 @@ class Trainer:
         started = {**ABSENT, **state.identity}
         if self.config.precision == AUTO and started["precision"] in PRECISIONS:
             self.learner.precision = started["precision"]
-        now = self._identity
-        if others := [name for name in now if started.get(name) != now[name]]:
-            was = ", ".join(f"{name} = {started.get(name)}" for name in others)
-            given = ", ".join(str(now[name]) for name in others)
-            raise DiffpolicyError(
-                f"{path.parent} was started with {was}, not {given}; resume with the data and "
-                "options it was started with"
-            )
+        check_identity(path.parent, started, self._identity)
         checkpoints.check_tensors(tensors, self.learner.restorable(state.step), path)
         checkpoints.check_finite(tensors, path)
         self.learner.restore(tensors, state.step)
