@@ -130,7 +130,6 @@ def _options(config: DistillConfig, source: Checkpoint) -> TrainConfig:
         **{k: v for k, v in vars(trained).items() if k != "data"},
         **vars(_student(specification.model)),
         **{f"{name}_horizon": n for name, n in asdict(specification.horizons).items()},
-        observation_noise=0.0,
         data=config.data or Path(trained.data),
         out=config.out,
         steps=steps,

@@ -175,6 +175,17 @@ def test_a_state_that_is_not_finite_is_neither_saved_nor_resumed(
     assert not (tmp_path / "other" / TRAINING_FILE).exists()
 
 
+def test_beta2_is_the_decay_of_the_squared_gradients(config, tmp_path):
+    """After one step the moments are (1 - β₁) g and (1 - β₂) g² (arXiv 1412.6980)."""
+    training.train(replace(config, out=tmp_path / "run", steps=1, beta2=0.75))
+    tensors, _ = load_tensors(tmp_path / "run" / TRAINING_FILE)
+    gradient = tensors["adam.exp_avg.leave.1.weight"] / 0.1
+    assert gradient.abs().max() > 0
+    torch.testing.assert_close(
+        tensors["adam.exp_avg_sq.leave.1.weight"], 0.25 * gradient.square(), rtol=1e-4, atol=0
+    )
+
+
 def without(word):
     def change(header, tensors):
         for name in [name for name in tensors if word in name]:
@@ -183,11 +194,8 @@ def without(word):
     return change
 
 
-def older(header, tensors):
-    """As runs were with the defaults before those of today."""
-    identity = header["identity"]
-    del identity["beta2"], identity["observation_noise"]
-    identity["lr"] = 0.001
+def optimised_otherwise(header, tensors):
+    header["identity"] |= {"lr": 0.003, "beta2": 0.99}
 
 
 def reshaped(name):
@@ -209,9 +217,9 @@ def reshaped(name):
         (lambda header, tensors: header.update(identity=[]), "identity must be an object"),
         (lambda header, tensors: header.update(identity={}), "was started with data = None"),
         (
-            older,
-            r"started with lr = 0\.001, beta2 = 0\.999, observation_noise = 0\.0, not "
-            r"0\.003, 0\.99, 0\.01; resume with the data and options it was started with",
+            optimised_otherwise,
+            r"started with lr = 0\.003, beta2 = 0\.99, not 0\.001, 0\.999; resume with the data "
+            "and options it was started with",
         ),
     ],
 )
