@@ -20,6 +20,7 @@ from diffpolicy.config import (
 )
 
 SEED_FOLDER = "seed-"  # of a run of --seeds, before the seed
+ABSENT = {"beta2": 0.999, "observation_noise": 0.0}  # options of runs older than these
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,9 @@ from diffpolicy.denoisers.pretrained import Convolutions, read_convolutions
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import Specification
 from diffpolicy.training.config import TrainConfig
-from diffpolicy.training.precision import FLOAT32
 from diffpolicy.training.sinks import check_sinks
 
 DEFAULT_STEPS = 20_000
-ABSENT = {"precision": FLOAT32, "beta2": 0.999, "observation_noise": 0.0}  # of older runs
 
 
 def check_options(config: TrainConfig) -> None:

@@ -19,17 +19,16 @@ from diffpolicy.files import alone_in, remove_partials
 from diffpolicy.specification import Specification
 from diffpolicy.terminal.progress import progress_bar
 from diffpolicy.training.choices import choose_ways
-from diffpolicy.training.config import TrainConfig
+from diffpolicy.training.config import ABSENT, TrainConfig
 from diffpolicy.training.curve import Curve, check_curve
 from diffpolicy.training.distributed import ALONE, Ranks, processes
 from diffpolicy.training.learner import WARMUP_STEPS, Learner, bytes_needed
 from diffpolicy.training.log import Log
 from diffpolicy.training.objective import check_objective
-from diffpolicy.training.precision import AUTO, PRECISIONS
+from diffpolicy.training.precision import AUTO, FLOAT32, PRECISIONS
 from diffpolicy.training.preparation import Prepared, prepare
 from diffpolicy.training.signals import stop_on_signal
 from diffpolicy.training.start import (
-    ABSENT,
     check_identity,
     check_options,
     check_run_folder,
@@ -282,7 +281,7 @@ class Trainer:
         if not (self.config.resume and path.exists()):
             return
         tensors, state = checkpoints.load_training(path)
-        started = {**ABSENT, **state.identity}
+        started = {"precision": FLOAT32, **ABSENT, **state.identity}
         if self.config.precision == AUTO and started["precision"] in PRECISIONS:
             self.learner.precision = started["precision"]
         check_identity(path.parent, started, self._identity)

@@ -11,7 +11,7 @@ import numpy as np
 
 from diffpolicy.checkpoint import Checkpoint, policy_path
 from diffpolicy.errors import DiffpolicyError
-from diffpolicy.training import start
+from diffpolicy.training.config import ABSENT as OLDER
 from diffpolicy.training.config import SEED_FOLDER
 
 from ..significance import crossed_interval, rate_interval
@@ -25,7 +25,7 @@ MEANS += ("seam_jump", "seam_jerk", "evaluations_mean")
 METRICS: tuple[Metric, Metric] = ("success", "score")
 OPTIONS = ("batch", "lr", "beta2", "weight_decay", "steps", "minutes")  # of training
 OPTIONS += ("observation_noise", "validation_fraction", "colour_jitter")
-ABSENT = {**start.ABSENT, "colour_jitter": 0.0}  # from older runs
+ABSENT = {**OLDER, "colour_jitter": 0.0}  # from older runs
 LISTS = ("failures", "far_observations", "samples_ms")
 
 
