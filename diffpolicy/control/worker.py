@@ -1,8 +1,11 @@
 """A worker process: it runs one job after the other and sends what each yields.
 
 Linux forks workers from a server that has loaded torch, so that only the first one costs seconds.
+A worker holds one chunk source: one that it has is not sent again, and it frees its own before it
+receives another.
 """
 
+import ctypes
 import os
 import signal
 import sys
@@ -44,6 +47,11 @@ class WorkerFailure:
     by_environment: bool  # while an episode ran: the next one can go on
 
 
+@dataclass(frozen=True)
+class Held:
+    """Argument of a job in place of the chunk source that the worker holds."""
+
+
 class Worker:
     """A process that runs jobs; each sends what its function yields, then Done."""
 
@@ -52,6 +60,7 @@ class Worker:
         context.set_forkserver_preload([__name__])
         self.at = context.RawArray("q", 4)  # see monitored.py
         self.connection, theirs = context.Pipe()
+        self.source: str | None = None  # name of the one that the process holds
         work = context.Process(target=_serve, args=(theirs, self.at, dict(os.environ)))
         self.process, self.idle = work, True
         work.start()
@@ -59,9 +68,15 @@ class Worker:
 
     def begin(self, job: tuple[Any, ...]) -> None:
         """Send a job: (torch threads, function, arguments)."""
-        self.idle = False
+        threads, function, arguments = job
+        held, self.idle = self.source, False
+        self.source = next((a.name for a in arguments if isinstance(a, Engined)), held)
+        sent = [Held() if isinstance(a, Engined) and a.name == held else a for a in arguments]
         with suppress(OSError):  # it has died, which its connection tells the listener
-            self.connection.send(job)
+            self.connection.send(self.source == held)
+            self.connection.send((threads, function, sent))
+        if self.source != held:
+            _return_memory()
 
     def receive(self, ready: Any) -> Any:
         """The next message of a worker whose connection or sentinel is ready.
@@ -75,6 +90,8 @@ class Worker:
         except (EOFError, OSError):
             return self.failure()
         self.idle = self.idle or isinstance(message, Exception | Done)
+        if isinstance(message, Exception):
+            self.source = None  # it may not have arrived
         return message
 
     def hangs(self, timeout_s: float | None) -> bool:
@@ -120,20 +137,26 @@ def _serve(connection: Connection, at: Any, environ: dict[str, str]) -> None:
     threading.Thread(target=_follow_parent, daemon=True).start()
     while True:
         try:
-            threads, function, arguments = connection.recv()
-            torch.set_num_threads(threads)
-            result = function(*map(_cached, arguments), at)
-            if isinstance(result, Iterator):
-                for message in _throttled(result):
-                    connection.send(message)
-                result = None
-            connection.send(Done(result))
+            if not connection.recv():
+                _source.clear()
+            _run(connection, connection.recv(), at)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return
         except DiffpolicyError as error:
             connection.send(error)
         except Exception:
             connection.send(RuntimeError(traceback.format_exc()))
+
+
+def _run(connection: Connection, job: tuple[Any, ...], at: Any) -> None:
+    threads, function, arguments = job
+    torch.set_num_threads(threads)
+    result = function(*map(_held, arguments), at)
+    if isinstance(result, Iterator):
+        for message in _throttled(result):
+            connection.send(message)
+        result = None
+    connection.send(Done(result))
 
 
 def _follow_parent() -> None:
@@ -153,12 +176,22 @@ def _throttled(advances: Iterator[Advance]) -> Iterator[Advance]:
             ticks, last = 0, time.monotonic()
 
 
-_cache: list[Engined] = []  # the worker's last source, with its engines
+_source: list[Engined] = []  # the one that this process holds, with its engines
 
 
-def _cached(argument: Any) -> Any:
-    if not isinstance(argument, Engined):
-        return argument
-    if not _cache or _cache[0].name != argument.name:
-        _cache[:] = [argument]
-    return _cache[0]
+def _held(argument: Any) -> Any:
+    """The argument; in place of `Held`, the source. A source is held for the next jobs."""
+    if isinstance(argument, Engined):
+        _source[:] = [argument]
+        _return_memory()
+    return _source[0] if isinstance(argument, Held) else argument
+
+
+def _return_memory() -> None:
+    """Return freed memory to the system, where the C library can (glibc).
+
+    A source and its message take many megabytes; without this, gaps among them stay.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim:
+        trim(0)

@@ -97,7 +97,8 @@ def training(config: Config, folder: Path) -> list[str]:
 def sweep(config: Config, episodes: int, folder: Path) -> list[str]:
     """The command line of a paused sweep."""
     words = ["sweep", "--run", str(config.run), "--out", str(folder / "sweep")]
-    words += ["--episodes", str(episodes), "--latency-ms", "1", "--no-ddpm", "--no-pictures"]
+    words += ["--episodes", str(episodes), "--clocks", "paused", "--latency-ms", "1"]
+    words += ["--no-ddpm", "--no-pictures"]
     words += ["--ddim-steps", *map(str, config.ddim_steps), "--regression", "none"]
     for name in ("max_steps", "workers"):
         if (value := getattr(config, name)) is not None:

@@ -8,6 +8,8 @@ import time
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import ClassVar, Self
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -42,6 +44,36 @@ def die():
 
 
 def fail():
+    raise DiffpolicyError("there is no such environment")
+
+
+class Parcel:
+    """A source with engines that counts its journeys."""
+
+    arrived: ClassVar[WeakSet[Self]] = WeakSet()  # and not freed, in this process
+
+    def __init__(self, name: str):
+        self.name, self.journeys, self.others = name, 0, 0
+
+    def __getstate__(self):
+        self.journeys += 1
+        return vars(self)
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        self.others = len(self.arrived)
+        self.arrived.add(self)
+
+    def engine(self, batch=1): ...
+    def prepare(self, batch=1): ...
+    def with_engine(self, name): ...
+
+
+def contents(parcel, at):
+    return parcel.name, parcel.journeys, parcel.others
+
+
+def fail_with(parcel, at):
     raise DiffpolicyError("there is no such environment")
 
 
@@ -98,6 +130,17 @@ def test_what_is_wrong_in_a_worker_is_said_here(tiny_run, policy, two):
     options = Evaluator(EvalConfig(run=tiny_run, **SMALL), policy).options
     with pytest.raises(DiffpolicyError, match="there is no such environment"):
         two.run_episodes(policy, fail, range(4), PAUSED, options)
+
+
+def test_a_source_is_sent_once_and_the_one_before_is_freed_first():
+    workers = Workers(1)
+    a, b = Parcel("a"), Parcel("b")
+    found = [workers.call(contents, parcel, timeout_s=None) for parcel in (a, a, b, b, a)]
+    assert found == [("a", 1, 0), ("a", 1, 0), ("b", 1, 0), ("b", 1, 0), ("a", 2, 0)]
+    with pytest.raises(DiffpolicyError, match="no such environment"):
+        workers.call(fail_with, a, timeout_s=None)
+    assert workers.call(contents, a, timeout_s=None) == ("a", 3, 0)
+    workers.close()
 
 
 def test_a_worker_that_dies_is_one_clear_error_and_the_next_run_works(tiny_run, policy, two):
