@@ -25,7 +25,8 @@ class Sinusoidal(nn.Module):
         super().__init__()
         check_even("--condition", width)
         half = width // 2
-        rates = torch.exp(torch.arange(half) * (-math.log(10000) / (half - 1)))
+        numbers = torch.arange(half, device="cpu")  # on "meta", arange loads torch's compiler
+        rates = torch.exp(numbers * (-math.log(10000) / (half - 1)))
         self.register_buffer("rates", rates, persistent=False)
 
     def forward(self, t: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class ConcatDenoiser(Denoiser):
         self.enter = nn.Linear(sum(self.parts), hidden)
         self.blocks = nn.Sequential(*(Block(hidden) for _ in range(model.blocks)))
         self.leave = nn.Linear(hidden, chunk)
-        rates = 10_000.0 ** torch.linspace(0, 1, hidden // 2)
+        rates = 10_000.0 ** torch.linspace(0, 1, hidden // 2, device="cpu")
         self.register_buffer("rates", rates, persistent=False)
 
     def observation_film(self, observation: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Both denoisers keep the contract: three parts that add up, and nothing that is not used."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -84,3 +86,23 @@ def test_a_unet_refuses_a_chunk_that_it_cannot_halve(prediction):
     config = replace(CONFIGS["unet"], unet_channels=(16, 32, 64))
     with pytest.raises(DiffpolicyError, match=f"divisible by 4; got {prediction}"):
         build(config, Horizons(1, prediction, 4), D_O, D_A)
+
+
+SHAPES_ALONE = """
+import sys, torch
+from diffpolicy.config import ModelConfig
+from diffpolicy.denoisers import build
+from diffpolicy.specification import Horizons
+
+with torch.device("meta"):
+    for kind in ("mlp", "unet", "concat", "plain"):
+        build(ModelConfig(denoiser=kind), Horizons(2, 16, 8), 5, 2)
+print(sorted(sys.modules.keys() & {"sympy", "torch._dynamo"}))
+"""
+
+
+def test_shapes_of_a_network_do_not_load_the_compiler():
+    """Reading a checkpoint compares shapes; torch's compiler takes 100 MB and a second to load."""
+    command = [sys.executable, "-c", SHAPES_ALONE]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
