@@ -60,11 +60,11 @@ class TrainConfig(ModelConfig):
     batch: Annotated[int | None, Range(1, 10**6)] = None
     """Windows in each optimiser step; by default 256, or 64 with pictures. The processes of
     torchrun share them equally."""
-    lr: Annotated[float, Range(1e-12, 100)] = 1e-3
+    lr: Annotated[float, Range(1e-12, 100)] = 2e-3
     """Peak learning rate of AdamW, after 500 steps of warm-up; then a cosine to zero."""
-    beta2: Annotated[float, Range(0, 0.999999)] = 0.999
+    beta2: Annotated[float, Range(0, 0.999999)] = 0.99
     """Decay of AdamW's mean of squared gradients in each step."""
-    weight_decay: Annotated[float, Range(0, 100)] = 1e-6
+    weight_decay: Annotated[float, Range(0, 100)] = 0.1
     """Weight decay of AdamW."""
     observation_noise: Annotated[float, Range(0, 10)] = 0.0
     """Standard deviation of a displacement of the observed vectors in training, in units of

@@ -80,7 +80,7 @@ def test_other_folders_are_one_error(recipe, balance_store, tmp_path):
     ("seed", "changes", "said"),
     [
         (7, {"observation_noise": 0.1}, r"observation_noise of seed-7 is 0\.1, of seed-0 0\.0"),
-        (7, {"beta2": 0.99}, r"beta2 of seed-7 is 0\.99, of seed-0 0\.999"),
+        (7, {"beta2": 0.999}, r"beta2 of seed-7 is 0\.999, of seed-0 0\.99"),
         (7, {"validation_fraction": 0.5}, r"validation_fraction of seed-7 is 0\.5"),
         (7, {"steps": 30}, r"step of seed-7 is 30, of seed-0 20"),
     ],

@@ -30,7 +30,7 @@ def learner(seed: int, device: torch.device = CPU, **model) -> Learner:
     task = Task("none", 0.1, model.pop("position_targets", False), flat_observation(3), 2)
     small = {"hidden": 32, "blocks": 1, "condition": 32, "unet_channels": (8, 16)}
     specification = Specification(ModelConfig(**small | model), HORIZONS, task, 1.0, {})
-    return Learner(specification, device, seed=seed, observation_noise=noise)
+    return Learner(specification, device, lr=1e-3, seed=seed, observation_noise=noise)
 
 
 def windows(seed: int) -> Windows:

@@ -54,6 +54,7 @@ def config(balance_store, tmp_path_factory) -> TrainConfig:
         batch=32,
         steps=60,
         threads=1,
+        beta2=0.999,  # as older runs have it
     )
 
 
@@ -194,8 +195,10 @@ def without(word):
     return change
 
 
-def optimised_otherwise(header, tensors):
-    header["identity"] |= {"lr": 0.003, "beta2": 0.99}
+def older(header, tensors):
+    """As runs were with the defaults of before, when β₂ was no option, but 0.999."""
+    del header["identity"]["beta2"]
+    header["identity"] |= {"lr": 0.001, "weight_decay": 1e-6}
 
 
 def reshaped(name):
@@ -217,9 +220,9 @@ def reshaped(name):
         (lambda header, tensors: header.update(identity=[]), "identity must be an object"),
         (lambda header, tensors: header.update(identity={}), "was started with data = None"),
         (
-            optimised_otherwise,
-            r"started with lr = 0\.003, beta2 = 0\.99, not 0\.001, 0\.999; resume with the data "
-            "and options it was started with",
+            older,
+            r"started with lr = 0\.001, weight_decay = 1e-06, not 0\.002, 0\.1; resume with the "
+            "data and options it was started with",
         ),
     ],
 )
