@@ -6,6 +6,7 @@ receives another.
 """
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import torch
@@ -67,15 +69,18 @@ class Worker:
         theirs.close()
 
     def begin(self, job: tuple[Any, ...]) -> None:
-        """Send a job: (torch threads, function, arguments)."""
+        """Send a job, (torch threads, function, arguments); before it, True to keep the source."""
         threads, function, arguments = job
-        held, self.idle = self.source, False
-        self.source = next((a.name for a in arguments if isinstance(a, Engined)), held)
-        sent = [Held() if isinstance(a, Engined) and a.name == held else a for a in arguments]
+        source = next((a.name for a in arguments if isinstance(a, Engined)), self.source)
+        keeps = source == self.source
+        sent = [Held() if keeps and isinstance(a, Engined) else a for a in arguments]
+        message = ForkingPickler.dumps((threads, function, sent))
+        self.source, self.idle = source, False
         with suppress(OSError):  # it has died, which its connection tells the listener
-            self.connection.send(self.source == held)
-            self.connection.send((threads, function, sent))
-        if self.source != held:
+            self.connection.send(keeps)
+            self.connection.send_bytes(message)
+        if not keeps:
+            del message, sent
             _return_memory()
 
     def receive(self, ready: Any) -> Any:
@@ -137,8 +142,10 @@ def _serve(connection: Connection, at: Any, environ: dict[str, str]) -> None:
     threading.Thread(target=_follow_parent, daemon=True).start()
     while True:
         try:
-            if not connection.recv():
+            keeps = connection.recv()
+            if not keeps:
                 _source.clear()
+                gc.collect()  # a policy may refer to itself
             _run(connection, connection.recv(), at)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return

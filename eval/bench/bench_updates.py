@@ -44,6 +44,12 @@ class Config(SeedsConfig):
     """Updates of the longer trainings."""
     episodes: int = 200
     """Episodes for each method and training seed."""
+    lr: float = TrainConfig.lr
+    """Peak learning rate of AdamW."""
+    beta2: float = TrainConfig.beta2
+    """Decay of AdamW's mean of squared gradients."""
+    weight_decay: float = TrainConfig.weight_decay
+    """Weight decay of AdamW; other settings need another --out."""
 
 
 def played(config: Config, seed: int) -> list[BudgetResult]:
@@ -55,7 +61,8 @@ def played(config: Config, seed: int) -> list[BudgetResult]:
             steps = config.steps // part
             runs.append(folder / f"{name}-{steps}")
             about = {"data": config.data, "env": config.env, "out": runs[-1], "seed": seed}
-            about |= {"compile": "off", "resume": resumes(runs[-1])}
+            about |= {"compile": "off", "resume": resumes(runs[-1]), "lr": config.lr}
+            about |= {"beta2": config.beta2, "weight_decay": config.weight_decay}
             if not is_trained(runs[-1], steps):
                 train(TrainConfig(**about, steps=steps, threads=config.threads, **options))
     about = {"env": config.env, "episodes": config.episodes, "clocks": ("paused",)}

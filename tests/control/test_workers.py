@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from pickle import PicklingError
 from typing import ClassVar, Self
 from weakref import WeakSet
 
@@ -54,6 +55,7 @@ class Parcel:
 
     def __init__(self, name: str):
         self.name, self.journeys, self.others = name, 0, 0
+        self.itself = self  # as policies whose samplers refer to them
 
     def __getstate__(self):
         self.journeys += 1
@@ -139,6 +141,9 @@ def test_a_source_is_sent_once_and_the_one_before_is_freed_first():
     assert found == [("a", 1, 0), ("a", 1, 0), ("b", 1, 0), ("b", 1, 0), ("a", 2, 0)]
     with pytest.raises(DiffpolicyError, match="no such environment"):
         workers.call(fail_with, a, timeout_s=None)
+    assert workers.call(contents, a, timeout_s=None) == ("a", 3, 0)
+    with pytest.raises((AttributeError, PicklingError)):
+        workers.call(lambda parcel, at: None, b, timeout_s=None)
     assert workers.call(contents, a, timeout_s=None) == ("a", 3, 0)
     workers.close()
 
