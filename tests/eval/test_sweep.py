@@ -143,7 +143,7 @@ def test_starving_budget_is_warned_about_before_it_runs(tiny_run, capsys, clock)
         run=tiny_run, ddim_steps=1, clock=clock, ms_per_step=300.0, **{**SMALL, "episodes": 1}
     )
     evaluate_budget(config)
-    assert ("warning: 1 step" in capsys.readouterr().out) == (clock == "simulated")
+    assert ("warning: 1 step can take" in capsys.readouterr().out) == (clock == "simulated")
 
 
 def without_pictures(render_mode=None):
