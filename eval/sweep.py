@@ -140,6 +140,7 @@ def run_sweep(
         curves=curves_of(config) or None,
         timelines=[each.timeline for each in pictured if each.timeline] or None,
     )
+    evaluator.workers.close()  # drawing needs their memory
     save(result, out / "sweep.json")
     if config.json:
         print_json(result)
