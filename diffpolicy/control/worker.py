@@ -80,7 +80,7 @@ class Worker:
             self.connection.send(keeps)
             self.connection.send_bytes(message)
         if not keeps:
-            del message, sent
+            del message
             _return_memory()
 
     def receive(self, ready: Any) -> Any:
@@ -143,7 +143,7 @@ def _serve(connection: Connection, at: Any, environ: dict[str, str]) -> None:
     while True:
         try:
             keeps = connection.recv()
-            if not keeps:
+            if _source and not keeps:
                 _source.clear()
                 gc.collect()  # a policy may refer to itself
             _run(connection, connection.recv(), at)

@@ -8,7 +8,6 @@ of Push-T's sizes: medians of interleaved blocks of one run, in each precision.
 # pyright: reportMissingImports=false
 
 import os
-import time
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -20,10 +19,9 @@ from diffpolicy.checked import NOT_EMPTY, Checked, Range
 from diffpolicy.config import BATCH, ModelConfig
 from diffpolicy.data.windows import Windows, make_windows
 from diffpolicy.device import busy_cores_warning
-from diffpolicy.eval.bench.bench_training import HORIZONS, Block, medians_s
+from diffpolicy.eval.bench.bench_training import HORIZONS, Block, block_of, learner, medians_s
 from diffpolicy.eval.report.table import print_table
-from diffpolicy.specification import FLAT, Specification, Task, flat_observation
-from diffpolicy.training.learner import Learner
+from diffpolicy.specification import FLAT
 from diffpolicy.training.precision import PRECISIONS
 from diffpolicy.training.together import Together
 
@@ -57,38 +55,16 @@ def random_windows() -> Windows:
     return make_windows({FLAT: observation}, action, ends, HORIZONS)
 
 
-def learner(hidden: int, seed: int, precision: str) -> Learner:
-    """A new network on the CPU."""
-    task = Task("none", 0.1, True, flat_observation(OBSERVED), ACTIONS)
-    specification = Specification(ModelConfig(hidden=hidden), HORIZONS, task, 1.0, {})
-    found = Learner(specification, torch.device("cpu"), seed=seed)
-    found.precision = precision
-    return found
-
-
-def one(hidden: int, precision: str, windows: Windows, batch: int) -> Block:
-    """Blocks of steps of one seed."""
-    alone = learner(hidden, 0, precision)
-
-    def block(steps: int) -> float:
-        begin = time.perf_counter()
-        float(sum(alone.learn(windows, batch, 0.5) for _ in range(steps)))
-        return time.perf_counter() - begin
-
-    return block
-
-
-def several(config: Config, hidden: int, precision: str, windows: Windows) -> Block:
-    """Blocks of steps of all seeds at once."""
-    together = Together([learner(hidden, seed, precision) for seed in range(config.seeds)])
+def sides(config: Config, hidden: int, precision: str, windows: Windows) -> dict[str, Block]:
+    """Blocks of steps of one seed, and of all seeds at once."""
+    model = ModelConfig(hidden=hidden)
+    alone = learner(model, precision)
+    together = Together([learner(model, precision, seed) for seed in range(config.seeds)])
     of_all = [windows] * config.seeds
-
-    def block(steps: int) -> float:
-        begin = time.perf_counter()
-        float(sum(together.learn(of_all, config.batch, 0.5).sum() for _ in range(steps)))
-        return time.perf_counter() - begin
-
-    return block
+    return {
+        "one": block_of(lambda: alone.learn(windows, config.batch, 0.5)),
+        "several": block_of(lambda: together.learn(of_all, config.batch, 0.5).sum()),
+    }
 
 
 def main(config: Config) -> None:
@@ -100,12 +76,9 @@ def main(config: Config) -> None:
     windows, rows = random_windows(), []
     for hidden in config.hidden:
         for precision in PRECISIONS:
-            sides = {
-                "one": one(hidden, precision, windows, config.batch),
-                "several": several(config, hidden, precision, windows),
-            }
-            found = medians_s(sides, config.rounds, config.steps)
-            times = [round(1e3 * found[side], 2) for side in sides]
+            blocks = sides(config, hidden, precision, windows)
+            found = medians_s(blocks, config.rounds, config.steps)
+            times = [round(1e3 * found[side], 2) for side in blocks]
             rows.append([hidden, precision, *times, round(found["several"] / found["one"], 2)])
     names = ["ms, one seed", f"ms, {config.seeds} at once", "times as long"]
     print_table(["hidden", "precision", *names], rows)

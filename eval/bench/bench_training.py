@@ -57,22 +57,33 @@ def write_store(path: Path) -> Windows:
     return make_windows({FLAT: observation}, action, ends, HORIZONS)
 
 
-def ours(network: str, precision: str, windows: Windows) -> Block:
-    """Blocks of steps in this process; the loss is read once a block."""
+def learner(model: ModelConfig, precision: str, seed: int = 0) -> Learner:
+    """A new network on the CPU, for windows of these sizes."""
     task = Task("none", 0.1, True, flat_observation(20), 2)
-    specification = Specification(MODELS[network], HORIZONS, task, 1.0, {})
-    learner = Learner(specification, torch.device("cpu"))
-    learner.precision = precision
+    specification = Specification(model, HORIZONS, task, 1.0, {})
+    found = Learner(specification, torch.device("cpu"), seed=seed)
+    found.precision = precision
+    return found
+
+
+def block_of(step: Callable[[], torch.Tensor]) -> Block:
+    """Blocks of steps in this process; the loss is read once a block."""
 
     def block(steps: int) -> float:
         begin = time.perf_counter()
         total = torch.zeros(())
         for _ in tqdm(range(steps), leave=False, disable=None):
-            total += learner.learn(windows, BATCH, 0.5)
+            total += step()
         float(total)
         return time.perf_counter() - begin
 
     return block
+
+
+def ours(network: str, precision: str, windows: Windows) -> Block:
+    """Blocks of steps of a network here."""
+    found = learner(MODELS[network], precision)
+    return block_of(lambda: found.learn(windows, BATCH, 0.5))
 
 
 @contextmanager
