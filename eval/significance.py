@@ -13,7 +13,7 @@ from scipy import special, stats
 CONFIDENCE = 0.95
 ALPHA = 0.05  # one-sided, for non-inferiority
 RESAMPLES = 10_000
-BLOCK, GROUP = 4_000_000, 16  # counts in memory at one time, about; resamples of a group
+BLOCK, GROUP = 1_000_000, 16  # counts in memory at one time, about; resamples of a group
 FEWEST_DISCORDANT = 10  # below this the moments of the differences are not used
 CONTINUITY = 0.25  # of one episode's outcome
 SEED = 0

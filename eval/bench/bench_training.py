@@ -5,8 +5,9 @@
 FOLDER is a checkout of github.com/real-stanford/diffusion_policy; PYTHON imports it and `tyro`, and
 has the same torch (packages: diffusers==0.35.2, einops, numba, pandas, zarr<3). Medians of
 interleaved blocks of one run, one block an epoch of their loader, batch 256. Sides: their loop with
-DataLoader workers 1, as configured, and 0; `Learner.learn` in float32 and bfloat16. Networks: the
-default MLP, the same in both loops, and the small UNet, each side with its own.
+DataLoader workers 1, as configured, and 0; `Learner.learn` in float32, in bfloat16, and in bfloat16
+with the compiled call that a long training takes where it is faster. Networks: the default MLP, the
+same in both loops, and the small UNet, each side with its own.
 """
 
 # diffpolicy.eval is known to Python, not to pyright.
@@ -32,8 +33,9 @@ from diffpolicy.data.windows import Windows, make_windows
 from diffpolicy.device import busy_cores_warning
 from diffpolicy.eval.measure.nets import NETS
 from diffpolicy.specification import FLAT, Horizons, Specification, Task, flat_observation
+from diffpolicy.training.compilation import compiled
 from diffpolicy.training.learner import Learner
-from diffpolicy.training.precision import PRECISIONS
+from diffpolicy.training.precision import BFLOAT16, PRECISIONS
 
 HORIZONS = Horizons(2, 16, 8)
 EPISODES, LENGTH = 90, 125  # their max_train_episodes, and about the mean length of Push-T
@@ -80,9 +82,11 @@ def block_of(step: Callable[[], torch.Tensor]) -> Block:
     return block
 
 
-def ours(network: str, precision: str, windows: Windows) -> Block:
+def ours(network: str, precision: str, windows: Windows, compile_it: bool = False) -> Block:
     """Blocks of steps of a network here."""
     found = learner(MODELS[network], precision)
+    if compile_it:
+        found.forward = compiled(found.network)
     return block_of(lambda: found.learn(windows, BATCH, 0.5))
 
 
@@ -137,7 +141,7 @@ def show(network: str, medians: dict[str, float]) -> None:
     best = min(s for name, s in medians.items() if name.startswith("theirs"))
     for name, seconds in medians.items():
         ratio = "" if name.startswith("theirs") else f"  {best / seconds:.2f} times as fast"
-        print(f"{network:5s} {name:18s} {1e3 * seconds:8.2f} ms a step{ratio}")
+        print(f"{network:5s} {name:24s} {1e3 * seconds:8.2f} ms a step{ratio}")
 
 
 def main() -> None:
@@ -161,6 +165,7 @@ def main() -> None:
             store = Path(folder) / "store.zarr"
             windows = write_store(store)
             blocks = {f"ours, {p}": ours(network, p, windows) for p in PRECISIONS}
+            blocks[f"ours, {BFLOAT16}, compiled"] = ours(network, BFLOAT16, windows, True)
             for workers in (1, 0):
                 started = theirs(options.python, options.diffusion_policy, store, network, workers)
                 blocks[f"theirs, {workers} workers"] = open_.enter_context(started)
