@@ -30,8 +30,8 @@ from .report.sentences import reason
 from .report.table import print_table
 from .significance import ALPHA, episodes_needed
 from .videos.evaluation import check_folder
-from .videos.pictures import FOLDER, Shown, pictures_of
-from .videos.sweep import videos_of
+from .videos.pictures import FOLDER, Shown
+from .videos.sweep import see
 
 DISCORDANCES = (0.05, 0.1, 0.2, 0.4)
 FREQUENT = 0.5  # success is compared if the best budget reaches this rate, else the score
@@ -127,7 +127,7 @@ def run_sweep(
         for clock, of_clock in zip(clocks, rows, strict=True)
     ]
     shown = _shown(policies, clocks[-1], rows[-1], advice[-1])
-    pictured = [*pictures_of(evaluator, shown, out)] if config.pictures else []
+    seen = see(evaluator, shown, metric, config, out)
     about = {"outcome": metric, "margin": config.margin, "floor": config.floor, "on": config.on}
     result = SweepResult(
         provenance=SweepProvenance(**vars(evaluator.provenance()), **about),
@@ -135,10 +135,10 @@ def run_sweep(
         profiles=_profiles(rows, clocks),
         recommendations=advice,
         recommendation=advice[-1],
-        pictures=[each.picture for each in pictured],
-        videos=videos_of(evaluator, shown, metric, config.videos, out) or None,
+        pictures=[each.picture for each in seen.pictured],
+        videos=seen.videos or None,
         curves=curves_of(config) or None,
-        timelines=[each.timeline for each in pictured if each.timeline] or None,
+        timelines=[each.timeline for each in seen.pictured if each.timeline] or None,
     )
     evaluator.workers.close()  # drawing needs their memory
     save(result, out / "sweep.json")

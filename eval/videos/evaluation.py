@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from diffpolicy.control.episode import Episode
+from diffpolicy.control.episode import Episode, RolloutOptions
 from diffpolicy.control.latency import PAUSED, LatencyProfile
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.files import check_writable, write_bytes
@@ -96,15 +96,23 @@ def name_of(row: BudgetResult, episode: Episode) -> str:
     return f"{plain(f'{row.name} {row.clock}', 40)}_seed_{episode.seed}_{outcome}"
 
 
-def replay(evaluator: Evaluator, shown: Shown, seed: int) -> Frames:
-    """The seed's episode again, with frames. Raises DiffpolicyError if it is not the stored one."""
-    options = evaluator.options
-    kept = math.ceil((options.limit or 1) * options.control_dt_s / FRAME_S)
-    shot = frames_of(evaluator, shown.policy, shown.profile, seed, min(kept, MOST_FRAMES))
+def replay(evaluator: Evaluator, shown: Shown, seed: int, known: Frames | None = None) -> Frames:
+    """The seed's episode again, with frames. Raises DiffpolicyError if it is not the stored one.
+
+    known: such a replay that was run before; it is checked alone.
+    """
+    kept = film_frames(evaluator.options)
+    shot = known or frames_of(evaluator, shown.policy, shown.profile, seed, kept)
     check_outcome(shown.row, evaluator.seeds.index(seed), shot.episode)
     if not shot.ticks:
         raise DiffpolicyError(shot.episode.failure or "the episode has no frames")
     return shot
+
+
+def film_frames(options: RolloutOptions) -> int:
+    """Frames of the longest episode, for a film."""
+    frames = math.ceil((options.limit or 1) * options.control_dt_s / FRAME_S)
+    return min(frames, MOST_FRAMES)
 
 
 def check_outcome(row: BudgetResult, place: int, replayed: Episode) -> None:

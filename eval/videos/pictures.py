@@ -1,7 +1,6 @@
 """Pictures of episodes, rendered by measure/frames.py and drawn by report/strip.py."""
 
 import re
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from diffpolicy.files import write_bytes
 
 from ..measure.description import Budget
 from ..measure.evaluator import Evaluator
-from ..measure.frames import Frames, frames_of
+from ..measure.frames import KEPT, Frames, frames_of
 from ..measure.results import BudgetResult, Picture
 from ..measure.timelines import Timeline, timeline_of
 from ..report.figure import png
@@ -44,23 +43,22 @@ class Pictured(NamedTuple):
     timeline: Timeline | None
 
 
-def pictures_of(evaluator: Evaluator, shown: Sequence[Shown], folder: Path) -> Iterator[Pictured]:
-    """Write a picture of the first episode of each budget to folder/rollouts."""
-    for number, each in enumerate(shown, 1):
-        yield picture_of(evaluator, each, number, folder)
+def picture_of(
+    evaluator: Evaluator, shown: Shown, number: int, folder: Path, kept: int = KEPT
+) -> tuple[Pictured, Frames | None]:
+    """Write a picture of the first episode to folder/rollouts; an error is the caption.
 
-
-def picture_of(evaluator: Evaluator, shown: Shown, number: int, folder: Path) -> Pictured:
-    """The picture of the first episode, and its timeline; an error is the caption."""
+    kept: frames of the longest episode, at least. The frames come with it, if the episode ran.
+    """
     title = f"{shown.row.name}, {shown.clock}"
-    file, timeline = f"{FOLDER}/{file_name(number, title)}", None
+    file, timeline, shot = f"{FOLDER}/{file_name(number, title)}", None, None
     try:
-        shot = frames_of(evaluator, shown.policy, shown.profile, evaluator.seeds.start)
+        shot = frames_of(evaluator, shown.policy, shown.profile, evaluator.seeds.start, kept)
         timeline = timeline_of(shown.row.name, shown.clock, shot.episode, shot.actions)
         write_bytes(folder / file, draw(shot, evaluator.options.control_dt_s))
     except (DiffpolicyError, OSError) as error:
-        return Pictured(Picture(title, str(error), None), timeline)
-    return Pictured(Picture(title, caption_of(shot), file), timeline)
+        return Pictured(Picture(title, str(error), None), timeline), shot
+    return Pictured(Picture(title, caption_of(shot), file), timeline), shot
 
 
 def file_name(number: int, title: str) -> str:

@@ -1,6 +1,6 @@
-"""Videos of a sweep: one seed at several budgets side by side, also where the budgets differ."""
+"""Pictures and videos of a sweep: seeds at several budgets, also those where the budgets differ."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,12 +10,14 @@ from tqdm import tqdm
 from diffpolicy.files import write_bytes
 from diffpolicy.terminal.progress import progress_bar
 
+from ..config import SweepConfig
 from ..measure.evaluator import Evaluator
+from ..measure.frames import KEPT, Frames
 from ..measure.results import Metric, Video
 from .animation import encoded
-from .evaluation import FAILURES, FOLDER, note_of, panel_of, replay
+from .evaluation import FAILURES, FOLDER, film_frames, note_of, panel_of, replay
 from .film import Panel, film
-from .pictures import Shown, plain
+from .pictures import Pictured, Shown, picture_of, plain
 
 LONGEST = 60  # characters of a file name without its ending
 
@@ -34,18 +36,46 @@ class Replayed(NamedTuple):
     note: str
 
 
-def videos_of(
-    evaluator: Evaluator, shown: Sequence[Shown], metric: Metric, count: int, out: Path
-) -> list[Video]:
-    """Film `count` seeds at all shown budgets, one file each in out/videos."""
-    chosen = chosen_seeds(shown, metric, evaluator.seeds)[:count]
+class Seen(NamedTuple):
+    """Pictures of the first episode at each budget, and videos of some seeds."""
+
+    pictured: list[Pictured]
+    videos: list[Video]
+
+
+def see(
+    evaluator: Evaluator, shown: Sequence[Shown], metric: Metric, config: SweepConfig, out: Path
+) -> Seen:
+    """Write pictures to out/rollouts, if wanted, and films of `config.videos` seeds to out/videos.
+
+    The first episode of a budget runs once for both.
+    """
+    chosen = chosen_seeds(shown, metric, evaluator.seeds)[: config.videos]
+    pictured: list[Pictured] = []
     replays: dict[int, list[Replayed]] = {seed: [] for seed, _ in chosen}
     total = len(chosen) * len(shown)
     with progress_bar(total=total, desc="videos", unit="episode", disable=not total) as bar:
-        for budget in shown:  # in this order the worker keeps the policy's engine
-            for seed, found in replays.items():
-                found.append(_replayed(evaluator, budget, seed))
+        for number, budget in enumerate(shown, 1):  # in this order the worker keeps its engine
+            first = None
+            if config.pictures:
+                kept = film_frames(evaluator.options) if chosen else KEPT
+                found, first = picture_of(evaluator, budget, number, out, kept)
+                pictured.append(found)
+            for seed, of_seed in replays.items():
+                known = first if seed == evaluator.seeds.start else None
+                of_seed.append(_replayed(evaluator, budget, seed, known))
                 bar.update(1)
+    return Seen(pictured, _films(evaluator, shown, chosen, replays, out))
+
+
+def _films(
+    evaluator: Evaluator,
+    shown: Sequence[Shown],
+    chosen: Sequence[Chosen],
+    replays: Mapping[int, Sequence[Replayed]],
+    out: Path,
+) -> list[Video]:
+    """Write a film of each chosen seed, one file each in out/videos."""
     dt_s = evaluator.options.control_dt_s
     names = [f"{FOLDER}/{name_of(number, each, shown)}" for number, each in enumerate(chosen, 1)]
     return [
@@ -71,9 +101,9 @@ def name_of(number: int, chosen: Chosen, shown: Sequence[Shown]) -> str:
     return plain(f"{number} seed {chosen.seed} {names}", LONGEST) + ".webp"
 
 
-def _replayed(evaluator: Evaluator, budget: Shown, seed: int) -> Replayed:
+def _replayed(evaluator: Evaluator, budget: Shown, seed: int, known: Frames | None) -> Replayed:
     try:
-        shot = replay(evaluator, budget, seed)
+        shot = replay(evaluator, budget, seed, known)
         return Replayed(panel_of(evaluator, budget, shot), note_of(budget, shot))
     except FAILURES as error:
         tqdm.write(f"no video of {budget.row.name}, seed {seed}: {error}")

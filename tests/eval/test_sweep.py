@@ -527,9 +527,10 @@ def test_a_picture_that_cannot_be_written_is_its_caption(tiny_run, tmp_path):
     (tmp_path / "rollouts").touch()
     with Evaluator(EvalConfig(run=tiny_run, **SMALL), policy) as evaluator:
         row, _ = evaluator.evaluate(policy, "paused", PAUSED)
-        found = picture_of(evaluator, Shown(policy, PAUSED, row), 1, tmp_path)
+        found, shot = picture_of(evaluator, Shown(policy, PAUSED, row), 1, tmp_path)
     assert found.picture.file is None and "a folder was expected" in found.picture.caption
     assert found.timeline and found.timeline.budget == "1 step"
+    assert shot and shot.frames
 
 
 def test_file_names_of_pictures_are_short_and_different():

@@ -20,9 +20,9 @@ from diffpolicy.control.latency import PAUSED, constant_ticks
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.eval.config import EvalConfig
 from diffpolicy.eval.measure.evaluator import Evaluator
-from diffpolicy.eval.measure.frames import Frames, render_episode
+from diffpolicy.eval.measure.frames import Frames, frames_of, render_episode
 from diffpolicy.eval.measure.results import Outcomes
-from diffpolicy.eval.videos import animation
+from diffpolicy.eval.videos import animation, pictures
 from diffpolicy.eval.videos import evaluation as videos
 from diffpolicy.eval.videos import sweep as sweep_videos
 from diffpolicy.eval.videos.animation import MOST_BYTES, encoded, thinned
@@ -359,3 +359,21 @@ def test_a_budget_that_cannot_be_filmed_is_told_in_the_report(run, tmp_path, cal
     code, out, _ = call("sweep", "--run", run, *SMALL, *given, *more)
     assert code == 0 and "no video of 1 step, seed 100000: no driver" in out
     assert "no picture: 1 step: no driver" in (tmp_path / "report.html").read_text()
+
+
+def test_picture_and_video_of_an_episode_are_of_one_replay(run, tmp_path, call, monkeypatch):
+    seeds: list[int] = []
+
+    def counted(evaluator, policy, profile, seed, kept):
+        seeds.append(seed)
+        return frames_of(evaluator, policy, profile, seed, kept)
+
+    monkeypatch.setattr(pictures, "frames_of", counted)
+    monkeypatch.setattr(videos, "frames_of", counted)
+    given = ("--latency-ticks", 2, "--clocks", "simulated", "--no-ddpm", "--ddim-steps", 1, 2)
+    assert call("sweep", "--run", run, *SMALL, *given, "--videos", 2, "--out", tmp_path).code == 0
+    first, other = 100_000, seeds[1]
+    assert seeds == [first, other] * 2 and other != first
+    assert len(list((tmp_path / "rollouts").iterdir())) == 2
+    found = json.loads((tmp_path / "sweep.json").read_text())
+    assert [len(video["budgets"]) for video in found["videos"]] == [2, 2]
