@@ -150,7 +150,11 @@ def _unknown_environment(error: UnknownEnvironment) -> str:
 
     tasks = named(f"{ENVIRONMENTS}:TASKS")
     known = [f"{ENVIRONMENTS}:{task}" for task in tasks] + [i for i in registry if i not in tasks]
-    return f"{error}{did_you_mean(error.env_id, known)}"
+    meant = did_you_mean(error.env_id, known)
+    if not meant:
+        return str(error)
+    text = re.sub(r" Did you mean: [^?]*\?", ".", str(error))  # Gymnasium's, without the module
+    return f"{text.replace('..', '.').removesuffix('.')}{meant}"
 
 
 def _help() -> str:

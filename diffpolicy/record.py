@@ -55,10 +55,14 @@ def record(config: RecordConfig) -> None:
             camera=config.camera,
         )
         with closing(DemonstrationWriter(config.out, asdict(attributes))) as writer:
+            before = len(writer.seeds)
             tried = fill(writer)
     finally:
         env.close()
     kept = len(writer.seeds)
+    if not config.teleop and before >= config.episodes:
+        print(f"{config.out} holds {before} episodes already; none was recorded")
+        return
     print(f"{config.out}: {kept} episodes kept, {tried - kept} of {tried} tried were dropped")
 
 

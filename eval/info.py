@@ -18,6 +18,11 @@ from .report.run_lines import run_lines
 
 def info(config: InfoConfig) -> None:
     """Print a run in ten lines, its specification with --json; or the arrays of a store."""
+    if config.path.suffix == ".json" and config.path.is_file():
+        raise DiffpolicyError(
+            f"{config.path} is a JSON file; expected a run folder or demonstrations; for a result "
+            f"of sweep, delays or suite: diffpolicy report {config.path}"
+        )
     if config.path.suffix == ".safetensors" or list(config.path.glob("*.safetensors")):
         print_run(config)
     elif config.json:

@@ -541,6 +541,20 @@ def test_a_latency_profile_that_is_none_is_refused(at, refused, snapshot, tmp_pa
     assert snapshot(tmp_path) == before
 
 
+def test_a_latency_profile_that_is_absent_is_named(at, refused):
+    command = f"eval --run {{run}} {QUICK} --clock simulated --latency-from nowhere.json"
+    assert "no latency profile at nowhere.json: there is no such file" in refused(
+        *words(command, at)
+    )
+
+
+def test_a_result_is_not_a_run_or_demonstrations(refused, tmp_path):
+    (tmp_path / "sweep.json").write_text("{}")
+    line = refused("info", tmp_path / "sweep.json")
+    assert "is a JSON file; expected a run folder or demonstrations" in line
+    assert line.endswith(f"diffpolicy report {tmp_path / 'sweep.json'}")
+
+
 @pytest.mark.parametrize("spoil", [cut_short, empty, scribble])
 def test_a_damaged_training_state_is_not_resumed(at, refused, snapshot, tmp_path, spoil):
     spoil(tmp_path / "run" / "training.safetensors")

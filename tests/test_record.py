@@ -99,6 +99,15 @@ def test_only_successes_are_kept_and_the_dropped_are_counted(tmp_path, capsys):
         assert store.action[store.episode_ends[number] - 1, 0] * env.coin > 0
 
 
+def test_a_full_store_is_told_and_stays_as_it_is(tmp_path, capsys, snapshot):
+    toss(tmp_path / "a.zarr", 3)
+    before = snapshot(tmp_path)
+    capsys.readouterr()
+    toss(tmp_path / "a.zarr", 2)
+    assert "holds 3 episodes already; none was recorded" in capsys.readouterr().out
+    assert snapshot(tmp_path) == before
+
+
 def test_row_t_of_the_actions_answers_row_t_of_the_observations(balance_store):
     store = open_demonstrations(balance_store)
     env = gymnasium.make(BALANCE)

@@ -130,7 +130,17 @@ def read(config: TrainConfig) -> Read:
     check_size(config.data, "actions", action.shape[1], task.action_dim, env_id)
     name = f"{config.data}: data/{config.action}"
     notes = check_actions(name, action, space.low, space.high)
-    return demonstrations, observations, task, (*demonstrations.notes, *notes)
+    notes = [*demonstrations.notes, *_other_environment(config, attributes), *notes]
+    return demonstrations, observations, task, tuple(notes)
+
+
+def _other_environment(config: TrainConfig, attributes: Mapping[str, Any]) -> list[str]:
+    """A note if the demonstrations are of another environment than --env, whatever its module."""
+    recorded = attributes.get("env_id")
+    ids = {n.rpartition(":")[2] for n in (config.env, recorded) if n and isinstance(n, str)}
+    if len(ids) < 2:
+        return []
+    return [f"{config.data} was recorded in {recorded}, not in {config.env}, which --env names"]
 
 
 def _camera(

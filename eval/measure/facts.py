@@ -85,7 +85,8 @@ def _check_period(env_id: str, found_s: float, task: Task) -> None:
     if not same_period(found_s, task.control_dt_s):
         raise DiffpolicyError(
             f"{env_id} has a control period of {found_s:g} s, the policy was trained for "
-            f"{task.control_dt_s:g} s; give --control-dt {found_s:g} to evaluate it nevertheless"
+            f"{task.control_dt_s:g} s in {task.env_id}; give --control-dt {found_s:g} to evaluate "
+            "it nevertheless"
         )
 
 

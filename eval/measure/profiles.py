@@ -85,16 +85,17 @@ def _of_others(about: Description, rows: Sequence[Samples], path: Path) -> Seque
 def _of_run(about: Description, rows: Sequence[Samples], path: Path) -> Sequence[Samples]:
     """The rows of this budget, network, precision and pictures."""
     known = [r for r in rows if isinstance(r, NetworkSamples)]
-    evals = about.network_evals, about.gradient_evals
-    wanted = evals, about.parameters, about.precision
-    mine = [r for r in known if (r.evals, r.parameters, r.precision) == wanted]
+    network = about.parameters, about.precision
+    of_network = [r for r in known if (r.parameters, r.precision) == network]
+    mine = [r for r in of_network if r.evals == (about.network_evals, about.gradient_evals)]
     if not mine:
-        held = sorted({(*r.evals, r.parameters) for r in known})
-        gradients = f" and {about.gradient_evals} gradients" if about.gradient_evals else ""
+        wanted = _evaluations(about.network_evals, about.gradient_evals)
+        held = ", ".join(_evaluations(*evals) for evals in sorted({r.evals for r in of_network}))
+        others = sorted({f"{r.parameters} parameters in {r.precision}" for r in known})
         raise DiffpolicyError(
-            f"{path} holds no latencies of {about.network_evals} evaluations{gradients} of a "
-            f"network of {about.parameters} parameters in {about.precision}; it has (evaluations, "
-            f"gradients, parameters) {held}; measure it as well, or leave it out (DDPM: --no-ddpm)"
+            f"{path} holds no latencies of {wanted} of a network of {about.parameters} parameters "
+            f"in {about.precision}; it has {held or ', '.join(others) or 'other policies alone'}; "
+            "measure this budget with `diffpolicy latency`, or leave it out (DDPM: --no-ddpm)"
         )
     seen = _pictures(about.cameras, about.crop)
     alike = [r for r in mine if _pictures(r.cameras, r.crop) == seen]
@@ -105,6 +106,11 @@ def _of_run(about: Description, rows: Sequence[Samples], path: Path) -> Sequence
             "with `diffpolicy latency --run RUN --json FILE`"
         )
     return alike
+
+
+def _evaluations(evals: int | None, gradients: int | None) -> str:
+    """Evaluations and gradients of a chunk in a message."""
+    return f"{evals} evaluations" + (f" and {gradients} gradients" if gradients else "")
 
 
 def _pictures(cameras: Cameras | None, crop: float | None) -> str:

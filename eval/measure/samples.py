@@ -74,6 +74,11 @@ def read_samples(path: Path) -> list[Samples]:
             for row in rows
             if row.get("samples_ms") and row.get("engine") != "diffusers"
         ]
+    except FileNotFoundError as error:
+        raise DiffpolicyError(
+            f"no latency profile at {path}: there is no such file; `diffpolicy latency --json "
+            f"{path}` writes one"
+        ) from error
     except (OSError, DiffpolicyError) as error:
         raise DiffpolicyError(
             f"{path} is not a latency profile: {error}; `diffpolicy latency --json` writes one"

@@ -131,7 +131,7 @@ def test_what_is_no_profile_is_refused(tmp_path, text, policy):
     path.write_text('{"records": []}')
     with pytest.raises(DiffpolicyError, match="holds no latency samples"):
         replay(path, [policy])
-    with pytest.raises(DiffpolicyError, match="is not a latency profile"):
+    with pytest.raises(DiffpolicyError, match="there is no such file"):
         replay(tmp_path / "nowhere.json", [policy])
 
 

@@ -148,7 +148,7 @@ def test_latencies_of_a_run_are_not_those_of_a_policy(tiny_run, tmp_path, refuse
     row = {"policy": "scripted:Noisy", "ddim_steps": 1, "engine": "external"}
     path.write_text(json.dumps({"records": [{**row, "samples_ms": [1.0]}]}))
     said = refused("eval", "--run", tiny_run, "--ddim-steps", 1, "--latency-from", path)
-    assert "holds no latencies of 1 evaluations" in said and "parameters) []" in said
+    assert "holds no latencies of 1 evaluations" in said and "it has other policies alone" in said
     path.write_text(json.dumps({"records": [{"engine": "x", "samples_ms": [1.0]}]}))
     said = refused("eval", "--run", tiny_run, "--ddim-steps", 1, "--latency-from", path)
     assert "lacks network_evals, parameters" in said

@@ -44,6 +44,14 @@ def test_an_environment_without_its_module_is_suggested_with_it(refused, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def test_an_environment_is_suggested_once(refused, tmp_path):
+    for name, told in (("Detuor-v0", "`Detuor` doesn't exist"), ("Detour-v1", "[ `v0` ]")):
+        wrong = f"diffpolicy.envs:{name}"
+        line = refused("record", "--env", wrong, "--episodes", 1, "--out", tmp_path / "s.zarr")
+        assert line.endswith(f"{told}; did you mean diffpolicy.envs:Detour-v0?")
+        assert line.lower().count("did you mean") == 1
+
+
 @pytest.mark.usefixtures("unregistered")
 def test_the_environment_of_an_evaluation_is_suggested_too(refused, tiny_run):
     line = refused("eval", "--run", tiny_run, "--env", "Balance-v0", "--episodes", 1)

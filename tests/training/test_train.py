@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import pairwise
 from multiprocessing import get_context
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -26,6 +27,7 @@ from diffpolicy.specification import FLAT, Horizons, Specification, Task, flat_o
 from diffpolicy.training import train as training
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.learner import Learner, ema_decay, learning_rate
+from diffpolicy.training.preparation import read
 
 HORIZONS = Horizons(2, 8, 4)
 
@@ -430,3 +432,17 @@ def test_position_targets_are_the_option_s_the_store_s_or_the_environment_s(
     out = tmp_path / "run"
     training.train(TrainConfig(data=tmp_path / "store", out=out, **small))
     assert Policy.load(out).task.position_targets is expected
+
+
+@pytest.mark.parametrize("recorded", ["diffpolicy.envs:Balance-v0", "Balance-v0"])
+def test_demonstrations_of_another_environment_are_told(balance_store, tmp_path, recorded):
+    gymnasium.register("Other-v0", "diffpolicy.envs.balance:BalanceEnv", max_episode_steps=9)
+    store = shutil.copytree(balance_store, tmp_path / "a.zarr")
+    zarr.open_group(store, mode="a").attrs["env_id"] = recorded
+    try:
+        for env, notes in (("Other-v0", 1), ("diffpolicy.envs:Balance-v0", 0), (None, 0)):
+            found = read(TrainConfig(data=store, env=env, out=tmp_path / "run"))[-1]
+            assert len(found) == notes
+            assert all(f"was recorded in {recorded}, not in Other-v0" in note for note in found)
+    finally:
+        del gymnasium.registry["Other-v0"]
