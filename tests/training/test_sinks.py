@@ -1,6 +1,7 @@
 """Laws of the log: every sink has every line, once, also over an interruption."""
 
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -39,6 +40,9 @@ def test_wandb_has_the_log_offline(config, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     training.train(replace(config, log=("wandb",)))
     [file] = config.out.glob("wandb/offline-run-*/*.wandb")
+    end = time.monotonic() + 60  # its service may write after the training has ended
+    while b"elapsed_s" not in file.read_bytes() and time.monotonic() < end:
+        time.sleep(0.1)
     content = file.read_bytes()
     assert b"loss" in content and b"elapsed_s" in content
     assert len(lines(config)) == 2
