@@ -153,8 +153,8 @@ def _unknown_environment(error: UnknownEnvironment) -> str:
     meant = did_you_mean(error.env_id, known)
     if not meant:
         return str(error)
-    text = re.sub(r" Did you mean: [^?]*\?", ".", str(error))  # Gymnasium's, without the module
-    return f"{text.replace('..', '.').removesuffix('.')}{meant}"
+    text = re.sub(r" Did you mean: [^?]*\?", "", str(error))  # Gymnasium's, without the module
+    return f"{text.removesuffix('.')}{meant}"
 
 
 def _help() -> str:

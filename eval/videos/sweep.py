@@ -61,9 +61,9 @@ def see(
                 kept = film_frames(evaluator.options) if chosen else KEPT
                 found, first = picture_of(evaluator, budget, number, out, kept)
                 pictured.append(found)
-            for seed, of_seed in replays.items():
-                known = first if seed == evaluator.seeds.start else None
-                of_seed.append(_replayed(evaluator, budget, seed, known))
+            for seed, of_seed in replays.items():  # that of the picture comes first
+                of_seed.append(_replayed(evaluator, budget, seed, first))
+                first = None
                 bar.update(1)
     return Seen(pictured, _films(evaluator, shown, chosen, replays, out))
 
