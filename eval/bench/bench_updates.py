@@ -1,6 +1,6 @@
 """Success after few updates: `python eval/bench/bench_updates.py --out DIR --data STORE`.
 
-For each training seed it trains ε, x0, v and regression for all updates and for a quarter of them,
+For each training seed it trains its networks for all updates and for a quarter of them,
 each with its own learning-rate cosine, and evaluates 1, 2 and 8 steps of DDIM over the same
 episodes, paused. A second call continues where the first one stopped. It writes DIR/seed-S.json,
 the outcomes of each episode, and prints the table; where those files exist, it needs nothing else.
@@ -10,7 +10,7 @@ the outcomes of each episode, and prints the table; where those files exist, it 
 # pyright: reportMissingImports=false
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -27,7 +27,8 @@ from diffpolicy.eval.measure.results import BudgetResult
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.train import train
 
-TRAINED: dict[str, dict[str, Any]] = {
+Method = Literal["epsilon", "x0", "v", "regression"]
+TRAINED: dict[Method, dict[str, Any]] = {
     "epsilon": {"prediction": "epsilon"},
     "x0": {"prediction": "x0"},
     "v": {"prediction": "v"},
@@ -44,6 +45,8 @@ class Config(SeedsConfig):
     """Updates of the longer trainings."""
     episodes: int = 200
     """Episodes for each method and training seed."""
+    methods: tuple[Method, ...] = tuple(TRAINED)
+    """Networks to train."""
     lr: float = TrainConfig.lr
     """Peak learning rate of AdamW."""
     beta2: float = TrainConfig.beta2
@@ -56,7 +59,7 @@ def played(config: Config, seed: int) -> list[BudgetResult]:
     """Rows of every training with a training seed."""
     folder = config.out / f"seed-{seed}"
     runs = []
-    for name, options in TRAINED.items():
+    for name in config.methods:
         for part in PARTS:
             steps = config.steps // part
             runs.append(folder / f"{name}-{steps}")
@@ -64,7 +67,7 @@ def played(config: Config, seed: int) -> list[BudgetResult]:
             about |= {"compile": "off", "resume": resumes(runs[-1]), "lr": config.lr}
             about |= {"beta2": config.beta2, "weight_decay": config.weight_decay}
             if not is_trained(runs[-1], steps):
-                train(TrainConfig(**about, steps=steps, threads=config.threads, **options))
+                train(TrainConfig(**about, steps=steps, threads=config.threads, **TRAINED[name]))
     about = {"env": config.env, "episodes": config.episodes, "clocks": ("paused",)}
     about |= {"latency_ms": 0.0, "pictures": False, "workers": config.workers}
     out = folder / "sweep"
