@@ -120,6 +120,8 @@ def run_sweep(
     """
     out = results_folder(config, "sweep")
     rows, clocks = _episodes(evaluator, policies, clocks)
+    if not config.pictures and not config.videos:
+        evaluator.workers.close()  # the statistics need their memory
     policies = firsts(policies)
     metric = metric_of(config.outcome, [row for of_clock in rows for row in of_clock])
     advice = [

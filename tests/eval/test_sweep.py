@@ -20,6 +20,7 @@ from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import Sampling
 from diffpolicy.control.latency import PAUSED
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.eval.compare import recommend
 from diffpolicy.eval.config import EvalConfig, LatencyConfig, SweepConfig
 from diffpolicy.eval.evaluate import evaluate_budget
 from diffpolicy.eval.latency import latency
@@ -32,7 +33,14 @@ from diffpolicy.eval.measure.result_files import SweepResult, read_result
 from diffpolicy.eval.report.strip import traces
 from diffpolicy.eval.report.sweep_page import sweep_page
 from diffpolicy.eval.report.table import print_rows
-from diffpolicy.eval.sweep import metric_of, open_evaluator, print_plan, sweep
+from diffpolicy.eval.sweep import (
+    Clock,
+    metric_of,
+    open_evaluator,
+    print_plan,
+    run_sweep,
+    sweep,
+)
 from diffpolicy.eval.videos.pictures import Shown, caption_of, file_name, picture_of
 from diffpolicy.policy import Policy
 from diffpolicy.specification import FLAT
@@ -73,6 +81,24 @@ def test_one_record_for_each_budget_and_clock(result):
         assert record["successes"] == sum(record["outcomes"]["success"])
         low, high = record["success_ci"]
         assert low <= record["success_rate"] <= high
+
+
+def test_workers_have_ended_when_the_statistics_begin(tiny_run, tmp_path, monkeypatch):
+    about = SMALL | {"ddim_steps": (1,), "clocks": ("paused",), "ms_per_step": 1.0, "ddpm": False}
+    config = SweepConfig(run=tiny_run, out=tmp_path, pictures=False, **about)
+    policies = load_budgets(config)
+    alive = []
+
+    def recommended(*arguments):
+        alive.append(evaluator.workers.pids)
+        return recommend(*arguments)
+
+    monkeypatch.setattr("diffpolicy.eval.sweep.recommend", recommended)
+    with open_evaluator(config, policies) as evaluator:
+        assert evaluator.workers.pids
+        profiles = evaluator.profiles(policies, config, config.clocks)
+        run_sweep(config, evaluator, policies, [Clock("paused", profiles)])
+    assert alive == [[]]
 
 
 def test_declared_robot_is_what_ages_the_actions(result):
