@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diffpolicy.errors import DiffpolicyError, system_error
+from diffpolicy.terminal.output import counted, say
 from diffpolicy.version import __version__
 
 RETRIES = 3  # of a job whose worker or machine dies
@@ -56,8 +57,7 @@ def connect() -> Any:
         ) from error
     nodes = _machines(ray)
     cpus = sum(_cpus(node) for node in nodes)
-    text = "ray: %d machine%s, %d CPUs"
-    logging.getLogger("diffpolicy").info(text, len(nodes), "s" * (len(nodes) > 1), cpus)
+    say(f"ray: {counted(len(nodes), 'machine')}, {counted(cpus, 'CPU')}")
     return ray
 
 

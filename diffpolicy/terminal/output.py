@@ -43,6 +43,11 @@ def wrapped(text: str) -> str:
     return found.replace(GLUE, " ")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the plural unless it is one."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def say(text: str) -> None:
     """Print a line about the progress of a command, unless it is quiet."""
     if not is_quiet():

@@ -8,6 +8,7 @@ import numpy as np
 from diffpolicy.control import latency
 from diffpolicy.control.latency import LatencyProfile
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.terminal.output import counted
 
 from ..config import Latencies
 from .description import Budget, Description, describe
@@ -71,13 +72,14 @@ def _rows_of(about: Description, rows: Sequence[Samples], path: Path) -> Sequenc
 def _of_others(about: Description, rows: Sequence[Samples], path: Path) -> Sequence[Samples]:
     """The rows of this module:factory and number of steps."""
     known = [r for r in rows if isinstance(r, PolicySamples)]
-    wanted = about.policy, about.ddim_steps
-    mine = [r for r in known if (r.policy, r.ddim_steps) == wanted]
+    mine = [r for r in known if (r.policy, r.ddim_steps) == (about.policy, about.ddim_steps)]
     if not mine:
-        held = sorted({(r.policy, r.ddim_steps) for r in known})
+        wanted = f"{about.policy} at {counted(about.ddim_steps, 'step')}"
+        pairs = sorted({(r.policy, r.ddim_steps) for r in known})
+        held = ", ".join(f"{name} at {counted(steps, 'step')}" for name, steps in pairs)
         raise DiffpolicyError(
-            f"{path} holds no latencies of {about.policy} at {about.ddim_steps} steps; it has "
-            f"(policy, steps) {held}"
+            f"{path} holds no latencies of {wanted}; it has {held or 'those of runs alone'}; "
+            "measure this budget with `diffpolicy latency --policy`"
         )
     return mine
 
@@ -110,7 +112,8 @@ def _of_run(about: Description, rows: Sequence[Samples], path: Path) -> Sequence
 
 def _evaluations(evals: int | None, gradients: int | None) -> str:
     """Evaluations and gradients of a chunk in a message."""
-    return f"{evals} evaluations" + (f" and {gradients} gradients" if gradients else "")
+    found = counted(evals or 0, "evaluation")
+    return f"{found} and {counted(gradients, 'gradient')}" if gradients else found
 
 
 def _pictures(cameras: Cameras | None, crop: float | None) -> str:

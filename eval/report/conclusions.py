@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
+from diffpolicy.terminal.output import counted
+
 from ..measure.decisions import Recommendation
 from ..measure.result_files import SweepResult
 from ..measure.results import BudgetResult, Metric
-from .sentences import FEW_EPISODES, clock_label, counted, headline
+from .sentences import FEW_EPISODES, clock_label, headline
 
 Tone = Literal["good", "preliminary", "none", "plain"]
 LABELS: dict[Tone, str] = {

@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from diffpolicy.terminal.output import counted
+
 from ..measure.result_files import SweepResult
 from ..measure.results import BudgetResult
-from .sentences import clock_label, counted
+from .sentences import clock_label
 
 MOST_SEEDS = 150  # columns; seeds on which all budgets agree are left out first
 SUCCESS, FAILURE, SOME = "ynp"  # some: of several training seeds

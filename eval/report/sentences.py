@@ -23,11 +23,6 @@ def short_name(env: str) -> str:
     return env.rpartition(":")[2]
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun, in the plural unless it is one."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
 def episodes_label(rows: Sequence[BudgetResult]) -> str:
     """The number of episodes of each row, such as n = 100 or n = 3 × 100 of three runs."""
     seeds = len(rows[0].training_seeds or [0])

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from diffpolicy.terminal.output import counted
+
 from ..measure.timelines import Timeline
 from .axes import Axis, Tick, around
-from .sentences import counted
 
 LEFT, RIGHT = 70, 990  # px of the axes
 ACTIONS, AGES, CHUNKS = (26, 176), (206, 276), (304, 344)  # px from top to bottom
