@@ -279,7 +279,7 @@ def test_a_replayed_mark_is_the_file_s(disturbed_file, tiny_run):
 def test_latencies_with_gradients_are_not_those_without(disturbed_file, tiny_run):
     plain = Policy.load(tiny_run, ddim_steps=1)
     guided = Policy.load(tiny_run, ddim_steps=1, late="guided", start=90)
-    with pytest.raises(DiffpolicyError, match="of 1 evaluations and 1 gradients of a network"):
+    with pytest.raises(DiffpolicyError, match="of 1 evaluation and 1 gradient of a network"):
         replay(disturbed_file, [guided])
     result = json.loads(disturbed_file.read_text())
     assert [record["gradient_evals"] for record in result["records"]] == [0, 0]
@@ -287,7 +287,7 @@ def test_latencies_with_gradients_are_not_those_without(disturbed_file, tiny_run
         record["gradient_evals"] = 1
     disturbed_file.write_text(json.dumps(result))
     assert len(replay(disturbed_file, [guided])) == 1
-    with pytest.raises(DiffpolicyError, match="of 1 evaluations of a network"):
+    with pytest.raises(DiffpolicyError, match="of 1 evaluation of a network"):
         replay(disturbed_file, [plain])
 
 
