@@ -19,11 +19,13 @@ from .pusht_expert import Pusher
 from .pusht_observations import (
     DEMONSTRATION_ARRAYS,
     SENSOR_UNITS,
+    TABLE_PX,
     agent_observation,
     keypoint_observation,
     keypoints_from_state,
     observation_space,
     observations_from,
+    reflected,
     state_from_observation,
     state_observation,
 )
@@ -38,7 +40,6 @@ START_HIGH = (450.0, 450.0, 400.0, 445.0, math.pi)
 SUCCESS_COVERAGE = 0.95
 
 NOMINAL = Block()
-TABLE_PX = 512.0
 
 
 class PushTEnv(SimulatedEnv):
@@ -213,6 +214,16 @@ class PushTEnv(SimulatedEnv):
         must be uint8 [N, 96, 96, 3]. Raises ValueError for other arrays.
         """
         return observations_from(self.observation, arrays)
+
+    @property
+    def mirrored(self) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None:
+        """Reflection of observations and actions at the diagonal that is the axis of the goal.
+
+        See `reflected`. None for a goal that is not its own image, and for pictures.
+        """
+        x, y, angle = self.goal_pose
+        symmetric = math.isclose(x + y, TABLE_PX) and math.isclose(math.tan(angle), 1)
+        return reflected if symmetric and self.observation != "image" else None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -2,8 +2,8 @@
 
 An environment may declare, on its unwrapped object: `control_dt_s` (or `dt`), `neutral_action`,
 `position_targets`, `score_key` (of `info`, a score in [0, 1]), `expert(rng)`,
-`observations_from(arrays)` with `demonstration_arrays`, `action_from_cursor(cursor)` with `cursor`.
-Options of the command line supply the rest.
+`observations_from(arrays)` with `demonstration_arrays`, `action_from_cursor(cursor)` with `cursor`,
+`mirrored(observations, actions)`. Options of the command line supply the rest.
 """
 
 import importlib
@@ -30,7 +30,7 @@ from diffpolicy.environment.pictures import add_camera
 from diffpolicy.errors import DiffpolicyError, UnknownEnvironment
 from diffpolicy.specification import NO_ENVIRONMENT
 
-CALLED = ("expert", "observations_from", "action_from_cursor")  # declared as functions
+CALLED = ("expert", "observations_from", "action_from_cursor", "mirrored")  # declared as functions
 
 
 def parse_kwargs(text: str | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,11 +25,20 @@ from diffpolicy.specification import (
 )
 from diffpolicy.training.actions import check_actions
 from diffpolicy.training.config import TrainConfig
+from diffpolicy.training.mirror import Rows
 from diffpolicy.training.observations import as_vector, check_options, pictures_on_disk
 
 OF_ENVIRONMENTS = ("env_kwargs", "camera")  # options
 
-Read = tuple[Demonstrations, dict[str, np.ndarray], Task, tuple[str, ...]]
+
+class Read(NamedTuple):
+    """Demonstrations, their observations {key: [N, …]}, the task, notes, and mirror images."""
+
+    demonstrations: Demonstrations
+    observations: dict[str, np.ndarray]
+    task: Task
+    notes: tuple[str, ...]
+    images: Rows | None = None
 
 
 def read_alone(config: TrainConfig, source: Contents) -> Read:
@@ -59,7 +68,7 @@ def read_alone(config: TrainConfig, source: Contents) -> Read:
     )
     unlimited = np.full(action.shape[1], np.inf)
     notes = check_actions(f"{config.data}: data/{config.action}", action, -unlimited, unlimited)
-    return demonstrations, observations, task, (*demonstrations.notes, *notes)
+    return Read(demonstrations, observations, task, (*demonstrations.notes, *notes))
 
 
 def _check_options(config: TrainConfig) -> None:

@@ -20,7 +20,8 @@ from diffpolicy.config import (
 )
 
 SEED_FOLDER = "seed-"  # of a run of --seeds, before the seed
-ABSENT = {"beta2": 0.999, "observation_noise": 0.0}  # options of runs older than these
+# Options of runs older than these.
+ABSENT = {"beta2": 0.999, "observation_noise": 0.0, "mirror": "off"}
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,9 @@ class TrainConfig(ModelConfig):
     observation_noise: Annotated[float, Range(0, 10)] = 0.0
     """Standard deviation of a displacement of the observed vectors in training, in units of
     normalised data; the same for all observations of a window."""
+    mirror: Literal["auto", "off"] = "auto"
+    """auto: train on the mirror images of the demonstrations too, where the environment declares a
+    symmetry of its task (PushT-v0 does); observations must be without pictures. off: never."""
     validation_fraction: float = 0.05
     """Fraction of the episodes used for the validation loss only."""
     seed: Annotated[int, SEED] = 0

@@ -30,6 +30,7 @@ from diffpolicy.specification import NO_ENVIRONMENT, Specification, Task, defaul
 from diffpolicy.training.actions import check_actions
 from diffpolicy.training.alone import Read, read_alone, tell_observed
 from diffpolicy.training.config import TrainConfig
+from diffpolicy.training.mirror import mirror_images, tell_images, with_images
 from diffpolicy.training.observations import check_observations, check_size, read_observations
 from diffpolicy.version import __version__
 
@@ -58,7 +59,7 @@ def prepare(
     started: policy of a run that is resumed; on the same data its normalisers are kept. start:
     weights that the cameras of a new run start from.
     """
-    demonstrations, observations, task, notes = read(config)
+    demonstrations, observations, task, notes, images = read(config)
     if task.env_id == NO_ENVIRONMENT:
         tell_observed(config.data, task)
     pictures = any(spec.is_picture for spec in task.observations.values())
@@ -67,8 +68,13 @@ def prepare(
     horizons = default_horizons(task.control_dt_s, *asked)
     ends, actions = demonstrations.episode_ends, demonstrations.action
     train, held_out = split_episodes(len(ends), config.validation_fraction, config.seed)
+    used = replace(config, batch=batch, mirror="auto" if images else "off")
+    provenance = _provenance(used, demonstrations, observations)
+    if images:
+        tell_images(config.data, len(train))
+        train = np.concatenate([train, train + len(ends)])
+        observations, actions, ends = with_images(observations, actions, ends, images)
     rows = np.repeat(np.isin(np.arange(len(ends)), train), np.diff(ends, prepend=0))
-    provenance = _provenance(replace(config, batch=batch), demonstrations, observations)
     provenance["encoder_weights"] = _origin(started, start)
     fit = FITS[config.normalizer]
     if started and started.specification.training.get("fingerprint") == provenance["fingerprint"]:
@@ -102,7 +108,7 @@ def prepare(
 
 
 def read(config: TrainConfig) -> Read:
-    """Demonstrations, observations {key: [N, …]} as the policy sees them, the task, and notes."""
+    """The demonstrations as the policy sees them, by the environment if there is one."""
     source = contents(config.data)
     attributes = source.store.attributes
     env_id = config.env or attribute(attributes, "env_id")
@@ -123,15 +129,17 @@ def read(config: TrainConfig) -> Read:
         demonstrations, observations = read_observations(config, source, env)
         task = _task(config, attributes, env, list(observations), env_id, kwargs, camera)
         space: Any = env.action_space
+        action = demonstrations.action
+        check_observations(config.data, observations, task)
+        check_size(config.data, "actions", action.shape[1], task.action_dim, env_id)
+        mirrors = config.mirror == "auto"
+        images = mirror_images(env, observations, action) if mirrors else None
     finally:
         env.close()
-    action = demonstrations.action
-    check_observations(config.data, observations, task)
-    check_size(config.data, "actions", action.shape[1], task.action_dim, env_id)
     name = f"{config.data}: data/{config.action}"
     notes = check_actions(name, action, space.low, space.high)
     notes = [*demonstrations.notes, *_other_environment(config, attributes), *notes]
-    return demonstrations, observations, task, tuple(notes)
+    return Read(demonstrations, observations, task, tuple(notes), images)
 
 
 def _other_environment(config: TrainConfig, attributes: Mapping[str, Any]) -> list[str]:

@@ -103,6 +103,7 @@ def identity(
         "beta2": config.beta2,
         "weight_decay": config.weight_decay,
         "observation_noise": config.observation_noise,
+        "mirror": specification.training["config"]["mirror"],
         "validation_fraction": config.validation_fraction,
         "colour_jitter": config.colour_jitter,
     }

@@ -83,7 +83,8 @@ def _read(
 ) -> tuple[HeldOut, dict[str, Any]]:
     """All episodes of a data set, and its attributes."""
     path = data or _store_of(run, trained.config)
-    demonstrations, observations, task, _ = read(_reading(checkpoint, trained.config, path))
+    options = _reading(checkpoint, trained.config, path)
+    demonstrations, observations, task, *_ = read(options)
     _check_shapes(path, task, checkpoint.specification.task)
     ends = demonstrations.episode_ends
     numbers, reason = np.arange(len(ends)), f"all {len(ends)}"
@@ -127,6 +128,7 @@ def _reading(checkpoint: Checkpoint, trained: Reading, path: Path) -> TrainConfi
         camera=None if alone else task.camera,
         control_dt=task.control_dt_s,
         position_targets=task.position_targets,
+        mirror="off",
         normalizer=checkpoint.specification.model.normalizer,
     )
 

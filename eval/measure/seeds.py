@@ -24,7 +24,7 @@ MEANS = ("delay_ticks", "delay_error", "prefix_miss_share", "action_age_ms_p50")
 MEANS += ("seam_jump", "seam_jerk", "evaluations_mean")
 METRICS: tuple[Metric, Metric] = ("success", "score")
 OPTIONS = ("batch", "lr", "beta2", "weight_decay", "steps", "minutes")  # of training
-OPTIONS += ("observation_noise", "validation_fraction", "colour_jitter")
+OPTIONS += ("observation_noise", "mirror", "validation_fraction", "colour_jitter")
 ABSENT = {**OLDER, "colour_jitter": 0.0}  # from older runs
 LISTS = ("failures", "far_observations", "samples_ms")
 

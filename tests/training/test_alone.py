@@ -71,7 +71,7 @@ def test_every_array_but_actions_and_outcomes_is_a_key(config, no_world):
 
 
 def test_keys_are_those_asked_for_in_their_order(config, no_world):
-    _, observations, task, _ = read(replace(config, obs=("keypoints", "observation.state")))
+    _, observations, task, *_ = read(replace(config, obs=("keypoints", "observation.state")))
     assert list(observations) == list(task.observations) == ["keypoints", "observation.state"]
     assert np.array_equal(observations["observation.state"], arrays()["observation.state"])
     expected = arrays()["keypoints"].reshape(27, 8).astype(np.float32)
