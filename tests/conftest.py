@@ -92,7 +92,7 @@ def as_version_5(header, tensors) -> None:
         model = header["specification"]["model"]
     else:
         model = header["identity"]
-        del model["beta2"], model["observation_noise"]
+        del model["beta2"], model["observation_noise"], model["mirror"]
     model["regression"] = model.pop("objective") == "regression"
     for name in options:
         del model[name]

@@ -222,6 +222,34 @@ def test_the_state_can_be_read_off_an_observation(observation):
         np.testing.assert_allclose(state_from_observation(observed), env.state, atol=1e-3)
 
 
+@pytest.mark.parametrize("observation", ["state", "keypoint"])
+def test_the_mirror_image_of_an_episode_is_an_episode(observation):
+    env = PushTEnv(observation=observation)
+    actions = random_actions(40)
+    seen = rollout(env, actions, options={"state": START})[:-1]
+    coverage = env.block.coverage(tuple(env.state[2:]), GOAL)
+    image, reflected = env.mirrored(seen, actions)
+    start = state_from_observation(image[0])
+    np.testing.assert_allclose(start[:4], [392, 412, 212, 262], atol=1e-3)
+    again = rollout(env, reflected, options={"state": start})[:-1]
+    np.testing.assert_allclose(again, image, atol=1e-2)
+    assert np.ptp(image, axis=0).max() > 20
+    assert env.block.coverage(tuple(env.state[2:]), GOAL) == pytest.approx(coverage, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"observation": "image"},
+        {"goal_pose": (256, 256, 0.7)},
+        {"goal_pose": (256, 250, math.pi / 4)},
+    ],
+)
+def test_other_goals_and_pictures_have_no_mirror_images(arguments):
+    assert PushTEnv(**arguments).mirrored is None
+    assert PushTEnv(goal_pose=(156, 356, -3 * math.pi / 4)).mirrored is not None
+
+
 # The environment
 
 

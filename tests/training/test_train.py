@@ -441,7 +441,7 @@ def test_demonstrations_of_another_environment_are_told(balance_store, tmp_path,
     zarr.open_group(store, mode="a").attrs["env_id"] = recorded
     try:
         for env, notes in (("Other-v0", 1), ("diffpolicy.envs:Balance-v0", 0), (None, 0)):
-            found = read(TrainConfig(data=store, env=env, out=tmp_path / "run"))[-1]
+            found = read(TrainConfig(data=store, env=env, out=tmp_path / "run")).notes
             assert len(found) == notes
             assert all(f"was recorded in {recorded}, not in Other-v0" in note for note in found)
     finally:
