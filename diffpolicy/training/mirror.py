@@ -45,7 +45,8 @@ def _reflected(env: Any, mirrored: Any, rows: tuple[np.ndarray, np.ndarray]) -> 
     """The function's two arrays, float32, checked."""
     name = f"mirrored of {env.spec.id}"
     try:
-        found = tuple(np.asarray(values, np.float32) for values in mirrored(*rows))
+        copies = (values.copy() for values in rows)  # the function may work in place
+        found = tuple(np.asarray(values, np.float32) for values in mirrored(*copies))
     except Exception as error:
         raise DiffpolicyError(f"{name} failed: {describe_error(error)}") from error
     shapes, wanted = ([list(x.shape) for x in arrays] for arrays in (found, rows))

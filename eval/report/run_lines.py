@@ -26,7 +26,8 @@ def run_lines(
     counts = f"{horizons.observation} observed, {horizons.prediction} predicted"
     yield _line("actions", acts, f"horizons: {counts}, {horizons.action} executed")
     amounts = (_told(training.get(noun), name) for noun, name in AMOUNTS.items())
-    yield _line("data", _option(training, "data"), *amounts)
+    images = _option(training, "mirror") == "auto" and "with mirror images"
+    yield _line("data", _option(training, "data"), *amounts, images)
     yield _line("network", about.model.denoiser, f"{_parameters(checkpoint):,} parameters")
     yield _line("predicts", run and predicts(run), f"T = {about.model.train_timesteps}", about.grid)
     yield _line("trained", *_trained(run))

@@ -8,8 +8,10 @@ import pytest
 from gymnasium import spaces
 from stores import ENDS, joined, write_plainly
 
+from diffpolicy.config import InfoConfig
 from diffpolicy.data.normalizer import fit_limits
 from diffpolicy.errors import DiffpolicyError
+from diffpolicy.eval.info import info
 from diffpolicy.training import train as training
 from diffpolicy.training.config import TrainConfig
 from diffpolicy.training.preparation import prepare, split_episodes
@@ -36,7 +38,8 @@ class Symmetric(gymnasium.Env):
             return observations @ np.roll(np.eye(3), 1, axis=0), actions
         if self.mistake == "infinite":
             return observations * SIGNS, actions * np.inf
-        return observations * SIGNS, -actions
+        observations *= SIGNS
+        return observations, -actions
 
     def reset(self, *, seed=None, options=None):
         return np.zeros(3, np.float32), {}
@@ -64,11 +67,9 @@ def test_images_follow_the_episodes_and_held_out_ones_have_none(config):
     np.testing.assert_array_equal(both.training.newest[last:], plain.training.newest + rows)
     np.testing.assert_array_equal(both.training.first[last:], plain.training.first + rows)
     for windows in (both.training, both.validation):
-        of, to = both.observation_normalizers["observation"], both.action_normalizer
-        seen, acted = (
-            of.unnormalize(windows.observations["observation"]),
-            to.unnormalize(windows.actions),
-        )
+        normalizer = both.observation_normalizers["observation"]
+        seen = normalizer.unnormalize(windows.observations["observation"])
+        acted = both.action_normalizer.unnormalize(windows.actions)
         observations, actions = joined()["observation"], joined()["action"]
         twice = np.concatenate([observations, observations * SIGNS])
         np.testing.assert_allclose(seen, twice, atol=1e-5)
@@ -105,6 +106,16 @@ def test_a_run_is_resumed_with_the_images_it_was_started_with(config, first, the
     with pytest.raises(DiffpolicyError, match=f"started with mirror = {first}, not {then}"):
         training.train(replace(config, mirror=then, steps=3, resume=True))
     training.train(replace(config, mirror=first, steps=3, resume=True))
+
+
+@pytest.mark.parametrize(("mirror", "told"), [("auto", 1), ("off", 0)])
+def test_images_are_told_at_the_start_and_by_info(config, caplog, capsys, mirror, told):
+    with caplog.at_level("INFO", "diffpolicy"):
+        training.train(replace(config, mirror=mirror))
+    assert caplog.text.count("training on 3 episodes and their mirror images") == told
+    capsys.readouterr()
+    info(InfoConfig(config.out))
+    assert capsys.readouterr().out.count("4 episodes, 27 steps, with mirror images\n") == told
 
 
 @pytest.mark.parametrize(
