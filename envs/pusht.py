@@ -219,10 +219,12 @@ class PushTEnv(SimulatedEnv):
     def mirrored(self) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None:
         """Reflection of observations and actions at the diagonal that is the axis of the goal.
 
-        See `reflected`. None for a goal that is not its own image, and for pictures.
+        See `reflected`. The walls are symmetric but for a pixel. None for pictures, and for a goal
+        that is not its own image.
         """
         x, y, angle = self.goal_pose
-        symmetric = math.isclose(x + y, TABLE_PX) and math.isclose(math.tan(angle), 1)
+        turn = math.tan(angle)
+        symmetric = math.isclose(x + y, TABLE_PX) and math.isclose(turn, 1, rel_tol=1e-5)
         return reflected if symmetric and self.observation != "image" else None
 
     def reset(

@@ -45,9 +45,10 @@ KEYPOINTS_PX = np.array(
     ]
 )
 
-# Points (-u, v) across the axis of the block, as affine combinations of the nine points (u, v).
+# Points (-u, v) across the axis of the block, as affine combinations of the nine points (u, v):
+# I - 2 u (A⁺)₁ with A = [u, v, 1]. Applied twice, it is the identity, also of points with noise.
 _AFFINE = np.column_stack([KEYPOINTS_PX, np.ones(9)])
-ACROSS_AXIS = _AFFINE * [-1, 1, 1] @ np.linalg.pinv(_AFFINE)
+ACROSS_AXIS = np.eye(9) - 2 * np.outer(KEYPOINTS_PX[:, 0], np.linalg.pinv(_AFFINE)[0])
 
 
 def observation_space(kind: str) -> spaces.Box | spaces.Dict:

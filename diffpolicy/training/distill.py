@@ -8,7 +8,7 @@ predicts x0 and begins anew: ε cannot represent the answer at T - 1, where √�
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -58,7 +58,6 @@ class Trained:
     seed: int
     action: str = "action"
     beta2: float = 0.999
-    mirror: Literal["auto", "off"] = "off"
     colour_jitter: float = 0.0
     camera: int | None = None
 

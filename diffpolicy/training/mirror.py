@@ -3,7 +3,7 @@
 Shapes: N rows, D_o and D_a dimensions of an observation and of an action, E episodes.
 """
 
-import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,46 +16,77 @@ from diffpolicy.specification import FLAT
 
 Observations = dict[str, np.ndarray]  # {key: [N, …]}
 Rows = tuple[Observations, np.ndarray]  # observations, actions [N, D_a]
+Pair = tuple[np.ndarray, np.ndarray]  # observations [N, D_o], actions [N, D_a]
+
+NAMES = ("observations", "actions")
 TOLERANCE = 1e-4  # of the greatest number of a column; float32 has 1e-7
+ROUNDING = 1e-6  # of the greatest number of all, in an image of a constant
 
 
-def mirror_images(env: Any, observations: Observations, actions: np.ndarray) -> Rows | None:
+def mirror_images(
+    data: Path, env: Any, observations: Observations, actions: np.ndarray
+) -> Rows | None:
     """Mirror images of all rows, by `mirrored` of the environment.
 
     None if it declares none, or observes pictures. Raises DiffpolicyError if `mirrored` fails,
-    returns other shapes, or is no reflection: the image of an image's image is the image.
+    returns other shapes, or does not undo itself.
     """
     mirrored = environment.declared(env, "mirrored")
-    if mirrored is None or list(observations) != [FLAT]:
+    if mirrored is None or not environment.is_flat(env.observations):
         return None
-    image = _reflected(env, mirrored, (observations[FLAT], actions))
-    again = _reflected(env, mirrored, _reflected(env, mirrored, image))
-    for name, values, twice in zip(("observations", "actions"), image, again, strict=True):
-        far = np.abs(twice - values).max(0) > TOLERANCE * np.abs(values).max(0)
+    rows = observations[FLAT], actions
+    try:
+        image = _reflected(mirrored, rows)
+        _check_undone(rows, image, _reflected(mirrored, image))
+    except DiffpolicyError as error:
+        raise DiffpolicyError(
+            f"{data}: mirrored of {env.spec.id} {error}; mend it, or train with --mirror off"
+        ) from error
+    seen, acted = map(_constants_kept, rows, image)
+    return {FLAT: seen}, acted
+
+
+def _reflected(mirrored: Callable[..., Any], rows: Pair) -> Pair:
+    """The function's two arrays, float32. Raises DiffpolicyError for anything else."""
+    try:
+        found = mirrored(*(values.copy() for values in rows))  # it may work in place
+    except Exception as error:
+        raise DiffpolicyError(f"failed: {describe_error(error)}") from error
+    try:
+        seen, acted = (np.asarray(values, np.float32) for values in found)
+    except (TypeError, ValueError) as error:
+        raise DiffpolicyError(
+            f"gave {type(found).__name__}; expected a pair of arrays, observations and actions"
+        ) from error
+    for name, values, given in zip(NAMES, (seen, acted), rows, strict=True):
+        if values.shape != given.shape:
+            shapes = f"{list(values.shape)}; expected {list(given.shape)}"
+            raise DiffpolicyError(f"gave {name} of shape {shapes}")
+        finite = np.isfinite(values).all(axis=0)
+        if not finite.all():
+            raise DiffpolicyError(f"gave {name}[{finite.argmin()}] that are not finite")
+    return seen, acted
+
+
+def _check_undone(rows: Pair, image: Pair, again: Pair) -> None:
+    """Raise DiffpolicyError unless the image of the image is the rows again."""
+    for name, values, once, twice in zip(NAMES, rows, image, again, strict=True):
+        greatest = np.maximum(np.abs(values), np.abs(once)).max(axis=0)
+        far = np.abs(twice - values).max(axis=0) > TOLERANCE * greatest
         if far.any():
             raise DiffpolicyError(
-                f"mirrored of {env.spec.id} is no reflection: applied twice, it changes "
-                f"{name}[{far.argmax()}]; expected the rows that it was applied to, or train with "
-                "--mirror off"
+                f"is no reflection: applied twice, it changes {name}[{far.argmax()}]"
             )
-    return {FLAT: image[0]}, image[1]
 
 
-def _reflected(env: Any, mirrored: Any, rows: tuple[np.ndarray, np.ndarray]) -> Any:
-    """The function's two arrays, float32, checked."""
-    name = f"mirrored of {env.spec.id}"
-    try:
-        copies = (values.copy() for values in rows)  # the function may work in place
-        found = tuple(np.asarray(values, np.float32) for values in mirrored(*copies))
-    except Exception as error:
-        raise DiffpolicyError(f"{name} failed: {describe_error(error)}") from error
-    shapes, wanted = ([list(x.shape) for x in arrays] for arrays in (found, rows))
-    if shapes != wanted or not all(np.isfinite(x).all() for x in found):
-        raise DiffpolicyError(
-            f"{name} gave arrays of shapes {shapes}; expected finite observations and actions of "
-            f"the shapes it was given, {wanted}"
-        )
-    return found
+def _constants_kept(values: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """The image, with constant columns that only rounding changes as they were.
+
+    Otherwise the normaliser would take the rounding for their range.
+    """
+    near = np.abs(image - values) <= ROUNDING * np.abs(values).max()
+    kept = near.all(axis=0) & (np.ptp(values, axis=0) == 0)
+    return np.where(kept, values, image)
 
 
 def with_images(
@@ -64,9 +95,3 @@ def with_images(
     """Observations, actions and ends [2E] of all episodes, and then of their images."""
     both = {key: np.concatenate([x, images[0][key]]) for key, x in observations.items()}
     return both, np.concatenate([actions, images[1]]), np.concatenate([ends, ends + ends[-1]])
-
-
-def tell_images(data: Path, episodes: int) -> None:
-    """Tell that the policy is trained on mirror images too."""
-    text = "%s: training on %d episodes and their mirror images (--mirror off: without these)"
-    logging.getLogger("diffpolicy").info(text, data, episodes)

@@ -29,8 +29,8 @@ from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import NO_ENVIRONMENT, Specification, Task, default_horizons
 from diffpolicy.training.actions import check_actions
 from diffpolicy.training.alone import Read, read_alone, tell_observed
-from diffpolicy.training.config import TrainConfig
-from diffpolicy.training.mirror import mirror_images, tell_images, with_images
+from diffpolicy.training.config import ABSENT, TrainConfig
+from diffpolicy.training.mirror import mirror_images, with_images
 from diffpolicy.training.observations import check_observations, check_size, read_observations
 from diffpolicy.version import __version__
 
@@ -56,9 +56,11 @@ def prepare(
 ) -> Prepared:
     """Read the store, by the environment if there is one, fit normalisers, cut windows.
 
-    started: policy of a run that is resumed; on the same data its normalisers are kept. start:
-    weights that the cameras of a new run start from.
+    started: policy of a run that is resumed; on the same data its normalisers are kept, and it has
+    no mirror images if it had none. start: weights that the cameras of a new run start from.
     """
+    if started and _mirror(started) == "off":
+        config = replace(config, mirror="off")
     demonstrations, observations, task, notes, images = read(config)
     if task.env_id == NO_ENVIRONMENT:
         tell_observed(config.data, task)
@@ -71,7 +73,6 @@ def prepare(
     used = replace(config, batch=batch, mirror="auto" if images else "off")
     provenance = _provenance(used, demonstrations, observations)
     if images:
-        tell_images(config.data, len(train))
         train = np.concatenate([train, train + len(ends)])
         observations, actions, ends = with_images(observations, actions, ends, images)
     rows = np.repeat(np.isin(np.arange(len(ends)), train), np.diff(ends, prepend=0))
@@ -132,12 +133,15 @@ def read(config: TrainConfig) -> Read:
         action = demonstrations.action
         check_observations(config.data, observations, task)
         check_size(config.data, "actions", action.shape[1], task.action_dim, env_id)
-        mirrors = config.mirror == "auto"
-        images = mirror_images(env, observations, action) if mirrors else None
+        images = None
+        if config.mirror == "auto":
+            images = mirror_images(config.data, env, observations, action)
     finally:
         env.close()
     name = f"{config.data}: data/{config.action}"
     notes = check_actions(name, action, space.low, space.high)
+    if images:
+        notes += check_actions(f"{name}, mirrored,", images[1], space.low, space.high)
     notes = [*demonstrations.notes, *_other_environment(config, attributes), *notes]
     return Read(demonstrations, observations, task, tuple(notes), images)
 
@@ -215,6 +219,11 @@ def fingerprint(*arrays: np.ndarray | StoredPictures) -> str:
         for block in array.blocks() if isinstance(array, StoredPictures) else (array,):
             digest.update(np.ascontiguousarray(block).data)
     return digest.hexdigest()
+
+
+def _mirror(started: Checkpoint) -> str:
+    """The option of the training of a policy; older ones lack it."""
+    return (started.specification.training.get("config") or ABSENT).get("mirror", "off")
 
 
 def _origin(started: Checkpoint | None, start: Convolutions | None) -> Any:

@@ -90,11 +90,13 @@ def fit(
 
 
 def tell_start(prepared: Prepared, device: torch.device) -> None:
-    """Warn of busy cores and of what was found in the data."""
+    """Warn of busy cores and of what was found in the data; tell of mirror images."""
     if device.type == "cpu" and (warning := busy_cores_warning()):
         print(f"warning: {warning}")
     for note in prepared.notes:
         print(f"warning: {note}")
+    if prepared.specification.training["config"]["mirror"] == "auto":
+        print("training on the demonstrations and their mirror images")
 
 
 def tell_end(trainer: "Trainer") -> None:

@@ -53,6 +53,8 @@ class Config(SeedsConfig):
     """Decay of AdamW's mean of squared gradients."""
     weight_decay: float = TrainConfig.weight_decay
     """Weight decay of AdamW; other settings need another --out."""
+    mirror: Literal["auto", "off"] = TrainConfig.mirror
+    """Mirror images of the demonstrations, as `train` has them; off: none."""
 
 
 def played(config: Config, seed: int) -> list[BudgetResult]:
@@ -66,6 +68,7 @@ def played(config: Config, seed: int) -> list[BudgetResult]:
             about = {"data": config.data, "env": config.env, "out": runs[-1], "seed": seed}
             about |= {"compile": "off", "resume": resumes(runs[-1]), "lr": config.lr}
             about |= {"beta2": config.beta2, "weight_decay": config.weight_decay}
+            about |= {"mirror": config.mirror}
             if not is_trained(runs[-1], steps):
                 train(TrainConfig(**about, steps=steps, threads=config.threads, **TRAINED[name]))
     about = {"env": config.env, "episodes": config.episodes, "clocks": ("paused",)}

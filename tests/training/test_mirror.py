@@ -8,6 +8,7 @@ import pytest
 from gymnasium import spaces
 from stores import ENDS, joined, write_plainly
 
+from diffpolicy.checkpoint import load_policy
 from diffpolicy.config import InfoConfig
 from diffpolicy.data.normalizer import fit_limits
 from diffpolicy.errors import DiffpolicyError
@@ -28,14 +29,22 @@ class Symmetric(gymnasium.Env):
 
     def __init__(self, mistake=None):
         self.mistake = mistake
+        if mistake == "limits":
+            self.action_space = spaces.Box(-2.6, 9, (2,), np.float32)
 
     def mirrored(self, observations, actions):
         if self.mistake == "raises":
             raise KeyError("left")
         if self.mistake == "shape":
             return observations[:, :2], actions
+        if self.mistake == "nothing":
+            return None
+        if self.mistake == "projection":
+            return np.abs(observations), actions
         if self.mistake == "turn":
             return observations @ np.roll(np.eye(3), 1, axis=0), actions
+        if self.mistake == "rounding":
+            return observations * SIGNS + np.array([0, 0, 1e-8], np.float32), -actions
         if self.mistake == "infinite":
             return observations * SIGNS, actions * np.inf
         observations *= SIGNS
@@ -100,35 +109,55 @@ def test_a_task_that_declares_no_symmetry_has_no_images(balance_store, tmp_path)
     assert len(prepared.training) + held_out == training["rows"]
 
 
-@pytest.mark.parametrize(("first", "then"), [("auto", "off"), ("off", "auto")])
-def test_a_run_is_resumed_with_the_images_it_was_started_with(config, first, then):
-    training.train(replace(config, mirror=first))
-    with pytest.raises(DiffpolicyError, match=f"started with mirror = {first}, not {then}"):
-        training.train(replace(config, mirror=then, steps=3, resume=True))
-    training.train(replace(config, mirror=first, steps=3, resume=True))
+def test_a_run_is_resumed_with_the_images_it_was_started_with(config):
+    training.train(config)
+    training.train(replace(config, steps=3, resume=True))
+    with pytest.raises(DiffpolicyError, match="started with mirror = auto, not off"):
+        training.train(replace(config, mirror="off", steps=4, resume=True))
+
+
+def test_a_run_without_images_goes_on_without(config):
+    training.train(replace(config, mirror="off"))
+    training.train(replace(config, steps=3, resume=True))
+    trained = load_policy(config.out).specification.training
+    assert (trained["step"], trained["config"]["mirror"]) == (3, "off")
 
 
 @pytest.mark.parametrize(("mirror", "told"), [("auto", 1), ("off", 0)])
-def test_images_are_told_at_the_start_and_by_info(config, caplog, capsys, mirror, told):
-    with caplog.at_level("INFO", "diffpolicy"):
-        training.train(replace(config, mirror=mirror))
-    assert caplog.text.count("training on 3 episodes and their mirror images") == told
-    capsys.readouterr()
+def test_images_are_told_at_the_start_and_by_info(config, capsys, mirror, told):
+    training.train(replace(config, mirror=mirror))
+    assert capsys.readouterr().out.count("their mirror images\n") == told
     info(InfoConfig(config.out))
     assert capsys.readouterr().out.count("4 episodes, 27 steps, with mirror images\n") == told
+
+
+def test_a_constant_stays_one_in_an_image_with_rounding(tmp_path, config):
+    arrays = joined()
+    arrays["observation"][:, 2] = 0
+    data = write_plainly(tmp_path / "constant", arrays, ENDS)
+    prepared = prepare(replace(config, data=data, env_kwargs='{"mistake": "rounding"}'))
+    constant = prepared.observation_normalizers["observation"].constant
+    np.testing.assert_array_equal(constant, [np.nan, np.nan, 0])
+
+
+def test_images_outside_the_action_space_are_told(config):
+    [note] = prepare(replace(config, env_kwargs='{"mistake": "limits"}')).notes
+    assert "mirrored, has" in note and "outside the action space" in note
 
 
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [
-        ("raises", "mirrored of Symmetric-v0 failed: KeyError: 'left'"),
-        ("shape", r"gave arrays of shapes \[\[27, 2\], \[27, 2\]\]; expected finite .*27, 3"),
-        ("infinite", "expected finite observations and actions"),
-        ("turn", r"is no reflection: applied twice, it changes observations\[0\].*--mirror off"),
+        ("raises", "of Symmetric-v0 failed: KeyError: 'left'"),
+        ("nothing", "gave NoneType; expected a pair of arrays, observations and actions"),
+        ("shape", r"gave observations of shape \[27, 2\]; expected \[27, 3\]"),
+        ("infinite", r"gave actions\[0\] that are not finite"),
+        ("turn", r"is no reflection: applied twice, it changes observations\[0\]"),
+        ("projection", r"is no reflection: applied twice, it changes observations\[0\]"),
     ],
 )
 def test_a_function_that_is_no_reflection_is_refused(config, mistake, message):
-    kwargs = f'{{"mistake": "{mistake}"}}'
-    with pytest.raises(DiffpolicyError, match=message):
-        prepare(replace(config, env_kwargs=kwargs))
-    prepare(replace(config, env_kwargs=kwargs, mirror="off"))
+    config = replace(config, env_kwargs=f'{{"mistake": "{mistake}"}}')
+    with pytest.raises(DiffpolicyError, match=rf"store: mirrored .*{message}.*--mirror off"):
+        prepare(config)
+    prepare(replace(config, mirror="off"))
