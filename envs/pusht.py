@@ -16,16 +16,15 @@ from .cursor import cursor_over, point_under
 from .planar import Pose
 from .pusht_block import QPOS_SCALE, UNITS_PER_PX, Block, block_model
 from .pusht_expert import Pusher
+from .pusht_mirror import TABLE_PX, Reflection, reflection
 from .pusht_observations import (
     DEMONSTRATION_ARRAYS,
     SENSOR_UNITS,
-    TABLE_PX,
     agent_observation,
     keypoint_observation,
     keypoints_from_state,
     observation_space,
     observations_from,
-    reflected,
     state_from_observation,
     state_observation,
 )
@@ -216,16 +215,9 @@ class PushTEnv(SimulatedEnv):
         return observations_from(self.observation, arrays)
 
     @property
-    def mirrored(self) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None:
-        """Reflection of observations and actions at the diagonal that is the axis of the goal.
-
-        See `reflected`. The walls are symmetric but for a pixel. None for pictures, and for a goal
-        that is not its own image.
-        """
-        x, y, angle = self.goal_pose
-        turn = math.tan(angle)
-        symmetric = math.isclose(x + y, TABLE_PX) and math.isclose(turn, 1, rel_tol=1e-5)
-        return reflected if symmetric and self.observation != "image" else None
+    def mirrored(self) -> Reflection | None:
+        """Reflection of observations and actions at the axis of the goal, see `pusht_mirror`."""
+        return reflection(self.observation, self.goal_pose)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

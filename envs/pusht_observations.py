@@ -24,8 +24,6 @@ SENSOR_UNITS: dict[str, Any] = {
     "image": {"agent_pos": np.ones(2)},  # pictures are without noise
 }
 
-TABLE_PX = 512.0  # side
-
 # Bounds of positions. They are never reached: the agent stays within its targets, and the block
 # within the walls but for the depth to which the agent presses it into them.
 LOW_PX, HIGH_PX = -512.0, 1024.0
@@ -44,11 +42,6 @@ KEYPOINTS_PX = np.array(
         [23.541461, -1.700288],
     ]
 )
-
-# Points (-u, v) across the axis of the block, as affine combinations of the nine points (u, v):
-# I - 2 u (A⁺)₁ with A = [u, v, 1]. Applied twice, it is the identity, also of points with noise.
-_AFFINE = np.column_stack([KEYPOINTS_PX, np.ones(9)])
-ACROSS_AXIS = np.eye(9) - 2 * np.outer(KEYPOINTS_PX[:, 0], np.linalg.pinv(_AFFINE)[0])
 
 
 def observation_space(kind: str) -> spaces.Box | spaces.Dict:
@@ -100,26 +93,6 @@ def keypoint_observation(keypoint: np.ndarray, state: np.ndarray) -> np.ndarray:
     """Observation [..., 20] of keypoints [..., 9, 2] and a state [..., 5]: points, then agent."""
     flat = keypoint.reshape(*keypoint.shape[:-2], -1)
     return np.concatenate([flat, state[..., :2]], axis=-1).astype(np.float32)
-
-
-def reflected(observations: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mirror images at the diagonal x + y = 512: (x, y) → (512 - y, 512 - x).
-
-    Vectors [N, 6] or [N, 20] and actions [N, 2]. The block is its own mirror image at its own axis,
-    so its angle becomes π/2 - angle, and each keypoint the image of the point across that axis.
-    """
-    if observations.shape[1] == 6:
-        agent, origin, turn = np.split(observations, (2, 4), axis=1)
-        parts = _across(agent), _across(origin), turn[:, ::-1]
-    else:
-        points = ACROSS_AXIS @ observations[:, :18].reshape(-1, 9, 2)
-        parts = _across(points).reshape(-1, 18), _across(observations[:, 18:])
-    return np.concatenate(parts, axis=1).astype(np.float32), _across(actions)
-
-
-def _across(points: np.ndarray) -> np.ndarray:
-    """Points [..., 2] across the diagonal."""
-    return TABLE_PX - points[..., ::-1]
 
 
 def state_from_observation(observation: np.ndarray) -> np.ndarray:

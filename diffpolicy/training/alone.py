@@ -25,7 +25,7 @@ from diffpolicy.specification import (
 )
 from diffpolicy.training.actions import check_actions
 from diffpolicy.training.config import TrainConfig
-from diffpolicy.training.mirror import Rows
+from diffpolicy.training.mirror import Pair
 from diffpolicy.training.observations import as_vector, check_options, pictures_on_disk
 
 OF_ENVIRONMENTS = ("env_kwargs", "camera")  # options
@@ -38,7 +38,7 @@ class Read(NamedTuple):
     observations: dict[str, np.ndarray]
     task: Task
     notes: tuple[str, ...]
-    images: Rows | None = None
+    images: Pair | None = None
 
 
 def read_alone(config: TrainConfig, source: Contents) -> Read:

@@ -14,8 +14,7 @@ from diffpolicy.environment.boundary import describe_error
 from diffpolicy.errors import DiffpolicyError
 from diffpolicy.specification import FLAT
 
-Observations = dict[str, np.ndarray]  # {key: [N, …]}
-Rows = tuple[Observations, np.ndarray]  # observations, actions [N, D_a]
+Observations = dict[str, np.ndarray]  # {FLAT: [N, D_o]}
 Pair = tuple[np.ndarray, np.ndarray]  # observations [N, D_o], actions [N, D_a]
 
 NAMES = ("observations", "actions")
@@ -25,7 +24,7 @@ ROUNDING = 1e-6  # of the greatest number of all, in an image of a constant
 
 def mirror_images(
     data: Path, env: Any, observations: Observations, actions: np.ndarray
-) -> Rows | None:
+) -> Pair | None:
     """Mirror images of all rows, by `mirrored` of the environment.
 
     None if it declares none, or observes pictures. Raises DiffpolicyError if `mirrored` fails,
@@ -43,7 +42,7 @@ def mirror_images(
             f"{data}: mirrored of {env.spec.id} {error}; mend it, or train with --mirror off"
         ) from error
     seen, acted = map(_constants_kept, rows, image)
-    return {FLAT: seen}, acted
+    return seen, acted
 
 
 def _reflected(mirrored: Callable[..., Any], rows: Pair) -> Pair:
@@ -90,8 +89,12 @@ def _constants_kept(values: np.ndarray, image: np.ndarray) -> np.ndarray:
 
 
 def with_images(
-    observations: Observations, actions: np.ndarray, ends: np.ndarray, images: Rows
+    observations: Observations, actions: np.ndarray, ends: np.ndarray, images: Pair
 ) -> tuple[Observations, np.ndarray, np.ndarray]:
     """Observations, actions and ends [2E] of all episodes, and then of their images."""
-    both = {key: np.concatenate([x, images[0][key]]) for key, x in observations.items()}
-    return both, np.concatenate([actions, images[1]]), np.concatenate([ends, ends + ends[-1]])
+    both = np.concatenate([observations[FLAT], images[0]])
+    return (
+        {FLAT: both},
+        np.concatenate([actions, images[1]]),
+        np.concatenate([ends, ends + ends[-1]]),
+    )

@@ -223,7 +223,7 @@ def fingerprint(*arrays: np.ndarray | StoredPictures) -> str:
 
 def _mirror(started: Checkpoint) -> str:
     """The option of the training of a policy; older ones lack it."""
-    return (started.specification.training.get("config") or ABSENT).get("mirror", "off")
+    return {**ABSENT, **(started.specification.training.get("config") or {})}["mirror"]
 
 
 def _origin(started: Checkpoint | None, start: Convolutions | None) -> Any:
